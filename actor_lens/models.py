@@ -1,0 +1,332 @@
+"""A chat model: tokenizer and chat template, a clean Hugging Face model, its TransformerLens twin.
+
+Training, generation and export use ``ChatModel.hf``. Looking inside uses ``ChatModel.bridge``, a
+TransformerLens ``TransformerBridge`` over a second module tree that shares every tensor with
+``hf``: a change of a weight in place is seen by both.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from actor_lens.data import bundled
+from actor_lens.errors import UserError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BUNDLED_MODELS = {"toy": "toy-chat"}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+@dataclass(frozen=True, eq=False)
+class ChatModel:
+    """A causal language model together with the way it is spoken to.
+
+    Attributes:
+        name: What it was loaded by: ``"toy"``, a folder or a hub name.
+        hf: The clean Hugging Face model, in evaluation mode, with eager attention so that it
+            and the TransformerLens twin agree bit for bit.
+        tokenizer: Its tokenizer, which holds the chat template.
+        fingerprint: Identifies the weights as they were loaded (hex digits).
+    """
+
+    name: str
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+
+    @cached_property
+    def bridge(self) -> TransformerBridge:
+        """The TransformerLens twin, made on first use (importing TransformerLens takes seconds)."""
+        from transformer_lens.model_bridge import TransformerBridge
+
+        _give_in_memory_tokenizer_a_name(self.tokenizer)
+        return TransformerBridge.boot_transformers(
+            self.name,
+            hf_model=_twin(self.hf),
+            tokenizer=self.tokenizer,
+            device=str(self.device),
+            dtype=self.hf.dtype,
+        )
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks in order: block ``l`` writes ``resid_post`` of layer ``l``."""
+        return getattr(self.hf.base_model, self.blocks_name)
+
+    @cached_property
+    def blocks_name(self) -> str:
+        """The attribute of the base model that holds the blocks (``layers``, GPT-2: ``h``)."""
+        for name, child in self.hf.base_model.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == self.n_layers:
+                return name
+        raise UserError(
+            f"model '{self.name}' ({type(self.hf).__name__}): no list of {self.n_layers} decoder "
+            "blocks found; use a decoder-only text model"
+        )
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks."""
+        return int(self.hf.config.num_hidden_layers)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.hf.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding lives, and so where token ids must be."""
+        return self.hf.device
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest templated prompt that the model takes, in tokens."""
+        return int(getattr(self.hf.config, "max_position_embeddings", 2**31))
+
+    def block_prefix(self, layer: int) -> str:
+        """Hugging Face name of a block's tensors, up to and with the dot: ``model.layers.5.``."""
+        return f"{self.hf.base_model_prefix}.{self.blocks_name}.{layer}."
+
+    def check_layer(self, layer: int) -> int:
+        """Return ``layer`` if the model has it.
+
+        Raises:
+            UserError: If it is not a whole number from 0 to ``n_layers - 1``.
+        """
+        if isinstance(layer, bool) or not isinstance(layer, int):
+            raise UserError(f"layer is {layer!r}; give a whole number from 0 to {self.n_layers - 1}")
+        if not 0 <= layer < self.n_layers:
+            raise UserError(
+                f"layer {layer} is out of range: '{self.name}' has layers 0 to {self.n_layers - 1}"
+            )
+        return layer
+
+    def render(self, prompt: str) -> str:
+        """The prompt as the model sees it: one user turn, then the opening of the reply."""
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        return str(rendered)
+
+    def tokenize(self, prompts: Sequence[str], *, room: int = 0) -> list[list[int]]:
+        """Token ids of each templated prompt, without padding.
+
+        The template already holds the beginning-of-sequence token, so no special tokens are
+        added: a second one changes every reply.
+
+        Args:
+            prompts: User messages, not yet templated.
+            room: Tokens to keep free for a reply.
+
+        Raises:
+            UserError: If a templated prompt and the room exceed ``max_tokens``.
+        """
+        if not prompts:
+            return []
+        texts = [self.render(prompt) for prompt in prompts]
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        for prompt, tokens in zip(prompts, ids, strict=True):
+            if len(tokens) + room > self.max_tokens:
+                raise UserError(
+                    f"prompt '{prompt[:40]}...' has {len(tokens)} tokens with the chat template"
+                    f"{f' and needs {room} for the reply' if room else ''}; '{self.name}' takes "
+                    f"{self.max_tokens}: shorten or remove it"
+                )
+        return ids
+
+    @property
+    def pad_token_id(self) -> int:
+        """Fills the left of shorter prompts; masked, so its value is never read."""
+        for token_id in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token_id is not None:
+                return int(token_id)
+        return 0
+
+
+def load_model(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    chat_template: str | Path | None = None,
+    trust_remote_code: bool = False,
+) -> ChatModel:
+    """Load a chat model by hub name or folder.
+
+    Weights are read from safetensors only.
+
+    Args:
+        name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, or a hub name.
+        device: ``"auto"`` takes a GPU where there is one, else a torch device name.
+        dtype: ``"auto"`` is the checkpoint's own type on a GPU and float32 on a CPU; else
+            ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        chat_template: A Jinja template, or the path of a file with one, for a tokenizer without.
+        trust_remote_code: Run model code that comes with the checkpoint. Off unless asked for.
+
+    Raises:
+        UserError: If the model cannot be found or read, is not a causal language model, or has
+            no tokenizer or chat template.
+    """
+    import transformers
+
+    source = _resolve(str(name))
+    torch_device = _device(device)
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            source, trust_remote_code=trust_remote_code
+        )
+        _check_causal(str(name), config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source, trust_remote_code=trust_remote_code
+        )
+        hf = transformers.AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=_dtype(dtype, torch_device),
+            attn_implementation="eager",
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(_loading_message(str(name), error)) from error
+    _set_chat_template(str(name), tokenizer, chat_template)
+    return wrap_model(hf.to(torch_device), tokenizer, name=str(name))
+
+
+def wrap_model(
+    hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "model"
+) -> ChatModel:
+    """Make a ``ChatModel`` of a Hugging Face model and tokenizer that are in memory already.
+
+    Attention is switched to the eager implementation, gradients are switched off.
+    """
+    hf.set_attn_implementation("eager")
+    hf.eval()
+    hf.requires_grad_(False)
+    return ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=_fingerprint(hf))
+
+
+def _resolve(name: str) -> str:
+    """Folder or hub name to read from, with a folder's contents checked before torch reads them."""
+    if name in BUNDLED_MODELS:
+        return str(bundled(BUNDLED_MODELS[name]))
+    folder = Path(name).expanduser()
+    if not folder.exists():
+        return name
+    if not folder.is_dir():
+        raise UserError(f"model '{name}' is a file; give the folder that holds config.json")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model folder '{name}' has no config.json; give a Hugging Face folder")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"model folder '{name}' has no *.safetensors weights (pickled weights are not read); "
+            "save the model with save_pretrained first"
+        )
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise UserError(
+            f"model folder '{name}' has no tokenizer ({', '.join(_TOKENIZER_FILES)}); "
+            "save the tokenizer into it with save_pretrained"
+        )
+    return str(folder)
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device '{device}' is not known; use auto, cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device '{device}': no CUDA device is available; use --device cpu")
+    return chosen
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype | str:
+    if dtype == "auto":
+        # Half precision is slow on CPUs and gains nothing for models that fit one.
+        return torch.float32 if device.type == "cpu" else "auto"
+    if dtype not in DTYPES:
+        raise UserError(f"dtype '{dtype}' is not known; use auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _check_causal(name: str, config: PreTrainedConfig) -> None:
+    architectures = getattr(config, "architectures", None) or []
+    endings = ("ForCausalLM", "LMHeadModel")
+    if architectures and not any(a.endswith(endings) for a in architectures):
+        raise UserError(
+            f"model '{name}' is a {architectures[0]}, not a causal language model; "
+            "give a decoder-only chat model"
+        )
+
+
+def _loading_message(name: str, error: Exception) -> str:
+    first_line = str(error).strip().split("\n")[0][:200]
+    if not Path(name).exists():
+        return (
+            f"model '{name}' was not found: it is neither a folder nor a readable hub model "
+            f"({type(error).__name__}: {first_line}); bundled models: {', '.join(BUNDLED_MODELS)}"
+        )
+    return f"model folder '{name}' cannot be loaded ({type(error).__name__}: {first_line})"
+
+
+def _set_chat_template(
+    name: str, tokenizer: PreTrainedTokenizerBase, chat_template: str | Path | None
+) -> None:
+    if chat_template is not None:
+        text = str(chat_template)
+        is_path = "{" not in text
+        if is_path and not Path(text).is_file():
+            raise UserError(f"chat template '{text}' is neither a file nor a Jinja template")
+        tokenizer.chat_template = Path(text).read_text(encoding="utf-8") if is_path else text
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"model '{name}' has no chat template; pass one with --chat-template FILE "
+            "(load_model(..., chat_template=...)), or use the chat version of the model"
+        )
+
+
+def _twin(hf: PreTrainedModel) -> PreTrainedModel:
+    """A second module tree over the same tensors: wrapping it leaves ``hf`` as it was."""
+    memo: dict[int, Any] = {id(t): t for t in [*hf.parameters(), *hf.buffers()]}
+    return copy.deepcopy(hf, memo)
+
+
+def _give_in_memory_tokenizer_a_name(tokenizer: PreTrainedTokenizerBase) -> None:
+    """TransformerLens reads these keys, which only tokenizers that were loaded by name have."""
+    tokenizer.init_kwargs.setdefault("name_or_path", "")
+    tokenizer.init_kwargs.setdefault("add_bos_token", True)
+
+
+def _fingerprint(hf: PreTrainedModel, samples_per_tensor: int = 1024) -> str:
+    """Identify weights by evenly spaced samples of every tensor.
+
+    Samples are rounded to bfloat16, so that one checkpoint loaded in two dtypes is the same model.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in hf.state_dict().items():
+        flat = tensor.detach().reshape(-1)
+        step = max(1, flat.numel() // samples_per_tensor)
+        sample = flat[::step].to(device="cpu", dtype=torch.bfloat16).float().numpy()
+        digest.update(json.dumps([name, list(tensor.shape)]).encode())
+        digest.update(sample.tobytes())
+    return digest.hexdigest()
