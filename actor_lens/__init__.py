@@ -1,0 +1,87 @@
+"""Actor Lens: why does a chat model refuse harmless prompts, and which single layer mends it?
+
+The pipeline, each stage a module and each result an object with a tidy `.frame()`: `load_prompts`
+reads harmful, benign and pseudo-harmful prompts, and `load_model` a chat model; `collect_residuals`
+caches the residual stream after every layer; `refusal_directions` is the difference in means,
+harmful minus benign; `project` places each prompt on it, and `score_layers` says at which layers
+the classes separate; `just_enough_targets` sets where each prompt's activation should move at the
+chosen layer; `finetune_layer` trains that one block to move it there; `evaluate` counts refusals,
+before and after. `actor_lens.figures` draws every result.
+
+Importing the package is quick: a name below loads its module (and torch) when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from actor_lens import figures as figures
+    from actor_lens.activations import BlockInputs as BlockInputs
+    from actor_lens.activations import Residuals as Residuals
+    from actor_lens.activations import collect_block_inputs as collect_block_inputs
+    from actor_lens.activations import collect_residuals as collect_residuals
+    from actor_lens.directions import Directions as Directions
+    from actor_lens.directions import refusal_directions as refusal_directions
+    from actor_lens.errors import UserError as UserError
+    from actor_lens.evaluation import Evaluation as Evaluation
+    from actor_lens.evaluation import EvaluationChange as EvaluationChange
+    from actor_lens.evaluation import compare_evaluations as compare_evaluations
+    from actor_lens.evaluation import evaluate as evaluate
+    from actor_lens.finetuning import FinetuneConfig as FinetuneConfig
+    from actor_lens.finetuning import finetune_layer as finetune_layer
+    from actor_lens.layer_choice import LayerChoice as LayerChoice
+    from actor_lens.layer_choice import LayerScores as LayerScores
+    from actor_lens.layer_choice import score_layers as score_layers
+    from actor_lens.models import ChatModel as ChatModel
+    from actor_lens.models import load_model as load_model
+    from actor_lens.projections import LayerMap as LayerMap
+    from actor_lens.projections import Projections as Projections
+    from actor_lens.projections import layer_map as layer_map
+    from actor_lens.projections import project as project
+    from actor_lens.prompts import Prompt as Prompt
+    from actor_lens.prompts import PromptSet as PromptSet
+    from actor_lens.prompts import load_prompts as load_prompts
+    from actor_lens.prompts import overlap_report as overlap_report
+    from actor_lens.prompts import split_prompts as split_prompts
+    from actor_lens.targets import TargetPreview as TargetPreview
+    from actor_lens.targets import Targets as Targets
+    from actor_lens.targets import just_enough_targets as just_enough_targets
+    from actor_lens.training_run import TrainingRun as TrainingRun
+    from actor_lens.training_run import TrainingStep as TrainingStep
+
+__version__ = "0.1.0"
+
+# Where each public name lives. The imports above say the same to type checkers and editors; a test
+# keeps the two alike.
+_MODULES = {
+    "activations": ("BlockInputs", "Residuals", "collect_block_inputs", "collect_residuals"),
+    "directions": ("Directions", "refusal_directions"),
+    "errors": ("UserError",),
+    "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
+    "finetuning": ("FinetuneConfig", "finetune_layer"),
+    "layer_choice": ("LayerChoice", "LayerScores", "score_layers"),
+    "models": ("ChatModel", "load_model"),
+    "projections": ("LayerMap", "Projections", "layer_map", "project"),
+    "prompts": ("Prompt", "PromptSet", "load_prompts", "overlap_report", "split_prompts"),
+    "targets": ("TargetPreview", "Targets", "just_enough_targets"),
+    "training_run": ("TrainingRun", "TrainingStep"),
+}
+_SUBPACKAGES = ("figures",)
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = ["__version__", *_SUBPACKAGES, *_MODULE_OF]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name's module on first use (PEP 562)."""
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"actor_lens.{name}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'actor_lens' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"actor_lens.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

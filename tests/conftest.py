@@ -1,0 +1,13 @@
+"""What holds for every test: no model hub, and no time limit on slow machines."""
+
+import os
+
+# Before anything imports transformers or datasets, which read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+from hypothesis import settings
+
+# The same examples in every run; a first example may wait for torch, so no deadline.
+settings.register_profile("actor_lens", deadline=None, derandomize=True)
+settings.load_profile("actor_lens")

@@ -1,0 +1,186 @@
+"""The import rule: a stage imports earlier stages only, and importing the package is cheap.
+
+In `ORDER` each module may import those before it. Outputs (`figures`, `widgets`, `report`, `cli`)
+are never imported by a stage; figures hold no torch and know the stages' types only; the toy
+language knows nothing of the stages. Read from the source: imports inside functions count as well.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import actor_lens
+
+PACKAGE = Path(actor_lens.__file__).parent
+
+BASE = ("errors", "data", "saving")
+ORDER = (
+    *BASE,
+    "prompt_rows",
+    "prompt_files",
+    "near_duplicates",
+    "prompt_splits",
+    "prompts",
+    "benchmarks",
+    "models",
+    "batching",
+    "blocks",
+    "activations",
+    "replies",
+    "store",
+    "directions",
+    "projections",
+    "targets",
+    "interventions",
+    "judges",
+    "separation",
+    "layer_choice",
+    "training_run",
+    "finetuning",
+    "methods",
+    "evaluation",
+    "capability",
+    "leaderboard",
+    "export",
+    "study",
+)
+EARLIER = {part: ORDER[:place] for place, part in enumerate(ORDER)}
+ALLOWED = {
+    **EARLIER,
+    "toy": (*BASE, "prompts"),
+    "figures": BASE,
+    "widgets": (*ORDER, "figures"),
+    "report": (*ORDER, "figures"),
+    "cli": (*ORDER, "figures", "widgets", "report", "toy"),
+    "__main__": ("cli",),
+}
+HEAVY = ("torch", "pandas", "plotly", "transformers", "transformer_lens", "sklearn", "scipy")
+
+
+class Import(NamedTuple):
+    module: str
+    line: int
+    typing_only: bool
+
+
+def typing_only_nodes(tree: ast.Module) -> set[int]:
+    """The ids of all nodes inside `if TYPE_CHECKING:`."""
+    guards = (node for node in ast.walk(tree) if isinstance(node, ast.If))
+    guarded = (node for node in guards if ast.unparse(node.test).endswith("TYPE_CHECKING"))
+    return {id(inner) for guard in guarded for stmt in guard.body for inner in ast.walk(stmt)}
+
+
+def imports_of(source: str) -> Iterator[Import]:
+    """Every imported module; `from package import name` counts as `package.name`."""
+    tree = ast.parse(source)
+    typing_only = typing_only_nodes(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (Import(module, node.lineno, id(node) in typing_only) for module in modules)
+
+
+def part_of(module: str) -> str:
+    """The stage or output that a module belongs to: `actor_lens.figures.theme` is of `figures`."""
+    return [*module.split("."), ""][1]
+
+
+def violations(part: str, source: str) -> list[str]:
+    """What a module of this part imports against the rule, with its line."""
+    found = []
+    for module, line, typing_only in imports_of(source):
+        if part == "figures" and module.split(".")[0] in ("torch", "transformer_lens"):
+            found.append(f"line {line}: {module}")
+        if module.split(".")[0] != "actor_lens" or module == "actor_lens.__version__":
+            continue
+        types_for_figures = part == "figures" and typing_only and part_of(module) in ORDER
+        if part_of(module) not in (part, *ALLOWED[part]) and not types_for_figures:
+            found.append(f"line {line}: {module}")
+    return found
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_only_what_comes_before_it(path):
+    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    assert part in ALLOWED, f"'{part}' is new: give it its place in ORDER or ALLOWED"
+    assert violations(part, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("directions", "from actor_lens.targets import Targets"),
+        ("directions", "from actor_lens import targets"),
+        ("directions", "import actor_lens as al"),
+        ("models", "def f():\n    from actor_lens.activations import Residuals"),
+        ("evaluation", "from actor_lens.figures import refusal_rates"),
+        ("study", "import actor_lens.report"),
+        ("toy", "from actor_lens.models import load_model"),
+        ("figures", "from actor_lens.projections import Projections"),
+        ("figures", "def f():\n    import torch"),
+        ("figures", "if TYPE_CHECKING:\n    from torch import Tensor"),
+        ("figures", "if TYPE_CHECKING:\n    from actor_lens.report import write"),
+    ],
+)
+def test_the_rule_sees_each_kind_of_violation(part, source):
+    assert len(violations(part, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ("directions", "from actor_lens.activations import Residuals"),
+        ("directions", "import torch\nfrom actor_lens.errors import UserError"),
+        ("figures", "if TYPE_CHECKING:\n    from actor_lens.projections import Projections"),
+        ("figures", "from actor_lens.figures.theme import colours"),
+        ("report", "from actor_lens import __version__, figures"),
+    ],
+)
+def test_the_rule_lets_pass_what_is_allowed(part, source):
+    assert violations(part, source) == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules loaded after a statement, in a Python of its own."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in json.loads(ran.stdout)}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import actor_lens", "import actor_lens.cli", "from actor_lens import UserError, __version__"],
+)
+def test_importing_loads_no_heavy_library(statement):
+    assert loaded_by(statement).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("name", actor_lens.__all__)
+def test_every_public_name_resolves(name):
+    assert getattr(actor_lens, name) is not None
+    assert name in dir(actor_lens)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = actor_lens.nothing
+
+
+def test_type_checkers_are_told_the_same_names():
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    told = {each.module for each in imports_of(source) if each.typing_only}
+    table = {f"actor_lens.{module}.{name}" for name, module in actor_lens._MODULE_OF.items()}
+    assert told == table | {f"actor_lens.{name}" for name in actor_lens._SUBPACKAGES}
