@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from actor_lens.evaluation import EvaluationChange as EvaluationChange
     from actor_lens.evaluation import compare_evaluations as compare_evaluations
     from actor_lens.evaluation import evaluate as evaluate
-    from actor_lens.finetuning import FinetuneConfig as FinetuneConfig
     from actor_lens.finetuning import finetune_layer as finetune_layer
     from actor_lens.layer_choice import LayerChoice as LayerChoice
     from actor_lens.layer_choice import LayerScores as LayerScores
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from actor_lens.targets import TargetPreview as TargetPreview
     from actor_lens.targets import Targets as Targets
     from actor_lens.targets import just_enough_targets as just_enough_targets
+    from actor_lens.training_run import FinetuneConfig as FinetuneConfig
     from actor_lens.training_run import TrainingRun as TrainingRun
     from actor_lens.training_run import TrainingStep as TrainingStep
 
@@ -58,13 +58,13 @@ _MODULES = {
     "directions": ("Directions", "refusal_directions"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
-    "finetuning": ("FinetuneConfig", "finetune_layer"),
+    "finetuning": ("finetune_layer",),
     "layer_choice": ("LayerChoice", "LayerScores", "score_layers"),
     "models": ("ChatModel", "load_model"),
     "projections": ("LayerMap", "Projections", "layer_map", "project"),
     "prompts": ("Prompt", "PromptSet", "load_prompts", "overlap_report", "split_prompts"),
     "targets": ("TargetPreview", "Targets", "just_enough_targets"),
-    "training_run": ("TrainingRun", "TrainingStep"),
+    "training_run": ("FinetuneConfig", "TrainingRun", "TrainingStep"),
 }
 _SUBPACKAGES = ("figures",)
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
