@@ -1,0 +1,125 @@
+"""Prompts that say nearly the same: which pairs, and in which groups.
+
+Two texts are near-duplicates when the sets of their character 5-grams overlap with a Jaccard
+similarity of at least `THRESHOLD`. Case, punctuation, spacing and a few function words ("how do
+I", "can you", "the") are dropped first, so that the same question asked in another way counts.
+"""
+
+import math
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+THRESHOLD = 0.8
+SHINGLE_LENGTH = 5
+
+_FUNCTION_WORDS = frozenset(
+    "a am an and any are at be been can could describe did do does explain for had has have how i "
+    "in is it its me my of on or our please should some tell that the there these this those to "
+    "us was we were what when where which who why will with would you your".split()
+)
+
+
+def similar_pairs(
+    texts: Sequence[str],
+    *,
+    threshold: float = THRESHOLD,
+    skip: Callable[[int, int], bool] = lambda _first, _second: False,
+) -> Iterator[tuple[int, int, float]]:
+    """Yield every pair of near-duplicates once, as (index, larger index, similarity).
+
+    The search is exact: sets that are similar enough must share one of their rarest shingles, so
+    only texts that do are compared (prefix filtering).
+
+    Args:
+        texts: The prompts.
+        threshold: The least Jaccard similarity, above 0 and at most 1.
+        skip: Told two indices before they are compared; true leaves the pair out.
+
+    Source: Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search".
+    """
+    members: dict[frozenset[str], list[int]] = defaultdict(list)
+    for index, text in enumerate(texts):
+        members[shingles(text)].append(index)
+    sets = sorted(members, key=lambda shingle_set: (len(shingle_set), members[shingle_set][0]))
+    for same in members.values():
+        for place, first in enumerate(same):
+            for second in same[place + 1 :]:
+                if not skip(first, second):
+                    yield first, second, 1.0
+    for here, there in _candidates(sets, threshold):
+        firsts, seconds = members[sets[here]], members[sets[there]]
+        pairs = [(i, j) for i in firsts for j in seconds if not skip(min(i, j), max(i, j))]
+        if not pairs:
+            continue
+        shared = len(sets[here] & sets[there])
+        similarity = shared / (len(sets[here]) + len(sets[there]) - shared)
+        if similarity >= threshold:
+            for i, j in pairs:
+                yield min(i, j), max(i, j), similarity
+
+
+def group_similar(texts: Sequence[str], *, threshold: float = THRESHOLD) -> list[int]:
+    """Group near-duplicates, and near-duplicates of those; the number of each text's group.
+
+    A group's number is the index of its first text.
+    """
+    parents = list(range(len(texts)))
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
+
+    for first, second, _ in similar_pairs(
+        texts, threshold=threshold, skip=lambda first, second: root(first) == root(second)
+    ):
+        low, high = sorted((root(first), root(second)))
+        parents[high] = low
+    return [root(index) for index in range(len(texts))]
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The character 5-grams of a text without case, punctuation and function words."""
+    plain = "".join(map(_plain, unicodedata.normalize("NFKC", text).casefold()))
+    words = plain.split()
+    kept = [word for word in words if word not in _FUNCTION_WORDS] or words or [text]
+    padded = f" {' '.join(kept)} "
+    last = max(1, len(padded) - SHINGLE_LENGTH + 1)
+    return frozenset(padded[start : start + SHINGLE_LENGTH] for start in range(last))
+
+
+def _plain(character: str) -> str:
+    # Letters, marks and numbers of any script stay, and symbols (an emoji may be all there is).
+    return " " if unicodedata.category(character)[0] in "PZC" else character
+
+
+def _candidates(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
+    """Pairs of places in `sets` (sorted by size) that may reach the threshold."""
+    frequency = Counter(shingle for shingle_set in sets for shingle in shingle_set)
+    rank = {shingle: n for n, shingle in enumerate(sorted(frequency, key=lambda s: frequency[s]))}
+    index: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for here, shingle_set in enumerate(sets):
+        size = len(shingle_set)
+        rarest = sorted(map(rank.__getitem__, shingle_set))[: _prefix(size, threshold)]
+        seen: set[int] = set()
+        for position, shingle in enumerate(rarest):
+            for there, other_position in index.get(shingle, ()):
+                if there in seen:
+                    continue
+                seen.add(there)
+                # The shingles before the first common one are lost to both sets.
+                other = len(sets[there])
+                most = min(size - position, other - other_position)
+                if most * (1 + threshold) >= threshold * (size + other) - 1e-9:
+                    yield here, there
+        # Sets still to come are no smaller: they must share more than `threshold` of this one.
+        least = 2 * threshold / (1 + threshold)
+        for position, shingle in enumerate(rarest[: _prefix(size, least)]):
+            index[shingle].append((here, position))
+
+
+def _prefix(size: int, share: float) -> int:
+    """How many of a set's rarest shingles must hold one of any that make up this share of it."""
+    return size - math.ceil(share * size - 1e-9) + 1
