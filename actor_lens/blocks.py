@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class _Reached(Exception):  # noqa: N818  (a signal, not an error)
+class _Reached(Exception):
     """Ends a forward pass once the block of interest was reached."""
 
 

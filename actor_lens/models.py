@@ -65,7 +65,8 @@ class ChatModel:
     @property
     def blocks(self) -> nn.ModuleList:
         """The decoder blocks in order: block ``l`` writes ``resid_post`` of layer ``l``."""
-        return getattr(self.hf.base_model, self.blocks_name)
+        blocks: nn.ModuleList = getattr(self.hf.base_model, self.blocks_name)
+        return blocks
 
     @cached_property
     def blocks_name(self) -> str:
@@ -109,7 +110,9 @@ class ChatModel:
             UserError: If it is not a whole number from 0 to ``n_layers - 1``.
         """
         if isinstance(layer, bool) or not isinstance(layer, int):
-            raise UserError(f"layer is {layer!r}; give a whole number from 0 to {self.n_layers - 1}")
+            raise UserError(
+                f"layer is {layer!r}; give a whole number from 0 to {self.n_layers - 1}"
+            )
         if not 0 <= layer < self.n_layers:
             raise UserError(
                 f"layer {layer} is out of range: '{self.name}' has layers 0 to {self.n_layers - 1}"
@@ -208,7 +211,8 @@ def load_model(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(_loading_message(str(name), error)) from error
     _set_chat_template(str(name), tokenizer, chat_template)
-    return wrap_model(hf.to(torch_device), tokenizer, name=str(name))
+    hf.to(torch_device)  # type: ignore[arg-type]  # its wrapper loses self
+    return wrap_model(hf, tokenizer, name=str(name))
 
 
 def wrap_model(
@@ -219,7 +223,7 @@ def wrap_model(
     Attention is switched to the eager implementation, gradients are switched off.
     """
     hf.set_attn_implementation("eager")
-    hf.eval()
+    hf.eval()  # type: ignore[no-untyped-call]
     hf.requires_grad_(False)
     return ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=_fingerprint(hf))
 

@@ -1,0 +1,121 @@
+"""The refusal direction at every layer: difference in means, harmful minus benign."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.activations import Residuals
+from actor_lens.errors import UserError
+from actor_lens.prompts import LABELS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ORIGINS = ("benign_mean", "midpoint", "zero")
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """Refusal directions and the class means they come from.
+
+    Attributes:
+        vectors: R of the paper at every layer, not normalised.
+        means: Mean residual of each label that was present.
+    """
+
+    vectors: Float[Tensor, "layer d_model"]
+    means: Mapping[str, Float[Tensor, "layer d_model"]]
+
+    @cached_property
+    def unit(self) -> Float[Tensor, "layer d_model"]:
+        """The direction at every layer with length one."""
+        lengths: Tensor = self.vectors.norm(dim=-1, keepdim=True)
+        return self.vectors / lengths
+
+    def mean_projections(self, label: str) -> Float[Tensor, " layer"]:
+        """Projection of a label's mean on the unit direction."""
+        unit: Tensor = self.unit
+        return (self.means[label] * unit).sum(dim=-1)
+
+    def origins(self, origin: str) -> Float[Tensor, " layer"]:
+        """Where on the unit direction a projection of zero shift lies.
+
+        Args:
+            origin: ``"zero"``, the paper's formula as written; ``"benign_mean"``, the projection
+                of the mean benign prompt; ``"midpoint"``, half way to that of the mean harmful
+                prompt.
+
+        Raises:
+            UserError: If the origin has another name.
+        """
+        check_origin(origin)
+        benign = self.mean_projections("benign")
+        if origin == "zero":
+            return torch.zeros_like(benign)
+        if origin == "benign_mean":
+            return benign
+        return (benign + self.mean_projections("harmful")) / 2
+
+    def frame(self) -> pd.DataFrame:
+        """One row a layer: ``layer``, ``norm`` of R, mean projection of each label."""
+        import pandas as pd
+
+        columns = {f"mean_{label}": self.mean_projections(label).numpy() for label in self.means}
+        norms = self.vectors.norm(dim=-1).numpy()
+        return pd.DataFrame({"layer": range(len(norms)), "norm": norms, **columns})
+
+
+def check_origin(origin: str) -> str:
+    """Return ``origin`` if it is one of ``ORIGINS``.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if origin not in ORIGINS:
+        raise UserError(f"origin '{origin}' is not known; use one of {', '.join(ORIGINS)}")
+    return origin
+
+
+def refusal_directions(residuals: Residuals) -> Directions:
+    """Difference in means, harmful minus benign, at every layer.
+
+    Means are accumulated in float64. The sign points toward refusal: harmful prompts project
+    higher than benign ones at layers that separate the two.
+
+    Fit directions on training prompts and look at other prompts with them: prompts look better
+    separated on a direction that was fitted to them.
+
+    Raises:
+        UserError: If there are no harmful or no benign prompts, or their means coincide at a
+            layer, or a residual is not finite.
+
+    Source: Dabas et al. 2025 (arXiv 2507.04250), refusal vector; Arditi et al. 2024
+        (arXiv 2406.11717).
+    """
+    present = [label for label in LABELS if label in residuals.prompts.labels]
+    for label in ("harmful", "benign"):
+        if label not in present:
+            raise UserError(
+                f"no {label} prompts: a refusal direction needs harmful and benign ones"
+            )
+    if not torch.isfinite(residuals.values).all():
+        raise UserError(
+            f"residuals of '{residuals.model_name}' hold values that are not finite; "
+            "load the model with dtype float32 or bfloat16"
+        )
+    means = {label: residuals.of(label).double().mean(dim=1) for label in present}
+    vectors = means["harmful"] - means["benign"]
+    flat = (vectors.norm(dim=-1) == 0).nonzero().flatten().tolist()
+    if flat:
+        raise UserError(
+            f"harmful and benign prompts have the same mean at layer {flat[0]}: no direction "
+            "there; check that the two labels hold different prompts"
+        )
+    return Directions(vectors.float(), {label: mean.float() for label, mean in means.items()})

@@ -1,0 +1,258 @@
+"""The fine-tune of one block on cached block inputs, at the last token only.
+
+Everything below the block is frozen, so what it receives is computed once. A step costs the keys
+and values of one block at all tokens and the rest of it at the last token: no other block runs, no
+reply is generated. The model itself is never altered: a float32 copy of the block is trained, and
+``TrainingRun.applied_to`` puts it in place.
+
+Source: Dabas et al. 2025 (arXiv 2507.04250), projection-calibrated refusal direction loss.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from actor_lens.activations import collect_block_inputs
+from actor_lens.block_trainer import BlockTrainer
+from actor_lens.directions import check_origin
+from actor_lens.errors import UserError
+from actor_lens.judges import RefusalTokens
+from actor_lens.models import ChatModel
+from actor_lens.prompts import PromptSet, require_labels
+from actor_lens.safety_floor import KeptWeights, ValidationChecks
+from actor_lens.targets import SHIFTS, check_positive
+from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
+
+ANCHORS = ("initial", "current")
+REFRESHES = ("epoch", "step", "never")
+_MIN_PROMPTS = 2
+
+
+def finetune_layer(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    layer: int,
+    alpha: float = FinetuneConfig.alpha,
+    origin: str = FinetuneConfig.origin,
+    anchor: str = FinetuneConfig.anchor,
+    shift: str = FinetuneConfig.shift,
+    refresh: str = FinetuneConfig.refresh,
+    epochs: int = FinetuneConfig.epochs,
+    lr: float = FinetuneConfig.lr,
+    batch_size: int = FinetuneConfig.batch_size,
+    weight_decay: float = FinetuneConfig.weight_decay,
+    safety_floor: float | None = FinetuneConfig.safety_floor,
+    seed: int = FinetuneConfig.seed,
+    validation: PromptSet | None = None,
+    tokens: RefusalTokens | None = None,
+    on_step: Callable[[TrainingStep], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    resume: TrainingRun | None = None,
+) -> TrainingRun:
+    """Train one block so that each prompt's last-token activation reaches its just-enough target.
+
+    The loss of a prompt is ``1 - cos(a, a_tgt)`` with the target detached. The model is left as
+    it is; the returned run holds the trained block. Ctrl-C and ``should_stop`` end training with
+    the run so far. With validation prompts, the share of them that begins a refusal is measured
+    before training and after every epoch; with a safety floor as well, the run keeps the best
+    weights (highest trade-off score) at which harmful refusals did not fall by more than the
+    floor, which may be the untrained ones.
+
+    Args:
+        model: The model whose block is copied and trained.
+        prompts: Training prompts, at least two of each label.
+        layer: The block, from 0. This and the settings down to ``seed`` make up the
+            ``FinetuneConfig`` of the run, where they are explained.
+        alpha: How much of the way to the origin a target goes.
+        origin: ``"benign_mean"``, ``"midpoint"`` or ``"zero"`` (the paper's formula).
+        anchor: ``"initial"`` for fixed targets, ``"current"`` for moving ones as in the paper.
+        shift: ``"projected"``, or ``"uniform"`` for the paper's ablation.
+        refresh: ``"epoch"``, ``"step"`` or ``"never"``: how often R in moving targets is renewed.
+        epochs: Passes over the prompts.
+        lr: Learning rate of AdamW.
+        batch_size: Prompts in a step.
+        weight_decay: Of AdamW.
+        safety_floor: Most by which refusals of harmful validation prompts may fall (a share).
+        seed: Of the order of the prompts.
+        validation: Prompts for the checks; needed for a safety floor.
+        tokens: How the model begins refusals; found from the validation prompts unless given.
+        on_step: Told of every step; it runs in the training thread and may draw or print.
+        should_stop: Asked before every step.
+        resume: A run with the same settings (``epochs`` may differ) to continue from where it
+            stopped. The result equals that of a run that never stopped.
+
+    Raises:
+        UserError: If a setting is not allowed, a label has too few prompts, a safety floor is
+            asked for without harmful validation prompts, or ``resume`` does not fit.
+    """
+    config = FinetuneConfig(
+        layer=layer,
+        alpha=alpha,
+        origin=origin,
+        anchor=anchor,
+        shift=shift,
+        refresh=refresh,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        safety_floor=safety_floor,
+        seed=seed,
+    )
+    check_config(model, config, validation)
+    require_labels(prompts, _MIN_PROMPTS)
+    if resume is not None:
+        _check_resumable(model, prompts, config, resume)
+    started = time.perf_counter()
+    trainer = BlockTrainer(model, config, collect_block_inputs(model, prompts, layer))
+    collected = time.perf_counter()
+    checks = ValidationChecks.of(model, layer, validation, tokens)
+    kept = KeptWeights(trainer, checks, config.safety_floor, resume)
+    if resume is not None:
+        assert resume.resume_state is not None
+        trainer.load_state(resume.resume_state)
+    history = list(resume.history) if resume is not None else []
+    status, message = _train(trainer, checks, kept, history, on_step, should_stop)
+    block, best_step, note = kept.result(trainer)
+    return TrainingRun(
+        config=config,
+        state=_named_state(model, layer, block),
+        history=tuple(history),
+        status=status,
+        message=" ".join(part for part in (message, note) if part),
+        best_step=best_step,
+        model_name=model.name,
+        fingerprint=model.fingerprint,
+        prompts_fingerprint=prompts.fingerprint,
+        train_prompts=prompts.counts(),
+        seconds={"collect": collected - started, "train": time.perf_counter() - collected},
+        resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
+    )
+
+
+def check_config(model: ChatModel, config: FinetuneConfig, validation: PromptSet | None) -> None:
+    """Check the settings of a fine-tune before any work is done.
+
+    Raises:
+        UserError: Naming the setting, what was found and what is allowed.
+    """
+    model.check_layer(config.layer)
+    check_origin(config.origin)
+    for name in ("alpha", "lr"):
+        check_positive(name, getattr(config, name))
+    for name in ("epochs", "batch_size"):
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} is {value}; give a whole number of at least 1")
+    for name, allowed in (("anchor", ANCHORS), ("shift", SHIFTS), ("refresh", REFRESHES)):
+        value = getattr(config, name)
+        if value not in allowed:
+            raise UserError(f"{name} '{value}' is not known; use one of {', '.join(allowed)}")
+    if not 0 <= config.weight_decay < math.inf:
+        raise UserError(f"weight_decay is {config.weight_decay}; give a number of at least 0")
+    if config.safety_floor is None:
+        return
+    if not 0 <= config.safety_floor <= 1:
+        raise UserError(f"safety_floor is {config.safety_floor}; give a share from 0 to 1")
+    if validation is None or not len(validation.where(label="harmful")):
+        raise UserError("a safety floor needs validation prompts, harmful ones among them")
+
+
+def _train(
+    trainer: BlockTrainer,
+    checks: ValidationChecks | None,
+    kept: KeptWeights,
+    history: list[TrainingStep],
+    on_step: Callable[[TrainingStep], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> tuple[str, str]:
+    """Run the remaining steps; how it ended, and what to say about it."""
+    try:
+        for record in _steps(trainer, checks, kept, history, should_stop):
+            history.append(record)
+            if on_step is not None:
+                on_step(record)
+    except KeyboardInterrupt:
+        if trainer.torn:
+            kept.fall_back(trainer)
+        return "stopped", f"Interrupted after step {trainer.step}."
+    except _DivergedError as error:
+        step = kept.fall_back(trainer)
+        return "diverged", f"{error} The weights of step {step} were kept; lower the learning rate."
+    if trainer.step < trainer.total_steps:
+        return "stopped", f"Stopped on request after step {trainer.step}."
+    return "completed", ""
+
+
+class _DivergedError(Exception):
+    """Training has lost its way."""
+
+
+def _steps(
+    trainer: BlockTrainer,
+    checks: ValidationChecks | None,
+    kept: KeptWeights,
+    history: list[TrainingStep],
+    should_stop: Callable[[], bool] | None,
+) -> Iterator[TrainingStep]:
+    before = history[-1].seconds if history else 0.0
+    started = time.perf_counter() - before
+    while trainer.step < trainer.total_steps and not (should_stop is not None and should_stop()):
+        with torch.enable_grad():
+            trainer.refresh_if_due()
+            rows = trainer.batch_of(trainer.step)
+            losses = trainer.losses(rows)
+            loss = losses.mean()
+            if not trainer.update(loss):
+                raise _DivergedError(f"Step {trainer.step + 1} diverged (loss {loss.item():.3g}).")
+        projections, cosine = trainer.drift()
+        refused: dict[str, float] = {}
+        if trainer.step % trainer.steps_per_epoch == 0:
+            refused = checks.refused(trainer.block) if checks is not None else {}
+            kept.consider(trainer.step, trainer.block, refused)
+        yield TrainingStep(
+            step=trainer.step,
+            total_steps=trainer.total_steps,
+            epoch=(trainer.step - 1) // trainer.steps_per_epoch + 1,
+            loss=loss.item(),
+            losses=trainer.by_label(losses.detach(), rows),
+            projections=projections,
+            direction_cosine=cosine,
+            refused=refused,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def _check_resumable(
+    model: ChatModel, prompts: PromptSet, config: FinetuneConfig, resume: TrainingRun
+) -> None:
+    resume.check_belongs_to(model)
+    if resume.resume_state is None:
+        raise UserError(f"this run {resume.status} and cannot be continued; train it again")
+    if resume.prompts_fingerprint != prompts.fingerprint:
+        raise UserError("the run to continue was trained on other prompts; give the same ones")
+    theirs = replace(resume.config, epochs=config.epochs)
+    if theirs != config:
+        differing = [
+            f"{name} {getattr(theirs, name)} against {getattr(config, name)}"
+            for name in vars(config)
+            if getattr(theirs, name) != getattr(config, name)
+        ]
+        raise UserError(
+            f"the run to continue has other settings ({'; '.join(differing)}); give the same ones"
+        )
+
+
+def _named_state(model: ChatModel, layer: int, block: nn.Module) -> dict[str, Tensor]:
+    prefix, tensors = model.block_prefix(layer), model.hf.state_dict()
+    return {
+        prefix + name: tensor.detach().to(device="cpu", dtype=tensors[prefix + name].dtype)
+        for name, tensor in block.state_dict().items()
+    }

@@ -1,0 +1,298 @@
+"""Which layer to train: scores of every layer, where they tie, and a choice with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from actor_lens.batching import TokenBatch
+from actor_lens.errors import UserError
+from actor_lens.interventions import shift_last_token
+from actor_lens.judges import RefusalTokens, refusal_scores
+from actor_lens.models import ChatModel
+from actor_lens.projections import Projections
+from actor_lens.separation import (
+    Measured,
+    auroc,
+    gap,
+    probe_accuracy,
+    silhouette,
+    wilson_interval,
+)
+from actor_lens.targets import just_enough_targets
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import pandas as pd
+
+SCORES = ("silhouette", "auroc", "gap", "probe", "causal")
+PAIRS = {
+    "harmful_vs_benign": ("harmful", "benign"),
+    "harmful_vs_pseudo_harmful": ("harmful", "pseudo_harmful"),
+}
+# Below this accuracy of a probe, single-layer training was all-or-nothing in trials on toy models
+# (0.73 failed, 0.93 worked).
+_SEPARABLE = 0.8
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """One score of one layer for one pair of labels (``"all"`` for the causal score)."""
+
+    layer: int
+    score: str
+    pair: str
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The layer that a score recommends.
+
+    Attributes:
+        layer: The layer.
+        by: The score.
+        reason: In one sentence.
+        ties: Layers whose score lies within the interval of the best one, itself included.
+    """
+
+    layer: int
+    by: str
+    reason: str
+    ties: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Scores of every layer.
+
+    Attributes:
+        rows: All scores.
+        n_layers: Number of layers of the model.
+    """
+
+    rows: tuple[LayerScore, ...]
+    n_layers: int
+
+    def frame(self) -> pd.DataFrame:
+        """One row a score.
+
+        Columns: ``layer``, ``score``, ``pair``, ``value``, ``low``, ``high`` (95 % interval),
+        ``null_low``, ``null_high`` (95 % band under permuted labels).
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "layer": row.layer,
+                "score": row.score,
+                "pair": row.pair,
+                "value": row.measured.value,
+                "low": row.measured.low,
+                "high": row.measured.high,
+                "null_low": row.measured.null_low,
+                "null_high": row.measured.null_high,
+            }
+            for row in self.rows
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What should stop a user before training."""
+        best = max(
+            (
+                row.measured.value
+                for row in self._of("probe", "harmful_vs_pseudo_harmful")
+                if not math.isnan(row.measured.value)
+            ),
+            default=None,
+        )
+        if best is None or best >= _SEPARABLE:
+            return ()
+        return (
+            "harmful and pseudo-harmful prompts cannot be told apart at any layer (best linear "
+            f"probe {best:.2f}, chance 0.50): training one layer will make the model refuse both "
+            "or answer both",
+        )
+
+    def best(self, by: str | None = None) -> LayerChoice:
+        """The layer that a score recommends.
+
+        Layers within the interval of the best one tie. Among ties the layer wins at which harmful
+        and pseudo-harmful prompts are told apart best by a probe, then the one nearest to the
+        middle of the network: the middle is where the paper picks its layer.
+
+        Args:
+            by: One of ``SCORES``; the causal score where it was measured, else the silhouette as
+                in the paper.
+
+        Raises:
+            UserError: If the score is not known or was not measured.
+        """
+        by = by or ("causal" if self._of("causal", "all") else "silhouette")
+        if by not in SCORES:
+            raise UserError(f"score '{by}' is not known; use one of {', '.join(SCORES)}")
+        pair = "all" if by == "causal" else "harmful_vs_benign"
+        rows = [row for row in self._of(by, pair) if not math.isnan(row.measured.value)]
+        if not rows:
+            raise UserError(f"score '{by}' was not measured; pass the model to score_layers")
+        top = max(rows, key=lambda row: row.measured.value)
+        ties = tuple(row.layer for row in rows if row.measured.value >= top.measured.low)
+        layer = min(ties, key=self._tie_break)
+        values = {row.layer: row.measured.value for row in rows}
+        return LayerChoice(layer, by, self._reason(by, layer, values[layer], ties), ties)
+
+    def _of(self, score: str, pair: str) -> list[LayerScore]:
+        return [row for row in self.rows if row.score == score and row.pair == pair]
+
+    def _tie_break(self, layer: int) -> tuple[float, float]:
+        probe = {
+            row.layer: row.measured.value for row in self._of("probe", "harmful_vs_pseudo_harmful")
+        }
+        accuracy = probe.get(layer, 0.0)
+        # Rounded: probes within two points of each other do not rank layers.
+        coarse = 0.0 if math.isnan(accuracy) else round(accuracy * 50) / 50
+        return -coarse, abs(layer - (self.n_layers - 1) / 2)
+
+    def _reason(self, by: str, layer: int, value: float, ties: tuple[int, ...]) -> str:
+        names = {
+            "silhouette": "silhouette of harmful against benign prompts",
+            "auroc": "AUROC of harmful against benign prompts",
+            "gap": "gap between harmful and benign prompts",
+            "probe": "probe accuracy of harmful against benign prompts",
+            "causal": "trade-off score predicted by moving each prompt to its target",
+        }
+        alone = f"layer {layer} has the best {names[by]} ({value:.2f})"
+        if len(ties) == 1:
+            return alone
+        others = ", ".join(str(tie) for tie in ties if tie != layer)
+        return (
+            f"layers {others} tie with layer {layer} on the {names[by]} ({value:.2f}); layer "
+            f"{layer} is chosen for its harmful against pseudo-harmful probe, then for being "
+            "nearest to the middle"
+        )
+
+
+def score_layers(
+    projections: Projections,
+    *,
+    model: ChatModel | None = None,
+    tokens: RefusalTokens | None = None,
+    alpha: float = 1.0,
+    origin: str = "benign_mean",
+    rounds: int = 200,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> LayerScores:
+    """Score every layer on prompts that its direction was not fitted to.
+
+    ``silhouette`` (as the paper) and ``probe`` see the whole residual, ``auroc`` and ``gap`` the
+    projection on the refusal direction. ``causal`` needs the model: each prompt is shifted to its
+    just-enough target by a hook, with its label known, and the share of pseudo-harmful prompts
+    that then begin an answer and of harmful ones that begin a refusal are averaged. It is what a
+    perfect fine-tune of that layer would reach, an upper bound.
+
+    Args:
+        projections: Of validation prompts.
+        model: For the causal score, with ``tokens``.
+        tokens: How the model begins refusals; from ``refusal_tokens``.
+        alpha: Of the targets, for the causal score.
+        origin: Of the targets, for the causal score.
+        rounds: Of the bootstrap and of the permutations.
+        seed: Of the resampling.
+        on_progress: Told the number of layers done and of all.
+
+    Raises:
+        UserError: If there are fewer than two harmful or benign prompts, or only one of ``model``
+            and ``tokens`` is given.
+    """
+    if (model is None) != (tokens is None):
+        raise UserError("the causal score needs both the model and its refusal tokens")
+    labels = np.array(projections.prompts.labels)
+    for label in ("harmful", "benign"):
+        if (labels == label).sum() < 2:
+            raise UserError(f"scoring layers needs at least 2 {label} prompts")
+    n_layers = projections.residuals.n_layers
+    rows: list[LayerScore] = []
+    for layer in range(n_layers):
+        for pair, (positive, negative) in PAIRS.items():
+            if (labels == negative).sum() >= 2:
+                chosen = np.isin(labels, (positive, negative))
+                rows += _separation(
+                    projections, layer, pair, chosen, labels == positive, rounds, seed
+                )
+        if model is not None and tokens is not None:
+            measured = _causal(projections, layer, model, tokens, alpha, origin)
+            rows.append(LayerScore(layer, "causal", "all", measured))
+        if on_progress is not None:
+            on_progress(layer + 1, n_layers)
+    return LayerScores(tuple(rows), n_layers)
+
+
+def _separation(
+    projections: Projections,
+    layer: int,
+    pair: str,
+    chosen: np.ndarray,
+    positive: np.ndarray,
+    rounds: int,
+    seed: int,
+) -> list[LayerScore]:
+    from scipy.spatial.distance import cdist
+
+    rng = np.random.default_rng([seed, layer, len(pair)])
+    points = projections.residuals.values[layer].double().numpy()[chosen]
+    values = projections.values[layer].double().numpy()[chosen]
+    positive = positive[chosen]
+    measured = {
+        "silhouette": silhouette(cdist(points, points), positive, rounds=rounds, rng=rng),
+        "auroc": auroc(values, positive, rounds=rounds, rng=rng),
+        "gap": gap(values, positive, rounds=rounds, rng=rng),
+        "probe": probe_accuracy(points, positive, seed=seed),
+    }
+    return [LayerScore(layer, score, pair, one) for score, one in measured.items()]
+
+
+def _causal(
+    projections: Projections,
+    layer: int,
+    model: ChatModel,
+    tokens: RefusalTokens,
+    alpha: float,
+    origin: str,
+) -> Measured:
+    """Predicted trade-off score with every prompt at its target."""
+    targets = just_enough_targets(
+        projections.residuals, projections.directions, layer, alpha=alpha, origin=origin
+    )
+    ways = targets.values - projections.residuals.values[layer]
+
+    def at_target(batch: TokenBatch) -> AbstractContextManager[None]:
+        return shift_last_token(model, layer, ways[list(batch.indices)])
+
+    scores = refusal_scores(model, projections.prompts.texts, tokens, intervention=at_target)
+    return _tradeoff(scores > 0, projections.prompts.labels)
+
+
+def _tradeoff(refused: torch.Tensor, labels: tuple[str, ...]) -> Measured:
+    """Mean of compliance on pseudo-harmful and refusal on harmful prompts, with its interval.
+
+    Without pseudo-harmful prompts the benign ones stand in. The interval combines the two Wilson
+    intervals by the square-and-add rule (Newcombe 1998).
+    """
+    harmless = "pseudo_harmful" if "pseudo_harmful" in labels else "benign"
+    refused_harmful = [bool(r) for r, one in zip(refused, labels, strict=True) if one == "harmful"]
+    answered = [not bool(r) for r, one in zip(refused, labels, strict=True) if one == harmless]
+    shares = [sum(group) / len(group) for group in (answered, refused_harmful)]
+    intervals = [wilson_interval(sum(group), len(group)) for group in (answered, refused_harmful)]
+    value = sum(shares) / 2
+    below = math.hypot(*(share - low for share, (low, _) in zip(shares, intervals, strict=True)))
+    above = math.hypot(*(high - share for share, (_, high) in zip(shares, intervals, strict=True)))
+    nan = float("nan")
+    return Measured(value, value - below / 2, value + above / 2, nan, nan)

@@ -1,0 +1,147 @@
+"""Every prompt on the refusal direction of every layer, and flat views of a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.activations import Residuals, layer_prompt_frame, prompt_columns
+from actor_lens.directions import Directions
+from actor_lens.errors import UserError
+from actor_lens.prompts import PromptSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Projections:
+    """Projection of every prompt's residual on the unit refusal direction, ``a . u``.
+
+    Attributes:
+        values: In units of the residual stream, no origin subtracted.
+        residuals: What was projected.
+        directions: On what.
+    """
+
+    values: Float[Tensor, "layer prompt"]
+    residuals: Residuals
+    directions: Directions
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The prompts of the second dimension."""
+        return self.residuals.prompts
+
+    def frame(self, origin: str = "zero") -> pd.DataFrame:
+        """One row a layer and prompt: ``layer``, those of ``prompt_columns``, ``projection``.
+
+        Args:
+            origin: What is subtracted from the projections of a layer (``Directions.origins``).
+        """
+        shifted = self.values - self.directions.origins(origin)[:, None]
+        return layer_prompt_frame(self.prompts, shifted.numpy(), "projection")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMap:
+    """Prompts at one layer in two dimensions.
+
+    Attributes:
+        positions: Of every prompt.
+        prompts: The prompts.
+        layer: The layer.
+        method: ``"pca"`` or ``"tsne"``.
+        axes: Title of each axis.
+    """
+
+    positions: Float[np.ndarray, "prompt 2"]
+    prompts: PromptSet
+    layer: int
+    method: str
+    axes: tuple[str, str]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt: those of ``prompt_columns``, ``x``, ``y``."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {**prompt_columns(self.prompts), "x": self.positions[:, 0], "y": self.positions[:, 1]}
+        )
+
+
+def project(residuals: Residuals, directions: Directions) -> Projections:
+    """Project residuals on the unit refusal direction of their layer.
+
+    Raises:
+        UserError: If the directions belong to a model of another shape.
+    """
+    n_layers, _, d_model = residuals.values.shape
+    if directions.vectors.shape != (n_layers, d_model):
+        raise UserError(
+            f"residuals have {n_layers} layers of width {d_model}, the directions "
+            f"{tuple(directions.vectors.shape)}: fit them on the same model"
+        )
+    values = torch.einsum("lpd,ld->lp", residuals.values.double(), directions.unit.double())
+    return Projections(values.float(), residuals, directions)
+
+
+def layer_map(
+    residuals: Residuals, layer: int, *, method: Literal["pca", "tsne"] = "pca", seed: int = 0
+) -> LayerMap:
+    """Lay the prompts of one layer out in two dimensions.
+
+    The sign of each principal axis is fixed so that its largest loading is positive: two calls,
+    and two runs, give the same picture. t-SNE keeps neighbours together; its distances between
+    groups and the sizes of groups mean nothing.
+
+    Args:
+        residuals: At least three prompts.
+        layer: Which layer.
+        method: ``"pca"`` or ``"tsne"``.
+        seed: For t-SNE.
+
+    Raises:
+        UserError: If there are fewer than three prompts, or the layer or method does not exist.
+    """
+    if not 0 <= layer < residuals.n_layers:
+        raise UserError(f"layer {layer} is out of range: layers 0 to {residuals.n_layers - 1}")
+    points = residuals.values[layer].double().numpy()
+    if len(points) < 3:
+        raise UserError(f"a map needs at least 3 prompts, got {len(points)}")
+    if method == "pca":
+        positions, axes = _pca(points)
+    elif method == "tsne":
+        positions, axes = _tsne(points, seed), ("t-SNE 1", "t-SNE 2")
+    else:
+        raise UserError(f"method '{method}' is not known; use pca or tsne")
+    return LayerMap(positions, residuals.prompts, layer, method, axes)
+
+
+def _pca(points: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components=2, svd_solver="full").fit(points)
+    largest = np.abs(pca.components_).argmax(axis=1)
+    signs = np.sign(pca.components_[np.arange(2), largest])
+    first, second = (f"PC {i + 1} ({share:.0%})" for i, share in enumerate(_shares(pca)))
+    return pca.transform(points) * signs, (first, second)
+
+
+def _shares(pca: object) -> list[float]:
+    """Share of the variance of each axis; all zero where every prompt is the same point."""
+    shares = np.nan_to_num(getattr(pca, "explained_variance_ratio_"))  # noqa: B009  (untyped)
+    return [float(share) for share in shares]
+
+
+def _tsne(points: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
+    return np.asarray(tsne.fit_transform(points))

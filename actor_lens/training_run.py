@@ -1,0 +1,371 @@
+"""The result of a fine-tune: one block's weights, how they came about, and how to use them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from actor_lens.errors import UserError
+from actor_lens.models import ChatModel
+from actor_lens.prompts import LABELS
+from actor_lens.saving import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLOCK_FILE = "block.safetensors"
+RESUME_FILE = "resume.safetensors"
+RUN_FILE = "run.json"
+HISTORY_FILE = "history.csv"
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Every setting of a fine-tune; together with model and prompts it fixes the result.
+
+    Attributes:
+        layer: The block that is trained.
+        alpha: How much of the way to the origin a target goes.
+        origin: ``"benign_mean"``, ``"midpoint"`` or ``"zero"`` (the paper's formula).
+        anchor: ``"initial"`` takes activations and R in the targets from the untrained weights, a
+            fixed point; ``"current"``, as in the paper, from the weights of the moment, a target
+            that recedes.
+        shift: ``"projected"`` (just enough) or ``"uniform"`` (the paper's ablation).
+        refresh: How often R and the origin in moving targets are recomputed: ``"epoch"``,
+            ``"step"`` or ``"never"``. With ``anchor="initial"`` it changes nothing.
+        epochs: Passes over the prompts.
+        lr: Learning rate of AdamW.
+        batch_size: Prompts in a step.
+        weight_decay: Of AdamW.
+        safety_floor: Most by which the share of refused harmful validation prompts may fall, or
+            None for no such limit.
+        seed: Of the order of the prompts.
+    """
+
+    layer: int
+    alpha: float = 1.0
+    origin: str = "benign_mean"
+    anchor: str = "initial"
+    shift: str = "projected"
+    refresh: str = "epoch"
+    epochs: int = 6
+    lr: float = 1e-3
+    batch_size: int = 16
+    weight_decay: float = 0.0
+    safety_floor: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What one step of a fine-tune reports.
+
+    Attributes:
+        step: From 1.
+        total_steps: Of the whole run.
+        epoch: From 1.
+        loss: Mean of ``1 - cos(activation, target)`` over the batch.
+        losses: The same for each label of the batch.
+        projections: Mean projection of each label on the direction of the start, each training
+            prompt counted as it was last seen.
+        direction_cosine: Cosine between R now, from the prompts as last seen, and R at the start.
+        refused: Share of validation prompts of each label that begin a refusal, on steps at which
+            that was checked, else empty.
+        seconds: Since training began.
+    """
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float
+    losses: Mapping[str, float]
+    projections: Mapping[str, float]
+    direction_cosine: float
+    refused: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class ResumeState:
+    """What continuing a run needs beyond its weights.
+
+    Attributes:
+        step: Steps done.
+        tensors: Float32 weights, AdamW's moments, R of the moment and last seen activations.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """A fine-tuned block. The model itself stays as it was until ``applied_to``.
+
+    Attributes:
+        config: The settings.
+        state: The block's tensors under their Hugging Face names, in the model's dtype.
+        history: One record a step.
+        status: ``"completed"``, ``"stopped"`` (on request) or ``"diverged"``.
+        message: What a user should know about how it ended.
+        best_step: The step whose weights ``state`` holds.
+        model_name: The model.
+        fingerprint: Of the model's weights.
+        prompts_fingerprint: Of the training prompts.
+        train_prompts: Number of training prompts of each label.
+        seconds: Time of collecting the block inputs and of the training steps.
+        resume_state: For continuing, None on runs that diverged.
+    """
+
+    config: FinetuneConfig
+    state: Mapping[str, Tensor]
+    history: tuple[TrainingStep, ...]
+    status: str
+    message: str
+    best_step: int
+    model_name: str
+    fingerprint: str
+    prompts_fingerprint: str
+    train_prompts: Mapping[str, int]
+    seconds: Mapping[str, float]
+    resume_state: ResumeState | None = field(default=None, repr=False)
+
+    @property
+    def layer(self) -> int:
+        """The trained block."""
+        return self.config.layer
+
+    @property
+    def trained_parameters(self) -> int:
+        """Number of trained parameters: those of one block."""
+        return sum(tensor.numel() for tensor in self.state.values())
+
+    def frame(self) -> pd.DataFrame:
+        """One row a step.
+
+        Columns: ``step``, ``epoch``, ``loss``, ``loss_<label>``, ``projection_<label>``,
+        ``direction_cosine``, ``refused_<label>``, ``seconds``; NaN where nothing was measured.
+        """
+        import pandas as pd
+
+        names = ["step", "epoch", "loss"]
+        for group in ("loss", "projection"):
+            names += [f"{group}_{label}" for label in LABELS]
+        names += ["direction_cosine", *(f"refused_{label}" for label in LABELS), "seconds"]
+        return pd.DataFrame([_row(step) for step in self.history], columns=names)
+
+    @contextmanager
+    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
+        """Put the trained block into a model for the time of a ``with`` statement.
+
+        The tensors are overwritten in place, so that the TransformerLens twin sees them too, and
+        restored bit for bit on any exit.
+
+        Raises:
+            UserError: If the run belongs to another model.
+        """
+        self.check_belongs_to(model)
+        tensors = model.hf.state_dict()
+        kept = {name: tensors[name].detach().clone() for name in self.state}
+        try:
+            _overwrite(tensors, self.state)
+            yield model
+        finally:
+            _overwrite(tensors, kept)
+
+    def check_belongs_to(self, model: ChatModel) -> None:
+        """Check that the trained block fits a model and was trained from its weights.
+
+        Raises:
+            UserError: If names, shapes or the fingerprint differ.
+        """
+        tensors = model.hf.state_dict()
+        for name, tensor in self.state.items():
+            if name not in tensors or tensors[name].shape != tensor.shape:
+                found = tuple(tensors[name].shape) if name in tensors else "no such tensor"
+                raise UserError(
+                    f"this run was trained on '{self.model_name}' and does not fit '{model.name}' "
+                    f"({name}: {tuple(tensor.shape)} against {found}); load the model it "
+                    "was trained on"
+                )
+        if model.fingerprint != self.fingerprint:
+            raise UserError(
+                f"this run was trained on other weights than those of '{model.name}' (fingerprint "
+                f"{self.fingerprint[:12]} against {model.fingerprint[:12]}); load the model it "
+                "was trained on"
+            )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``block.safetensors``, ``run.json``, ``history.csv`` and what resuming needs.
+
+        ``run.json`` is written last and names the hash of the weights: a folder without it, or
+        with another hash, is not a run.
+
+        Raises:
+            UserError: If the folder cannot be written; files that were there survive.
+        """
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
+        with replacing(folder / BLOCK_FILE) as path:
+            save_file({name: tensor.contiguous() for name, tensor in self.state.items()}, path)
+        if self.resume_state is not None:
+            with replacing(folder / RESUME_FILE) as path:
+                save_file(dict(self.resume_state.tensors), path)
+        with replacing(folder / HISTORY_FILE) as path:
+            self.frame().to_csv(path, index=False)
+        with replacing(folder / RUN_FILE) as path:
+            path.write_text(json.dumps(self._record(folder), indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TrainingRun:
+        """Read a run that ``save`` wrote.
+
+        Raises:
+            UserError: If the folder holds no complete run.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        record = _read_record(folder)
+        try:
+            state = load_file(folder / BLOCK_FILE)
+            resume = _load_resume_state(folder, record)
+            history = _history(folder / HISTORY_FILE, record["total_steps"])
+            config = FinetuneConfig(**record["config"])
+            names = [field.name for field in dataclasses.fields(cls) if field.name in record]
+            plain = {name: record[name] for name in names if name not in ("config", "state")}
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{folder}: not a complete run ({type(error).__name__}: {error}); train it again"
+            ) from error
+        return cls(config=config, state=state, history=history, resume_state=resume, **plain)
+
+    def _record(self, folder: Path) -> dict[str, Any]:
+        plain = (
+            "status message best_step model_name fingerprint prompts_fingerprint train_prompts "
+            "seconds"
+        )
+        return {
+            "config": asdict(self.config),
+            **{name: getattr(self, name) for name in plain.split()},
+            "total_steps": self.history[-1].total_steps if self.history else 0,
+            "trained_parameters": self.trained_parameters,
+            "block_sha256": _file_hash(folder / BLOCK_FILE),
+            "resume_step": self.resume_state.step if self.resume_state else None,
+        }
+
+
+def tensor_digests(model: ChatModel) -> dict[str, str]:
+    """A hash of every tensor of a model, by its Hugging Face name."""
+    return {
+        name: hashlib.blake2b(_bytes(tensor), digest_size=16).hexdigest()
+        for name, tensor in model.hf.state_dict().items()
+    }
+
+
+def parameters_changed_outside(model: ChatModel, layer: int, before: Mapping[str, str]) -> int:
+    """Number of parameters outside one block in tensors that are not bit for bit as before.
+
+    Args:
+        model: As it is now.
+        layer: The block that may differ.
+        before: From ``tensor_digests`` earlier.
+    """
+    prefix = model.block_prefix(layer)
+    now = tensor_digests(model)
+    changed = [
+        name for name in now if now[name] != before.get(name) and not name.startswith(prefix)
+    ]
+    tensors = model.hf.state_dict()
+    return sum(tensors[name].numel() for name in changed)
+
+
+def _overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in values.items():
+            tensors[name].copy_(value)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def _row(step: TrainingStep) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        name: getattr(step, name) for name in ("step", "epoch", "loss", "direction_cosine")
+    }
+    for label in LABELS:
+        row[f"loss_{label}"] = step.losses.get(label, _NAN)
+        row[f"projection_{label}"] = step.projections.get(label, _NAN)
+        row[f"refused_{label}"] = step.refused.get(label, _NAN)
+    return {**row, "seconds": step.seconds}
+
+
+def _history(path: Path, total_steps: int) -> tuple[TrainingStep, ...]:
+    import pandas as pd
+
+    def group(row: Mapping[Hashable, Any], prefix: str) -> dict[str, float]:
+        values = {label: float(row[f"{prefix}_{label}"]) for label in LABELS}
+        return {label: value for label, value in values.items() if not math.isnan(value)}
+
+    return tuple(
+        TrainingStep(
+            step=int(row["step"]),
+            total_steps=total_steps,
+            epoch=int(row["epoch"]),
+            loss=float(row["loss"]),
+            losses=group(row, "loss"),
+            projections=group(row, "projection"),
+            direction_cosine=float(row["direction_cosine"]),
+            refused=group(row, "refused"),
+            seconds=float(row["seconds"]),
+        )
+        for row in pd.read_csv(path, float_precision="round_trip").to_dict("records")
+    )
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        intact = record["block_sha256"] == _file_hash(folder / BLOCK_FILE)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder}: no {Path(error.filename).name} there; give a folder that "
+            "'actor-lens train --out' or run.save wrote"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / RUN_FILE}: cannot be read ({error}); train again") from error
+    if not intact:
+        raise UserError(f"{folder / BLOCK_FILE}: differs from what run.json says; train again")
+    return dict(record)
+
+
+def _load_resume_state(folder: Path, record: Mapping[str, Any]) -> ResumeState | None:
+    from safetensors.torch import load_file
+
+    if record["resume_step"] is None or not (folder / RESUME_FILE).is_file():
+        return None
+    return ResumeState(record["resume_step"], load_file(folder / RESUME_FILE))
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
