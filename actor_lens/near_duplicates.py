@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-THRESHOLD = 0.8
+THRESHOLD = 0.7
 SHINGLE_LENGTH = 5
 
 _FUNCTION_WORDS = frozenset(
