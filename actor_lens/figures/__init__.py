@@ -1,0 +1,24 @@
+"""Figures of the results: pure functions that take a result and return a plotly figure.
+
+They show nothing, save nothing and measure nothing: they read a result's `.frame()` and draw it.
+Pass `config()` to `figure.show(config=...)` and `figure.to_html(config=...)`: it turns off the
+button that uploads a figure, and with it the prompts.
+"""
+
+from actor_lens.figures.evaluation import refusal_rates
+from actor_lens.figures.finetuning import training_curves
+from actor_lens.figures.layer_choice import layer_scores
+from actor_lens.figures.projections import layer_map, projections_by_layer, prompt_shifts
+from actor_lens.figures.targets import target_preview
+from actor_lens.figures.theme import config
+
+__all__ = [
+    "config",
+    "layer_map",
+    "layer_scores",
+    "projections_by_layer",
+    "prompt_shifts",
+    "refusal_rates",
+    "target_preview",
+    "training_curves",
+]

@@ -1,0 +1,246 @@
+"""How a fine-tune went: loss, projections, drift of the direction, and validation refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from actor_lens.errors import UserError
+from actor_lens.figures.frames import Framed, evenly, finite_rows
+from actor_lens.figures.theme import INK, LABEL_STYLES, RULE, SMALL, finish, nothing_yet
+
+# More points than this a trace make a live figure slow and look no different.
+STEPS_SHOWN = 500
+PANEL_HEIGHT = 150
+
+
+def training_curves(run: Framed | pd.DataFrame, *, smoothing: float = 0.9) -> go.Figure:
+    """Draw a fine-tune over its steps, in stacked panels; a panel without numbers is left out.
+
+    Loss: faint as recorded, bold as a debiased exponential average, and the average per label.
+    Mean projection per label. Cosine between the refusal direction now and at the start. Refused
+    share of each label at the validation checks, with the safety floor. The step whose weights
+    were kept is marked, and zoom survives updates. `run` is a training run or its table;
+    `smoothing` in [0, 1) is the weight of the past in the average.
+
+    Reads columns step, loss, loss_LABEL, projection_LABEL, direction_cosine, refused_LABEL, and
+    of a run layer, best_step, message, config.safety_floor and refused_before (shares by label
+    before training). The floor counts from the shares before training; where neither
+    refused_before nor a row of step 0 tells them, it is named in words and not drawn.
+
+    How it is misread: a falling loss means that activations approach their targets, not that
+    replies change; the validation panel speaks of that, by the first token only, and has few
+    points. The average lags behind the loss. A falling cosine means that the direction itself has
+    moved, so that early and late projections are not on one scale.
+
+    Raises:
+        UserError: If `smoothing` is not in [0, 1).
+    """
+    if not 0 <= smoothing < 1:
+        raise UserError(f"smoothing is {smoothing}: it must be at least 0 and less than 1")
+    frame = _with_averages(run if isinstance(run, pd.DataFrame) else run.frame(), smoothing)
+    frame = _with_start(frame, getattr(run, "refused_before", None))
+    panels = [panel for panel in _PANELS if _known(frame, panel.columns)]
+    figure = make_subplots(rows=max(1, len(panels)), shared_xaxes=True, vertical_spacing=0.05)
+    if not panels:
+        nothing_yet(figure, "no steps yet")
+    for row, panel in enumerate(panels, start=1):
+        for trace in panel.draw(frame):
+            figure.add_trace(trace, row=row, col=1)
+        figure.update_yaxes(title_text=panel.title, nticks=5, row=row, col=1)
+        figure.update_yaxes(panel.axis(frame), row=row, col=1)
+        if "refused_harmful" in panel.columns:
+            _draw_floor(figure, _floor(run, frame), row)
+    if panels:
+        figure.update_xaxes(title_text="step", row=len(panels), col=1)
+        _legend_once(figure)
+        _mark_best(figure, run)
+    figure.update_layout(uirevision="training curves", hovermode="x unified")
+    layer = getattr(run, "layer", None)
+    return finish(
+        figure,
+        title="Training" if layer is None else f"Training layer {layer}",
+        notes=_notes(run, frame),
+        height=150 + PANEL_HEIGHT * max(1, len(panels)),
+    )
+
+
+def _known(frame: pd.DataFrame, columns: tuple[str, ...]) -> list[str]:
+    """Return those of `columns` that the table has and that hold a number."""
+    return [name for name in columns if name in frame and frame[name].notna().any()]
+
+
+def _with_averages(frame: pd.DataFrame, smoothing: float) -> pd.DataFrame:
+    """Add the exponential average of each loss; `adjust` takes out the pull of the first value."""
+    losses = [name for name in ("loss", *_per_label("loss")) if name in frame]
+    averages = frame[losses].astype(float).ewm(alpha=1 - smoothing, adjust=True).mean()
+    return frame.join(averages.add_prefix("averaged_"))
+
+
+def _with_start(frame: pd.DataFrame, refused: Mapping[str, float] | None) -> pd.DataFrame:
+    """Add the check before training as a row of step 0, unless there is one."""
+    if not refused or "step" not in frame or (frame["step"] == 0).any():
+        return frame
+    start = {"step": 0, **{f"refused_{label}": share for label, share in refused.items()}}
+    return pd.concat([pd.DataFrame([start]), frame], ignore_index=True)
+
+
+def _losses(frame: pd.DataFrame) -> list[go.Scatter]:
+    faint, bold = {"color": RULE, "width": 1}, {"color": INK, "width": 3}
+    return [
+        _line(frame, "loss", "loss", faint, opacity=0.7),
+        *_label_lines(frame, "averaged_loss", "lines"),
+        _line(frame, "averaged_loss", "loss, averaged", bold),
+    ]
+
+
+def _means(frame: pd.DataFrame) -> list[go.Scatter]:
+    return _label_lines(frame, "projection", "lines")
+
+
+def _refusals(frame: pd.DataFrame) -> list[go.Scatter]:
+    return _label_lines(frame, "refused", "lines+markers")
+
+
+def _drift(frame: pd.DataFrame) -> list[go.Scatter]:
+    line = {"color": INK, "width": 2, "dash": "solid"}
+    return [_line(frame, "direction_cosine", "cosine", line, showlegend=False)]
+
+
+def _label_lines(frame: pd.DataFrame, prefix: str, mode: str) -> list[go.Scatter]:
+    traces = []
+    for name in _known(frame, _per_label(prefix)):
+        style = LABEL_STYLES[name.removeprefix(f"{prefix}_")]
+        line = {"color": style.color, "dash": style.dash, "width": 2}
+        trace = _line(frame, name, style.name, line, mode=mode)
+        traces.append(trace.update(marker={"symbol": style.symbol, "size": 8}))
+    return traces
+
+
+def _line(
+    frame: pd.DataFrame,
+    column: str,
+    name: str,
+    line: dict[str, object],
+    *,
+    mode: str = "lines",
+    opacity: float = 1.0,
+    showlegend: bool = True,
+) -> go.Scatter:
+    """Draw a column's finite values over the steps, thinned to what a screen can show."""
+    rows = finite_rows(frame[["step", column]], [column])
+    rows = rows.iloc[evenly(len(rows), STEPS_SHOWN)]
+    return go.Scatter(
+        x=rows["step"].to_numpy(),
+        y=rows[column].to_numpy(dtype=float),
+        name=name,
+        mode=mode,
+        line=line,
+        opacity=opacity,
+        showlegend=showlegend,
+        legendgroup=name,
+        hovertemplate="%{y:.3g}",
+        meta={"kind": column},
+    )
+
+
+def _legend_once(figure: go.Figure) -> None:
+    """Show each name in the legend once, though it occurs in several panels."""
+    shown: set[str] = set()
+    for trace in figure.data:
+        trace.showlegend = bool(trace.showlegend is not False and trace.name not in shown)
+        shown.add(trace.name)
+
+
+def _floor(run: Framed | pd.DataFrame, frame: pd.DataFrame) -> float | None:
+    """Return the least share of harmful prompts to be refused, where it can be known."""
+    allowed = getattr(getattr(run, "config", None), "safety_floor", None)
+    if allowed is None or not _known(frame, ("refused_harmful",)):
+        return None
+    start = frame.loc[frame["step"] == 0, "refused_harmful"].dropna()
+    return None if start.empty else float(start.iloc[0]) - float(allowed)
+
+
+def _draw_floor(figure: go.Figure, least: float | None, row: int) -> None:
+    if least is None:
+        return
+    figure.add_hline(
+        y=least,
+        line={"color": LABEL_STYLES["harmful"].color, "width": 1.2, "dash": "longdashdot"},
+        name="safety floor",
+        row=row,
+        col=1,
+    )
+    figure.add_annotation(
+        text=f"safety floor {least:.0%}",
+        **{"x": 0.5, "xref": "x domain", "y": least, "yanchor": "top"},
+        showarrow=False,
+        font={"size": SMALL, "color": INK},
+        row=row,
+        col=1,
+    )
+
+
+def _mark_best(figure: go.Figure, run: Framed | pd.DataFrame) -> None:
+    best = getattr(run, "best_step", None)
+    if best is None:
+        return
+    figure.add_shape(
+        **{"type": "line", "x0": best, "x1": best, "xref": "x", "y0": 0, "y1": 1, "yref": "paper"},
+        line={"color": INK, "width": 1.5, "dash": "dot"},
+        name="best step",
+    )
+    figure.add_annotation(
+        text=f"kept: step {best}",
+        **{"x": best, "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"},
+        showarrow=False,
+        font={"size": SMALL, "color": INK},
+    )
+
+
+def _notes(run: Framed | pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+    allowed = getattr(getattr(run, "config", None), "safety_floor", None)
+    notes = [str(getattr(run, "message", "") or "")]
+    if allowed is not None and _floor(run, frame) is None:
+        notes.append(f"Safety floor: harmful refusals may fall by at most {float(allowed):.1%}.")
+    return notes
+
+
+def _per_label(prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}_{label}" for label in LABEL_STYLES)
+
+
+def _free_axis(frame: pd.DataFrame) -> dict[str, object]:  # noqa: ARG001
+    return {}
+
+
+def _share_axis(frame: pd.DataFrame) -> dict[str, object]:  # noqa: ARG001
+    return {"tickformat": ".0%", "range": [-0.06, 1.06]}
+
+
+def _cosine_axis(frame: pd.DataFrame) -> dict[str, object]:
+    """Keep at least 0.9 to 1 in view: rounding noise must not look like drift."""
+    low = float(frame["direction_cosine"].min())
+    return {"range": [min(0.9, low - 0.05 * (1 - low)), 1 + 0.06 * (1 - min(0.9, low))]}
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One stacked panel: the columns it can draw (one is enough), its traces and its y axis."""
+
+    title: str
+    columns: tuple[str, ...]
+    draw: Callable[[pd.DataFrame], list[go.Scatter]]
+    axis: Callable[[pd.DataFrame], dict[str, object]] = _free_axis
+
+
+_PANELS = (
+    _Panel("loss", ("loss",), _losses),
+    _Panel("mean<br>projection", _per_label("projection"), _means),
+    _Panel("direction now<br>vs start (cos)", ("direction_cosine",), _drift, _cosine_axis),
+    _Panel("refused<br>(validation)", _per_label("refused"), _refusals, _share_axis),
+)

@@ -1,0 +1,348 @@
+"""Projections on the refusal direction: over layers, one layer as a map, before against after."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from actor_lens.errors import UserError
+from actor_lens.figures.frames import (
+    Framed,
+    FramedFrom,
+    evenly,
+    finite_rows,
+    labels_in,
+    one_layer,
+    prompt_hovers,
+    require_layer,
+    thinned,
+)
+from actor_lens.figures.theme import (
+    INK,
+    LABEL_STYLES,
+    ORIGIN_NAMES,
+    RULE,
+    Style,
+    escape,
+    finish,
+    layer_axis,
+    mark_layer,
+    nothing_yet,
+)
+
+# Hover targets cost page size: per label, at most this many at one layer, and in all.
+POINTS_PER_LAYER, POINTS_PER_LABEL = 60, 960
+MAP_POINTS, TARGET_POINTS = 500, 60
+_TSNE_NOTE = "Near points are alike; distances between groups and the groups' sizes mean nothing."
+_PCA_NOTE = "Two directions of many: labels that overlap here can differ in the others."
+_SHIFT_NOTE = "Grey line: unmoved. Below it: toward compliance. Above it: toward refusal."
+
+
+@runtime_checkable
+class Mapped(Framed, Protocol):
+    """Prompts of one layer placed on a plane."""
+
+    @property
+    def layer(self) -> int:
+        """Which layer."""
+        ...
+
+    @property
+    def method(self) -> str:
+        """`pca` or `tsne`."""
+        ...
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        """Title of each axis."""
+        ...
+
+
+def projections_by_layer(
+    projections: FramedFrom, *, layer: int | None = None, origin: str = "zero"
+) -> go.Figure:
+    """Draw how far each label projects on the refusal direction, layer by layer.
+
+    A line joins the medians, a band holds the middle half of the prompts, faint points are single
+    prompts (hover to read them; thinned evenly by rank, so that the extremes stay). `layer` is
+    marked. Reads columns layer, prompt_index, prompt, label, category, projection.
+
+    How it is misread: heights of different layers cannot be compared, because the residual stream
+    grows with depth; what separates labels is the distance between bands relative to their width.
+    Prompts that the direction was fitted to look better separated than new ones. A projection near
+    zero says nothing by itself: the residual stream has a large mean, so zero is a natural
+    reference only after an origin has been taken off.
+
+    Raises:
+        UserError: If `layer` is not in the table.
+    """
+    frame = finite_rows(projections.frame(origin=origin), ["projection"])
+    figure = go.Figure()
+    if frame.empty:
+        nothing_yet(figure, "no projections to show")
+    else:
+        require_layer(frame["layer"], layer)
+        _draw_layers(figure, frame, layer)
+    name = ORIGIN_NAMES.get(origin, origin)
+    figure.update_yaxes(title_text=f"projection on the refusal direction<br>(origin: {name})")
+    return finish(
+        figure,
+        title="Projection on the refusal direction, by layer",
+        notes=["Line: median. Band: middle half of the prompts. Points: single prompts."],
+    )
+
+
+def _draw_layers(figure: go.Figure, frame: pd.DataFrame, layer: int | None) -> None:
+    labels = labels_in(frame)
+    rows = {label: frame[frame["label"] == label] for label in labels}
+    quartiles = {label: _quartiles(rows[label]) for label in labels}
+    figure.add_traces([_band(label, quartiles[label]) for label in labels])
+    figure.add_traces([_points(label, rows[label], layer) for label in labels])
+    figure.add_traces([_medians(label, quartiles[label]) for label in labels])
+    figure.update_xaxes(layer_axis(frame["layer"].tolist()))
+    if layer is not None:
+        mark_layer(figure, layer)
+
+
+def _quartiles(rows: pd.DataFrame) -> pd.DataFrame:
+    by_layer = rows.groupby("layer")["projection"]
+    table = by_layer.quantile(np.array([0.25, 0.5, 0.75])).unstack()
+    table.columns = ["low", "median", "high"]
+    return table.assign(n=by_layer.size())
+
+
+def _band(label: str, quartiles: pd.DataFrame) -> go.Scatter:
+    style = LABEL_STYLES[label]
+    x, low, high = (np.asarray(v, dtype=float) for v in (quartiles.index, *_edges(quartiles)))
+    if len(x) == 1:  # one layer has no width of its own
+        x, low, high = np.array([x[0] - 0.2, x[0] + 0.2]), low.repeat(2), high.repeat(2)
+    return go.Scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([low, high[::-1]]),
+        mode="lines",
+        line={"width": 0.6, "color": style.fill(0.5), "dash": style.dash},
+        fill="toself",
+        fillcolor=style.fill(0.16),
+        **{"hoverinfo": "skip", "showlegend": False, "legendgroup": label},
+        meta={"kind": "band", "label": label},
+    )
+
+
+def _edges(quartiles: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    return quartiles["low"], quartiles["high"]
+
+
+def _points(label: str, rows: pd.DataFrame, layer: int | None) -> go.Scatter:
+    style = LABEL_STYLES[label]
+    shown = _same_prompts(rows, layer)
+    # Labels stand side by side within a layer, so that their points do not hide one another.
+    offset = 0.2 * (list(LABEL_STYLES).index(label) - 1)
+    return go.Scatter(
+        x=shown["layer"].to_numpy(dtype=float) + offset,
+        y=shown["projection"].to_numpy(dtype=float),
+        text=_hovers_once(shown),
+        customdata=shown[["prompt_index", "layer"]].to_numpy(),
+        mode="markers",
+        marker={"symbol": style.symbol, "color": style.color, "size": 4, "opacity": 0.3},
+        hovertemplate="%{text}<br>layer %{customdata[1]}, projection %{y:.3g}"
+        f"<extra>{style.name}</extra>",
+        **{"showlegend": False, "legendgroup": label},
+        meta={"kind": "points", "label": label},
+    )
+
+
+def _same_prompts(rows: pd.DataFrame, layer: int | None) -> pd.DataFrame:
+    """Keep the same prompts at every layer, evenly by their rank at `layer` or the last one."""
+    n_layers = rows["layer"].nunique()
+    limit = min(POINTS_PER_LAYER, max(8, POINTS_PER_LABEL // n_layers))
+    at = rows["layer"] == layer
+    ranked = rows[at] if at.any() else rows[rows["layer"] == rows["layer"].max()]
+    kept = set(thinned(ranked, "projection", limit)["prompt_index"])
+    return rows[rows["prompt_index"].isin(kept)]
+
+
+def _hovers_once(rows: pd.DataFrame) -> list[str]:
+    """Make each prompt's text once; a prompt comes back at every layer."""
+    first = rows.drop_duplicates("prompt_index")
+    texts = dict(zip(first["prompt_index"], prompt_hovers(first), strict=True))
+    return [texts[index] for index in rows["prompt_index"]]
+
+
+def _medians(label: str, quartiles: pd.DataFrame) -> go.Scatter:
+    style = LABEL_STYLES[label]
+    return go.Scatter(
+        x=quartiles.index.to_numpy(),
+        y=quartiles["median"].to_numpy(dtype=float),
+        customdata=quartiles[["low", "high", "n"]].to_numpy(dtype=float),
+        name=style.name,
+        mode="lines+markers",
+        line={"color": style.color, "dash": style.dash, "width": 2.5},
+        marker={"symbol": style.symbol, "size": 9, "line": {"color": "#ffffff", "width": 1}},
+        hovertemplate="layer %{x}<br>median %{y:.3g}<br>middle half %{customdata[0]:.3g} to "
+        f"%{{customdata[1]:.3g}}<br>%{{customdata[2]:d}} prompts<extra>{style.name}</extra>",
+        legendgroup=label,
+        meta={"kind": "median", "label": label},
+    )
+
+
+def layer_map(mapped: Mapped) -> go.Figure:
+    """Draw the prompts of one layer on a plane, by principal components or t-SNE.
+
+    Both axes have the same scale. Reads columns prompt, label, category, x, y and the attributes
+    layer, method and axes.
+
+    How it is misread: t-SNE keeps neighbours together and nothing else; the distance between two
+    groups, their sizes and their densities mean nothing, and groups appear in noise too. Principal
+    components keep distances, but only those of two directions: labels that overlap here can still
+    be separable in the others.
+    """
+    frame = finite_rows(mapped.frame(), ["x", "y"])
+    figure = go.Figure([_map_points(label, frame) for label in labels_in(frame)])
+    if frame.empty:
+        nothing_yet(figure, "no prompts to show")
+    tsne = mapped.method == "tsne"
+    x_title, y_title = (escape(name) for name in mapped.axes)
+    figure.update_xaxes(title_text=x_title)
+    figure.update_yaxes(title_text=y_title, scaleanchor="x", scaleratio=1)
+    if tsne:  # its units mean nothing
+        figure.update_xaxes(showticklabels=False, ticks="")
+        figure.update_yaxes(showticklabels=False, ticks="")
+    return finish(
+        figure,
+        title=f"Prompts at layer {mapped.layer}: {'t-SNE' if tsne else 'principal components'}",
+        notes=[_TSNE_NOTE if tsne else _PCA_NOTE],
+        height=520,
+    )
+
+
+def _map_points(label: str, frame: pd.DataFrame) -> go.Scatter:
+    style = LABEL_STYLES[label]
+    rows = frame[frame["label"] == label]
+    rows = rows.iloc[evenly(len(rows), MAP_POINTS)]
+    return _prompt_scatter(
+        style,
+        rows,
+        ("x", "y"),
+        hovertemplate=f"%{{text}}<extra>{style.name}</extra>",
+        meta={"kind": "points", "label": label},
+    )
+
+
+def _prompt_scatter(
+    style: Style, rows: pd.DataFrame, columns: tuple[str, str], *, hovertemplate: str, meta: object
+) -> go.Scatter:
+    return go.Scatter(
+        x=rows[columns[0]].to_numpy(dtype=float),
+        y=rows[columns[1]].to_numpy(dtype=float),
+        text=prompt_hovers(rows),
+        customdata=rows["prompt_index"].to_numpy(),
+        name=style.name,
+        mode="markers",
+        marker={
+            **{"symbol": style.symbol, "color": style.color, "size": 7, "opacity": 0.75},
+            "line": {"color": "#ffffff", "width": 0.8},
+        },
+        hovertemplate=hovertemplate,
+        meta=meta,
+    )
+
+
+def prompt_shifts(
+    before: FramedFrom, after: FramedFrom, layer: int, *, targets: Framed | None = None
+) -> go.Figure:
+    """Draw each prompt's projection at one layer, before against after.
+
+    On the grey line nothing has moved; below it a prompt moved toward compliance, above it toward
+    refusal. `targets`, where given, adds for each label the line on which its prompts were meant
+    to land. Reads columns layer, prompt_index, prompt, label, category, projection; of the
+    targets label, before, after.
+
+    How it is misread: both projections must be on the same direction (the one from before);
+    otherwise the difference mixes the prompts' movement with the direction's. A prompt on its
+    target is not yet answered: later layers decide.
+
+    Raises:
+        UserError: If the layer is missing, or the two do not hold the same prompts.
+    """
+    pairs = _paired(one_layer(before.frame(), layer), one_layer(after.frame(), layer))
+    figure = go.Figure()
+    if pairs.empty:
+        nothing_yet(figure, "no projections to show")
+    else:
+        wanted = finite_rows(targets.frame(), ["before", "after"]) if targets is not None else None
+        _draw_shifts(figure, pairs, wanted)
+    figure.update_xaxes(title_text="projection before")
+    figure.update_yaxes(title_text="projection after")
+    return finish(
+        figure,
+        title=f"Where each prompt moved, layer {layer}",
+        notes=[_SHIFT_NOTE if targets is None else f"{_SHIFT_NOTE} Open marks: targets."],
+        height=520,
+    )
+
+
+def _paired(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    pairs = before.merge(
+        after[["prompt_index", "prompt", "projection"]], on=["prompt_index", "prompt"]
+    )
+    if not len(before) == len(after) == len(pairs):
+        raise UserError(
+            f"before holds {len(before)} prompts and after {len(after)}, of which {len(pairs)} are "
+            "the same: project the same prompts before and after"
+        )
+    renamed = pairs.rename(columns={"projection_x": "before", "projection_y": "after"})
+    return finite_rows(renamed, ["before", "after"])
+
+
+def _draw_shifts(figure: go.Figure, pairs: pd.DataFrame, wanted: pd.DataFrame | None) -> None:
+    low, high = float(pairs["before"].min()), float(pairs["before"].max())
+    figure.add_trace(
+        go.Scatter(
+            x=[low, high],
+            y=[low, high],
+            name="unmoved",
+            mode="lines",
+            line={"color": RULE, "width": 1.5},
+            hoverinfo="skip",
+            meta={"kind": "identity"},
+        )
+    )
+    if wanted is not None:
+        figure.add_traces([_wanted(label, wanted) for label in labels_in(wanted)])
+        figure.data[1].showlegend = True
+    figure.add_traces([_moved(label, pairs) for label in labels_in(pairs)])
+
+
+def _wanted(label: str, wanted: pd.DataFrame) -> go.Scatter:
+    style = LABEL_STYLES[label]
+    rows = thinned(wanted[wanted["label"] == label], "before", TARGET_POINTS)
+    return go.Scatter(
+        x=rows["before"].to_numpy(dtype=float),
+        y=rows["after"].to_numpy(dtype=float),
+        mode="markers",
+        marker={
+            **{"symbol": f"{style.symbol}-open", "color": INK, "size": 6, "opacity": 0.55},
+            "line": {"width": 1},
+        },
+        name="target",
+        **{"legendgroup": "target", "showlegend": False},
+        hovertemplate="target %{y:.3g} for a prompt at %{x:.3g}"
+        f"<extra>{style.name}: target</extra>",
+        meta={"kind": "target", "label": label},
+    )
+
+
+def _moved(label: str, pairs: pd.DataFrame) -> go.Scatter:
+    style = LABEL_STYLES[label]
+    rows = pairs[pairs["label"] == label]
+    return _prompt_scatter(
+        style,
+        rows.iloc[evenly(len(rows), MAP_POINTS)],
+        ("before", "after"),
+        hovertemplate="%{text}<br>before %{x:.3g}, after %{y:.3g}"
+        f"<extra>{style.name}</extra>",
+        meta={"kind": "points", "label": label},
+    )

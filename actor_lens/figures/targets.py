@@ -1,0 +1,222 @@
+"""Where the targets would move each label, before any training."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from actor_lens.figures.frames import (
+    Framed,
+    finite_rows,
+    labels_in,
+    prompt_hovers,
+    scattered,
+    thinned,
+)
+from actor_lens.figures.theme import (
+    INK,
+    LABEL_STYLES,
+    MUTED,
+    NOTE_LINE,
+    RULE,
+    SMALL,
+    escape,
+    finish,
+    nothing_yet,
+)
+
+STRIP_POINTS = 150
+# Vertical places within a label's row, which is one unit high.
+BEFORE_AT, AFTER_AT, STRIP_WIDTH = 0.24, -0.24, 0.22
+
+
+@runtime_checkable
+class Previewed(Framed, Protocol):
+    """A preview: class means before and after, and warnings."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on labels that would move the wrong way."""
+        ...
+
+
+@runtime_checkable
+class Targeted(Framed, Protocol):
+    """Targets of single prompts, with a preview per label."""
+
+    def preview(self) -> Previewed:
+        """Return the class means before and after, with warnings."""
+        ...
+
+
+def target_preview(targets: Targeted) -> go.Figure:
+    """Draw where the targets would move each label along the refusal direction.
+
+    One row per label: open marks are the prompts as they are, filled marks their targets, and the
+    arrow goes from the mean before to the mean after. Lines mark the harmful mean, the benign mean
+    and the origin. A label that would move the wrong way says so beside its name. Reads columns
+    prompt_index, prompt, label, category, before, after, and of the preview label, before, after,
+    origin, harmful_mean, benign_mean, toward, wrong_way, with the attribute warnings.
+
+    How it is misread: it shows what is asked of the layer, not what training will reach. Only one
+    direction is drawn; a long arrow is not a large change if the layer's activations are long.
+    Whether a prompt on the benign side is answered is decided by later layers.
+    """
+    preview = targets.preview()
+    means = preview.frame()
+    frame = finite_rows(targets.frame(), ["before", "after"])
+    labels = labels_in(frame)
+    figure = go.Figure()
+    if not labels:
+        nothing_yet(figure, "no targets to show")
+    # The first label is drawn at the top.
+    for row, label in enumerate(reversed(labels)):
+        figure.add_traces(_strips(label, frame, row))
+        mean = means[means["label"] == label]
+        if len(mean):
+            _draw_arrow(figure, mean.iloc[0], row)
+    levels = _draw_references(figure, means, frame) if labels else 1
+    if labels:
+        _name_rows(figure, means, labels)
+    return finish(
+        figure,
+        title=_title(targets),
+        notes=[
+            "Open marks: before. Filled marks: targets. Arrow: mean.",
+            *(f"⚠ {text}" for text in preview.warnings),
+        ],
+        height=150 + 105 * max(1, len(labels)),
+        legend=False,
+        names_above=levels,
+    )
+
+
+def _title(targets: Targeted) -> str:
+    layer = getattr(targets, "layer", None)
+    return "Where the targets would move each label" + ("" if layer is None else f", layer {layer}")
+
+
+def _strips(label: str, frame: pd.DataFrame, row: int) -> list[go.Scatter]:
+    style = LABEL_STYLES[label]
+    shown = thinned(frame[frame["label"] == label], "before", STRIP_POINTS)
+    texts = prompt_hovers(shown)
+    offsets = scattered(len(shown), STRIP_WIDTH)
+    places = (("before", BEFORE_AT, "-open"), ("after", AFTER_AT, ""))
+    return [
+        go.Scatter(
+            x=shown[column].to_numpy(dtype=float),
+            y=row + at + offsets,
+            text=texts,
+            customdata=shown[["prompt_index", "before", "after"]].to_numpy(),
+            mode="markers",
+            marker={
+                "symbol": style.symbol + shape,
+                "color": style.color,
+                **{"size": 6, "opacity": 0.5},
+            },
+            hovertemplate="%{text}<br>before %{customdata[1]:.3g}, target %{customdata[2]:.3g}"
+            f"<extra>{style.name}, {'before' if column == 'before' else 'target'}</extra>",
+            showlegend=False,
+            meta={"kind": column, "label": label},
+        )
+        for column, at, shape in places
+    ]
+
+
+def _draw_arrow(figure: go.Figure, mean: pd.Series[Any], row: int) -> None:
+    before, after = float(mean["before"]), float(mean["after"])
+    if not np.isfinite([before, after]).all():
+        return
+    figure.add_annotation(
+        **{"x": after, "y": row, "xref": "x", "yref": "y"},
+        **{"ax": before, "ay": row, "axref": "x", "ayref": "y"},
+        **{"showarrow": True, "arrowhead": 2, "arrowsize": 1.1, "arrowwidth": 2.5},
+        arrowcolor=INK,
+        text="",
+        name=f"arrow {mean['label']}",
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[before],
+            y=[row],
+            mode="markers",
+            marker={"symbol": "line-ns", "size": 12, "line": {"color": INK, "width": 2.5}},
+            hovertemplate=f"mean {before:.3g}, target {after:.3g}<extra></extra>",
+            showlegend=False,
+            meta={"kind": "mean", "label": mean["label"]},
+        )
+    )
+
+
+def _name_rows(figure: go.Figure, means: pd.DataFrame, labels: list[str]) -> None:
+    names = [_row_name(label, means) for label in reversed(labels)]
+    figure.update_yaxes(
+        tickmode="array",
+        tickvals=list(range(len(labels))),
+        ticktext=names,
+        range=[-0.55, len(labels) - 0.45],
+        showgrid=False,
+        tickfont={"color": INK, "size": SMALL},
+        ticks="",
+        ticklabelstandoff=8,
+    )
+    figure.update_xaxes(title_text="projection on the refusal direction", showgrid=True)
+
+
+def _row_name(label: str, means: pd.DataFrame) -> str:
+    name = f"<b>{LABEL_STYLES[label].name}</b>"
+    for _, mean in means[means["label"] == label].iterrows():
+        toward = str(mean["toward"])
+        name += "<br>stays" if toward == "neither" else f"<br>toward {escape(toward)}"
+        name += "<br><b>⚠ wrong way</b>" if mean["wrong_way"] else ""
+    return name
+
+
+def _draw_references(figure: go.Figure, means: pd.DataFrame, frame: pd.DataFrame) -> int:
+    """Draw the named vertical lines, names that would touch on separate levels; return those."""
+    columns = ["origin", "harmful_mean", "benign_mean"]
+    marks = [frame[["before", "after"]].to_numpy(dtype=float), means[columns].to_numpy(dtype=float)]
+    values = np.concatenate([mark[np.isfinite(mark)] for mark in marks])
+    width = float(np.ptp(values)) or 1.0
+    last_x, level, levels = -np.inf, 0, 1
+    for x, name, dash in _references(means, width):
+        level = level + 1 if x - last_x < 0.22 * width else 0
+        last_x, levels = x, max(levels, level + 1)
+        figure.add_shape(
+            **{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper"},
+            line={"color": RULE, "width": 1.5, "dash": dash},
+            layer="below",
+            name=name,
+        )
+        figure.add_annotation(
+            **{"x": x, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": NOTE_LINE * level},
+            text=name,
+            showarrow=False,
+            font={"size": SMALL, "color": MUTED},
+        )
+    return levels
+
+
+def _references(means: pd.DataFrame, width: float) -> list[tuple[float, str, str]]:
+    """Return (position, name, dash) from left to right; lines that coincide share a name."""
+    columns = (
+        ("harmful_mean", "harmful mean", "solid"),
+        ("benign_mean", "benign mean", "dash"),
+        ("origin", "origin", "dot"),
+    )
+    found: list[tuple[float, str, str]] = []
+    for column, name, dash in columns:
+        known = means[column].dropna()
+        if known.empty:
+            continue
+        x = float(known.iloc[0])
+        same = [i for i, (other, _, _) in enumerate(found) if abs(other - x) < 0.002 * width]
+        if same:
+            other, names, style = found[same[0]]
+            found[same[0]] = (other, f"{names} = {name}", style)
+        else:
+            found.append((x, name, dash))
+    return sorted(found)

@@ -1,0 +1,222 @@
+"""How the figures look: one colour, symbol and dash per label, one template, safe text.
+
+Colour is never the only sign: every label also has a symbol and a dash, because the three colours
+are hard to tell apart for some readers. The figures hold prompts, so the button that uploads a
+figure to a server is off in the template and in `config`, and all text from outside is escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+INK = "#1f2933"
+MUTED = "#52606d"
+GRID = "#e4e9ef"
+RULE = "#9aa5b1"
+SHADE = "rgba(82, 96, 109, 0.14)"
+FONT = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
+FONT_SIZE = 13
+SMALL = 12
+# A line of the notes must fit a figure 700 px wide.
+NOTE_WIDTH = 100
+# Pixels; the title block is laid out by hand, because a title does not push the plot down.
+TITLE_HEIGHT, NOTE_LINE, TOP_GAP = 46, 16, 28
+UNWANTED_BUTTONS = ("sendChartToCloud", "select2d", "lasso2d")
+_UNSEEN = re.compile("[\\x00-\\x08\\x0e-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
+_NUMERIC = {ord(c): f"&#{ord(c)};" for c in "\"'$"}
+
+
+@dataclass(frozen=True)
+class Style:
+    """Name as shown, colour (hex), plotly marker symbol and plotly line dash."""
+
+    name: str
+    color: str
+    symbol: str
+    dash: str
+
+    def fill(self, opacity: float) -> str:
+        """Return the colour as `rgba(...)`, for areas that lie behind other marks."""
+        red, green, blue = (int(self.color[i : i + 2], 16) for i in (1, 3, 5))
+        return f"rgba({red}, {green}, {blue}, {opacity:g})"
+
+
+LABEL_STYLES = {
+    "harmful": Style("harmful", "#D55E00", "x", "solid"),
+    "pseudo_harmful": Style("pseudo-harmful", "#0072B2", "diamond", "dash"),
+    "benign": Style("benign", "#009E73", "circle", "dot"),
+}
+ORIGIN_NAMES = {"zero": "zero", "benign_mean": "benign mean", "midpoint": "midpoint of the means"}
+
+
+def config() -> dict[str, Any]:
+    """Return the plotly configuration for `show`, `to_html` and notebooks.
+
+    No logo and no upload: "Share chart..." would send the figure, prompts included, to a server.
+    Formulas are off, so that a prompt with two dollar signs stays text.
+    """
+    return {
+        "displaylogo": False,
+        "showSendToCloud": False,
+        "plotlyServerURL": "",
+        "modeBarButtonsToRemove": list(UNWANTED_BUTTONS),
+        "typesetMath": False,
+        "responsive": True,
+        "toImageButtonOptions": {"format": "png", "scale": 2, "filename": "actor-lens"},
+    }
+
+
+def template() -> go.layout.Template:
+    """Return the shared template: light, left-aligned titles, quiet grid, readable type."""
+    axis = {
+        "automargin": True,
+        "gridcolor": GRID,
+        "linecolor": RULE,
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": RULE,
+        "ticklen": 4,
+        "tickfont": {"size": SMALL, "color": MUTED},
+        "title": {"font": {"size": FONT_SIZE, "color": INK}, "standoff": 8},
+        "zeroline": False,
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": FONT_SIZE, "color": INK},
+            "paper_bgcolor": "#ffffff",
+            "plot_bgcolor": "#ffffff",
+            "title": {
+                "font": {"size": 17, "color": INK},
+                "subtitle": {"font": {"size": SMALL, "color": MUTED}},
+                **{"x": 0, "xref": "container", "xanchor": "left"},
+                **{"y": 1, "yref": "container", "yanchor": "top"},
+                "pad": {"l": 14, "t": 14},
+            },
+            "xaxis": axis,
+            "yaxis": axis,
+            "annotationdefaults": {"font": {"size": SMALL, "color": INK}, "showarrow": False},
+            "hoverlabel": {
+                "align": "left",
+                "bgcolor": "#ffffff",
+                "font": {"family": FONT, "size": FONT_SIZE, "color": INK},
+                "namelength": -1,
+            },
+            "hovermode": "closest",
+            "legend": {
+                "orientation": "h",
+                **{"x": 0, "xref": "paper", "xanchor": "left"},
+                **{"y": 0, "yref": "container", "yanchor": "bottom"},
+                "font": {"size": SMALL},
+                "itemsizing": "trace",
+            },
+            "modebar": {"remove": list(UNWANTED_BUTTONS), "orientation": "h"},
+        }
+    )
+
+
+def finish(
+    figure: go.Figure,
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    height: int = 440,
+    legend: bool = True,
+    names_above: int = 1,
+) -> go.Figure:
+    """Give the figure its template, title block, margins and height in pixels; return it.
+
+    `title` and `notes` are plain text and are escaped here; each note starts a line and is
+    wrapped. `names_above` is how many levels of line names stand on top of the plot. The width is
+    left to the page. The height grows with the notes, so that the plot keeps its size.
+    """
+    lines = [line for note in notes for line in wrap(note, NOTE_WIDTH)]
+    extra = NOTE_LINE * (len(lines) + names_above - 1)
+    figure.update_layout(
+        template=template(),
+        title={"text": escape(title), "subtitle": {"text": "<br>".join(map(escape, lines))}},
+        margin={"l": 64, "r": 24, "t": TITLE_HEIGHT + TOP_GAP + extra, "b": 74 if legend else 54},
+        height=height + extra,
+        autosize=True,
+    )
+    return figure
+
+
+def escape(text: object) -> str:
+    """Escape text for plotly, whose labels understand a part of HTML.
+
+    Quotes and dollar signs become numeric entities: plotly does not know `&quot;`, and a pair of
+    dollar signs would be read as a formula. Control characters, and those that turn the reading
+    direction of what follows, are dropped.
+    """
+    shown = _UNSEEN.sub("", str(text)).encode("utf-8", "replace").decode("utf-8")
+    return html.escape(shown, quote=False).translate(_NUMERIC)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Split text into lines of at most `width` characters, breaking words that are longer."""
+    return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def hover_text(prompt: object, *, limit: int = 160, width: int = 56) -> str:
+    """Return a prompt as it is shown on hover: one paragraph, shortened, wrapped and escaped.
+
+    Line breaks are shown as ⏎. At most `limit` characters of the prompt are kept, and an
+    ellipsis says that there was more; lines are `width` characters long, joined by `<br>`.
+    """
+    whole = str(prompt).strip()
+    # A very long prompt is cut before it is looked at, so that the cost stays bounded.
+    text = re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ⏎ ", whole[: 4 * limit])
+    text = re.sub(r"\s+", " ", _UNSEEN.sub("", text))
+    if len(text) > limit or len(whole) > 4 * limit:
+        # A joiner left at the end would change the emoji before it.
+        text = text[: limit - 1].rstrip(" \u200d\ufe0f") + "…"
+    return "<br>".join(escape(line) for line in wrap(text, width))
+
+
+def label_name(label: str) -> str:
+    """Return the label as shown, escaped: `pseudo_harmful` is shown as "pseudo-harmful"."""
+    return LABEL_STYLES[label].name if label in LABEL_STYLES else escape(label)
+
+
+def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
+    """Return an x axis for layers: whole numbers only, at most about sixteen of them."""
+    first, last = min(layers), max(layers)
+    return {
+        "title": {"text": "layer"},
+        "range": [first - 0.5, last + 0.5],
+        "tick0": 0,
+        "dtick": max(1, math.ceil((last - first + 1) / 16)),
+        "zeroline": False,
+    }
+
+
+def mark_layer(figure: go.Figure, layer: int) -> None:
+    """Draw a dotted vertical line through every panel at `layer`, named above the plot."""
+    line = {"color": INK, "width": 1.5, "dash": "dot"}
+    figure.add_shape(type="line", x0=layer, x1=layer, xref="x", y0=0, y1=1, yref="paper", line=line)
+    figure.add_annotation(
+        text=f"layer {layer}",
+        **{"x": layer, "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"},
+        showarrow=False,
+        font={"size": SMALL, "color": INK},
+    )
+
+
+def nothing_yet(figure: go.Figure, text: str) -> None:
+    """Say in the middle of an empty figure why it is empty."""
+    figure.add_annotation(
+        text=escape(text),
+        **{"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"},
+        showarrow=False,
+        font={"size": FONT_SIZE, "color": MUTED},
+    )
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)

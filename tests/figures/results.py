@@ -1,0 +1,180 @@
+"""Small results with known numbers: what a figure sees of a stage is only this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+LABELS = ("harmful", "pseudo_harmful", "benign")
+NASTY = (
+    "<script>alert(1)</script> & <b>bold</b> <a href='https://x.y'>link</a>\n\n"
+    'costs $5, not $6 %{y} "quoted" 🔥👩‍👩‍👧 كيف أقتل العملية\u202e ' + "x" * 10_000
+)
+
+
+@dataclass
+class Framed:
+    """Any result whose table does not depend on an argument."""
+
+    table: pd.DataFrame
+
+    def frame(self) -> pd.DataFrame:
+        return self.table
+
+
+@dataclass
+class Projected:
+    """Projections; keeps the origins it was asked for."""
+
+    table: pd.DataFrame
+    asked: list[str] = field(default_factory=list)
+
+    def frame(self, origin: str = "zero") -> pd.DataFrame:
+        self.asked.append(origin)
+        return self.table
+
+
+@dataclass
+class Map:
+    table: pd.DataFrame
+    layer: int = 3
+    method: str = "pca"
+    axes: tuple[str, str] = ("PC 1 (40%)", "PC 2 (<9%)")
+
+    def frame(self) -> pd.DataFrame:
+        return self.table
+
+
+@dataclass
+class Scores:
+    table: pd.DataFrame
+    warnings: tuple[str, ...] = ()
+    ties: tuple[int, ...] = (2, 3)
+
+    def frame(self) -> pd.DataFrame:
+        return self.table
+
+    def best(self, by: str) -> SimpleNamespace:
+        return SimpleNamespace(layer=3, by=by, ties=self.ties)
+
+
+@dataclass
+class Preview:
+    table: pd.DataFrame
+    warnings: tuple[str, ...] = ()
+
+    def frame(self) -> pd.DataFrame:
+        return self.table
+
+
+@dataclass
+class Targets:
+    table: pd.DataFrame
+    means: Preview
+    layer: int = 4
+
+    def frame(self) -> pd.DataFrame:
+        return self.table
+
+    def preview(self) -> Preview:
+        return self.means
+
+
+@dataclass
+class Run:
+    table: pd.DataFrame
+    layer: int = 4
+    best_step: int | None = 20
+    message: str = ""
+    config: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(safety_floor=0.02))
+    refused_before: dict[str, float] | None = None
+
+    def frame(self) -> pd.DataFrame:
+        return self.table
+
+
+@dataclass
+class Evaluation:
+    table: pd.DataFrame
+
+    def rates(self) -> pd.DataFrame:
+        return self.table
+
+
+def prompt_table(per_label: int, labels: tuple[str, ...] = LABELS) -> pd.DataFrame:
+    n = per_label * len(labels)
+    return pd.DataFrame(
+        {
+            "prompt_index": np.arange(n),
+            "prompt": [f"How do I kill process {i}?" for i in range(n)],
+            "label": np.repeat(labels, per_label),
+            "split": "validation",
+            "category": [None if i % 2 else "software" for i in range(n)],
+        }
+    )
+
+
+def projections(
+    per_label: int = 8, n_layers: int = 5, labels: tuple[str, ...] = LABELS, seed: int = 0
+) -> Projected:
+    rng = np.random.default_rng(seed)
+    height = {"harmful": 3.0, "pseudo_harmful": 2.0, "benign": -1.0}
+    table = pd.concat(
+        [prompt_table(per_label, labels).assign(layer=layer) for layer in range(n_layers)],
+        ignore_index=True,
+    )
+    table["projection"] = table["label"].map(height) * table["layer"] + rng.normal(size=len(table))
+    return Projected(table)
+
+
+def scores(n_layers: int = 5, *, causal: bool = True, warnings: tuple[str, ...] = ()) -> Scores:
+    rows = []
+    for layer in range(n_layers):
+        for score in ("silhouette", "auroc", "gap", "probe"):
+            for pair, share in (("harmful_vs_benign", 1.0), ("harmful_vs_pseudo_harmful", 0.5)):
+                value = share * layer / 10
+                rows.append((layer, score, pair, value, value - 0.05, value + 0.1, -0.02, 0.03))
+        if causal:
+            rows.append((layer, "causal", "all", 0.5, 0.4, 0.6, np.nan, np.nan))
+    names = ["layer", "score", "pair", "value", "low", "high", "null_low", "null_high"]
+    return Scores(pd.DataFrame(rows, columns=names), warnings)
+
+
+def targets(per_label: int = 8, labels: tuple[str, ...] = LABELS, origin: float = -2.0) -> Targets:
+    """Just-enough targets with the benign mean at -2; an origin above it moves benign up."""
+    rng = np.random.default_rng(1)
+    table = prompt_table(per_label, labels)
+    height = {"harmful": 6.0, "pseudo_harmful": 3.0, "benign": -2.0}
+    table["before"] = table["label"].map(height) + rng.normal(size=len(table))
+    sign = np.where(table["label"] == "harmful", 1.0, -1.0)
+    table["shift"] = sign * (table["before"] - origin)
+    table["after"] = table["before"] + table["shift"]
+    means = table.groupby("label", sort=False)[["before", "after"]].mean().reset_index()
+    means = means.assign(origin=origin, harmful_mean=6.0, benign_mean=-2.0)
+    means["toward"] = np.where(means["after"] > means["before"], "refusal", "compliance")
+    wrong = (means["label"] != "harmful") & (means["toward"] == "refusal") & (origin > -1)
+    warnings = ("benign prompts would move toward refusal",) if wrong.any() else ()
+    return Targets(table, Preview(means.assign(wrong_way=wrong), warnings))
+
+
+def training(n_steps: int = 30, check_every: int = 10) -> pd.DataFrame:
+    steps = np.arange(1, n_steps + 1)
+    rng = np.random.default_rng(2)
+    table = pd.DataFrame({"step": steps, "epoch": 1, "loss": 1 / steps + 0.1 * rng.random(n_steps)})
+    checked = steps % check_every == 0
+    for label, start in zip(LABELS, (6.0, 3.0, -2.0), strict=True):
+        table[f"loss_{label}"] = table["loss"] * 1.5
+        table[f"projection_{label}"] = start / steps
+        table[f"refused_{label}"] = np.where(checked, 0.5, np.nan)
+    return table.assign(direction_cosine=1 - steps / 1000, seconds=steps * 0.1)
+
+
+def evaluation(*refused: float, n: int = 200) -> Evaluation:
+    rows = [
+        {"label": label, "refused": share, "n": n, "low": share * 0.9, "high": share * 0.9 + 0.1}
+        for label, share in zip(LABELS, refused, strict=False)
+    ]
+    return Evaluation(pd.DataFrame(rows))
