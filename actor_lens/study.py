@@ -5,24 +5,24 @@ The command line, the notebooks and the report all run this; each stage can be c
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actor_lens.activations import Progress, Residuals, collect_residuals
 from actor_lens.directions import Directions, refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
 from actor_lens.finetuning import check_config, finetune_layer
-from actor_lens.judges import KeywordJudge, RefusalTokens, refusal_tokens
+from actor_lens.judges import RefusalTokens, refusal_tokens
 from actor_lens.layer_choice import LayerChoice, LayerScores, score_layers
 from actor_lens.models import ChatModel
 from actor_lens.projections import Projections, project
 from actor_lens.prompts import LABELS, PromptSet, require_labels
+from actor_lens.summary import before_after, rates_and_scores, versions
 from actor_lens.targets import Targets, just_enough_targets
 from actor_lens.training_run import (
     FinetuneConfig,
@@ -32,10 +32,13 @@ from actor_lens.training_run import (
     tensor_digests,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 StageProgress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done and how much there is."""
 
-_MIN_TRAIN, _MIN_OTHER = 2, 2
+_MIN_PROMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,13 @@ class StudyPlan:
     """What a study does.
 
     Attributes:
-        settings: Of the fine-tune. Its layer is used unless ``choose_by`` is given.
+        settings: Of the fine-tune. Its layer is used unless ``choose_layer``.
         choose_layer: Choose the layer on the validation prompts instead.
         by: The score to choose by, or None for the default of ``LayerScores.best``.
         per_label: Most training prompts of each label, one number for all or one for each; None
             takes all.
         variants: Further fine-tunes at the same layer to show beside the first: a name, and the
-            settings that differ (``per_label`` among them).
+            settings that differ (``per_label`` may be among them).
         new_tokens: Longest reply.
         rounds: Of the bootstrap and permutations of the layer scores.
     """
@@ -85,6 +88,63 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
+class Trained:
+    """A layer, why it was chosen, and the fine-tune of it.
+
+    Attributes:
+        model_name: The model.
+        prompts: All prompts.
+        train: The training prompts that were used.
+        look: Before training.
+        choice: Why this layer; None where the user named it.
+        targets: Of the training prompts, as previewed before training.
+        run: The fine-tuned block.
+        seconds: Time of each part.
+    """
+
+    model_name: str
+    prompts: PromptSet
+    train: PromptSet
+    look: Look
+    choice: LayerChoice | None
+    targets: Targets
+    run: TrainingRun
+    seconds: Mapping[str, float]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user was told before training."""
+        return (*self.look.scores.warnings, *self.targets.preview().warnings)
+
+    def summary(self) -> dict[str, Any]:
+        """The part of ``summary.json`` that needs no evaluation."""
+        run, config = self.run, self.run.config
+        return {
+            "model": self.model_name,
+            "prompts": self.prompts.name,
+            "layer": run.layer,
+            "layer_reason": self.choice.reason if self.choice else "named by the user",
+            "layer_ties": list(self.choice.ties) if self.choice else [run.layer],
+            **{name: getattr(config, name) for name in ("alpha", "origin", "anchor", "shift")},
+            "train_prompts": dict(run.train_prompts),
+            "warnings": list(self.warnings),
+            "trained_parameters": run.trained_parameters,
+            "status": run.status,
+            "message": run.message,
+            "best_step": run.best_step,
+            "seed": config.seed,
+            "config": asdict(config),
+            "fingerprints": {
+                "model": run.fingerprint,
+                "prompts": self.prompts.fingerprint,
+                "train_prompts": run.prompts_fingerprint,
+            },
+            "seconds": rounded(self.seconds),
+            "versions": versions(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """One fine-tune and what it did to the test prompts.
 
@@ -110,76 +170,110 @@ class Study:
     """Everything about one model, one set of prompts and one layer.
 
     Attributes:
-        model_name: The model.
-        model_fingerprint: Of its weights.
-        prompts: All prompts.
-        train: The training prompts that were used.
-        look: Before training.
-        choice: Why this layer; None where the user named it.
+        trained: The look before training, the choice and the fine-tune.
         before: The untouched model on the test and out-of-distribution prompts.
         before_projections: Of the same prompts.
         outcomes: The fine-tune, then the variants.
+        model_parameters: Number of parameters of the whole model.
         seconds: Time of each part.
     """
 
-    model_name: str
-    model_fingerprint: str
-    prompts: PromptSet
-    train: PromptSet
-    look: Look
-    choice: LayerChoice | None
+    trained: Trained
     before: Evaluation
     before_projections: Projections
     outcomes: tuple[Outcome, ...]
+    model_parameters: int
     seconds: Mapping[str, float]
+
+    @property
+    def model_name(self) -> str:
+        """The model."""
+        return self.trained.model_name
+
+    @property
+    def prompts(self) -> PromptSet:
+        """All prompts."""
+        return self.trained.prompts
+
+    @property
+    def train(self) -> PromptSet:
+        """The training prompts that were used."""
+        return self.trained.train
+
+    @property
+    def look(self) -> Look:
+        """What could be seen before training."""
+        return self.trained.look
+
+    @property
+    def choice(self) -> LayerChoice | None:
+        """Why this layer; None where the user named it."""
+        return self.trained.choice
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user was told before training."""
+        return self.trained.warnings
 
     @property
     def outcome(self) -> Outcome:
         """The fine-tune that the study is about."""
         return self.outcomes[0]
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the user was told before training."""
-        return (*self.look.scores.warnings, *self.outcome.targets.preview().warnings)
-
     def summary(self) -> dict[str, Any]:
-        """The record that ``summary.json`` holds; see the README for its keys."""
-        run, after = self.outcome.run, self.outcome.evaluation
-        config = run.config
-        changed = self.outcome.parameters_changed_outside_layer
+        """The record that ``summary.json`` holds."""
         return {
-            "model": self.model_name,
-            "prompts": self.prompts.name,
-            "layer": run.layer,
-            "layer_reason": self.choice.reason if self.choice else "named by the user",
-            "layer_ties": list(self.choice.ties) if self.choice else [run.layer],
-            **{name: getattr(config, name) for name in ("alpha", "origin", "anchor", "shift")},
-            "train_prompts": dict(run.train_prompts),
-            **_before_after(self.before, after),
-            "warnings": list(self.warnings),
+            **self.trained.summary(),
+            **before_after(self.before, self.outcome.evaluation),
+            "parameters_changed_outside_layer": self.outcome.parameters_changed_outside_layer,
+            "model_parameters": self.model_parameters,
             "variants": {
                 outcome.name: {
                     "warnings": list(outcome.targets.preview().warnings),
+                    "config": asdict(outcome.run.config),
                     "train_prompts": dict(outcome.run.train_prompts),
-                    **_rates_and_scores(outcome.evaluation),
+                    "status": outcome.run.status,
+                    **rates_and_scores(outcome.evaluation),
                 }
                 for outcome in self.outcomes[1:]
             },
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-            "trained_parameters": run.trained_parameters,
-            "parameters_changed_outside_layer": changed,
-            "status": run.status,
-            "judge": after.judge,
-            "new_tokens": after.new_tokens,
-            "decoding": "greedy",
-            "seed": config.seed,
-            "config": asdict(config),
-            "fingerprints": {
-                "model": self.model_fingerprint,
-                "prompts": self.prompts.fingerprint,
-                "train_prompts": run.prompts_fingerprint,
-            },
+            "seconds": rounded(self.seconds),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class RunEvaluation:
+    """A model on the test and out-of-distribution prompts, with and without a run.
+
+    Attributes:
+        model_name: The model.
+        run: The run, or None where only the model was evaluated.
+        before: The untouched model.
+        after: With the run applied.
+        seconds: Time of each part.
+    """
+
+    model_name: str
+    run: TrainingRun | None
+    before: Evaluation
+    after: Evaluation | None
+    seconds: Mapping[str, float]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt, of one evaluation or of both (``EvaluationChange.examples``)."""
+        if self.after is None:
+            return self.before.frame()
+        return compare_evaluations(self.before, self.after).examples()
+
+    def summary(self) -> dict[str, Any]:
+        """The record that ``summary.json`` holds."""
+        return {
+            "model": self.model_name,
+            "prompts": self.before.prompts.name,
+            "layer": self.run.layer if self.run is not None else None,
+            **before_after(self.before, self.after),
+            "fingerprints": {"prompts": self.before.prompts.fingerprint},
+            "seconds": rounded(self.seconds),
             "versions": versions(),
         }
 
@@ -214,28 +308,89 @@ def look_at_layers(
     """
     whole_train, validation, _ = prompts.by_split()
     train = train if train is not None else whole_train
-    for part, name in ((train, "train"), (validation, "validation")):
-        _require(part, name)
-    started = time.perf_counter()
-    collect = partial(collect_residuals, model, batch_size=batch_size)
-    train_residuals = collect(train, on_progress=_stage(on_progress, "residuals (train)"))
-    directions = refusal_directions(train_residuals)
-    residuals = collect(validation, on_progress=_stage(on_progress, "residuals (validation)"))
-    projections = project(residuals, directions)
-    collected = time.perf_counter()
-    tokens = refusal_tokens(model, validation)
-    scores = score_layers(
-        projections,
-        model=model,
-        tokens=tokens,
-        alpha=alpha,
-        origin=origin,
-        rounds=rounds,
-        seed=seed,
-        on_progress=_stage(on_progress, "layer scores"),
+    _require(train, "train")
+    _require(validation, "validation")
+    clock = _Clock()
+    with clock("collect"):
+        collect = partial(collect_residuals, model, batch_size=batch_size)
+        train_residuals = collect(train, on_progress=_stage(on_progress, "residuals (train)"))
+        directions = refusal_directions(train_residuals)
+        residuals = collect(validation, on_progress=_stage(on_progress, "residuals (validation)"))
+        projections = project(residuals, directions)
+    with clock("score"):
+        tokens = refusal_tokens(model, validation)
+        scores = score_layers(
+            projections,
+            model=model,
+            tokens=tokens,
+            alpha=alpha,
+            origin=origin,
+            rounds=rounds,
+            seed=seed,
+            on_progress=_stage(on_progress, "layer scores"),
+        )
+    return Look(train_residuals, directions, projections, tokens, scores, clock.seconds)
+
+
+def train_chosen_layer(
+    model: ChatModel,
+    prompts: PromptSet,
+    plan: StudyPlan,
+    *,
+    run: TrainingRun | None = None,
+    resume: TrainingRun | None = None,
+    batch_size: int = 32,
+    on_progress: StageProgress | None = None,
+    on_step: Callable[[TrainingStep], None] | None = None,
+) -> Trained:
+    """Look at every layer, choose one, preview the targets and train it.
+
+    Args:
+        model: Left as it is.
+        prompts: With train and validation splits.
+        plan: What to do; variants and ``new_tokens`` play no part.
+        run: A finished fine-tune to show instead of training.
+        resume: A stopped fine-tune to continue.
+        batch_size: Prompts in one forward pass.
+        on_progress: Told of every stage.
+        on_step: Told of every training step.
+
+    Raises:
+        UserError: As the stages do.
+    """
+    settings = run.config if run is not None else plan.settings
+    train_split, validation, _ = prompts.by_split()
+    check_config(model, settings, validation)
+    train = _sample(train_split, plan.per_label, settings.seed)
+    look = look_at_layers(
+        model,
+        prompts,
+        train=train,
+        alpha=settings.alpha,
+        origin=settings.origin,
+        rounds=plan.rounds,
+        seed=settings.seed,
+        batch_size=batch_size,
+        on_progress=on_progress,
     )
-    seconds = {"collect": collected - started, "score": time.perf_counter() - collected}
-    return Look(train_residuals, directions, projections, tokens, scores, seconds)
+    choice = None
+    if plan.choose_layer and run is None:
+        choice = look.scores.best(plan.by)
+        settings = replace(settings, layer=choice.layer)
+    clock = _Clock()
+    with clock("train"):
+        trained = run or finetune_layer(
+            model,
+            train,
+            **asdict(settings),
+            validation=validation,
+            tokens=look.tokens,
+            on_step=on_step,
+            resume=resume,
+        )
+    targets = _preview(look.train_residuals, trained.config)
+    seconds = {**look.seconds, **clock.seconds}
+    return Trained(model.name, prompts, train, look, choice, targets, trained, seconds)
 
 
 def run_study(
@@ -248,6 +403,7 @@ def run_study(
     batch_size: int = 32,
     on_progress: StageProgress | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
+    on_trained: Callable[[Trained], None] | None = None,
 ) -> Study:
     """Look, choose the layer, train it and evaluate it, with variants beside it.
 
@@ -260,74 +416,79 @@ def run_study(
         batch_size: Prompts in one forward pass.
         on_progress: Told of every stage.
         on_step: Told of every training step.
+        on_trained: Told of the fine-tune before it is evaluated, for instance to save it.
 
     Raises:
         UserError: As the stages do.
     """
-    train_split, validation, _ = prompts.by_split()
-    tested = prompts.select(i for i, one in enumerate(prompts) if one.split in ("test", "ood"))
-    _require(tested.where(split="test"), "test", minimum=1)
-    check_config(model, replace(plan.settings, safety_floor=None), validation)
-    train = _sample(train_split, plan.per_label, plan.settings.seed)
-    clock = _Clock()
-    look = look_at_layers(
+    _require(prompts.where(split="test"), "test", minimum=1)
+    trained = train_chosen_layer(
         model,
         prompts,
-        train=train,
-        alpha=plan.settings.alpha,
-        origin=plan.settings.origin,
-        rounds=plan.rounds,
-        seed=plan.settings.seed,
+        plan,
+        run=run,
+        resume=resume,
         batch_size=batch_size,
         on_progress=on_progress,
+        on_step=on_step,
     )
-    choice = look.scores.best(plan.by) if plan.choose_layer and run is None else None
-    layer = run.layer if run is not None else choice.layer if choice else plan.settings.layer
-    settings = run.config if run is not None else replace(plan.settings, layer=layer)
-    assess = _Assessor(model, tested, look, plan.new_tokens, batch_size, on_progress)
+    if on_trained is not None:
+        on_trained(trained)
+    clock = _Clock()
+    assess = _Assessor(model, _tested(prompts), trained.look, plan.new_tokens, on_progress)
     with clock("evaluate"):
         before, before_projections = assess.now("before")
-    with clock("train"):
-        trained = run or finetune_layer(
-            model,
-            train,
-            **asdict(settings),
-            validation=validation,
-            tokens=look.tokens,
-            on_step=on_step,
-            resume=resume,
-        )
-    with clock("evaluate"):
-        outcomes = [assess.outcome("actor", trained, train)]
+        outcomes = [assess.outcome("actor", trained.run, trained.targets)]
     with clock("variants"):
-        for name, changes in plan.variants.items():
-            few = {"per_label": plan.per_label, **changes}
-            prompts_of_variant = _sample(train_split, few.pop("per_label"), settings.seed)
-            variant = finetune_layer(
-                model, prompts_of_variant, **{**asdict(settings), "safety_floor": None, **few}
-            )
-            outcomes.append(assess.outcome(name, variant, prompts_of_variant))
+        outcomes += [
+            assess.outcome(name, *_variant(model, prompts, trained, plan, changes))
+            for name, changes in plan.variants.items()
+        ]
     return Study(
-        model_name=model.name,
-        model_fingerprint=model.fingerprint,
-        prompts=prompts,
-        train=train,
-        look=look,
-        choice=choice,
+        trained=trained,
         before=before,
         before_projections=before_projections,
         outcomes=tuple(outcomes),
-        seconds={**look.seconds, **clock.seconds},
+        model_parameters=sum(tensor.numel() for tensor in model.hf.parameters()),
+        seconds={**trained.seconds, **clock.seconds},
     )
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that can change a figure."""
-    from importlib.metadata import version
+def evaluate_run(
+    model: ChatModel,
+    prompts: PromptSet,
+    run: TrainingRun | None = None,
+    *,
+    new_tokens: int = 64,
+    on_progress: StageProgress | None = None,
+) -> RunEvaluation:
+    """Evaluate a model on the test and out-of-distribution prompts, and again with a run applied.
 
-    packages = ("torch", "transformers", "transformer_lens", "scikit-learn", "numpy", "pandas")
-    found = {package: version(package) for package in packages}
-    return {"actor_lens": version("actor-lens"), "python": platform.python_version(), **found}
+    Args:
+        model: Left as it is.
+        prompts: With a test split; with a validation split, first-token scores are given too.
+        run: A fine-tune of this model.
+        new_tokens: Longest reply.
+        on_progress: Told of every stage.
+
+    Raises:
+        UserError: If there are no test prompts, or the run belongs to another model.
+    """
+    if run is not None:
+        run.check_belongs_to(model)
+    tested, clock, after = _tested(prompts), _Clock(), None
+    ask = partial(evaluate, model, tested, new_tokens=new_tokens)
+    with clock("evaluate"):
+        before = ask(on_progress=_stage(on_progress, "replies (before)"))
+        if run is not None:
+            with run.applied_to(model):
+                after = ask(on_progress=_stage(on_progress, "replies (after)"))
+    return RunEvaluation(model.name, run, before, after, clock.seconds)
+
+
+def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds to the millisecond."""
+    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 class _Clock:
@@ -351,7 +512,6 @@ class _Assessor:
     prompts: PromptSet
     look: Look
     new_tokens: int
-    batch_size: int
     on_progress: StageProgress | None
 
     def now(self, name: str) -> tuple[Evaluation, Projections]:
@@ -359,28 +519,15 @@ class _Assessor:
         evaluation = evaluate(
             self.model,
             self.prompts,
-            judge=KeywordJudge(),
             tokens=self.look.tokens,
             new_tokens=self.new_tokens,
             on_progress=_stage(self.on_progress, f"replies ({name})"),
         )
-        residuals = collect_residuals(self.model, self.prompts, batch_size=self.batch_size)
+        residuals = collect_residuals(self.model, self.prompts)
         return evaluation, project(residuals, self.look.directions)
 
-    def outcome(self, name: str, run: TrainingRun, train: PromptSet) -> Outcome:
-        """The same with a run applied, and what its targets had promised."""
-        config = run.config
-        residuals = self.look.train_residuals
-        if residuals.prompts != train:
-            residuals = collect_residuals(self.model, train, batch_size=self.batch_size)
-        targets = just_enough_targets(
-            residuals,
-            refusal_directions(residuals),
-            run.layer,
-            alpha=config.alpha,
-            origin=config.origin,
-            shift=config.shift,
-        )
+    def outcome(self, name: str, run: TrainingRun, targets: Targets) -> Outcome:
+        """The same with a run applied."""
         digests = tensor_digests(self.model)
         with run.applied_to(self.model):
             changed = parameters_changed_outside(self.model, run.layer, digests)
@@ -388,7 +535,42 @@ class _Assessor:
         return Outcome(name, run, targets, evaluation, projections, changed)
 
 
-def _require(prompts: PromptSet, split: str, minimum: int = _MIN_OTHER) -> None:
+def _variant(
+    model: ChatModel,
+    prompts: PromptSet,
+    trained: Trained,
+    plan: StudyPlan,
+    changes: Mapping[str, Any],
+) -> tuple[TrainingRun, Targets]:
+    """Another fine-tune at the same layer, and the preview of its targets."""
+    wanted = {"per_label": plan.per_label, **changes}
+    train = _sample(prompts.where(split="train"), wanted.pop("per_label"), trained.run.config.seed)
+    settings = replace(trained.run.config, **{"safety_floor": None, **wanted})
+    residuals = trained.look.train_residuals
+    if train != trained.train:
+        residuals = collect_residuals(model, train)
+    return finetune_layer(model, train, **asdict(settings)), _preview(residuals, settings)
+
+
+def _preview(residuals: Residuals, config: FinetuneConfig) -> Targets:
+    return just_enough_targets(
+        residuals,
+        refusal_directions(residuals),
+        config.layer,
+        alpha=config.alpha,
+        origin=config.origin,
+        shift=config.shift,
+    )
+
+
+def _tested(prompts: PromptSet) -> PromptSet:
+    rows = [row for row, prompt in enumerate(prompts) if prompt.split in ("test", "ood")]
+    if not rows:
+        raise UserError(f"{prompts.name}: no prompts in the test split; add some")
+    return prompts.select(rows)
+
+
+def _require(prompts: PromptSet, split: str, minimum: int = _MIN_PROMPTS) -> None:
     try:
         require_labels(prompts, minimum, labels=LABELS)
     except UserError as error:
@@ -396,39 +578,9 @@ def _require(prompts: PromptSet, split: str, minimum: int = _MIN_OTHER) -> None:
 
 
 def _sample(prompts: PromptSet, per_label: int | Mapping[str, int] | None, seed: int) -> PromptSet:
-    _require(prompts, "train", minimum=_MIN_TRAIN)
+    _require(prompts, "train")
     return prompts if per_label is None else prompts.sample(per_label, seed=seed)
 
 
 def _stage(on_progress: StageProgress | None, name: str) -> Progress | None:
     return None if on_progress is None else partial(on_progress, name)
-
-
-def _rates(evaluation: Evaluation) -> dict[str, dict[str, float]]:
-    labels = [label for label in LABELS if label in evaluation.prompts.labels]
-    return {label: vars(evaluation.rate(label)) for label in labels}
-
-
-def _rates_and_scores(evaluation: Evaluation) -> dict[str, Any]:
-    test, ood = evaluation.where("test"), evaluation.where("ood")
-    return {
-        "test": _rates(test),
-        "ood": _rates(ood),
-        "compliance_rate": test.compliance_rate,
-        "safety_score": test.safety_score,
-        "tradeoff_score": test.tradeoff_score,
-    }
-
-
-def _before_after(before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    test, test_after = before.where("test"), after.where("test")
-    return {
-        "before": _rates(test),
-        "after": _rates(test_after),
-        "ood": {"before": _rates(before.where("ood")), "after": _rates(after.where("ood"))},
-        **{
-            score: {"before": getattr(test, score), "after": getattr(test_after, score)}
-            for score in ("compliance_rate", "safety_score", "tradeoff_score")
-        },
-        "change": compare_evaluations(test, test_after).frame().to_dict("records"),
-    }
