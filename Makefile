@@ -30,8 +30,11 @@ lint: $(TEST_STAMP) ## Check style and format with ruff
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 
-types: $(TEST_STAMP) ## Check types with mypy
-	$(RUN) -m mypy
+# numpy's and pandas' last releases for Python 3.10 describe their types otherwise.
+types: $(TEST_STAMP) ## Check types with mypy (Python 3.11 or newer)
+	@if $(RUN) -c 'import sys; sys.exit(sys.version_info >= (3, 11))'; then \
+	  echo "Types are not checked on Python 3.10."; \
+	else echo "$(RUN) -m mypy"; $(RUN) -m mypy; fi
 
 docs: $(USE_STAMP) ## Run the notebooks and write them as HTML to build/docs
 	$(RUN) -m nbconvert --execute --to html --output-dir build/docs notebooks/*.ipynb
@@ -75,11 +78,12 @@ define install
 	  "$$found" -m venv --clear .venv || { \
 	    echo "Set-up failed: '$$found -m venv .venv' did not work; the lines above say why." >&2; exit 1; }; \
 	fi
-	@$(RUN) -m pip install --disable-pip-version-check --log .venv/pip.log -c constraints.txt -e '$(1)' || { \
-	  echo "Set-up failed while installing; the reason stands above, the whole log in .venv/pip.log." >&2; \
+	@$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '$(1)' || { \
+	  echo "Set-up failed while installing. The last line above that starts with ERROR names the cause:" >&2; \
 	  echo "  Connection errors or time-outs: pip needs the package index; behind a proxy set HTTPS_PROXY." >&2; \
 	  echo "  No space left: the environment needs about 3 GB, and 8 GB with CUDA (Linux)." >&2; \
-	  echo "  No matching distribution: $$($(RUN) -V) on $$(uname -sm) has no such package; tried are 3.10 to 3.13." >&2; \
+	  echo "  No matching distribution: $$($(RUN) -V) on $$(uname -sm) has no such package. Tried are Python 3.10 to 3.13;" >&2; \
+	  echo "  torch runs on 64-bit Linux (glibc 2.28 or newer) and on macOS 14 or newer with Apple silicon." >&2; \
 	  echo "  Then run make again: it goes on from here." >&2; \
 	  exit 1; }
 endef

@@ -1,6 +1,6 @@
 """The import rule: a stage imports earlier stages only, and importing the package is cheap.
 
-In `ORDER` each module may import those before it. Outputs (`figures`, `widgets`, `report`, `cli`)
+In `ORDER` each module may import those before it. Outputs (figures, widgets, report, command line)
 are never imported by a stage; figures hold no torch and know the stages' types only; the toy
 language knows nothing of the stages. Read from the source: imports inside functions count as well.
 """
@@ -42,12 +42,15 @@ ORDER = (
     "separation",
     "layer_choice",
     "training_run",
+    "block_trainer",
+    "safety_floor",
     "finetuning",
     "methods",
     "evaluation",
     "capability",
     "leaderboard",
     "export",
+    "summary",
     "study",
 )
 EARLIER = {part: ORDER[:place] for place, part in enumerate(ORDER)}
@@ -57,7 +60,8 @@ ALLOWED = {
     "figures": BASE,
     "widgets": (*ORDER, "figures"),
     "report": (*ORDER, "figures"),
-    "cli": (*ORDER, "figures", "widgets", "report", "toy"),
+    "stage_progress": ORDER,
+    "cli": (*ORDER, "figures", "widgets", "report", "stage_progress", "toy"),
     "__main__": ("cli",),
 }
 HEAVY = ("torch", "pandas", "plotly", "transformers", "transformer_lens", "sklearn", "scipy")
