@@ -132,6 +132,7 @@ def finetune_layer(
         fingerprint=model.fingerprint,
         prompts_fingerprint=prompts.fingerprint,
         train_prompts=prompts.counts(),
+        refused_before=kept.refused_before,
         seconds={"collect": collected - started, "train": time.perf_counter() - collected},
         resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
     )

@@ -84,14 +84,13 @@ class KeptWeights:
     ) -> None:
         """Measure the untrained weights, and take over what an earlier part had kept."""
         self._floor = floor
-        self._harmful_before = 0.0
+        self.refused_before: Mapping[str, float] = {}
         self._last_sound = (0, _weights(trainer.block))
         self._best: tuple[float, int, dict[str, Tensor]] | None = None
         if checks is None:
             return
-        before = checks.refused(trainer.block)
-        self._harmful_before = before.get("harmful", 0.0)
-        self.consider(0, trainer.block, before)
+        self.refused_before = checks.refused(trainer.block)
+        self.consider(0, trainer.block, self.refused_before)
         if resume is not None:
             self._take_over(trainer, checks, resume)
 
@@ -102,7 +101,7 @@ class KeptWeights:
         if self._floor is None or not refused:
             return
         # Shares are counts over n: the allowance must not fail by a rounding error.
-        if refused["harmful"] < self._harmful_before - self._floor - 1e-9:
+        if refused["harmful"] < self.refused_before["harmful"] - self._floor - 1e-9:
             return
         score = tradeoff(refused)
         if self._best is None or score >= self._best[0]:

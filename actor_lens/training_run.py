@@ -124,6 +124,8 @@ class TrainingRun:
         fingerprint: Of the model's weights.
         prompts_fingerprint: Of the training prompts.
         train_prompts: Number of training prompts of each label.
+        refused_before: Share of validation prompts of each label that began a refusal before
+            training, empty where there were none; the safety floor is measured from it.
         seconds: Time of collecting the block inputs and of the training steps.
         resume_state: For continuing, None on runs that diverged.
     """
@@ -138,6 +140,7 @@ class TrainingRun:
     fingerprint: str
     prompts_fingerprint: str
     train_prompts: Mapping[str, int]
+    refused_before: Mapping[str, float]
     seconds: Mapping[str, float]
     resume_state: ResumeState | None = field(default=None, repr=False)
 
@@ -261,7 +264,7 @@ class TrainingRun:
     def _record(self, folder: Path) -> dict[str, Any]:
         plain = (
             "status message best_step model_name fingerprint prompts_fingerprint train_prompts "
-            "seconds"
+            "refused_before seconds"
         )
         return {
             "config": asdict(self.config),
