@@ -13,7 +13,7 @@ import torch
 from actor_lens.batching import TokenBatch
 from actor_lens.errors import UserError
 from actor_lens.interventions import shift_last_token
-from actor_lens.judges import RefusalTokens, refusal_scores
+from actor_lens.judges import RefusalTokens, refusal_scores, refusal_tokens
 from actor_lens.models import ChatModel
 from actor_lens.projections import Projections
 from actor_lens.separation import (
@@ -200,8 +200,9 @@ def score_layers(
 
     Args:
         projections: Of validation prompts.
-        model: For the causal score, with ``tokens``.
-        tokens: How the model begins refusals; from ``refusal_tokens``.
+        model: For the causal score; without it that score is left out.
+        tokens: How the model begins refusals; found from the prompts of ``projections`` unless
+            given.
         alpha: Of the targets, for the causal score.
         origin: Of the targets, for the causal score.
         rounds: Of the bootstrap and of the permutations.
@@ -212,12 +213,12 @@ def score_layers(
         UserError: If there are fewer than two harmful or benign prompts, or only one of ``model``
             and ``tokens`` is given.
     """
-    if (model is None) != (tokens is None):
-        raise UserError("the causal score needs both the model and its refusal tokens")
     labels = np.array(projections.prompts.labels)
     for label in ("harmful", "benign"):
         if (labels == label).sum() < 2:
             raise UserError(f"scoring layers needs at least 2 {label} prompts")
+    if model is not None:
+        tokens = tokens or refusal_tokens(model, projections.prompts)
     n_layers = projections.residuals.n_layers
     rows: list[LayerScore] = []
     for layer in range(n_layers):
