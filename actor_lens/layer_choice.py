@@ -210,8 +210,7 @@ def score_layers(
         on_progress: Told the number of layers done and of all.
 
     Raises:
-        UserError: If there are fewer than two harmful or benign prompts, or only one of ``model``
-            and ``tokens`` is given.
+        UserError: If there are fewer than two harmful or benign prompts.
     """
     labels = np.array(projections.prompts.labels)
     for label in ("harmful", "benign"):

@@ -10,7 +10,7 @@ from actor_lens.figures.finetuning import training_curves
 from actor_lens.figures.layer_choice import layer_scores
 from actor_lens.figures.projections import layer_map, projections_by_layer, prompt_shifts
 from actor_lens.figures.targets import target_preview
-from actor_lens.figures.theme import config
+from actor_lens.figures.theme import config, use_in_notebook
 
 __all__ = [
     "config",
@@ -21,4 +21,5 @@ __all__ = [
     "refusal_rates",
     "target_preview",
     "training_curves",
+    "use_in_notebook",
 ]

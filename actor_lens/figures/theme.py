@@ -74,6 +74,18 @@ def config() -> dict[str, Any]:
     }
 
 
+def use_in_notebook() -> None:
+    """Make figures show in notebooks with `config()`, and in HTML copies of notebooks, offline.
+
+    plotly.js is written into the notebook once, so that an exported page needs no network.
+    """
+    import plotly.io as pio
+
+    for name in ("plotly_mimetype", "notebook"):
+        pio.renderers[name].config = config()
+    pio.renderers.default = "plotly_mimetype+notebook"
+
+
 def template() -> go.layout.Template:
     """Return the shared template: light, left-aligned titles, quiet grid, readable type."""
     axis = {

