@@ -1,0 +1,368 @@
+"""Laws of the command line.
+
+A wrong argument, file or model gives one line on the error stream, exit code 2 and no changed
+file. What a command prints as JSON is what it writes. The numbers are those of the functions.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import actor_lens as al
+from actor_lens import cli
+from actor_lens.training_run import TrainingRun
+from tests.support.tiny_models import tiny_chat_model, tiny_tokenizer
+
+QUICK = ["--per-label", "12", "--epochs", "2", "--new-tokens", "8", "--quiet"]
+
+
+def run_cli(*words):
+    """Exit code of a command, whichever way it ends."""
+    try:
+        return cli.main([str(word) for word in words])
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.fixture(scope="module")
+def few_prompts(tmp_path_factory):
+    """A file with a dozen toy prompts of each label and split: quick to work on."""
+    prompts = al.load_prompts("toy")
+    few = [
+        prompt
+        for split in ("train", "validation", "test")
+        for label in ("harmful", "pseudo_harmful", "benign")
+        for prompt in prompts.where(label=label, split=split)[:12]
+    ]
+    path = tmp_path_factory.mktemp("prompts") / "few.jsonl"
+    al.PromptSet(tuple(few)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(few_prompts, tmp_path_factory):
+    """The folder of a small finished run."""
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    assert run_cli("train", "--prompts", few_prompts, "--layer", 3, "--out", out, *QUICK) == 0
+    return out
+
+
+def saved_model(folder, architecture="llama", tokenizer=None):
+    model = tiny_chat_model(architecture)
+    model.hf.save_pretrained(folder)
+    (tokenizer or model.tokenizer).save_pretrained(folder)
+    return folder
+
+
+# ---- Quick to answer ----
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["train", "--help"], ["toy", "train", "--help"]]
+)
+def test_help_imports_nothing_heavy(words):
+    program = (
+        "import sys\n"
+        "from actor_lens.cli import main\n"
+        "try:\n"
+        f"    main({words!r})\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code\n"
+        "heavy = {'torch', 'pandas', 'plotly', 'transformers', 'transformer_lens', 'numpy'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_every_command_has_help(capsys):
+    for words in (["demo"], ["layers"], ["train"], ["evaluate"], ["report"], ["toy", "train"]):
+        assert run_cli(*words, "--help") == 0
+        assert "--json" in capsys.readouterr().out
+
+
+# ---- Bad input ----
+
+
+def one_line_error(capsys):
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1, printed.err
+    assert lines[0].startswith("actor-lens: error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "fly"),
+        (["train", "--layer", "x"], "--layer"),
+        (["train", "--epochs", "many"], "--epochs"),
+        (["train", "--batch-size", "0"], "--batch-size"),
+        (["train", "--seed", "-1"], "--seed"),
+        (["train", "--layer", "99"], "layers 0 to"),
+        (["train", "--layer", "-1"], "layers 0 to"),
+        (["train", "--alpha", "0"], "alpha"),
+        (["train", "--alpha", "nan"], "alpha"),
+        (["train", "--lr", "inf"], "lr"),
+        (["train", "--lr", "-0.1"], "lr"),
+        (["train", "--epochs", "0"], "epochs"),
+        (["train", "--origin", "north"], "benign_mean"),
+        (["train", "--anchor", "north"], "initial"),
+        (["train", "--shift", "north"], "projected"),
+        (["train", "--refresh", "north"], "epoch"),
+        (["train", "--safety-floor", "2"], "safety_floor"),
+        (["train", "--per-label", "1"], "at least 2"),
+        (["train", "--per-label", "evil=3"], "evil"),
+        (["train", "--by", "vibes"], "silhouette"),
+        (["train", "--device", "abacus"], "abacus"),
+        (["train", "--dtype", "int3"], "float32"),
+        (["train", "--new-tokens", "0"], "new_tokens"),
+        (["train", "--model", "no-such/model"], "no-such/model"),
+        (["train", "--model", "no/such/folder"], "no/such/folder"),
+        (["train", "--prompts", "no-such.jsonl"], "no-such.jsonl"),
+        (["train", "--chat-template", "no-such.jinja"], "no-such.jinja"),
+        (["train", "--resume"], "--out"),
+        (["evaluate", "--run", "no-such-run"], "no-such-run"),
+        (["report"], "--run"),
+        (["toy"], "COMMAND"),
+        (["toy", "train"], "--out"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_writes_nothing(
+    words, named, few_prompts, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    if "--prompts" not in words and words[:1] in (["train"], ["evaluate"]):
+        words = [*words, "--prompts", str(few_prompts)]
+    if words[:1] == ["train"]:
+        words = [*words, "--quiet"]
+        words = [*words, "--out", "out"] if "--resume" not in words else words
+    assert run_cli(*words) == 2
+    assert named in one_line_error(capsys)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "empty"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b'{"prompt": "a", "label": "benign"}\n{"prompt": ', "2"),
+        (b'{"prompt": "a", "label": "bad"}\n', "pseudo_harmful"),
+        (b'{"prompt": " ", "label": "benign"}\n', "1"),
+        (b'{"prompt": "a", "label": "benign"}\n', "harmful"),
+    ],
+)
+def test_a_broken_prompt_file_is_one_line_that_names_it(content, named, tmp_path, capsys):
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(content)
+    assert run_cli("layers", "--prompts", path, "--quiet") == 2
+    line = one_line_error(capsys)
+    assert "prompts.jsonl" in line
+    assert named in line
+
+
+def test_an_overlong_prompt_names_the_limit(few_prompts, tmp_path, capsys):
+    path = tmp_path / "long.jsonl"
+    long = {"prompt": "kill " * 5000, "label": "harmful", "split": "train"}
+    path.write_text(json.dumps(long) + "\n" + few_prompts.read_text())
+    assert run_cli("layers", "--prompts", path, "--per-label", "all", "--quiet") == 2
+    assert str(al.load_model("toy").max_tokens) in one_line_error(capsys)
+
+
+def test_broken_model_folders_are_one_line(tmp_path, capsys):
+    def fails(folder, named):
+        assert run_cli("layers", "--model", folder, "--prompts", "toy", "--quiet") == 2
+        assert named in one_line_error(capsys)
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    fails(empty, "config.json")
+    weightless = saved_model(tmp_path / "weightless")
+    (weightless / "model.safetensors").unlink()
+    fails(weightless, "safetensors")
+    no_tokenizer = saved_model(tmp_path / "no-tokenizer")
+    for path in no_tokenizer.glob("tokenizer*"):
+        path.unlink()
+    fails(no_tokenizer, "tokenizer")
+    fails(saved_model(tmp_path / "plain", tokenizer=tiny_tokenizer(None)), "chat template")
+    encoder = saved_model(tmp_path / "encoder")
+    config = json.loads((encoder / "config.json").read_text())
+    config.update(architectures=["BertForMaskedLM"], model_type="bert")
+    (encoder / "config.json").write_text(json.dumps(config))
+    fails(encoder, "causal")
+
+
+def test_a_model_that_refuses_nothing_is_told_so(tmp_path, few_prompts, capsys):
+    folder = saved_model(tmp_path / "random")
+    assert run_cli("layers", "--model", folder, "--prompts", few_prompts, "--quiet") == 2
+    assert "refused none" in one_line_error(capsys)
+
+
+def test_a_run_of_another_model_is_refused(trained, tmp_path, capsys):
+    folder = saved_model(tmp_path / "other")
+    words = ["evaluate", "--run", trained, "--model", folder, "--prompts", "toy", "--quiet"]
+    assert run_cli(*words) == 2
+    assert "does not fit" in one_line_error(capsys)
+
+
+def test_a_folder_with_files_is_not_written_over(trained, few_prompts, capsys):
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    assert run_cli("train", "--prompts", few_prompts, "--out", trained, *QUICK) == 2
+    assert "--overwrite" in one_line_error(capsys)
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_out_that_is_a_file_is_refused(tmp_path, capsys):
+    path = tmp_path / "taken"
+    path.write_text("mine")
+    assert run_cli("train", "--out", path, "--quiet") == 2
+    assert "is a file" in one_line_error(capsys)
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_out_that_cannot_be_written_is_refused(tmp_path, capsys):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    assert run_cli("train", "--out", locked / "out", "--quiet") == 2
+    assert "cannot be written" in one_line_error(capsys)
+
+
+def test_out_below_a_file_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run_cli("train", "--out", tmp_path / "file" / "out", "--quiet") == 2
+    assert "cannot be written" in one_line_error(capsys)
+
+
+# ---- Results ----
+
+
+def test_train_writes_a_run_and_a_summary(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {"block.safetensors", "run.json", "history.csv", "summary.json"} <= names
+    summary = json.loads((trained / "summary.json").read_text())
+    run = TrainingRun.load(trained)
+    assert summary["layer"] == run.layer == 3
+    assert summary["parameters_changed_outside_layer"] == 0
+    assert summary["trained_parameters"] == run.trained_parameters
+    assert summary["before"]["harmful"]["n"] == 12
+    assert summary["train_prompts"] == {"harmful": 12, "pseudo_harmful": 12, "benign": 12}
+    assert all(name.startswith("model.layers.3.") for name in run.state)
+    assert set(summary["seconds"]) >= {"load", "collect", "train", "evaluate"}
+
+
+def test_evaluate_prints_the_rates_that_train_wrote(trained, few_prompts, capsys):
+    words = ["evaluate", "--run", trained, "--prompts", few_prompts, "--new-tokens", "8"]
+    assert run_cli(*words, "--json", "--quiet") == 0
+    printed = json.loads(capsys.readouterr().out)
+    written = json.loads((trained / "summary.json").read_text())
+    for key in ("before", "after", "compliance_rate", "safety_score", "tradeoff_score", "judge"):
+        assert printed[key] == written[key]
+
+
+def test_evaluate_without_a_run_has_no_after(few_prompts, capsys):
+    words = ["evaluate", "--prompts", few_prompts, "--new-tokens", "8", "--json", "--quiet"]
+    assert run_cli(*words) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["after"] == {}
+    assert printed["safety_score"]["after"] is None
+
+
+def test_layers_writes_what_it_prints(few_prompts, tmp_path, capsys):
+    out = tmp_path / "layers"
+    words = ["layers", "--prompts", few_prompts, "--out", out, "--json", "--quiet"]
+    assert run_cli(*words) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((out / "summary.json").read_text())
+    n_layers = al.load_model("toy").n_layers
+    assert {score["layer"] for score in printed["scores"]} == set(range(n_layers))
+    assert printed["layer"] in printed["layer_ties"]
+    assert {path.name for path in out.iterdir()} == {"summary.json", "layers.csv", "layers.html"}
+
+
+def test_report_of_a_run_is_one_file(trained, few_prompts, tmp_path):
+    out = tmp_path / "report"
+    words = ["report", "--run", trained, "--prompts", few_prompts, "--out", out]
+    assert run_cli(*words, "--new-tokens", "8", "--quiet") == 0
+    assert [path.name for path in out.iterdir()] == ["report.html"]
+
+
+def test_no_evaluate_trains_and_saves_only(few_prompts, tmp_path, capsys):
+    out = tmp_path / "bare"
+    words = ["train", "--prompts", few_prompts, "--layer", 2, "--out", out, "--no-evaluate"]
+    assert run_cli(*words, *QUICK) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert "before" not in summary
+    assert TrainingRun.load(out).status == "completed"
+    assert "Trained" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_run(trained, few_prompts, tmp_path):
+    again = tmp_path / "again"
+    assert run_cli("train", "--prompts", few_prompts, "--layer", 3, "--out", again, *QUICK) == 0
+    assert (again / "block.safetensors").read_bytes() == (
+        trained / "block.safetensors"
+    ).read_bytes()
+
+
+def test_an_interrupted_run_is_saved_and_continues(trained, few_prompts, tmp_path, monkeypatch):
+    """Ctrl-C after step 3; then --resume ends where an uninterrupted run ends."""
+    out = tmp_path / "stopped"
+    words = ["train", "--prompts", few_prompts, "--layer", 3, "--out", out, *QUICK]
+    from actor_lens.stage_progress import StageProgress
+
+    def interrupt(_self, step):
+        if step.step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageProgress, "step", interrupt)
+        assert run_cli(*words) == 130
+    assert TrainingRun.load(out).status == "stopped"
+    assert not (out / "summary.json").exists()
+    assert run_cli(*words, "--resume") == 0
+    assert (out / "block.safetensors").read_bytes() == (trained / "block.safetensors").read_bytes()
+
+
+def test_a_full_disk_leaves_the_old_results(trained, few_prompts, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "full"
+    shutil.copytree(trained, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def no_room(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", no_room)
+    words = ["train", "--prompts", few_prompts, "--layer", 2, "--out", out, "--overwrite", *QUICK]
+    assert run_cli(*words) == 2
+    assert "No space left" in one_line_error(capsys)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_ctrl_c_outside_training_is_quiet(monkeypatch, capsys):
+    def interrupted(_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "layers", interrupted)
+    assert run_cli("layers", "--quiet") == 130
+    assert capsys.readouterr().err == "actor-lens: interrupted\n"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actor_lens", "--help"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) in (0, 120)  # 120: Python could not flush the closed pipe
