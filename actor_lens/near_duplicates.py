@@ -24,7 +24,7 @@ def similar_pairs(
     texts: Sequence[str],
     *,
     threshold: float = THRESHOLD,
-    skip: Callable[[int, int], bool] = lambda _first, _second: False,
+    family: Callable[[int], int] = lambda index: index,
 ) -> Iterator[tuple[int, int, float]]:
     """Yield every pair of near-duplicates once, as (index, larger index, similarity).
 
@@ -34,29 +34,17 @@ def similar_pairs(
     Args:
         texts: The prompts.
         threshold: The least Jaccard similarity, above 0 and at most 1.
-        skip: Told two indices before they are compared; true leaves the pair out.
+        family: Gives for an index the one that stands for its family; pairs within a family are
+            left out. Families may grow together while pairs are drawn, none may fall apart.
 
     Source: Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search".
     """
-    members: dict[frozenset[str], list[int]] = defaultdict(list)
-    for index, text in enumerate(texts):
-        members[shingles(text)].append(index)
-    sets = sorted(members, key=lambda shingle_set: (len(shingle_set), members[shingle_set][0]))
-    for same in members.values():
-        for place, first in enumerate(same):
-            for second in same[place + 1 :]:
-                if not skip(first, second):
-                    yield first, second, 1.0
-    for here, there in _candidates(sets, threshold):
-        firsts, seconds = members[sets[here]], members[sets[there]]
-        pairs = [(i, j) for i in firsts for j in seconds if not skip(min(i, j), max(i, j))]
-        if not pairs:
-            continue
+    sets = [shingles(text) for text in texts]
+    for here, there in _candidates(sets, threshold, family):
         shared = len(sets[here] & sets[there])
         similarity = shared / (len(sets[here]) + len(sets[there]) - shared)
         if similarity >= threshold:
-            for i, j in pairs:
-                yield min(i, j), max(i, j), similarity
+            yield min(here, there), max(here, there), similarity
 
 
 def group_similar(texts: Sequence[str], *, threshold: float = THRESHOLD) -> list[int]:
@@ -72,9 +60,7 @@ def group_similar(texts: Sequence[str], *, threshold: float = THRESHOLD) -> list
             index = parents[index]
         return index
 
-    for first, second, _ in similar_pairs(
-        texts, threshold=threshold, skip=lambda first, second: root(first) == root(second)
-    ):
+    for first, second, _ in similar_pairs(texts, threshold=threshold, family=root):
         low, high = sorted((root(first), root(second)))
         parents[high] = low
     return [root(index) for index in range(len(texts))]
@@ -95,29 +81,43 @@ def _plain(character: str) -> str:
     return " " if unicodedata.category(character)[0] in "PZC" else character
 
 
-def _candidates(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
-    """Pairs of places in `sets` (sorted by size) that may reach the threshold."""
-    frequency = Counter(shingle for shingle_set in sets for shingle in shingle_set)
-    rank = {shingle: n for n, shingle in enumerate(sorted(frequency, key=lambda s: frequency[s]))}
-    index: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for here, shingle_set in enumerate(sets):
-        size = len(shingle_set)
-        rarest = sorted(map(rank.__getitem__, shingle_set))[: _prefix(size, threshold)]
+def _candidates(
+    sets: Sequence[frozenset[str]], threshold: float, family: Callable[[int], int]
+) -> Iterator[tuple[int, int]]:
+    """Pairs of indices from different families that may reach the threshold."""
+    least = 2 * threshold / (1 + threshold)
+    # Which sets hold a shingle, and at which place among their rarest ones; by family, so that a
+    # crowd of near-duplicates is passed over in one step.
+    index: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    ranked = _ranked(sets)
+    for here in sorted(range(len(sets)), key=lambda number: len(sets[number])):
+        size = len(sets[here])
+        rarest = ranked[here][: _prefix(size, threshold)]
         seen: set[int] = set()
         for position, shingle in enumerate(rarest):
-            for there, other_position in index.get(shingle, ()):
-                if there in seen:
-                    continue
-                seen.add(there)
-                # The shingles before the first common one are lost to both sets.
-                other = len(sets[there])
-                most = min(size - position, other - other_position)
-                if most * (1 + threshold) >= threshold * (size + other) - 1e-9:
-                    yield here, there
+            for relative, holders in index[shingle].items() if shingle in index else ():
+                for there, other_position in holders:
+                    if family(relative) == family(here):
+                        break
+                    if there in seen:
+                        continue
+                    seen.add(there)
+                    # The shingles before the first common one are lost to both sets.
+                    other = len(sets[there])
+                    most = min(size - position, other - other_position)
+                    if most * (1 + threshold) >= threshold * (size + other) - 1e-9:
+                        yield here, there
         # Sets still to come are no smaller: they must share more than `threshold` of this one.
-        least = 2 * threshold / (1 + threshold)
         for position, shingle in enumerate(rarest[: _prefix(size, least)]):
-            index[shingle].append((here, position))
+            index[shingle][family(here)].append((here, position))
+
+
+def _ranked(sets: Sequence[frozenset[str]]) -> list[list[int]]:
+    """Each set as numbers, its rarest shingle first."""
+    frequency = Counter(shingle for shingle_set in sets for shingle in shingle_set)
+    by_frequency = sorted(frequency, key=lambda shingle: frequency[shingle])
+    rank = {shingle: number for number, shingle in enumerate(by_frequency)}
+    return [sorted(map(rank.__getitem__, shingle_set)) for shingle_set in sets]
 
 
 def _prefix(size: int, share: float) -> int:

@@ -272,11 +272,10 @@ def overlap_report(prompts: PromptSet) -> pandas.DataFrame:
 
     placed = [prompt for prompt in prompts if prompt.split is not None]
     texts = [prompt.prompt for prompt in placed]
+    splits = [prompt.split for prompt in placed]
     rows = [
-        (placed[i].split, placed[j].split, texts[i], texts[j], similarity)
-        for i, j, similarity in similar_pairs(
-            texts, skip=lambda i, j: placed[i].split == placed[j].split
-        )
+        (splits[i], splits[j], texts[i], texts[j], similarity)
+        for i, j, similarity in similar_pairs(texts, family=lambda i: splits.index(splits[i]))
     ]
     rows.sort(key=lambda row: (-row[-1], row[2], row[3]))
     columns = ["split_a", "split_b", "prompt_a", "prompt_b", "similarity"]
