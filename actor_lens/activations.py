@@ -18,6 +18,7 @@ from actor_lens.batching import TokenBatch, batches_by_length, left_padding
 from actor_lens.blocks import record_block_input
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
+from actor_lens.prompt_rows import shown
 from actor_lens.prompts import PromptSet
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Residuals:
         missing = [prompt.prompt for prompt in prompts if prompt.prompt not in places]
         if missing:
             raise UserError(
-                f"no residuals for {len(missing)} prompts, the first is '{missing[0][:40]}'; "
+                f"no residuals for {len(missing)} prompts, the first is {shown(missing[0])}; "
                 "collect them with collect_residuals"
             )
         indices = torch.tensor([places[prompt.prompt] for prompt in prompts], dtype=torch.long)
@@ -158,7 +159,7 @@ def collect_block_inputs(
     Raises:
         UserError: If the layer does not exist, there are no prompts, or one is too long.
     """
-    model.check_layer(layer)
+    layer = model.check_layer(layer)
     hidden: dict[int, Tensor] = {}
     for batch in _batches(model, prompts, batch_size, on_progress):
         with torch.no_grad():
@@ -210,8 +211,6 @@ def _batches(
 ) -> Iterator[TokenBatch]:
     if len(prompts) == 0:
         raise UserError("no prompts were given; check the label, split or file they come from")
-    if batch_size < 1:
-        raise UserError(f"batch size is {batch_size}; give a whole number of at least 1")
     done = 0
     for batch in batches_by_length(
         model.tokenize(prompts.texts),

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from actor_lens.errors import UserError
+
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
@@ -69,7 +71,12 @@ def batches_by_length(
     """Batches of neighbours in length, the longest first.
 
     Sorting keeps padding small; the longest first lets memory run out at once or not at all.
+
+    Raises:
+        UserError: If ``batch_size`` is below 1.
     """
+    if batch_size < 1:
+        raise UserError(f"batch size is {batch_size}; give a whole number of at least 1")
     order = sorted(range(len(token_ids)), key=lambda index: -len(token_ids[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]

@@ -6,6 +6,7 @@ feel them, and are gone after the ``with`` statement, however it is left.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 
 Edit = Callable[[Float[Tensor, "prompt token d_model"]], Float[Tensor, "prompt token d_model"]]
@@ -76,11 +78,17 @@ def ablate_direction(
         direction: Of any length but zero.
         layers: After which blocks; all of them unless given.
 
+    Raises:
+        UserError: If the direction has no length or is not finite.
+
     Source: Arditi et al. 2024 (arXiv 2406.11717), here at block outputs only.
     """
+    norm = float(direction.double().norm())
+    if not 0 < norm < math.inf:
+        raise UserError(f"direction has length {norm}; give a finite one that is not zero")
 
     def edit(residual: Tensor) -> Tensor:
-        unit = (direction / direction.norm()).to(device=residual.device, dtype=residual.dtype)
+        unit = (direction / norm).to(device=residual.device, dtype=residual.dtype)
         ablated: Tensor = residual - (residual @ unit)[..., None] * unit
         return ablated
 
@@ -91,13 +99,20 @@ def ablate_direction(
 
 @contextmanager
 def _edit_blocks(model: ChatModel, layers: Iterable[int], edit: Edit) -> Iterator[None]:
-    def hook(_block: nn.Module, _inputs: object, output: object) -> object:
+    with ExitStack() as stack, torch.no_grad():
+        for layer in layers:
+            block = model.blocks[layer]
+            stack.callback(block.register_forward_hook(_edit_hook(block, edit)).remove)
+        yield
+
+
+def _edit_hook(block: nn.Module, edit: Edit) -> Callable[[nn.Module, object, object], object]:
+    def hook(called: nn.Module, _inputs: object, output: object) -> object:
+        if called is not block:  # a copy made meanwhile (twin, block in training) keeps its hooks
+            return output
         if isinstance(output, tuple):
             return (edit(output[0]), *output[1:])
         assert isinstance(output, Tensor)
         return edit(output)
 
-    with ExitStack() as stack, torch.no_grad():
-        for layer in layers:
-            stack.callback(model.blocks[layer].register_forward_hook(hook).remove)
-        yield
+    return hook

@@ -10,17 +10,20 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 from torch import nn
 
 from actor_lens.data import bundled
 from actor_lens.errors import UserError
+from actor_lens.prompt_rows import shown
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -72,7 +75,7 @@ class ChatModel:
     def blocks_name(self) -> str:
         """The attribute of the base model that holds the blocks (``layers``, GPT-2: ``h``)."""
         for name, child in self.hf.base_model.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) == self.n_layers:
+            if isinstance(child, nn.ModuleList) and len(child) == self.n_layers > 0:
                 return name
         raise UserError(
             f"model '{self.name}' ({type(self.hf).__name__}): no list of {self.n_layers} decoder "
@@ -103,28 +106,33 @@ class ChatModel:
         """Hugging Face name of a block's tensors, up to and with the dot: ``model.layers.5.``."""
         return f"{self.hf.base_model_prefix}.{self.blocks_name}.{layer}."
 
-    def check_layer(self, layer: int) -> int:
-        """Return ``layer`` if the model has it.
+    def check_layer(self, layer: SupportsIndex) -> int:
+        """Return ``layer`` as an int (numpy integers are taken too) if the model has it.
 
         Raises:
             UserError: If it is not a whole number from 0 to ``n_layers - 1``.
         """
-        if isinstance(layer, bool) or not isinstance(layer, int):
+        try:
+            index = None if isinstance(layer, bool) else operator.index(layer)
+        except TypeError:
+            index = None
+        if index is None:
             raise UserError(
                 f"layer is {layer!r}; give a whole number from 0 to {self.n_layers - 1}"
             )
-        if not 0 <= layer < self.n_layers:
+        if not 0 <= index < self.n_layers:
             raise UserError(
-                f"layer {layer} is out of range: '{self.name}' has layers 0 to {self.n_layers - 1}"
+                f"layer {index} is out of range: '{self.name}' has layers 0 to {self.n_layers - 1}"
             )
-        return layer
+        return index
 
     def render(self, prompt: str) -> str:
-        """The prompt as the model sees it: one user turn, then the opening of the reply."""
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        return str(rendered)
+        """The prompt as the model sees it: one user turn, then the opening of the reply.
+
+        Raises:
+            UserError: If the chat template cannot render the prompt.
+        """
+        return _render(self.name, self.tokenizer, prompt)
 
     def tokenize(self, prompts: Sequence[str], *, room: int = 0) -> list[list[int]]:
         """Token ids of each templated prompt, without padding.
@@ -146,7 +154,7 @@ class ChatModel:
         for prompt, tokens in zip(prompts, ids, strict=True):
             if len(tokens) + room > self.max_tokens:
                 raise UserError(
-                    f"prompt '{prompt[:40]}...' has {len(tokens)} tokens with the chat template"
+                    f"prompt {shown(prompt)} has {len(tokens)} tokens with the chat template"
                     f"{f' and needs {room} for the reply' if room else ''}; '{self.name}' takes "
                     f"{self.max_tokens}: shorten or remove it"
                 )
@@ -187,32 +195,33 @@ def load_model(
     """
     import transformers
 
-    source = _resolve(str(name))
+    name = str(name)
+    source = _resolve(name)
     torch_device = _device(device)
+    torch_dtype = _dtype(dtype, torch_device)
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with _one_line_errors(name):
         config = transformers.AutoConfig.from_pretrained(
             source, trust_remote_code=trust_remote_code
         )
-        _check_causal(str(name), config)
+        _check_causal(name, config)
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             source, trust_remote_code=trust_remote_code
         )
-        hf = transformers.AutoModelForCausalLM.from_pretrained(
+        _set_chat_template(name, tokenizer, chat_template)
+        hf, report = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
-            dtype=_dtype(dtype, torch_device),
+            dtype=torch_dtype,
             attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
         )
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(_loading_message(str(name), error)) from error
-    _set_chat_template(str(name), tokenizer, chat_template)
-    hf.to(torch_device)  # type: ignore[arg-type]  # its wrapper loses self
-    return wrap_model(hf, tokenizer, name=str(name))
+        _check_complete(name, report)
+        hf.to(torch_device)
+    return wrap_model(hf, tokenizer, name=name)
 
 
 def wrap_model(
@@ -221,11 +230,36 @@ def wrap_model(
     """Make a ``ChatModel`` of a Hugging Face model and tokenizer that are in memory already.
 
     Attention is switched to the eager implementation, gradients are switched off.
+
+    Raises:
+        UserError: If the model has no list of decoder blocks.
     """
     hf.set_attn_implementation("eager")
     hf.eval()  # type: ignore[no-untyped-call]
     hf.requires_grad_(False)
-    return ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=_fingerprint(hf))
+    model = ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=_fingerprint(hf))
+    model.block_prefix(0)  # looks for the blocks now, not in the middle of some later stage
+    return model
+
+
+@contextmanager
+def _one_line_errors(name: str) -> Iterator[None]:
+    """Turn whatever a broken checkpoint makes the libraries raise or log into one line.
+
+    Libraries answer broken files with many kinds of error, some of them bare ``Exception``.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_loading_message(name, error)) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _resolve(name: str) -> str:
@@ -259,8 +293,12 @@ def _device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"device '{device}' is not known; use auto, cpu or cuda") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device '{device}': no CUDA device is available; use --device cpu")
+    try:
+        torch.zeros(1, device=chosen).item()
+    except Exception as error:  # each kind of device has its own error for not being there
+        raise UserError(
+            f"device '{device}' is not available ({_one_line(error)[:100]}); use --device cpu"
+        ) from error
     return chosen
 
 
@@ -283,30 +321,79 @@ def _check_causal(name: str, config: PreTrainedConfig) -> None:
         )
 
 
+def _check_complete(name: str, report: Mapping[str, Any]) -> None:
+    """Refuse what transformers would fill with random numbers."""
+    misfits = {key for key, *_shapes in report["mismatched_keys"]}
+    faults = ((report["missing_keys"], "lacks"), (misfits, "has in another shape"))
+    for names, fault in faults:
+        if names:
+            raise UserError(
+                f"model '{name}' {fault} {len(names)} of the tensors that its config.json asks "
+                f"for, the first is {min(names)}; copy or save the model again"
+            )
+
+
 def _loading_message(name: str, error: Exception) -> str:
-    first_line = str(error).strip().split("\n")[0][:200]
-    if not Path(name).exists():
+    if "trust_remote_code" in str(error):
+        return (
+            f"model '{name}' needs Python code that comes with it, which is not run; if you trust "
+            "its authors: load_model(..., trust_remote_code=True)"
+        )
+    reason = f"{type(error).__name__}: {_one_line(error)}"
+    if not Path(name).expanduser().exists() and name not in BUNDLED_MODELS:
         return (
             f"model '{name}' was not found: it is neither a folder nor a readable hub model "
-            f"({type(error).__name__}: {first_line}); bundled models: {', '.join(BUNDLED_MODELS)}"
+            f"({reason}); bundled models: {', '.join(BUNDLED_MODELS)}"
         )
-    return f"model folder '{name}' cannot be loaded ({type(error).__name__}: {first_line})"
+    return f"model folder '{name}' cannot be loaded; mend or replace its files ({reason})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _set_chat_template(
     name: str, tokenizer: PreTrainedTokenizerBase, chat_template: str | Path | None
 ) -> None:
     if chat_template is not None:
-        text = str(chat_template)
-        is_path = "{" not in text
-        if is_path and not Path(text).is_file():
-            raise UserError(f"chat template '{text}' is neither a file nor a Jinja template")
-        tokenizer.chat_template = Path(text).read_text(encoding="utf-8") if is_path else text
+        tokenizer.chat_template = _template_text(chat_template)
     if not tokenizer.chat_template:
         raise UserError(
             f"model '{name}' has no chat template; pass one with --chat-template FILE "
             "(load_model(..., chat_template=...)), or use the chat version of the model"
         )
+    probe = "Hello"
+    if probe not in _render(name, tokenizer, probe):
+        raise UserError(
+            f"the chat template of '{name}' leaves out what the user says; pass another one with "
+            "--chat-template FILE (load_model(..., chat_template=...))"
+        )
+
+
+def _template_text(chat_template: str | Path) -> str:
+    text = str(chat_template)
+    if isinstance(chat_template, str) and "{" in text:
+        return text
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"chat template {shown(text)} is neither a Jinja template nor a readable UTF-8 file "
+            f"({type(error).__name__})"
+        ) from error
+
+
+def _render(name: str, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # a template is a program: it may fail in any way
+        raise UserError(
+            f"the chat template of '{name}' fails on {shown(prompt)} ({type(error).__name__}: "
+            f"{_one_line(error)}); mend it or pass another one"
+        ) from error
+    return str(rendered)
 
 
 def _twin(hf: PreTrainedModel) -> PreTrainedModel:

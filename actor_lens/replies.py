@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
+    from transformers import PreTrainedModel
+
 Intervention = Callable[[TokenBatch], "AbstractContextManager[None]"]
 """Entered around the forward pass of a batch, for instance to shift its rows."""
 
@@ -32,7 +35,8 @@ def generate_replies(
 ) -> list[str]:
     """Greedy replies, in the order of the prompts.
 
-    Generation ends at any of the end tokens of the model's ``generation_config``.
+    Generation ends at any of the end tokens of the model's ``generation_config``; its other
+    settings (sampling, penalties) are not used.
 
     Args:
         model: Replies come from ``model.hf`` as it is now.
@@ -45,9 +49,9 @@ def generate_replies(
         UserError: If a prompt and its reply would not fit into the model, or ``new_tokens`` or
             ``batch_size`` is below 1.
     """
-    for name, value in (("new_tokens", new_tokens), ("batch_size", batch_size)):
-        if value < 1:
-            raise UserError(f"{name} is {value}; give a whole number of at least 1")
+    if new_tokens < 1:
+        raise UserError(f"new_tokens is {new_tokens}; give a whole number of at least 1")
+    greedy = _greedy(model, new_tokens)
     replies = [""] * len(prompts)
     done = 0
     for batch in batches_by_length(
@@ -57,16 +61,8 @@ def generate_replies(
         device=model.device,
     ):
         with torch.no_grad():
-            generated: Any = model.hf.generate(  # type: ignore[operator]
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                max_new_tokens=new_tokens,
-                do_sample=False,
-                # Sampling settings that some checkpoints ship warn in greedy decoding.
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=model.pad_token_id,
+            generated: Any = greedy.generate(  # type: ignore[operator]
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask
             )
         texts = model.tokenizer.batch_decode(
             generated[:, batch.input_ids.shape[1] :], skip_special_tokens=True
@@ -108,6 +104,27 @@ def first_token_logits(
             with intervention(batch):
                 logits[rows] = _last_logits(model, batch)
     return logits
+
+
+def _greedy(model: ChatModel, new_tokens: int) -> PreTrainedModel:
+    """The model with generation settings of its own, of which only the end tokens are taken over.
+
+    Sampling settings, penalties, minimum lengths and the like that checkpoints ship would make
+    replies other than greedy; repetition penalties also count padding, so that a reply would
+    depend on its batch. The copy shares all modules, and ``model.hf`` keeps its settings.
+    """
+    from transformers import GenerationConfig
+
+    shipped = model.hf.generation_config
+    ends = None if shipped is None else shipped.eos_token_id
+    greedy = copy.copy(model.hf)
+    greedy.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        eos_token_id=model.tokenizer.eos_token_id if ends is None else ends,
+        pad_token_id=model.pad_token_id,
+    )
+    return greedy
 
 
 def _last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vocabulary"]:
