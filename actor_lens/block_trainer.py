@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from actor_lens.activations import BlockInputs
 from actor_lens.blocks import block_arguments, last_token_output
+from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS
 from actor_lens.targets import label_signs, target_shifts
@@ -21,15 +22,24 @@ from actor_lens.training_run import FinetuneConfig, ResumeState
 
 # Activations of all prompts are computed in batches of this size, whatever the training batch.
 _FORWARD_BATCH = 64
-# A loss of 1 means activations at right angles to their targets: the run has lost its way.
+# A loss of 1 means activations at right angles to their targets: the run has lost its way, unless
+# its targets were as far away as that from the start.
 _DIVERGED = 1.0
+
+
+class DivergedError(Exception):
+    """Training has lost its way."""
 
 
 class BlockTrainer:
     """A float32 copy of a block, its optimiser, its cached inputs, and the targets."""
 
     def __init__(self, model: ChatModel, config: FinetuneConfig, inputs: BlockInputs) -> None:
-        """Copy the block and take the initial activations, R and origin."""
+        """Copy the block and take the initial activations, R and origin.
+
+        Raises:
+            UserError: If the activations are not finite, or R is zero.
+        """
         self.config = config
         self.labels = inputs.prompts.labels
         self.step = 0
@@ -51,6 +61,11 @@ class BlockTrainer:
         self._initial_origin = self._origin(self._initial, self._initial_vector)
         self._vector_now, self._origin_now = self._initial_vector, self._initial_origin
         self._last_seen = self._initial.clone()
+        self._last_losses = torch.empty(0)
+        self._check_start(model.name)
+        everyone = list(range(len(self.labels)))
+        far = float(self._losses(self._initial, everyone).mean()) >= _DIVERGED / 2
+        self._limit = math.inf if far else _DIVERGED
 
     @property
     def steps_per_epoch(self) -> int:
@@ -80,57 +95,48 @@ class BlockTrainer:
         start = place * self.config.batch_size
         return list(order[start : start + self.config.batch_size])
 
-    def refresh_if_due(self) -> None:
-        """Recompute R and the origin of moving targets at the start of an epoch or step."""
-        if self.config.anchor == "initial" or self.config.refresh == "never":
-            return
-        if self.config.refresh == "step" or self.step % self.steps_per_epoch == 0:
-            self._last_seen = self.activations()
-            self._vector_now = self._vector(self._last_seen)
-            self._origin_now = self._origin(self._last_seen, self._vector_now)
+    def take_step(self) -> None:
+        """One step of the optimiser on the next batch.
 
-    def losses(self, rows: list[int]) -> Float[Tensor, " prompt"]:
-        """Loss of each prompt of a batch, with gradients."""
-        current = self._forward(rows)
-        self._last_seen[rows] = current.detach()
-        if self.config.anchor == "initial":
-            start, vector, origin = self._initial[rows], self._initial_vector, self._initial_origin
-        else:
-            start, vector, origin = current.detach(), self._vector_now, self._origin_now
-        shifts = target_shifts(
-            start,
-            vector,
-            origin,
-            self._signs[rows],
-            alpha=self.config.alpha,
-            shift=self.config.shift,
-        )
-        targets = start + shifts[:, None] * (vector / vector.norm())
-        return 1 - nn.functional.cosine_similarity(current, targets, dim=-1)
-
-    def update(self, loss: Float[Tensor, ""]) -> bool:
-        """One step of the optimiser; False, and no step, if loss or gradients are not sound."""
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in self.block.parameters() if p.grad is not None]
-        sound = torch.isfinite(torch.stack([gradient.norm() for gradient in gradients])).all()
-        if not sound or not math.isfinite(loss.item()) or loss.item() >= _DIVERGED:
-            return False
+        Raises:
+            DivergedError: If loss or gradients are not sound; the weights are then as before.
+        """
+        self._refresh_if_due()
+        rows = self.batch_of(self.step)
+        with torch.enable_grad():
+            current = self._forward(rows)
+            losses = self._losses(current, rows)
+            self._last_seen[rows] = current.detach()
+            self._last_losses = losses.detach()
+            self._optimizer.zero_grad(set_to_none=True)
+            losses.mean().backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad.norm() for p in self.block.parameters() if p.grad is not None]
+        self._check(self._last_losses, gradients, self.step + 1)
         self.torn = True
         self._optimizer.step()
         self.step += 1
         self.torn = False
-        return True
 
-    def by_label(self, values: Float[Tensor, " prompt"], rows: list[int]) -> dict[str, float]:
-        """Mean of a value for each label of a batch."""
-        groups = {label: mask[rows] for label, mask in self._masks.items()}
-        return {label: float(values[m].mean()) for label, m in groups.items() if m.any()}
+    def check_sound(self) -> None:
+        """Check the weights that the last step made on the batch that it was made from.
+
+        Raises:
+            DivergedError: If they or their loss are not sound.
+        """
+        rows = self.batch_of(self.step - 1)
+        with torch.no_grad():
+            losses = self._losses(self._forward(rows), rows)
+        self._check(losses, [p.detach().norm() for p in self.block.parameters()], self.step)
+
+    def last_losses(self) -> tuple[float, dict[str, float]]:
+        """Loss of the last step, and its mean for each label of that batch."""
+        rows = self.batch_of(self.step - 1)
+        return float(self._last_losses.mean()), self._by_label(self._last_losses, rows)
 
     def drift(self) -> tuple[dict[str, float], float]:
         """Mean projection of each label, and cosine of R with R at the start, as last seen."""
         unit = self._initial_vector / self._initial_vector.norm()
-        projections = self.by_label(self._last_seen @ unit, list(range(len(self.labels))))
+        projections = self._by_label(self._last_seen @ unit, list(range(len(self.labels))))
         now = self._vector(self._last_seen)
         return projections, float(nn.functional.cosine_similarity(now, self._initial_vector, dim=0))
 
@@ -165,6 +171,59 @@ class BlockTrainer:
             }
             if moments:
                 self._optimizer.state[parameter] = moments
+
+    def _refresh_if_due(self) -> None:
+        """Recompute R and the origin of moving targets at the start of an epoch or step."""
+        if self.config.anchor == "initial" or self.config.refresh == "never":
+            return
+        if self.config.refresh == "step" or self.step % self.steps_per_epoch == 0:
+            self._last_seen = self.activations()
+            self._vector_now = self._vector(self._last_seen)
+            self._origin_now = self._origin(self._last_seen, self._vector_now)
+
+    def _losses(
+        self, current: Float[Tensor, "prompt d_model"], rows: list[int]
+    ) -> Float[Tensor, " prompt"]:
+        """Loss of some prompts at their activations of the moment; targets carry no gradients."""
+        if self.config.anchor == "initial":
+            start, vector, origin = self._initial[rows], self._initial_vector, self._initial_origin
+        else:
+            start, vector, origin = current.detach(), self._vector_now, self._origin_now
+        shifts = target_shifts(
+            start,
+            vector,
+            origin,
+            self._signs[rows],
+            alpha=self.config.alpha,
+            shift=self.config.shift,
+        )
+        targets = start + shifts[:, None] * (vector / vector.norm())
+        return 1 - nn.functional.cosine_similarity(current, targets, dim=-1)
+
+    def _check(self, losses: Tensor, norms: list[Tensor], step: int) -> None:
+        loss = float(losses.mean())
+        finite = math.isfinite(loss) and torch.isfinite(torch.stack(norms)).all()
+        if not finite or loss >= self._limit:
+            raise DivergedError(f"Step {step} diverged (loss {loss:.3g}).")
+
+    def _check_start(self, name: str) -> None:
+        where = f"layer {self.config.layer} of '{name}'"
+        if not torch.isfinite(self._initial).all():
+            raise UserError(
+                f"activations at {where} hold values that are not finite; load the model with "
+                "dtype float32 or bfloat16"
+            )
+        sizes = max(self._mean(self._initial, label).norm() for label in ("harmful", "benign"))
+        if self._initial_vector.norm() <= torch.finfo(torch.float32).eps * sizes:
+            raise UserError(
+                f"harmful and benign prompts have the same mean at {where}: no direction there; "
+                "check that the two labels hold different prompts"
+            )
+
+    def _by_label(self, values: Float[Tensor, " prompt"], rows: list[int]) -> dict[str, float]:
+        """Mean of a value for each label of a batch."""
+        groups = {label: mask[rows] for label, mask in self._masks.items()}
+        return {label: float(values[m].mean()) for label, m in groups.items() if m.any()}
 
     def _forward(self, rows: list[int]) -> Float[Tensor, "prompt d_model"]:
         hidden, mask, positions = self._inputs.batch(rows, self._device)

@@ -11,15 +11,17 @@ Source: Dabas et al. 2025 (arXiv 2507.04250), projection-calibrated refusal dire
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from numbers import Real
 
-import torch
 from torch import Tensor, nn
 
 from actor_lens.activations import collect_block_inputs
-from actor_lens.block_trainer import BlockTrainer
+from actor_lens.block_trainer import BlockTrainer, DivergedError
 from actor_lens.directions import check_origin
 from actor_lens.errors import UserError
 from actor_lens.judges import RefusalTokens
@@ -107,6 +109,7 @@ def finetune_layer(
         seed=seed,
     )
     check_config(model, config, validation)
+    config = _with_plain_numbers(config)
     require_labels(prompts, _MIN_PROMPTS)
     if resume is not None:
         _check_resumable(model, prompts, config, resume)
@@ -114,13 +117,19 @@ def finetune_layer(
     trainer = BlockTrainer(model, config, collect_block_inputs(model, prompts, layer))
     collected = time.perf_counter()
     checks = ValidationChecks.of(model, layer, validation, tokens)
-    kept = KeptWeights(trainer, checks, config.safety_floor, resume)
-    if resume is not None:
-        assert resume.resume_state is not None
+    kept = KeptWeights(trainer, checks, config.safety_floor)
+    history: list[TrainingStep] = []
+    if resume is not None and resume.resume_state is not None:
         trainer.load_state(resume.resume_state)
-    history = list(resume.history) if resume is not None else []
+        kept.take_over(trainer, checks, resume)
+        history = [replace(step, total_steps=trainer.total_steps) for step in resume.history]
     status, message = _train(trainer, checks, kept, history, on_step, should_stop)
     block, best_step, note = kept.result(trainer)
+    if status == "diverged":
+        message += f" The weights of step {best_step} were kept; lower the learning rate."
+    seconds = {"collect": collected - started, "train": time.perf_counter() - collected}
+    if resume is not None:
+        seconds = {name: value + resume.seconds.get(name, 0.0) for name, value in seconds.items()}
     return TrainingRun(
         config=config,
         state=_named_state(model, layer, block),
@@ -133,7 +142,7 @@ def finetune_layer(
         prompts_fingerprint=prompts.fingerprint,
         train_prompts=prompts.counts(),
         refused_before=kept.refused_before,
-        seconds={"collect": collected - started, "train": time.perf_counter() - collected},
+        seconds=seconds,
         resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
     )
 
@@ -151,19 +160,39 @@ def check_config(model: ChatModel, config: FinetuneConfig, validation: PromptSet
     for name in ("epochs", "batch_size"):
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} is {value}; give a whole number of at least 1")
+            raise UserError(f"{name} is {value!r}; give a whole number of at least 1")
     for name, allowed in (("anchor", ANCHORS), ("shift", SHIFTS), ("refresh", REFRESHES)):
         value = getattr(config, name)
         if value not in allowed:
             raise UserError(f"{name} '{value}' is not known; use one of {', '.join(allowed)}")
-    if not 0 <= config.weight_decay < math.inf:
-        raise UserError(f"weight_decay is {config.weight_decay}; give a number of at least 0")
+    if not _between(config.weight_decay, 0, sys.float_info.max):
+        raise UserError(f"weight_decay is {config.weight_decay!r}; give a number of at least 0")
+    if not isinstance(config.seed, int) or not _between(config.seed, 0, 2**32 - 1):
+        raise UserError(f"seed is {config.seed!r}; give a whole number from 0 to 4294967295")
     if config.safety_floor is None:
         return
-    if not 0 <= config.safety_floor <= 1:
-        raise UserError(f"safety_floor is {config.safety_floor}; give a share from 0 to 1")
+    if not _between(config.safety_floor, 0, 1):
+        raise UserError(f"safety_floor is {config.safety_floor!r}; give a share from 0 to 1")
     if validation is None or not len(validation.where(label="harmful")):
         raise UserError("a safety floor needs validation prompts, harmful ones among them")
+
+
+def _between(value: object, low: float, high: float) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return low <= float(value) <= high
+
+
+def _with_plain_numbers(config: FinetuneConfig) -> FinetuneConfig:
+    """NumPy's numbers as Python's own, so that the settings can be written to JSON."""
+    floor = config.safety_floor
+    return replace(
+        config,
+        alpha=float(config.alpha),
+        lr=float(config.lr),
+        weight_decay=float(config.weight_decay),
+        safety_floor=None if floor is None else float(floor),
+    )
 
 
 def _train(
@@ -175,60 +204,60 @@ def _train(
     should_stop: Callable[[], bool] | None,
 ) -> tuple[str, str]:
     """Run the remaining steps; how it ended, and what to say about it."""
+    started = time.perf_counter() - (history[-1].seconds if history else 0.0)
+    record = partial(_record, trainer, checks, kept, started)
+    interrupted = False
     try:
-        for record in _steps(trainer, checks, kept, history, should_stop):
-            history.append(record)
-            if on_step is not None:
-                on_step(record)
-    except KeyboardInterrupt:
-        if trainer.torn:
-            kept.fall_back(trainer)
+        try:
+            while trainer.step < trainer.total_steps and not _asked(should_stop):
+                trainer.take_step()
+                history.append(record())
+                if on_step is not None:
+                    on_step(history[-1])
+        except KeyboardInterrupt:
+            interrupted = True
+            if trainer.torn:
+                kept.fall_back(trainer)
+            elif len(history) < trainer.step:
+                history.append(record())
+        if trainer.step % trainer.steps_per_epoch:  # at the end of an epoch it was checked
+            trainer.check_sound()
+    except DivergedError as error:
+        kept.fall_back(trainer)
+        return "diverged", str(error)
+    if interrupted:
         return "stopped", f"Interrupted after step {trainer.step}."
-    except _DivergedError as error:
-        step = kept.fall_back(trainer)
-        return "diverged", f"{error} The weights of step {step} were kept; lower the learning rate."
     if trainer.step < trainer.total_steps:
         return "stopped", f"Stopped on request after step {trainer.step}."
     return "completed", ""
 
 
-class _DivergedError(Exception):
-    """Training has lost its way."""
+def _asked(should_stop: Callable[[], bool] | None) -> bool:
+    return should_stop is not None and should_stop()
 
 
-def _steps(
-    trainer: BlockTrainer,
-    checks: ValidationChecks | None,
-    kept: KeptWeights,
-    history: list[TrainingStep],
-    should_stop: Callable[[], bool] | None,
-) -> Iterator[TrainingStep]:
-    before = history[-1].seconds if history else 0.0
-    started = time.perf_counter() - before
-    while trainer.step < trainer.total_steps and not (should_stop is not None and should_stop()):
-        with torch.enable_grad():
-            trainer.refresh_if_due()
-            rows = trainer.batch_of(trainer.step)
-            losses = trainer.losses(rows)
-            loss = losses.mean()
-            if not trainer.update(loss):
-                raise _DivergedError(f"Step {trainer.step + 1} diverged (loss {loss.item():.3g}).")
-        projections, cosine = trainer.drift()
-        refused: dict[str, float] = {}
-        if trainer.step % trainer.steps_per_epoch == 0:
-            refused = checks.refused(trainer.block) if checks is not None else {}
-            kept.consider(trainer.step, trainer.block, refused)
-        yield TrainingStep(
-            step=trainer.step,
-            total_steps=trainer.total_steps,
-            epoch=(trainer.step - 1) // trainer.steps_per_epoch + 1,
-            loss=loss.item(),
-            losses=trainer.by_label(losses.detach(), rows),
-            projections=projections,
-            direction_cosine=cosine,
-            refused=refused,
-            seconds=time.perf_counter() - started,
-        )
+def _record(
+    trainer: BlockTrainer, checks: ValidationChecks | None, kept: KeptWeights, started: float
+) -> TrainingStep:
+    """What the last step did; at the end of an epoch its weights are checked first."""
+    refused: dict[str, float] = {}
+    if trainer.step % trainer.steps_per_epoch == 0:
+        trainer.check_sound()
+        refused = checks.refused(trainer.block) if checks is not None else {}
+        kept.consider(trainer.step, trainer.block, refused)
+    loss, losses = trainer.last_losses()
+    projections, cosine = trainer.drift()
+    return TrainingStep(
+        step=trainer.step,
+        total_steps=trainer.total_steps,
+        epoch=(trainer.step - 1) // trainer.steps_per_epoch + 1,
+        loss=loss,
+        losses=losses,
+        projections=projections,
+        direction_cosine=cosine,
+        refused=refused,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _check_resumable(
@@ -239,6 +268,12 @@ def _check_resumable(
         raise UserError(f"this run {resume.status} and cannot be continued; train it again")
     if resume.prompts_fingerprint != prompts.fingerprint:
         raise UserError("the run to continue was trained on other prompts; give the same ones")
+    steps_per_epoch = math.ceil(len(prompts) / config.batch_size)
+    if resume.resume_state.step > steps_per_epoch * config.epochs:
+        raise UserError(
+            f"the run to continue has done {resume.resume_state.step} steps, more than the "
+            f"{steps_per_epoch * config.epochs} of epochs {config.epochs}; give more epochs"
+        )
     theirs = replace(resume.config, epochs=config.epochs)
     if theirs != config:
         differing = [

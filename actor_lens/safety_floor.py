@@ -19,6 +19,9 @@ from actor_lens.prompts import PromptSet
 from actor_lens.training_run import TrainingRun
 
 _BATCH_SIZE = 64
+_UNCHANGED = (
+    "No weights within the safety floor did better than the untrained ones: the block is unchanged."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,28 +79,48 @@ class KeptWeights:
     """Which weights a run will end with: the last sound ones, or the best admissible ones."""
 
     def __init__(
-        self,
-        trainer: BlockTrainer,
-        checks: ValidationChecks | None,
-        floor: float | None,
-        resume: TrainingRun | None,
+        self, trainer: BlockTrainer, checks: ValidationChecks | None, floor: float | None
     ) -> None:
-        """Measure the untrained weights, and take over what an earlier part had kept."""
+        """Measure the untrained weights."""
         self._floor = floor
-        self.refused_before: Mapping[str, float] = {}
         self._last_sound = (0, _weights(trainer.block))
         self._best: tuple[float, int, dict[str, Tensor]] | None = None
-        if checks is None:
+        self.refused_before = checks.refused(trainer.block) if checks is not None else {}
+        self._weigh(0, self._last_sound[1], self.refused_before)
+
+    def take_over(
+        self, trainer: BlockTrainer, checks: ValidationChecks | None, resume: TrainingRun
+    ) -> None:
+        """Go on from an earlier part of the run, whose state the trainer has already."""
+        self._last_sound = (trainer.step, _weights(trainer.block))
+        if checks is None or self._floor is None:
             return
-        self.refused_before = checks.refused(trainer.block)
-        self.consider(0, trainer.block, self.refused_before)
-        if resume is not None:
-            self._take_over(trainer, checks, resume)
+        block = copy.deepcopy(trainer.block)
+        prefix = checks.model.block_prefix(checks.inputs.layer)
+        state = {name.removeprefix(prefix): value.float() for name, value in resume.state.items()}
+        block.load_state_dict(state)
+        self._weigh(resume.best_step, _weights(block), checks.refused(block))
 
     def consider(self, step: int, block: nn.Module, refused: Mapping[str, float]) -> None:
-        """Look at the weights after an epoch; later ones win ties."""
-        weights = _weights(block)
-        self._last_sound = (step, weights)
+        """Look at sound weights after an epoch; later ones win ties."""
+        self._last_sound = (step, _weights(block))
+        self._weigh(*self._last_sound, refused)
+
+    def result(self, trainer: BlockTrainer) -> tuple[nn.Module, int, str]:
+        """The block to keep, its step, and what to tell the user about it."""
+        block = copy.deepcopy(trainer.block)
+        if self._best is None:
+            return block, trainer.step, ""
+        _, step, weights = self._best
+        block.load_state_dict(weights)
+        return block, step, "" if step > 0 else _UNCHANGED
+
+    def fall_back(self, trainer: BlockTrainer) -> None:
+        """Put the last sound weights back."""
+        trainer.step, weights = self._last_sound
+        trainer.block.load_state_dict(weights)
+
+    def _weigh(self, step: int, weights: dict[str, Tensor], refused: Mapping[str, float]) -> None:
         if self._floor is None or not refused:
             return
         # Shares are counts over n: the allowance must not fail by a rounding error.
@@ -106,38 +129,6 @@ class KeptWeights:
         score = tradeoff(refused)
         if self._best is None or score >= self._best[0]:
             self._best = (score, step, weights)
-
-    def result(self, trainer: BlockTrainer) -> tuple[nn.Module, int, str]:
-        """The block to keep, its step, and what to tell the user about it."""
-        block = copy.deepcopy(trainer.block)
-        if self._floor is None or self._best is None:
-            sound = all(torch.isfinite(p).all() for p in block.parameters())
-            if sound and trainer.step > 0:
-                return block, trainer.step, ""
-            block.load_state_dict(self._last_sound[1])
-            return block, self._last_sound[0], ""
-        _, step, weights = self._best
-        block.load_state_dict(weights)
-        if step == 0:
-            return block, 0, "No trained weights kept the safety floor; the block is unchanged."
-        return block, step, ""
-
-    def fall_back(self, trainer: BlockTrainer) -> int:
-        """Put the last sound weights back and say of which step they are."""
-        step, weights = self._last_sound
-        trainer.block.load_state_dict(weights)
-        trainer.step = step
-        return step
-
-    def _take_over(
-        self, trainer: BlockTrainer, checks: ValidationChecks, resume: TrainingRun
-    ) -> None:
-        """What an earlier part of the run had kept stays a candidate."""
-        block = copy.deepcopy(trainer.block)
-        prefix = trainer._model.block_prefix(trainer.config.layer)
-        state = {name.removeprefix(prefix): value.float() for name, value in resume.state.items()}
-        block.load_state_dict(state, strict=False)
-        self.consider(resume.best_step, block, checks.refused(block))
 
 
 def tradeoff(refused: Mapping[str, float]) -> float:

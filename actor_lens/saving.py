@@ -1,12 +1,16 @@
-"""Writing a file whole or not at all: a failing write leaves the old file as it was."""
+"""Writing a file, or several together, whole or not at all: a failing write changes nothing."""
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from actor_lens.errors import UserError
+
+# Holds files that are complete and only wait to be moved to their places.
+_COMPLETE = ".complete"
 
 
 @contextmanager
@@ -26,13 +30,65 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush_to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing there was changed; "
-            "give a path in a folder that exists, is writable and has room"
-        ) from error
+        raise _refused(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_together(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder; on success the files written there move into `folder`, all or none.
+
+    They replace files of the same names, other files stay. On any exception, also Ctrl-C, nothing
+    in `folder` changes. What is cut short while the files move (the machine stops, say) is no
+    loss: `finish_replacing` moves the rest, and readers call it first.
+
+    Raises:
+        UserError: If the file system refuses (folder missing, not writable, disk full).
+    """
+    finish_replacing(folder)
+    staging = Path(folder) / f".{secrets.token_hex(8)}.tmp"
+    try:
+        staging.mkdir()
+        yield staging
+        for path in staging.iterdir():
+            _flush_to_disk(path)
+        os.replace(staging, Path(folder) / _COMPLETE)  # from here on the new files count
+    except OSError as error:
+        raise _refused(folder, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    finish_replacing(folder)
+
+
+def finish_replacing(folder: str | os.PathLike[str]) -> None:
+    """Move files that `replacing_together` had complete but not yet in their places.
+
+    Raises:
+        UserError: If the file system refuses; the files then keep waiting.
+    """
+    complete = Path(folder) / _COMPLETE
+    try:
+        if not complete.is_dir():
+            return
+        for path in sorted(complete.iterdir()):
+            os.replace(path, Path(folder) / path.name)
+        complete.rmdir()
+    except FileNotFoundError:
+        return  # another process was quicker
+    except OSError as error:
+        raise UserError(
+            f"{folder}: new files are complete in {complete} but cannot be put in their places "
+            f"({error.strerror or error}); make the folder writable and use it again"
+        ) from error
+
+
+def _refused(path: str | os.PathLike[str], error: OSError) -> UserError:
+    return UserError(
+        f"{path}: cannot be written ({error.strerror or error}); nothing there was changed; "
+        "give a path in a folder that exists, is writable and has room"
+    )
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -7,8 +7,9 @@ import hashlib
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS
-from actor_lens.saving import replacing
+from actor_lens.saving import finish_replacing, replacing_together
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,28 +213,29 @@ class TrainingRun:
     def save(self, folder: str | Path) -> Path:
         """Write ``block.safetensors``, ``run.json``, ``history.csv`` and what resuming needs.
 
-        ``run.json`` is written last and names the hash of the weights: a folder without it, or
-        with another hash, is not a run.
+        All of them replace what is there or none does: a folder never holds parts of two runs.
+        ``run.json`` names the hashes of the others: a folder with other hashes is not a run.
 
         Raises:
-            UserError: If the folder cannot be written; files that were there survive.
+            UserError: If the folder cannot be written; a run that was there survives.
         """
-        from safetensors.torch import save_file
-
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
-        with replacing(folder / BLOCK_FILE) as path:
-            save_file({name: tensor.contiguous() for name, tensor in self.state.items()}, path)
-        if self.resume_state is not None:
-            with replacing(folder / RESUME_FILE) as path:
-                save_file(dict(self.resume_state.tensors), path)
-        with replacing(folder / HISTORY_FILE) as path:
-            self.frame().to_csv(path, index=False)
-        with replacing(folder / RUN_FILE) as path:
-            path.write_text(json.dumps(self._record(folder), indent=2) + "\n", encoding="utf-8")
+            raise UserError(
+                f"{folder}: cannot be made ({error.strerror or error}); give another folder"
+            ) from error
+        with replacing_together(folder) as staging:
+            _write_tensors(staging / BLOCK_FILE, self.state)
+            if self.resume_state is not None:
+                _write_tensors(staging / RESUME_FILE, self.resume_state.tensors)
+            self.frame().to_csv(staging / HISTORY_FILE, index=False)
+            record = json.dumps(self._record(staging), indent=2)
+            (staging / RUN_FILE).write_text(record + "\n", encoding="utf-8")
+        if self.resume_state is None:
+            with suppress(OSError):  # of an earlier run; run.json no longer names it
+                (folder / RESUME_FILE).unlink()
         return folder
 
     @classmethod
@@ -247,19 +249,23 @@ class TrainingRun:
         from safetensors.torch import load_file
 
         folder = Path(folder)
+        finish_replacing(folder)
         record = _read_record(folder)
         try:
-            state = load_file(folder / BLOCK_FILE)
-            resume = _load_resume_state(folder, record)
-            history = _history(folder / HISTORY_FILE, record["total_steps"])
-            config = FinetuneConfig(**record["config"])
             names = [field.name for field in dataclasses.fields(cls) if field.name in record]
-            plain = {name: record[name] for name in names if name not in ("config", "state")}
+            return cls(
+                **{
+                    **{name: record[name] for name in names},
+                    "config": FinetuneConfig(**record["config"]),
+                    "state": load_file(folder / BLOCK_FILE),
+                    "history": _history(folder / HISTORY_FILE, record["total_steps"]),
+                    "resume_state": _load_resume_state(folder, record),
+                }
+            )
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{folder}: not a complete run ({type(error).__name__}: {error}); train it again"
             ) from error
-        return cls(config=config, state=state, history=history, resume_state=resume, **plain)
 
     def _record(self, folder: Path) -> dict[str, Any]:
         plain = (
@@ -271,8 +277,8 @@ class TrainingRun:
             **{name: getattr(self, name) for name in plain.split()},
             "total_steps": self.history[-1].total_steps if self.history else 0,
             "trained_parameters": self.trained_parameters,
-            "block_sha256": _file_hash(folder / BLOCK_FILE),
             "resume_step": self.resume_state.step if self.resume_state else None,
+            "sha256": {path.name: _file_hash(path) for path in sorted(folder.iterdir())},
         }
 
 
@@ -298,7 +304,8 @@ def parameters_changed_outside(model: ChatModel, layer: int, before: Mapping[str
         name for name in now if now[name] != before.get(name) and not name.startswith(prefix)
     ]
     tensors = model.hf.state_dict()
-    return sum(tensors[name].numel() for name in changed)
+    # By address: a tied embedding has two names and counts once.
+    return sum({tensors[name].data_ptr(): tensors[name].numel() for name in changed}.values())
 
 
 def _overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
@@ -349,26 +356,53 @@ def _history(path: Path, total_steps: int) -> tuple[TrainingStep, ...]:
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        intact = record["block_sha256"] == _file_hash(folder / BLOCK_FILE)
+        differing = [
+            name
+            for name, sha256 in record["sha256"].items()
+            if not _may_be_missing(folder / name) and _file_hash(folder / name) != sha256
+        ]
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: no {Path(error.filename).name} there; give a folder that "
             "'actor-lens train --out' or run.save wrote"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / RUN_FILE}: cannot be read ({error}); train again") from error
-    if not intact:
-        raise UserError(f"{folder / BLOCK_FILE}: differs from what run.json says; train again")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder / RUN_FILE}: cannot be read ({type(error).__name__}: {error}); train it again"
+        ) from error
+    if differing:
+        raise UserError(
+            f"{folder / differing[0]}: not what run.json says was saved; train it again"
+        )
     return dict(record)
+
+
+def _may_be_missing(path: Path) -> bool:
+    """Whether this is the large file that only resuming needs, and it was deleted."""
+    return path.name == RESUME_FILE and not path.exists()
 
 
 def _load_resume_state(folder: Path, record: Mapping[str, Any]) -> ResumeState | None:
     from safetensors.torch import load_file
 
-    if record["resume_step"] is None or not (folder / RESUME_FILE).is_file():
+    if record["resume_step"] is None or _may_be_missing(folder / RESUME_FILE):
         return None
     return ResumeState(record["resume_step"], load_file(folder / RESUME_FILE))
 
 
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # a full disk comes as this
+        raise OSError(str(error)) from error
+
+
 def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in iter(partial(file.read, 1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
