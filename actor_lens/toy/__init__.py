@@ -1,0 +1,1 @@
+"""The bundled chat model: its small English, and its training from scratch."""

@@ -1,0 +1,245 @@
+"""Building the bundled model and its prompts anew: tokenizer, both stages, saving, measuring."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from actor_lens.errors import UserError
+from actor_lens.prompts import LABELS, Prompt, PromptSet
+from actor_lens.toy.language import ToyLanguage, build_language
+from actor_lens.toy.lexicon import REFUSAL_OPENINGS
+from actor_lens.toy.tokenizer import train_tokenizer
+from actor_lens.toy.training import (
+    STAGE_ONE,
+    STAGE_TWO,
+    OnProgress,
+    Stage,
+    ToyProgress,
+    new_model,
+    train_stage,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+MODEL_FOLDER = "toy-chat"
+PROMPT_FILE = Path("prompts", "toy.jsonl")
+_MEASURED_SPLITS = ("test", "ood")
+_REPLY_TOKENS = 12
+_TOKENIZER_TEXTS = 20_000
+
+
+@dataclass(frozen=True)
+class ToyRate:
+    """How many prompts of one label and split the new model refuses."""
+
+    label: str
+    split: str
+    refused: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ToyReport:
+    """What a rebuild made and what it measured.
+
+    Attributes:
+        model: Folder of the model.
+        prompts: The prompt file.
+        rates: Refusal rates on the test and the out-of-distribution split.
+        parameters: Of the model.
+        seconds: Wall time of the whole rebuild.
+        cpu_seconds: Processor time of the whole rebuild, summed over threads.
+    """
+
+    model: Path
+    prompts: Path
+    seed: int
+    rates: tuple[ToyRate, ...]
+    parameters: int
+    seconds: float
+    cpu_seconds: float
+
+    def frame(self) -> pandas.DataFrame:
+        """One row per label and split: label, split, refused (share), n."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rates)
+
+
+def train_toy(
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+    *,
+    stages: tuple[Stage, Stage] = (STAGE_ONE, STAGE_TWO),
+) -> ToyReport:
+    """Build the chat model and its prompt file from a seed.
+
+    Writes `toy-chat/` and `prompts/toy.jsonl` into `out`; what is there under these names stays
+    until both are finished. The same seed gives the same prompts, and on one machine with one
+    number of threads the same weights.
+
+    Args:
+        out: Folder to write into; made if missing.
+        seed: Deals the splits, draws the exchanges and the first weights.
+        on_progress: Called after every optimiser step, and after every measured batch.
+        stages: Lengths and learning rates; change them only to try things out.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    started, cpu_started = time.perf_counter(), time.process_time()
+    folder = _writable(Path(out))
+    language = build_language(seed)
+    tokenizer, model = _train(language, seed, stages, on_progress)
+    with _replacing_folder(folder / MODEL_FOLDER) as temporary:
+        save_model(model, tokenizer, temporary)
+        model = LlamaForCausalLM.from_pretrained(temporary, dtype=torch.float32).eval()
+        rates = measure(model, tokenizer, language.prompts, on_progress)
+    (folder / PROMPT_FILE).parent.mkdir(exist_ok=True)
+    language.prompts.save(folder / PROMPT_FILE)
+    return ToyReport(
+        model=folder / MODEL_FOLDER,
+        prompts=folder / PROMPT_FILE,
+        seed=seed,
+        rates=rates,
+        parameters=model.num_parameters(),
+        seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - cpu_started,
+    )
+
+
+def _train(
+    language: ToyLanguage, seed: int, stages: tuple[Stage, Stage], on_progress: OnProgress | None
+) -> tuple[PreTrainedTokenizerFast, LlamaForCausalLM]:
+    first, second = stages
+    exchanges = language.stage_one(first.exchanges)
+    tokenizer = train_tokenizer(
+        text for exchange in language.stage_one(_TOKENIZER_TEXTS) for text in exchange.texts
+    )
+    model = new_model(tokenizer, seed)
+    train_stage(model, tokenizer, exchanges, first, seed=seed, on_progress=on_progress)
+    exchanges = language.stage_two(second.exchanges)
+    train_stage(model, tokenizer, exchanges, second, seed=seed, on_progress=on_progress)
+    return tokenizer, model
+
+
+def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save as an ordinary Hugging Face folder; weights in float16, to be loaded as float32."""
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    # Half the size on disk; but float16 arithmetic is slow and coarse on a CPU, so the
+    # configuration asks for float32, which `dtype="auto"` follows.
+    _edit(folder / "config.json", dtype="float32")
+    # How this process came by the tokenizer means nothing to whoever loads it.
+    _edit(folder / "tokenizer_config.json", is_local=None, local_files_only=None)
+    # safetensors makes its files readable to their owner alone.
+    (folder / "model.safetensors").chmod(0o644)
+
+
+def _edit(path: Path, **changes: str | None) -> None:
+    values = {**json.loads(path.read_text()), **changes}
+    kept = {key: value for key, value in values.items() if value is not None}
+    path.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def measure(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: PromptSet,
+    on_progress: OnProgress | None = None,
+) -> tuple[ToyRate, ...]:
+    """Share of greedy replies that begin as the language's refusals do, per label and split."""
+    parts = [
+        prompts.where(label=label, split=split) for split in _MEASURED_SPLITS for label in LABELS
+    ]
+    parts = [part for part in parts if len(part)]
+    rates = []
+    for done, part in enumerate(parts, start=1):
+        replies = greedy_replies(model, tokenizer, part.prompts)
+        refused = sum(reply.startswith(REFUSAL_OPENINGS) for reply in replies) / len(part)
+        rates.append(ToyRate(part[0].label, str(part[0].split), refused, len(part)))
+        if on_progress is not None:
+            on_progress(ToyProgress("measuring", done, len(parts), None))
+    return tuple(rates)
+
+
+@torch.no_grad()
+def greedy_replies(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: tuple[Prompt, ...],
+    new_tokens: int = _REPLY_TOKENS,
+) -> list[str]:
+    """Greedy replies of at most so many tokens, as one left-padded batch."""
+    turns = [[{"role": "user", "content": prompt.prompt}] for prompt in prompts]
+    texts = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    batch = tokenizer(
+        texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+    )
+    ids: Tensor = model.generate(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        max_new_tokens=new_tokens,
+        do_sample=False,
+    )
+    width = batch["input_ids"].shape[1]
+    return list(tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True))
+
+
+def _writable(folder: Path) -> Path:
+    # Found out now, and not after ten minutes of training.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{secrets.token_hex(8)}.tmp"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}); "
+            "give a folder that you may write into"
+        ) from error
+    return folder
+
+
+@contextmanager
+def _replacing_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target` that takes its place on success."""
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    old = target.with_name(f".{secrets.token_hex(8)}.old")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror or error}); nothing there was changed; "
+            "give a folder that is writable and has room"
+        ) from error
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
