@@ -53,17 +53,27 @@ class ChatModel:
 
     @cached_property
     def bridge(self) -> TransformerBridge:
-        """The TransformerLens twin, made on first use (importing TransformerLens takes seconds)."""
+        """The TransformerLens twin, made on first use (importing TransformerLens takes seconds).
+
+        Raises:
+            UserError: If TransformerLens does not know the architecture.
+        """
         from transformer_lens.model_bridge import TransformerBridge
 
         _give_in_memory_tokenizer_a_name(self.tokenizer)
-        return TransformerBridge.boot_transformers(
-            self.name,
-            hf_model=_twin(self.hf),
-            tokenizer=self.tokenizer,
-            device=str(self.device),
-            dtype=self.hf.dtype,
-        )
+        try:
+            return TransformerBridge.boot_transformers(
+                self.name,
+                hf_model=_twin(self.hf),
+                tokenizer=self.tokenizer,
+                device=str(self.device),
+                dtype=self.hf.dtype,
+            )
+        except ValueError as error:
+            raise UserError(
+                f"model '{self.name}' cannot be looked into: TransformerLens does not wrap a "
+                f"{type(self.hf).__name__} ({_one_line(error)[:100]}); use another model"
+            ) from error
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -209,7 +219,7 @@ def load_model(
             source, trust_remote_code=trust_remote_code
         )
         _set_chat_template(name, tokenizer, chat_template)
-        hf, report = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=torch_dtype,
@@ -219,6 +229,7 @@ def load_model(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, by name
         )
+        hf, report = loaded
         _check_complete(name, report)
         hf.to(torch_device)
     return wrap_model(hf, tokenizer, name=name)
@@ -250,7 +261,7 @@ def _one_line_errors(name: str) -> Iterator[None]:
     """
     from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()  # type: ignore[no-untyped-call]
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
@@ -399,7 +410,10 @@ def _render(name: str, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
 def _twin(hf: PreTrainedModel) -> PreTrainedModel:
     """A second module tree over the same tensors: wrapping it leaves ``hf`` as it was."""
     memo: dict[int, Any] = {id(t): t for t in [*hf.parameters(), *hf.buffers()]}
-    return copy.deepcopy(hf, memo)
+    twin = copy.deepcopy(hf, memo)
+    if not twin.config.architectures:  # a model that was never saved; TransformerLens goes by it
+        twin.config.architectures = [type(hf).__name__]
+    return twin
 
 
 def _give_in_memory_tokenizer_a_name(tokenizer: PreTrainedTokenizerBase) -> None:

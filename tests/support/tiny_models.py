@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -88,3 +90,9 @@ def tiny_chat_model(architecture: str = "llama", seed: int = 0) -> ChatModel:
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return wrap_model(hf, tiny_tokenizer(), name=f"tiny-{architecture}")
+
+
+@cache
+def shared_tiny_model(architecture: str = "llama") -> ChatModel:
+    """One model an architecture for the whole test session, for tests that leave it as it is."""
+    return tiny_chat_model(architecture)
