@@ -89,7 +89,7 @@ class BlockInputs:
     """
 
     layer: int
-    hidden_states: tuple[Float[Tensor, "token d_model"], ...]
+    hidden_states: tuple[Float[Tensor, "_token d_model"], ...]  # _: each its own length
     prompts: PromptSet
 
     @property
