@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORIGINS = ("benign_mean", "midpoint", "zero")
+# Means closer than float32 resolves at their size differ by rounding only.
+_SAME = torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +42,9 @@ class Directions:
         return self.vectors / lengths
 
     def mean_projections(self, label: str) -> Float[Tensor, " layer"]:
-        """Projection of a label's mean on the unit direction."""
-        unit: Tensor = self.unit
-        return (self.means[label] * unit).sum(dim=-1)
+        """Projection of a label's mean on the unit direction, summed in float64."""
+        unit: Tensor = self.unit.double()
+        return (self.means[label].double() * unit).sum(dim=-1).float()
 
     def origins(self, origin: str) -> Float[Tensor, " layer"]:
         """Where on the unit direction a projection of zero shift lies.
@@ -62,6 +64,19 @@ class Directions:
         if origin == "benign_mean":
             return benign
         return (benign + self.mean_projections("harmful")) / 2
+
+    def check_fit(self, residuals: Residuals) -> None:
+        """Refuse residuals of a model of another shape.
+
+        Raises:
+            UserError: If the number of layers or their width differs.
+        """
+        n_layers, _, d_model = residuals.values.shape
+        if self.vectors.shape != (n_layers, d_model):
+            raise UserError(
+                f"residuals have {n_layers} layers of width {d_model}, the directions "
+                f"{len(self.vectors)} of width {self.vectors.shape[1]}: fit them on the same model"
+            )
 
     def frame(self) -> pd.DataFrame:
         """One row a layer: ``layer``, ``norm`` of R, mean projection of each label."""
@@ -112,7 +127,8 @@ def refusal_directions(residuals: Residuals) -> Directions:
         )
     means = {label: residuals.of(label).double().mean(dim=1) for label in present}
     vectors = means["harmful"] - means["benign"]
-    flat = (vectors.norm(dim=-1) == 0).nonzero().flatten().tolist()
+    sizes = torch.maximum(means["harmful"].norm(dim=-1), means["benign"].norm(dim=-1))
+    flat = (vectors.norm(dim=-1) <= _SAME * sizes).nonzero().flatten().tolist()
     if flat:
         raise UserError(
             f"harmful and benign prompts have the same mean at layer {flat[0]}: no direction "

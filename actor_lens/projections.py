@@ -81,12 +81,7 @@ def project(residuals: Residuals, directions: Directions) -> Projections:
     Raises:
         UserError: If the directions belong to a model of another shape.
     """
-    n_layers, _, d_model = residuals.values.shape
-    if directions.vectors.shape != (n_layers, d_model):
-        raise UserError(
-            f"residuals have {n_layers} layers of width {d_model}, the directions "
-            f"{tuple(directions.vectors.shape)}: fit them on the same model"
-        )
+    directions.check_fit(residuals)
     values = torch.einsum("lpd,ld->lp", residuals.values.double(), directions.unit.double())
     return Projections(values.float(), residuals, directions)
 
@@ -107,13 +102,24 @@ def layer_map(
         seed: For t-SNE.
 
     Raises:
-        UserError: If there are fewer than three prompts, or the layer or method does not exist.
+        UserError: If there are fewer than three prompts, all are at one point, a residual is not
+            finite, or the layer or method does not exist.
     """
     if not 0 <= layer < residuals.n_layers:
         raise UserError(f"layer {layer} is out of range: layers 0 to {residuals.n_layers - 1}")
     points = residuals.values[layer].double().numpy()
     if len(points) < 3:
         raise UserError(f"a map needs at least 3 prompts, got {len(points)}")
+    if not np.isfinite(points).all():
+        raise UserError(
+            f"residuals of '{residuals.model_name}' at layer {layer} hold values that are not "
+            "finite; load the model with dtype float32 or bfloat16"
+        )
+    if (points == points[0]).all():
+        raise UserError(
+            f"a map needs prompts that differ: all {len(points)} have the same residual at layer "
+            f"{layer}"
+        )
     if method == "pca":
         positions, axes = _pca(points)
     elif method == "tsne":
@@ -129,14 +135,9 @@ def _pca(points: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     pca = PCA(n_components=2, svd_solver="full").fit(points)
     largest = np.abs(pca.components_).argmax(axis=1)
     signs = np.sign(pca.components_[np.arange(2), largest])
-    first, second = (f"PC {i + 1} ({share:.0%})" for i, share in enumerate(_shares(pca)))
+    shares = pca.explained_variance_ratio_
+    first, second = (f"PC {i + 1} ({share:.0%})" for i, share in enumerate(shares))
     return pca.transform(points) * signs, (first, second)
-
-
-def _shares(pca: object) -> list[float]:
-    """Share of the variance of each axis; all zero where every prompt is the same point."""
-    shares = np.nan_to_num(getattr(pca, "explained_variance_ratio_"))  # noqa: B009  (untyped)
-    return [float(share) for share in shares]
 
 
 def _tsne(points: np.ndarray, seed: int) -> np.ndarray:

@@ -17,8 +17,11 @@ Source: Dabas et al. 2025 (arXiv 2507.04250).
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -170,11 +173,13 @@ def just_enough_targets(
             ``alpha`` times R (the paper's ablation).
 
     Raises:
-        UserError: If an argument has a value that is not allowed.
+        UserError: If an argument has a value that is not allowed, or the directions belong to a
+            model of another shape.
     """
+    directions.check_fit(residuals)
     if not 0 <= layer < residuals.n_layers:
         raise UserError(f"layer {layer} is out of range: layers 0 to {residuals.n_layers - 1}")
-    check_positive("alpha", alpha)
+    alpha = check_positive("alpha", alpha)
     activations = residuals.values[layer]
     vector = directions.vectors[layer]
     shifts = target_shifts(
@@ -236,15 +241,19 @@ def label_signs(labels: tuple[str, ...]) -> Float[Tensor, " prompt"]:
     return torch.tensor([1.0 if label == "harmful" else -1.0 for label in labels])
 
 
-def check_positive(name: str, value: float) -> float:
-    """Return ``value`` if it is a positive finite number.
+def check_positive(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is a positive finite number.
 
     Raises:
         UserError: If it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
-        raise UserError(f"{name} is {value}; give a positive finite number")
-    return value
+    number = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):  # a whole number beyond what a float holds
+            number = float(value)
+    if not 0 < number < math.inf:
+        raise UserError(f"{name} is {value!r}; give a positive finite number")
+    return number
 
 
 def _toward(start: float, end: float, *, gap: float) -> str:

@@ -1,0 +1,202 @@
+"""Law: a projection is the dot product with the unit refusal direction; take it out and 0 is left.
+
+Maps lay the prompts of a layer out as the textbooks say, and the same way every time.
+"""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+
+from actor_lens.activations import Residuals
+from actor_lens.directions import ORIGINS, Directions, refusal_directions
+from actor_lens.errors import UserError
+from actor_lens.projections import layer_map, project
+from tests.support.planted import planted_residuals, random_residuals, residuals_of
+
+COUNTS = {"harmful": 12, "pseudo_harmful": 8, "benign": 10}
+FAR_APART = {"harmful": 30.0, "pseudo_harmful": 0.0, "benign": -30.0}
+
+
+def units_in_float64(directions: Directions) -> np.ndarray:
+    vectors = directions.vectors.double().numpy()
+    return vectors / np.sqrt((vectors**2).sum(axis=1))[:, None]
+
+
+@pytest.fixture
+def residuals() -> Residuals:
+    return random_residuals(per_label=6, n_layers=3, d_model=7, scale=3.0)
+
+
+def test_projection_is_the_dot_product_in_float64(residuals: Residuals):
+    directions = refusal_directions(residuals)
+    projections = project(residuals, directions)
+    units = units_in_float64(directions)
+    for layer in range(residuals.n_layers):
+        expected = residuals.values[layer].double().numpy() @ units[layer]
+        np.testing.assert_allclose(projections.values[layer], expected, rtol=1e-5, atol=1e-5)
+    assert projections.prompts is residuals.prompts
+
+
+def test_projection_keeps_its_digits_beside_a_large_mean():
+    residuals, _ = planted_residuals(COUNTS, (1.0,), offset=3e3, d_model=256)
+    directions = refusal_directions(residuals)
+    # The unit vector has float32 digits; with it given, the sum must be exact to float32.
+    expected = residuals.values[0].double().numpy() @ directions.unit[0].double().numpy()
+    np.testing.assert_allclose(project(residuals, directions).values[0], expected, rtol=1.2e-7)
+
+
+def test_taking_the_component_out_leaves_nothing(residuals: Residuals):
+    directions = refusal_directions(residuals)
+    units = units_in_float64(directions)
+    values = residuals.values.double().numpy()
+    along = np.einsum("lpd,ld->lp", values, units)
+    without = residuals_of(values - along[:, :, None] * units[:, None, :], residuals.prompts.labels)
+    left = project(without, directions).values
+    assert np.abs(along).max() > 1
+    np.testing.assert_allclose(left, 0, atol=1e-5)
+
+
+def test_only_the_way_along_the_direction_counts(residuals: Residuals):
+    directions = refusal_directions(residuals)
+    before = project(residuals, directions).values
+    moved = residuals.values + 2.5 * directions.unit[:, None, :]
+    after = project(residuals_of(moved, residuals.prompts.labels), directions).values
+    torch.testing.assert_close(after - before, torch.full_like(before, 2.5), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_frame_subtracts_the_origin_of_each_layer(residuals: Residuals, origin: str):
+    directions = refusal_directions(residuals)
+    projections = project(residuals, directions)
+    frame = projections.frame(origin)
+    labels = np.array(residuals.prompts.labels)
+    assert list(frame.columns) == [
+        "layer",
+        "prompt_index",
+        "prompt",
+        "label",
+        "split",
+        "category",
+        "projection",
+    ]
+    assert len(frame) == residuals.n_layers * len(labels)
+    for layer, rows in frame.groupby("layer"):
+        values = projections.values[layer].double().numpy()
+        benign, harmful = values[labels == "benign"].mean(), values[labels == "harmful"].mean()
+        expected = {"zero": 0.0, "benign_mean": benign, "midpoint": (benign + harmful) / 2}
+        np.testing.assert_allclose(rows["projection"], values - expected[origin], atol=2e-5)
+        assert rows["prompt"].tolist() == list(residuals.prompts.texts)
+        assert rows["label"].tolist() == list(labels)
+
+
+def test_benign_prompts_lie_around_zero_of_the_benign_mean():
+    residuals, _ = planted_residuals(COUNTS, (1.0, 2.0), offset=20.0)
+    frame = project(residuals, refusal_directions(residuals)).frame("benign_mean")
+    means = frame.groupby(["layer", "label"])["projection"].mean()
+    np.testing.assert_allclose(means[:, "benign"], 0, atol=1e-4)
+    assert (means[:, "harmful"] > means[:, "pseudo_harmful"]).all()
+
+
+def test_directions_of_another_model_are_refused(residuals: Residuals):
+    other = refusal_directions(random_residuals(n_layers=4, d_model=7))
+    with pytest.raises(UserError, match="3 layers of width 7, the directions 4 of width 7"):
+        project(residuals, other)
+
+
+def test_pca_map_agrees_with_the_singular_vectors(residuals: Residuals):
+    points = residuals.values[1].double().numpy()
+    centred = points - points.mean(axis=0)
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    found = layer_map(residuals, 1)
+    for axis in range(2):
+        expected = centred @ axes[axis]
+        # Which way an axis points is free; how the prompts lie along it is not.
+        sign = np.sign(expected @ found.positions[:, axis])
+        np.testing.assert_allclose(found.positions[:, axis], sign * expected, atol=1e-8)
+    shares = singular**2 / (singular**2).sum()
+    assert found.axes == (f"PC 1 ({shares[0]:.0%})", f"PC 2 ({shares[1]:.0%})")
+
+
+def test_pca_axes_point_to_their_largest_loading():
+    for seed in range(8):  # either sign comes out of the decomposition for some of them
+        residuals = random_residuals(seed=seed)
+        points = residuals.values[0].double().numpy()
+        positions = layer_map(residuals, 0).positions
+        loadings = positions.T @ (points - points.mean(axis=0))
+        for row in loadings:
+            assert row[np.abs(row).argmax()] > 0
+        sklearns = PCA(n_components=2, svd_solver="full").fit_transform(points)
+        np.testing.assert_allclose(np.abs(positions), np.abs(sklearns), atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_planted_groups_stay_apart_on_the_map(method: str):
+    residuals, _ = planted_residuals(COUNTS, places=FAR_APART)
+    found = layer_map(residuals, 0, method=method)
+    assert silhouette_score(found.positions, found.prompts.labels) > 0.5
+    frame = found.frame()
+    assert list(frame.columns) == [
+        "prompt_index",
+        "prompt",
+        "label",
+        "split",
+        "category",
+        "x",
+        "y",
+    ]
+    np.testing.assert_array_equal(frame[["x", "y"]], found.positions)
+    assert frame["label"].tolist() == list(residuals.prompts.labels)
+    assert (found.layer, found.method) == (0, method)
+
+
+def test_tsne_is_repeatable_and_its_seed_counts():
+    residuals = random_residuals(per_label=8, n_layers=1, d_model=20)
+    first, again = (layer_map(residuals, 0, method="tsne", seed=3).positions for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert layer_map(residuals, 0, method="tsne").axes == ("t-SNE 1", "t-SNE 2")
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_three_prompts_are_enough_for_a_map(method: str):
+    residuals = random_residuals(per_label=1, d_model=6)
+    assert np.isfinite(layer_map(residuals, 0, method=method).positions).all()
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_prompts_on_a_line_have_a_map(method: str):
+    values = np.arange(6.0)[None, :, None] * np.ones((1, 6, 4))
+    residuals = residuals_of(values, ("harmful", "benign") * 3)
+    assert np.isfinite(layer_map(residuals, 0, method=method).positions).all()
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_prompts_at_one_point_have_no_map(method: str):
+    residuals = residuals_of(np.full((2, 6, 4), 1.5), ("harmful", "benign") * 3)
+    with pytest.raises(UserError, match="all 6 have the same residual at layer 1"):
+        layer_map(residuals, 1, method=method)
+
+
+def test_two_prompts_have_no_map():
+    residuals = residuals_of(np.eye(2)[None], ("harmful", "benign"))
+    with pytest.raises(UserError, match="at least 3 prompts, got 2"):
+        layer_map(residuals, 0)
+
+
+def test_a_map_of_values_that_are_not_finite_is_refused(residuals: Residuals):
+    residuals.values[2, 0, 0] = float("nan")
+    assert np.isfinite(layer_map(residuals, 1).positions).all()
+    with pytest.raises(UserError, match="at layer 2 hold values that are not finite"):
+        layer_map(residuals, 2)
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_a_layer_out_of_range_is_refused(residuals: Residuals, layer: int):
+    with pytest.raises(UserError, match=f"layer {layer} is out of range: layers 0 to 2"):
+        layer_map(residuals, layer)
+
+
+def test_an_unknown_method_is_refused(residuals: Residuals):
+    with pytest.raises(UserError, match="method 'umap' is not known; use pca or tsne"):
+        layer_map.__wrapped__(residuals, 0, method="umap")
