@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import operator
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -278,7 +279,7 @@ def _resolve(name: str) -> str:
     if name in BUNDLED_MODELS:
         return str(bundled(BUNDLED_MODELS[name]))
     folder = Path(name).expanduser()
-    if not folder.exists():
+    if not os.path.exists(folder):  # Path.exists raises on names too long for a file
         return name
     if not folder.is_dir():
         raise UserError(f"model '{name}' is a file; give the folder that holds config.json")
@@ -351,7 +352,7 @@ def _loading_message(name: str, error: Exception) -> str:
             "its authors: load_model(..., trust_remote_code=True)"
         )
     reason = f"{type(error).__name__}: {_one_line(error)}"
-    if not Path(name).expanduser().exists() and name not in BUNDLED_MODELS:
+    if not os.path.exists(Path(name).expanduser()) and name not in BUNDLED_MODELS:
         return (
             f"model '{name}' was not found: it is neither a folder nor a readable hub model "
             f"({reason}); bundled models: {', '.join(BUNDLED_MODELS)}"

@@ -6,8 +6,8 @@ a loop that runs the full sequence at every step, without a key-value cache.
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pytest
@@ -20,11 +20,13 @@ from actor_lens.errors import UserError
 from actor_lens.interventions import ablate_direction, add_direction, shift_last_token
 from actor_lens.models import ChatModel
 from actor_lens.prompts import Prompt, PromptSet
+from tests.support.greedy import greedy_ids
 from tests.support.tiny_models import (
     ARCHITECTURES,
     D_MODEL,
     N_LAYERS,
     shared_tiny_model,
+    talkative_tiny_model,
     tiny_chat_model,
 )
 
@@ -219,14 +221,9 @@ def at_positions(model: ChatModel, layer: int, start: int, stop: int | None, shi
         handle.remove()
 
 
-def greedy_without_cache(
-    model: ChatModel, ids: list[int], n: int, edited: Callable[[], object]
-) -> list[int]:
-    start = len(ids)
-    with torch.no_grad(), edited():
-        for _ in range(n):
-            ids = [*ids, int(model.hf(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())]
-    return ids[start:]
+def replayed(model: ChatModel, ids: list[int], n: int, edited: AbstractContextManager) -> list[int]:
+    with edited:
+        return greedy_ids(model.hf, ids, n)
 
 
 def generated(model: ChatModel, ids: list[int], n: int) -> list[int]:
@@ -244,17 +241,13 @@ def generated(model: ChatModel, ids: list[int], n: int) -> list[int]:
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
 def test_a_shift_is_felt_at_the_last_prompt_token_and_not_at_generated_ones(architecture):
-    model = shared_tiny_model(architecture)
+    model = talkative_tiny_model(architecture)
     ids = model.tokenize(["How do I kill a Python process?"])[0]
     layer, n, end = 1, 12, len(ids)
     shift = 3.0 * random(1, D_MODEL)
-    truth = greedy_without_cache(
-        model, ids, n, lambda: at_positions(model, layer, end - 1, end, shift)
-    )
-    everywhere = greedy_without_cache(
-        model, ids, n, lambda: at_positions(model, layer, end - 1, None, shift)
-    )
-    nowhere = greedy_without_cache(model, ids, n, nullcontext)
+    truth = replayed(model, ids, n, at_positions(model, layer, end - 1, end, shift))
+    everywhere = replayed(model, ids, n, at_positions(model, layer, end - 1, None, shift))
+    nowhere = greedy_ids(model.hf, ids, n)
     assert truth != everywhere  # else this test could not tell
     assert truth != nowhere
     with shift_last_token(model, layer, shift):
@@ -264,10 +257,11 @@ def test_a_shift_is_felt_at_the_last_prompt_token_and_not_at_generated_ones(arch
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
 def test_an_added_direction_is_felt_at_every_token(architecture):
-    model = shared_tiny_model(architecture)
+    model = talkative_tiny_model(architecture)
     ids = model.tokenize(["How do I kill a Python process?"])[0]
     vector = 3.0 * random(D_MODEL)
-    truth = greedy_without_cache(model, ids, 12, lambda: at_positions(model, 1, 0, None, vector))
+    truth = replayed(model, ids, 12, at_positions(model, 1, 0, None, vector))
+    assert truth != greedy_ids(model.hf, ids, 12)
     with add_direction(model, 1, vector):
         assert generated(model, ids, 12) == truth
 

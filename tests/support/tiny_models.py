@@ -96,3 +96,12 @@ def tiny_chat_model(architecture: str = "llama", seed: int = 0) -> ChatModel:
 def shared_tiny_model(architecture: str = "llama") -> ChatModel:
     """One model an architecture for the whole test session, for tests that leave it as it is."""
     return tiny_chat_model(architecture)
+
+
+def talkative_tiny_model(architecture: str) -> ChatModel:
+    """A model whose replies differ between prompts: the tied head of GPT-2 repeats one token."""
+    if architecture != "gpt2":
+        return tiny_chat_model(architecture)
+    model = tiny_chat_model("gpt2", seed=1)
+    model.hf.lm_head.weight = torch.nn.Parameter(torch.randn(300, D_MODEL), requires_grad=False)
+    return model

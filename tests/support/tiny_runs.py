@@ -11,10 +11,10 @@ from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS, Prompt, PromptSet
 from actor_lens.training_run import TrainingRun
 
-# Openings that share no words: a random model tells them apart by their bytes.
+# A random model tells prompts apart by their bytes: pseudo-harmful ones look harmful to it.
 _OPENINGS = {
     "harmful": "QUASH THE",
-    "pseudo_harmful": "kill process",
+    "pseudo_harmful": "QUASH THIS",
     "benign": "say 42, dear",
 }
 
