@@ -3,11 +3,16 @@
 Every measure comes with a 95 % bootstrap interval and with the 95 % band that it takes when the
 labels are permuted, so that a reader sees which layers tie and which are no better than chance.
 Resampling is done for all rounds at once, as matrix products.
+
+Intervals are bias-corrected percentiles, bands exact up to the number of permutations.
+
+Source: Efron 1981, Canadian Journal of Statistics 9 (bias correction); Newcombe 2006, Statistics in
+    Medicine 25 (AUROC near 0 and 1).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -34,16 +39,23 @@ def auroc(
     rounds: int,
     rng: np.random.Generator,
 ) -> Measured:
-    """Chance that a positive prompt has a higher value than a negative one; ties count half."""
+    """Chance that a positive prompt has a higher value than a negative one; ties count half.
+
+    Where the groups do not overlap every resample gives 1, as if there were no doubt, so the
+    bootstrap interval is widened to Newcombe's score interval where that reaches further.
+    """
     high, low = values[positive], values[~positive]
     wins = (high[:, None] > low) + 0.5 * (high[:, None] == low)
     weights_high, weights_low = _weights(len(high), rounds, rng), _weights(len(low), rounds, rng)
-    resampled = ((weights_high @ wins) * weights_low).sum(axis=1)
+    # Clipped: rounding can lead a hair beyond 1.
+    resampled = ((weights_high @ wins) * weights_low).sum(axis=1).clip(0, 1)
     ranks = stats.rankdata(values)
     permuted = _permuted(positive, rounds, rng)
     n_high, n_low = len(high), len(low)
     null = (permuted @ ranks - n_high * (n_high + 1) / 2) / (n_high * n_low)
-    return _measured(float(wins.mean()), resampled, null)
+    measured = _measured(float(wins.mean()), resampled, null)
+    score_low, score_high = _auroc_score_interval(measured.value, n_high, n_low)
+    return replace(measured, low=min(measured.low, score_low), high=max(measured.high, score_high))
 
 
 def gap(
@@ -53,28 +65,32 @@ def gap(
     rounds: int,
     rng: np.random.Generator,
 ) -> Measured:
-    """Difference of the means in pooled standard deviations (positive minus negative)."""
+    """Difference of the means in pooled standard deviations (positive minus negative).
+
+    The pooled variance is the mean of the two groups' unbiased variances.
+    NaN where the groups have no spread at all; resamples without spread, which only very small
+    groups give, are left out of the interval.
+    """
+    n_high, n_low = int(positive.sum()), int((~positive).sum())
+    unbiased_high, unbiased_low = n_high / max(n_high - 1, 1), n_low / max(n_low - 1, 1)
+    values = values - values.mean()  # squares of a large common offset would swallow the spread
+    # Rounding leaves groups of equal values with a spread of about this much.
+    negligible = 1e-7 * float(np.abs(values).max())
 
     def of(weights_high: np.ndarray, weights_low: np.ndarray) -> np.ndarray:
         mean_high, mean_low = weights_high @ values, weights_low @ values
         # Clipped: rounding can make the variance of equal values slightly negative.
-        var_high = np.maximum(weights_high @ values**2 - mean_high**2, 0)
-        var_low = np.maximum(weights_low @ values**2 - mean_low**2, 0)
+        var_high = np.maximum(weights_high @ values**2 - mean_high**2, 0) * unbiased_high
+        var_low = np.maximum(weights_low @ values**2 - mean_low**2, 0) * unbiased_low
         spread = np.sqrt((var_high + var_low) / 2)
-        gaps: np.ndarray = np.zeros_like(spread)
-        np.divide(mean_high - mean_low, spread, out=gaps, where=spread > 1e-12)
+        gaps: np.ndarray = np.full_like(spread, np.nan)
+        np.divide(mean_high - mean_low, spread, out=gaps, where=spread > negligible)
         return gaps
 
-    def on_all(weights: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        spread_out = np.zeros((len(weights), len(values)))
-        spread_out[:, mask] = weights
-        return spread_out
-
-    n_high, n_low = int(positive.sum()), int((~positive).sum())
     value = of(positive[None] / n_high, (~positive)[None] / n_low)[0]
     resampled = of(
-        on_all(_weights(n_high, rounds, rng), positive),
-        on_all(_weights(n_low, rounds, rng), ~positive),
+        _on_all(_weights(n_high, rounds, rng), positive),
+        _on_all(_weights(n_low, rounds, rng), ~positive),
     )
     permuted = _permuted(positive, rounds, rng)
     null = of(permuted / n_high, (1 - permuted) / n_low)
@@ -90,13 +106,18 @@ def silhouette(
 ) -> Measured:
     """Mean silhouette of two groups, from the distances between all prompts.
 
-    The interval resamples the prompts' own silhouettes: resampling prompts would put copies at
-    distance zero and raise the score.
+    The bootstrap draws prompts of each group. Copies of a prompt are not counted among its own
+    neighbours: at distance zero they would raise the score.
     """
-    single = _silhouettes(distances, positive[None].astype(float))[0]
-    resampled = _weights(len(single), rounds, rng) @ single
-    null = _silhouettes(distances, _permuted(positive, rounds, rng)).mean(axis=1)
-    return _measured(float(single.mean()), resampled, null)
+    ones, zeros = positive.astype(float)[None], (~positive).astype(float)[None]
+    n_one, n_zero = int(positive.sum()), int((~positive).sum())
+    value = _mean_silhouettes(distances, ones, zeros)[0]
+    drawn_ones = _on_all(n_one * _weights(n_one, rounds, rng), positive)
+    drawn_zeros = _on_all(n_zero * _weights(n_zero, rounds, rng), ~positive)
+    resampled = _mean_silhouettes(distances, drawn_ones, drawn_zeros)
+    permuted = _permuted(positive, rounds, rng)
+    null = _mean_silhouettes(distances, permuted, 1 - permuted)
+    return _measured(float(value), resampled, null)
 
 
 def probe_accuracy(
@@ -109,7 +130,8 @@ def probe_accuracy(
     """Cross-validated accuracy of a linear probe on the whole residual, classes weighted equally.
 
     A probe may use any direction, not only the refusal direction: it tells whether a block could
-    tell the two groups apart at all. Interval by Wilson, chance band by the binomial.
+    tell the two groups apart at all. Interval by Wilson, chance band by the binomial, both with
+    the number of prompts that two groups of equal size would need for the same standard error.
     """
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -125,17 +147,18 @@ def probe_accuracy(
     split = StratifiedKFold(min(folds, smallest), shuffle=True, random_state=seed)
     right = cross_val_predict(probe, points, positive, cv=split) == positive
     value = float((right[positive].mean() + right[~positive].mean()) / 2)
-    n = len(positive)
+    n_high, n_low = int(positive.sum()), int((~positive).sum())
+    n = round(4 / (1 / n_high + 1 / n_low))
     low, high = wilson_interval(value * n, n)
     null_low, null_high = stats.binom.ppf(_QUANTILES, n, 0.5) / n
     return Measured(value, low, high, float(null_low), float(null_high))
 
 
-def wilson_interval(successes: float, n: int) -> tuple[float, float]:
+def wilson_interval(successes: int | float, n: int) -> tuple[float, float]:
     """95 % Wilson score interval of a share.
 
     Args:
-        successes: From 0 to ``n``; fractions are allowed.
+        successes: From 0 to ``n``; need not be whole.
         n: At least 0; with 0 the interval is 0 to 1.
 
     Source: Wilson 1927, Journal of the American Statistical Association 22.
@@ -152,27 +175,56 @@ def wilson_interval(successes: float, n: int) -> tuple[float, float]:
     return low, high
 
 
-def _silhouettes(
-    distances: Float[np.ndarray, "prompt prompt"], masks: Float[np.ndarray, "round prompt"]
-) -> Float[np.ndarray, "round prompt"]:
-    """Silhouette of every prompt under every assignment to two groups (1 and 0)."""
-    sums_one, sums_all = masks @ distances, distances.sum(axis=0)
-    n_one = masks.sum(axis=1, keepdims=True)
-    n_other = masks.shape[1] - n_one
-    to_one = {"own": sums_one / np.maximum(n_one - 1, 1), "other": sums_one / n_one}
-    sums_zero = sums_all - sums_one
-    to_zero = {"own": sums_zero / np.maximum(n_other - 1, 1), "other": sums_zero / n_other}
-    inside = np.where(masks == 1, to_one["own"], to_zero["own"])
-    outside = np.where(masks == 1, to_zero["other"], to_one["other"])
+def _mean_silhouettes(
+    distances: Float[np.ndarray, "prompt prompt"],
+    ones: Float[np.ndarray, "round prompt"],
+    zeros: Float[np.ndarray, "round prompt"],
+) -> Float[np.ndarray, " round"]:
+    """Mean silhouette of every round, given how often each prompt is in either group."""
+    to_ones, to_zeros = ones @ distances, zeros @ distances  # a copy of itself adds nothing
+    n_ones, n_zeros = ones.sum(axis=1, keepdims=True), zeros.sum(axis=1, keepdims=True)
+    in_ones = ones > 0
+    own = np.where(in_ones, to_ones, to_zeros)
+    neighbours = np.where(in_ones, n_ones - ones, n_zeros - zeros)
+    inside = own / np.maximum(neighbours, 1)
+    outside = np.where(in_ones, to_zeros / n_zeros, to_ones / n_ones)
     larger = np.maximum(inside, outside)
-    values = np.divide(outside - inside, larger, out=np.zeros_like(larger), where=larger > 0)
-    alone = np.where(masks == 1, n_one, n_other) == 1  # a group of one has silhouette 0
-    return np.where(alone, 0.0, values)
+    single = np.divide(outside - inside, larger, out=np.zeros_like(larger), where=larger > 0)
+    single = np.where(neighbours == 0, 0.0, single)  # alone in its group
+    means: np.ndarray = ((ones + zeros) * single).sum(axis=1) / (n_ones + n_zeros)[:, 0]
+    return means
+
+
+def _auroc_score_interval(value: float, n_high: int, n_low: int) -> tuple[float, float]:
+    """The true values at which this one lies 1.96 standard errors away (method 5 of Newcombe)."""
+    from scipy.optimize import brentq
+
+    z = float(stats.norm.ppf(_QUANTILES[1]))
+    others = (n_high + n_low) / 2 - 1
+
+    def beyond(true: float) -> float:
+        excess = others * ((1 - true) / (2 - true) + true / (1 + true))
+        variance = true * (1 - true) * (1 + excess) / (n_high * n_low)
+        return abs(value - true) - z * float(np.sqrt(variance))
+
+    # At 0 and 1 the value itself is a root, and not the one that is wanted.
+    low = 0.0 if value == 0 else float(brentq(beyond, 0.0, min(value, 1 - 1e-9)))
+    high = 1.0 if value == 1 else float(brentq(beyond, max(value, 1e-9), 1.0))
+    return low, high
 
 
 def _weights(n: int, rounds: int, rng: np.random.Generator) -> Float[np.ndarray, "round n"]:
     """Bootstrap weights: how often each of ``n`` is drawn, as shares."""
     return rng.multinomial(n, np.full(n, 1 / n), size=rounds) / n
+
+
+def _on_all(
+    weights: Float[np.ndarray, "round n"], group: Bool[np.ndarray, " prompt"]
+) -> Float[np.ndarray, "round prompt"]:
+    """Weights of a group's prompts in the places that they have among all."""
+    spread_out = np.zeros((len(weights), len(group)))
+    spread_out[:, group] = weights
+    return spread_out
 
 
 def _permuted(
@@ -182,6 +234,26 @@ def _permuted(
 
 
 def _measured(value: float, resampled: np.ndarray, null: np.ndarray) -> Measured:
-    low, high = np.quantile(resampled, _QUANTILES)
-    null_low, null_high = np.quantile(null, _QUANTILES)
-    return Measured(value, float(low), float(high), float(null_low), float(null_high))
+    low, high = _corrected_quantiles(value, resampled[~np.isnan(resampled)])
+    null_low, null_high = _band(null[~np.isnan(null)])
+    return Measured(value, low, high, null_low, null_high)
+
+
+def _corrected_quantiles(value: float, resampled: np.ndarray) -> tuple[float, float]:
+    """Percentiles moved by as much as the resamples lie to one side of the value."""
+    if len(resampled) == 0:
+        return float("nan"), float("nan")
+    below = ((resampled < value).mean() + (resampled <= value).mean()) / 2
+    least = 0.5 / len(resampled)
+    bias = stats.norm.ppf(np.clip(below, least, 1 - least))
+    quantiles = stats.norm.cdf(2 * bias + stats.norm.ppf(_QUANTILES))
+    low, high = np.quantile(resampled, quantiles)
+    return min(float(low), value), max(float(high), value)
+
+
+def _band(null: np.ndarray) -> tuple[float, float]:
+    if len(null) == 0:
+        return float("nan"), float("nan")
+    # Weibull's quantiles: one more data set like the permuted ones is inside 95 times in 100.
+    low, high = np.quantile(null, _QUANTILES, method="weibull")
+    return float(low), float(high)
