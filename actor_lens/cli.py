@@ -487,9 +487,10 @@ def _print_layers(scores: LayerScores, choice: LayerChoice) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    short = {"harmful_vs_benign": " h/b", "harmful_vs_pseudo_harmful": " h/p", "all": ""}
+    short = {"silhouette": "silh.", "harmful_vs_benign": "\nh/b", "all": "\n"}
+    short["harmful_vs_pseudo_harmful"] = "\nh/p"
     frame = scores.frame()
-    frame["column"] = frame["score"] + frame["pair"].map(short)
+    frame["column"] = frame["score"].replace(short) + frame["pair"].map(short)
     wide = frame.pivot_table(index="layer", columns="column", values="value", sort=False)
     table = Table(title="Layer scores (h harmful, b benign, p pseudo-harmful)")
     for column in ("layer", *wide.columns):
