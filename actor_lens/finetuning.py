@@ -11,7 +11,6 @@ Source: Dabas et al. 2025 (arXiv 2507.04250), projection-calibrated refusal dire
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +33,8 @@ from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
 ANCHORS = ("initial", "current")
 REFRESHES = ("epoch", "step", "never")
 _MIN_PROMPTS = 2
+# The product of two such settings still fits into float32.
+_LARGEST = 1e15
 
 
 def finetune_layer(
@@ -156,7 +157,8 @@ def check_config(model: ChatModel, config: FinetuneConfig, validation: PromptSet
     model.check_layer(config.layer)
     check_origin(config.origin)
     for name in ("alpha", "lr"):
-        check_positive(name, getattr(config, name))
+        if check_positive(name, getattr(config, name)) > _LARGEST:
+            raise UserError(f"{name} is {getattr(config, name)}; give at most {_LARGEST:g}")
     for name in ("epochs", "batch_size"):
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -165,13 +167,13 @@ def check_config(model: ChatModel, config: FinetuneConfig, validation: PromptSet
         value = getattr(config, name)
         if value not in allowed:
             raise UserError(f"{name} '{value}' is not known; use one of {', '.join(allowed)}")
-    if not _between(config.weight_decay, 0, sys.float_info.max):
+    if not _between(config.weight_decay, 0.0, _LARGEST):
         raise UserError(f"weight_decay is {config.weight_decay!r}; give a number of at least 0")
-    if not isinstance(config.seed, int) or not _between(config.seed, 0, 2**32 - 1):
+    if not isinstance(config.seed, int) or not _between(config.seed, 0.0, 2.0**32 - 1):
         raise UserError(f"seed is {config.seed!r}; give a whole number from 0 to 4294967295")
     if config.safety_floor is None:
         return
-    if not _between(config.safety_floor, 0, 1):
+    if not _between(config.safety_floor, 0.0, 1.0):
         raise UserError(f"safety_floor is {config.safety_floor!r}; give a share from 0 to 1")
     if validation is None or not len(validation.where(label="harmful")):
         raise UserError("a safety floor needs validation prompts, harmful ones among them")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -331,26 +331,26 @@ def _row(step: TrainingStep) -> dict[str, Any]:
 
 
 def _history(path: Path, total_steps: int) -> tuple[TrainingStep, ...]:
-    import pandas as pd
+    def group(row: Mapping[str, str], prefix: str) -> dict[str, float]:
+        cells = {label: row[f"{prefix}_{label}"] for label in LABELS}
+        return {label: float(cell) for label, cell in cells.items() if cell}
 
-    def group(row: Mapping[Hashable, Any], prefix: str) -> dict[str, float]:
-        values = {label: float(row[f"{prefix}_{label}"]) for label in LABELS}
-        return {label: value for label, value in values.items() if not math.isnan(value)}
-
-    return tuple(
-        TrainingStep(
-            step=int(row["step"]),
-            total_steps=total_steps,
-            epoch=int(row["epoch"]),
-            loss=float(row["loss"]),
-            losses=group(row, "loss"),
-            projections=group(row, "projection"),
-            direction_cosine=float(row["direction_cosine"]),
-            refused=group(row, "refused"),
-            seconds=float(row["seconds"]),
+    # Not with pandas: its parser rounds, and deprecates the option not to.
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple(
+            TrainingStep(
+                step=int(row["step"]),
+                total_steps=total_steps,
+                epoch=int(row["epoch"]),
+                loss=float(row["loss"]),
+                losses=group(row, "loss"),
+                projections=group(row, "projection"),
+                direction_cosine=float(row["direction_cosine"]),
+                refused=group(row, "refused"),
+                seconds=float(row["seconds"]),
+            )
+            for row in csv.DictReader(file)
         )
-        for row in pd.read_csv(path, float_precision="round_trip").to_dict("records")
-    )
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

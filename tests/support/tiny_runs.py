@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,19 +12,24 @@ from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS, Prompt, PromptSet
 from actor_lens.training_run import TrainingRun
 
-# A random model tells prompts apart by their bytes: pseudo-harmful ones look harmful to it.
-_OPENINGS = {
+# Openings that share no words: a random model tells prompts apart by their bytes.
+OPENINGS = {
     "harmful": "QUASH THE",
-    "pseudo_harmful": "QUASH THIS",
+    "pseudo_harmful": "kill process",
     "benign": "say 42, dear",
 }
 
 
-def tiny_prompts(per_label: int = 3, split: str | None = None, offset: int = 0) -> PromptSet:
+def tiny_prompts(
+    per_label: int = 3,
+    split: str | None = None,
+    offset: int = 0,
+    openings: Mapping[str, str] = OPENINGS,
+) -> PromptSet:
     """Prompts of differing lengths, so that batches have padding."""
     return PromptSet(
         tuple(
-            Prompt(f"{_OPENINGS[label]} {'xyz'[i % 3] * (i % 5)}{i}", label, split)
+            Prompt(f"{openings[label]} {'xyz'[i % 3] * (i % 5)}{i}", label, split)
             for i in range(offset, offset + per_label)
             for label in LABELS
         ),
