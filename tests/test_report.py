@@ -453,6 +453,16 @@ def test_a_run_that_diverged_and_changes_outside_the_layer_are_told_at_the_top()
     assert "7 parameters outside layer 2 changed." in summary
 
 
+def test_what_got_worse_is_told_at_the_top():
+    summary = report_of(after=refuse("benign")).text("summary")
+    assert (
+        "Something got worse Test prompts: Refusals of harmful prompts fell from 6 to 0 of 6"
+        in summary
+    )
+    assert "Refusals of benign prompts rose from 0 to 6 of 6, the wrong way." in summary
+    assert "Something got worse" not in report_of().text("summary")
+
+
 # ---- Writing ----
 
 
