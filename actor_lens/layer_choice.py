@@ -36,6 +36,13 @@ PAIRS = {
     "harmful_vs_benign": ("harmful", "benign"),
     "harmful_vs_pseudo_harmful": ("harmful", "pseudo_harmful"),
 }
+_NAMES = {
+    "silhouette": "silhouette of harmful against benign prompts",
+    "auroc": "AUROC of harmful against benign prompts",
+    "gap": "gap between harmful and benign prompts",
+    "probe": "probe accuracy of harmful against benign prompts",
+    "causal": "trade-off score predicted by moving each prompt to its target",
+}
 # Below this accuracy of a probe, single-layer training was all-or-nothing in trials on toy models
 # (0.73 failed, 0.93 worked).
 _SEPARABLE = 0.8
@@ -143,40 +150,60 @@ class LayerScores:
         if not rows:
             raise UserError(f"score '{by}' was not measured; pass the model to score_layers")
         top = max(rows, key=lambda row: row.measured.value)
-        ties = tuple(row.layer for row in rows if row.measured.value >= top.measured.low)
+        ties = tuple(
+            row.layer for row in rows if row is top or row.measured.value >= top.measured.low
+        )
         layer = min(ties, key=self._tie_break)
-        values = {row.layer: row.measured.value for row in rows}
-        return LayerChoice(layer, by, self._reason(by, layer, values[layer], ties), ties)
+        return LayerChoice(layer, by, self._reason(top, layer, ties), ties)
 
     def _of(self, score: str, pair: str) -> list[LayerScore]:
         return [row for row in self.rows if row.score == score and row.pair == pair]
 
-    def _tie_break(self, layer: int) -> tuple[float, float]:
-        probe = {
-            row.layer: row.measured.value for row in self._of("probe", "harmful_vs_pseudo_harmful")
-        }
-        accuracy = probe.get(layer, 0.0)
-        # Rounded: probes within two points of each other do not rank layers.
-        coarse = 0.0 if math.isnan(accuracy) else round(accuracy * 50) / 50
-        return -coarse, abs(layer - (self.n_layers - 1) / 2)
+    def _probe(self, layer: int) -> float:
+        """Accuracy of the probe of harmful against pseudo-harmful prompts; 0 if not measured.
 
-    def _reason(self, by: str, layer: int, value: float, ties: tuple[int, ...]) -> str:
-        names = {
-            "silhouette": "silhouette of harmful against benign prompts",
-            "auroc": "AUROC of harmful against benign prompts",
-            "gap": "gap between harmful and benign prompts",
-            "probe": "probe accuracy of harmful against benign prompts",
-            "causal": "trade-off score predicted by moving each prompt to its target",
-        }
-        alone = f"layer {layer} has the best {names[by]} ({value:.2f})"
+        In steps of 0.02: probes closer than that do not rank layers.
+        """
+        found = [
+            row.measured.value
+            for row in self._of("probe", "harmful_vs_pseudo_harmful")
+            if row.layer == layer and not math.isnan(row.measured.value)
+        ]
+        return round(found[0] * 50) / 50 if found else 0.0
+
+    def _tie_break(self, layer: int) -> tuple[float, float]:
+        return -self._probe(layer), abs(layer - (self.n_layers - 1) / 2)
+
+    def _reason(self, top: LayerScore, layer: int, ties: tuple[int, ...]) -> str:
+        name, best = _NAMES[top.score], f"{top.measured.value:.2f}"
         if len(ties) == 1:
-            return alone
-        others = ", ".join(str(tie) for tie in ties if tie != layer)
+            return f"layer {layer} has the best {name} ({best})"
+        probe = self._probe(layer)
+        equals = [tie for tie in ties if self._probe(tie) == probe]
+        apart = f"tells harmful from pseudo-harmful prompts apart best (probe {probe:.2f})"
+        why = "is nearest to the middle of the network"
+        if probe > 0:
+            why = apart if len(equals) == 1 else f"{apart} and {why}"
         return (
-            f"layers {others} tie with layer {layer} on the {names[by]} ({value:.2f}); layer "
-            f"{layer} is chosen for its harmful against pseudo-harmful probe, then for being "
-            "nearest to the middle"
+            f"{_layers(ties)} tie on the {name}, whose best is {best} at layer {top.layer}; "
+            f"of these, layer {layer} {why}"
         )
+
+
+def _layers(layers: tuple[int, ...]) -> str:
+    """Two or more layers in words, runs of three and more as ranges."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    parts = [
+        part
+        for run in runs
+        for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(one) for one in run])
+    ]
+    return f"layers {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))}"
 
 
 def score_layers(
@@ -210,8 +237,13 @@ def score_layers(
         on_progress: Told the number of layers done and of all.
 
     Raises:
-        UserError: If there are fewer than two harmful or benign prompts.
+        UserError: If there are fewer than two harmful or benign prompts, the model has another
+            shape than the residuals, or ``rounds`` is below 1.
     """
+    if rounds < 1:
+        raise UserError(f"rounds is {rounds}; give a whole number of at least 1")
+    if model is not None:
+        _check_same_shape(model, projections)
     labels = np.array(projections.prompts.labels)
     for label in ("harmful", "benign"):
         if (labels == label).sum() < 2:
@@ -233,6 +265,15 @@ def score_layers(
         if on_progress is not None:
             on_progress(layer + 1, n_layers)
     return LayerScores(tuple(rows), n_layers)
+
+
+def _check_same_shape(model: ChatModel, projections: Projections) -> None:
+    n_layers, _, d_model = projections.residuals.values.shape
+    if (model.n_layers, model.d_model) != (n_layers, d_model):
+        raise UserError(
+            f"'{model.name}' has {model.n_layers} layers of width {model.d_model}, the residuals "
+            f"{n_layers} of width {d_model}: collect them from the same model"
+        )
 
 
 def _separation(
