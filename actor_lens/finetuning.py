@@ -113,7 +113,7 @@ def finetune_layer(
     config = _with_plain_numbers(config)
     require_labels(prompts, _MIN_PROMPTS)
     if resume is not None:
-        _check_resumable(model, prompts, config, resume)
+        check_resumable(model, prompts, config, resume)
     started = time.perf_counter()
     trainer = BlockTrainer(model, config, collect_block_inputs(model, prompts, layer))
     collected = time.perf_counter()
@@ -262,9 +262,15 @@ def _record(
     )
 
 
-def _check_resumable(
+def check_resumable(
     model: ChatModel, prompts: PromptSet, config: FinetuneConfig, resume: TrainingRun
 ) -> None:
+    """Check that a run can be continued with these prompts and settings, before any work is done.
+
+    Raises:
+        UserError: If it belongs to another model, was trained with other prompts or settings, has
+            diverged, or has done more epochs already.
+    """
     resume.check_belongs_to(model)
     if resume.resume_state is None:
         raise UserError(f"this run {resume.status} and cannot be continued; train it again")

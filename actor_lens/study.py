@@ -16,9 +16,9 @@ from actor_lens.activations import Progress, Residuals, collect_residuals
 from actor_lens.directions import Directions, refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
-from actor_lens.finetuning import check_config, finetune_layer
+from actor_lens.finetuning import check_config, check_resumable, finetune_layer
 from actor_lens.judges import RefusalTokens, refusal_tokens
-from actor_lens.layer_choice import LayerChoice, LayerScores, score_layers
+from actor_lens.layer_choice import SCORES, LayerChoice, LayerScores, score_layers
 from actor_lens.models import ChatModel
 from actor_lens.projections import Projections, project
 from actor_lens.prompts import LABELS, PromptSet, require_labels
@@ -47,7 +47,8 @@ class StudyPlan:
 
     Attributes:
         settings: Of the fine-tune. Its layer is used unless ``choose_layer``.
-        choose_layer: Choose the layer on the validation prompts instead.
+        choose_layer: Choose the layer on the validation prompts instead. A run that is shown or
+            continued keeps its own layer.
         by: The score to choose by, or None for the default of ``LayerScores.best``.
         per_label: Most training prompts of each label, one number for all or one for each; None
             takes all.
@@ -359,9 +360,19 @@ def train_chosen_layer(
         UserError: As the stages do.
     """
     settings = run.config if run is not None else plan.settings
+    choose = plan.choose_layer and run is None and resume is None
+    if plan.choose_layer and resume is not None:
+        settings = replace(settings, layer=resume.layer)
     train_split, validation, _ = prompts.by_split()
     check_config(model, settings, validation)
     train = _sample(train_split, plan.per_label, settings.seed)
+    # Looking at layers takes long: first what would fail after it.
+    if choose and plan.by not in (None, *SCORES):
+        raise UserError(f"score '{plan.by}' is not known; use one of {', '.join(SCORES)}")
+    if run is not None:
+        run.check_belongs_to(model)
+    if resume is not None:
+        check_resumable(model, train, settings, resume)
     look = look_at_layers(
         model,
         prompts,
@@ -374,7 +385,7 @@ def train_chosen_layer(
         on_progress=on_progress,
     )
     choice = None
-    if plan.choose_layer and run is None:
+    if choose:
         choice = look.scores.best(plan.by)
         settings = replace(settings, layer=choice.layer)
     clock = _Clock()
@@ -422,6 +433,8 @@ def run_study(
         UserError: As the stages do.
     """
     _require(prompts.where(split="test"), "test", minimum=1)
+    for changes in plan.variants.values():
+        check_config(model, _variant_settings(plan.settings, changes), None)
     trained = train_chosen_layer(
         model,
         prompts,
@@ -466,7 +479,7 @@ def evaluate_run(
 
     Args:
         model: Left as it is.
-        prompts: With a test split; with a validation split, first-token scores are given too.
+        prompts: With test or out-of-distribution prompts.
         run: A fine-tune of this model.
         new_tokens: Longest reply.
         on_progress: Told of every stage.
@@ -543,13 +556,19 @@ def _variant(
     changes: Mapping[str, Any],
 ) -> tuple[TrainingRun, Targets]:
     """Another fine-tune at the same layer, and the preview of its targets."""
-    wanted = {"per_label": plan.per_label, **changes}
-    train = _sample(prompts.where(split="train"), wanted.pop("per_label"), trained.run.config.seed)
-    settings = replace(trained.run.config, **{"safety_floor": None, **wanted})
+    per_label = changes.get("per_label", plan.per_label)
+    train = _sample(prompts.where(split="train"), per_label, trained.run.config.seed)
+    settings = _variant_settings(trained.run.config, changes)
     residuals = trained.look.train_residuals
     if train != trained.train:
         residuals = collect_residuals(model, train)
     return finetune_layer(model, train, **asdict(settings)), _preview(residuals, settings)
+
+
+def _variant_settings(settings: FinetuneConfig, changes: Mapping[str, Any]) -> FinetuneConfig:
+    """Settings of a variant, which has no validation checks and so no safety floor."""
+    wanted = {name: value for name, value in changes.items() if name != "per_label"}
+    return replace(settings, **{**wanted, "safety_floor": None})
 
 
 def _preview(residuals: Residuals, config: FinetuneConfig) -> Targets:
