@@ -6,7 +6,9 @@ lengths, all of them longer than the sliding windows.
 """
 
 import copy
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -176,6 +178,33 @@ def test_one_prompt_without_padding_and_one_prompt_of_one_token():
         assert difference(output, truth) <= TOLERANCE
 
 
+def test_the_second_run_is_told_the_last_position_of_each_prompt():
+    class Block(nn.Module):
+        def forward(self, hidden_states: Tensor, past_key_values, **kwargs: object) -> Tensor:
+            self.given = kwargs
+            keys, _values = past_key_values.update(hidden_states, hidden_states, 0)
+            return hidden_states + keys[:, :1]
+
+    block, states = Block(), torch.arange(6.0).reshape(2, 3, 1)
+    mask = torch.arange(18.0).reshape(2, 1, 3, 3)
+    positions = torch.tensor([[0, 1, 2], [0, 0, 1]])
+    rotary = (states + 10, states + 20)
+    arguments = {
+        "attention_mask": mask,
+        "position_ids": positions,
+        "position_embeddings": rotary,
+        "layer_idx": 3,
+    }
+    output = last_token_output(block, states, arguments)
+    assert output.tolist() == [[2.0 + 0.0], [5.0 + 3.0]]
+    assert torch.equal(block.given["attention_mask"], mask[:, :, 2:])
+    assert block.given["position_ids"].tolist() == [[2], [1]]
+    cos, sin = block.given["position_embeddings"]
+    assert torch.equal(cos, states[:, 2:] + 10)
+    assert torch.equal(sin, states[:, 2:] + 20)
+    assert block.given["layer_idx"] == 3
+
+
 def test_a_block_that_ignores_the_cache_is_refused():
     class Plain(nn.Module):
         def forward(self, hidden_states: Tensor, **_kwargs: object) -> Tensor:
@@ -199,20 +228,33 @@ def test_recorded_input_is_what_the_block_received(architecture, layer):
     assert torch.equal(recorded, truth)
 
 
-def test_recording_runs_the_blocks_below_and_no_other():
-    model = shared_tiny_model("llama")
-    batch = padded(model)
+@contextmanager
+def noted_runs(model: ChatModel) -> Iterator[list[int]]:
+    """The layers whose blocks run, in order."""
     ran: list[int] = []
     handles = [
         block.register_forward_hook(lambda *_, number=number: ran.append(number))
         for number, block in enumerate(model.blocks)
     ]
     try:
-        record_block_input(model, MIDDLE, batch.input_ids, **inputs_of(batch))
+        yield ran
     finally:
         for handle in handles:
             handle.remove()
+
+
+def test_no_block_runs_without_need():
+    model = shared_tiny_model("llama")
+    batch = padded(model)
+    with noted_runs(model) as ran:
+        states = record_block_input(model, MIDDLE, batch.input_ids, **inputs_of(batch))
     assert ran == list(range(MIDDLE))
+    with noted_runs(model) as ran:
+        block_arguments(model, MIDDLE, states, **inputs_of(batch))
+    assert ran == []
+    with noted_runs(model) as ran:
+        graft_from_cache(model, MIDDLE, states)(inputs_embeds=states, **inputs_of(batch))
+    assert ran == list(range(MIDDLE, N_LAYERS))
 
 
 @pytest.mark.parametrize("layer", [-1, N_LAYERS])
