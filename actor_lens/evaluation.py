@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +36,8 @@ class Evaluation:
     Attributes:
         prompts: The prompts.
         replies: Greedy replies. Those to harmful prompts are for judging in memory: ``frame``
-            leaves out any that is not a refusal, so that harmful answers reach no file or page.
+            leaves out any that is not a refusal, and ``repr`` leaves out all, so that harmful
+            answers reach no file, page or notebook.
         refused: By the judge.
         refusal_scores: First-token refusal scores, NaN where no tokens were given.
         judge: Name and hash of the judge's list.
@@ -44,7 +45,7 @@ class Evaluation:
     """
 
     prompts: PromptSet
-    replies: tuple[str, ...]
+    replies: tuple[str, ...] = field(repr=False)
     refused: tuple[bool, ...]
     refusal_scores: tuple[float, ...]
     judge: str
@@ -155,9 +156,16 @@ class EvaluationChange:
 
     def examples(self) -> pd.DataFrame:
         """One row a prompt: the columns of ``frame`` of both, suffixed ``_before``, ``_after``."""
+        import pandas as pd
+
         before, after = self.before.frame(), self.after.frame()
         own = ["reply", "refused", "refusal_score"]
-        return before.join(after[own], lsuffix="_before", rsuffix="_after")
+        parts = [
+            before.drop(columns=own),
+            before[own].add_suffix("_before"),
+            after[own].add_suffix("_after"),
+        ]
+        return pd.concat(parts, axis=1)
 
 
 def evaluate(

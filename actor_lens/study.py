@@ -434,7 +434,8 @@ def run_study(
     """
     _require(prompts.where(split="test"), "test", minimum=1)
     for changes in plan.variants.values():
-        check_config(model, _variant_settings(plan.settings, changes), None)
+        base = run.config if run is not None else plan.settings
+        check_config(model, _variant_settings(base, changes), None)
     trained = train_chosen_layer(
         model,
         prompts,
