@@ -49,13 +49,12 @@ def generate_replies(
         UserError: If a prompt and its reply would not fit into the model, or ``new_tokens`` or
             ``batch_size`` is below 1.
     """
-    if new_tokens < 1:
-        raise UserError(f"new_tokens is {new_tokens}; give a whole number of at least 1")
+    token_ids = tokens_with_room(model, prompts, new_tokens)
     greedy = _greedy(model, new_tokens)
     replies = [""] * len(prompts)
     done = 0
     for batch in batches_by_length(
-        model.tokenize(prompts, room=new_tokens),
+        token_ids,
         batch_size=batch_size,
         pad_token_id=model.pad_token_id,
         device=model.device,
@@ -73,6 +72,18 @@ def generate_replies(
         if on_progress is not None:
             on_progress(done, len(prompts))
     return replies
+
+
+def tokens_with_room(model: ChatModel, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+    """Token ids of the templated prompts, once it is sure that they can be replied to.
+
+    Raises:
+        UserError: If a prompt and its reply would not fit into the model, or ``new_tokens`` is
+            below 1.
+    """
+    if new_tokens < 1:
+        raise UserError(f"new_tokens is {new_tokens}; give a whole number of at least 1")
+    return model.tokenize(prompts, room=new_tokens)
 
 
 def first_token_logits(

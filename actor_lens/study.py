@@ -22,6 +22,7 @@ from actor_lens.layer_choice import SCORES, LayerChoice, LayerScores, score_laye
 from actor_lens.models import ChatModel
 from actor_lens.projections import Projections, project
 from actor_lens.prompts import LABELS, PromptSet, require_labels
+from actor_lens.replies import tokens_with_room
 from actor_lens.summary import before_after, rates_and_scores, versions
 from actor_lens.targets import Targets, just_enough_targets
 from actor_lens.training_run import (
@@ -433,6 +434,8 @@ def run_study(
         UserError: As the stages do.
     """
     _require(prompts.where(split="test"), "test", minimum=1)
+    # Now, not after minutes of training.
+    tokens_with_room(model, _tested(prompts).texts, plan.new_tokens)
     for changes in plan.variants.values():
         base = run.config if run is not None else plan.settings
         check_config(model, _variant_settings(base, changes), None)

@@ -160,7 +160,7 @@ def test_a_wrong_argument_is_one_line_and_writes_nothing(
         (b'{"prompt": "a", "label": "benign"}\n{"prompt": ', "2"),
         (b'{"prompt": "a", "label": "bad"}\n', "pseudo_harmful"),
         (b'{"prompt": " ", "label": "benign"}\n', "1"),
-        (b'{"prompt": "a", "label": "benign"}\n', "harmful"),
+        (b'{"prompt": "a", "label": "benign"}\n', "at least 3"),
     ],
 )
 def test_a_broken_prompt_file_is_one_line_that_names_it(content, named, tmp_path, capsys):
