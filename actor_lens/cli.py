@@ -34,7 +34,6 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 # Shown beside the fine-tune in the demo: what the choices of the method are worth.
 DEMO_VARIANTS: dict[str, dict[str, Any]] = {
     "raw formula": {"origin": "zero"},
-    "raw formula, moving targets": {"origin": "zero", "anchor": "current"},
     "uniform shift": {"shift": "uniform"},
     "25 pseudo-harmful prompts": {"per_label": {"harmful": 60, "benign": 60, "pseudo_harmful": 25}},
 }
@@ -457,28 +456,46 @@ def _print_rates(record: dict[str, Any]) -> None:
                 for short, name in scores.items()
             )
         )
+    if record.get("variants"):
+        console.print(_variants_table(record))
     console.print(f"Judge {record['judge']}, greedy replies of {record['new_tokens']} tokens.")
 
 
 def _rates_table(record: dict[str, Any]) -> Table:
+    """Before and after, one row a label, with intervals."""
     from rich.table import Table
 
     table = Table(title="Refused (95 % interval)", title_justify="left")
-    for column in ("prompts", "n", "before", *(["after"] if record["after"] else [])):
-        table.add_column(column)
-    for variant in record.get("variants", {}):
-        table.add_column(variant)
+    table.add_column("prompts")
+    for column in ("n", "before", *(["after"] if record["after"] else [])):
+        table.add_column(column, justify="right", no_wrap=True)
     for split, before, after in (
         ("", record["before"], record["after"]),
         (", out of distribution", record["ood"]["before"], record["ood"]["after"]),
     ):
         for label, rate in before.items():
             cells = [_rate(rate)] + ([_rate(after[label])] if after else [])
-            cells += [
-                _percent(variant["ood" if split else "test"][label]["refused"])
-                for variant in record.get("variants", {}).values()
-            ]
             table.add_row(label.replace("_", "-") + split, str(rate["n"]), *cells)
+    return table
+
+
+def _variants_table(record: dict[str, Any]) -> Table:
+    """One row a variant: what it does to each label, and whether the preview had warned."""
+    from rich.table import Table
+
+    from actor_lens.prompts import LABELS
+
+    table = Table(title="Beside it: refused on test", title_justify="left")
+    table.add_column("variant")
+    for column in (*(label.replace("_", "-") for label in LABELS), "T.S."):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("warned before")
+    main = {"test": record["after"], **{"tradeoff_score": record["tradeoff_score"]["after"]}}
+    rows = {"this fine-tune": {**main, "warnings": record["warnings"]}, **record["variants"]}
+    for name, row in rows.items():
+        rates = (_percent(row["test"][label]["refused"]) for label in LABELS)
+        warned = "yes" if row["warnings"] else "no"
+        table.add_row(name, *rates, _percent(row["tradeoff_score"]), warned)
     return table
 
 
@@ -510,7 +527,7 @@ def _print_written(out: Path | None, name: str) -> None:
 
 
 def _rate(rate: dict[str, float]) -> str:
-    return f"{_percent(rate['refused'])} ({rate['low']:.0%}-{rate['high']:.0%})"
+    return f"{_percent(rate['refused'])} ({100 * rate['low']:.0f}-{100 * rate['high']:.0f})"
 
 
 def _percent(share: float | None) -> str:
