@@ -5,7 +5,6 @@ padding and without a key-value cache.
 """
 
 import copy
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +19,7 @@ from actor_lens.interventions import shift_last_token
 from actor_lens.models import ChatModel
 from actor_lens.replies import first_token_logits, generate_replies
 from tests.support.greedy import greedy_ids
+from tests.support.logs import transformers_log
 from tests.support.tiny_models import (
     ARCHITECTURES,
     D_MODEL,
@@ -107,6 +107,16 @@ def test_the_end_token_of_the_tokenizer_serves_a_model_that_names_none():
     assert reply_ids(model, new_tokens=N) == true_replies(model, ends=(end,))
 
 
+def test_padding_with_the_end_token_is_masked_all_the_same():
+    model = tiny_chat_model("llama")
+    model.tokenizer.pad_token = None
+    assert model.pad_token_id == model.tokenizer.eos_token_id == 1
+    with replies_as_ids(model):
+        rows = generate_replies(model, PROMPTS, new_tokens=N, batch_size=3)
+    truth = [" ".join(map(str, reply)) for reply in true_replies(model, ends=(1,))]
+    assert [row.removesuffix(" 1") for row in rows] == [row.removesuffix(" 1") for row in truth]
+
+
 def test_a_model_without_generation_settings_replies():
     model = tiny_chat_model("llama")
     truth = true_replies(model, ends=(1,))
@@ -141,19 +151,9 @@ def test_settings_that_a_checkpoint_ships_do_not_change_replies(shipped):
 @each_architecture
 def test_nothing_is_logged(architecture):
     model = shared_tiny_model(architecture)
-    lines: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    listener = Listener(logging.WARNING)
-    logging.getLogger("transformers").addHandler(listener)
-    try:
+    with transformers_log() as messages:
         generate_replies(model, PROMPTS, new_tokens=2)
-    finally:
-        logging.getLogger("transformers").removeHandler(listener)
-    assert lines == []
+    assert messages == []
 
 
 def test_replies_are_text_without_special_tokens():
