@@ -164,6 +164,14 @@ def test_replies_are_text_without_special_tokens():
     assert not any("</s>" in reply or "<pad>" in reply for reply in replies)
 
 
+def test_blanks_around_a_reply_are_left_out(monkeypatch):
+    model = tiny_chat_model("llama")
+    monkeypatch.setattr(
+        model.tokenizer, "batch_decode", lambda rows, **_: ["\n a reply \n"] * len(rows)
+    )
+    assert generate_replies(model, PROMPTS[:2], new_tokens=1) == ["a reply", "a reply"]
+
+
 def test_end_tokens_are_left_out_of_the_text():
     model = tiny_chat_model("llama")
     ids = true_replies(model)[3]
