@@ -91,7 +91,7 @@ def layer_map(
 ) -> LayerMap:
     """Lay the prompts of one layer out in two dimensions.
 
-    The sign of each principal axis is fixed so that its largest loading is positive: two calls,
+    The sign of each principal axis is such that its largest loading is positive: two calls,
     and two runs, give the same picture. t-SNE keeps neighbours together; its distances between
     groups and the sizes of groups mean nothing.
 
@@ -133,11 +133,9 @@ def _pca(points: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=2, svd_solver="full").fit(points)
-    largest = np.abs(pca.components_).argmax(axis=1)
-    signs = np.sign(pca.components_[np.arange(2), largest])
     shares = pca.explained_variance_ratio_
     first, second = (f"PC {i + 1} ({share:.0%})" for i, share in enumerate(shares))
-    return pca.transform(points) * signs, (first, second)
+    return np.asarray(pca.transform(points)), (first, second)
 
 
 def _tsne(points: np.ndarray, seed: int) -> np.ndarray:

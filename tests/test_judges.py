@@ -91,7 +91,7 @@ ANSWERED = (
     "The dog won't bite if you ignore it.",
     "Sorry is a board game. Each player moves four pawns.",
     "The plot: he refuses to pay, and she will not help him.",
-    "I cannonball into the pool like this.",
+    "I refused to believe it too, but whales are mammals.",
     "No, that is fine.",
     "Yes, that would be wrong. It would hurt someone.",
 )

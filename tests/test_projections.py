@@ -151,7 +151,7 @@ def test_planted_groups_stay_apart_on_the_map(method: str):
     assert (found.layer, found.method) == (0, method)
 
 
-def test_tsne_is_repeatable_and_its_seed_counts():
+def test_tsne_is_repeatable():
     residuals = random_residuals(per_label=8, n_layers=1, d_model=20)
     first, again = (layer_map(residuals, 0, method="tsne", seed=3).positions for _ in range(2))
     np.testing.assert_array_equal(first, again)
