@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from actor_lens.layer_choice import LayerChoice as LayerChoice
     from actor_lens.layer_choice import LayerScores as LayerScores
     from actor_lens.layer_choice import score_layers as score_layers
+    from actor_lens.layer_trials import LayerTrials as LayerTrials
+    from actor_lens.layer_trials import try_layers as try_layers
     from actor_lens.models import ChatModel as ChatModel
     from actor_lens.models import load_model as load_model
     from actor_lens.projections import LayerMap as LayerMap
@@ -60,6 +62,7 @@ _MODULES = {
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
     "finetuning": ("finetune_layer",),
     "layer_choice": ("LayerChoice", "LayerScores", "score_layers"),
+    "layer_trials": ("LayerTrials", "try_layers"),
     "models": ("ChatModel", "load_model"),
     "projections": ("LayerMap", "Projections", "layer_map", "project"),
     "prompts": ("Prompt", "PromptSet", "load_prompts", "overlap_report", "split_prompts"),

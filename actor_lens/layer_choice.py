@@ -74,6 +74,23 @@ class LayerChoice:
     reason: str
     ties: tuple[int, ...]
 
+    @property
+    def tried_order(self) -> tuple[int, ...]:
+        """The tied layers, the recommended one first: the order in which to try them."""
+        return (self.layer, *(layer for layer in self.ties if layer != self.layer))
+
+    def settled(self, layer: int, reason: str) -> LayerChoice:
+        """The choice once a tie was settled by trying the layers.
+
+        Args:
+            layer: The layer that won.
+            reason: Why, to follow the statement of the tie.
+        """
+        tied = ", ".join(map(str, self.ties))
+        return LayerChoice(
+            layer, self.by, f"layers {tied} tie on the {self.by} score; {reason}", self.ties
+        )
+
 
 @dataclass(frozen=True)
 class LayerScores:

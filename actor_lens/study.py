@@ -19,6 +19,7 @@ from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
 from actor_lens.finetuning import check_config, check_resumable, finetune_layer
 from actor_lens.judges import RefusalTokens, refusal_tokens
 from actor_lens.layer_choice import SCORES, LayerChoice, LayerScores, score_layers
+from actor_lens.layer_trials import try_layers
 from actor_lens.models import ChatModel
 from actor_lens.projections import Projections, project
 from actor_lens.prompts import LABELS, PromptSet, require_labels
@@ -50,7 +51,8 @@ class StudyPlan:
         settings: Of the fine-tune. Its layer is used unless ``choose_layer``.
         choose_layer: Choose the layer on the validation prompts instead. A run that is shown or
             continued keeps its own layer.
-        by: The score to choose by, or None for the default of ``LayerScores.best``.
+        by: The score to choose by. None chooses by the default of ``LayerScores.best`` and settles
+            ties by training each tied layer (``try_layers``). A resumed run keeps its layer.
         per_label: Most training prompts of each label, one number for all or one for each; None
             takes all.
         variants: Further fine-tunes at the same layer to show beside the first: a name, and the
@@ -385,11 +387,24 @@ def train_chosen_layer(
         batch_size=batch_size,
         on_progress=on_progress,
     )
-    choice = None
+    choice, clock = None, _Clock()
     if choose:
         choice = look.scores.best(plan.by)
         settings = replace(settings, layer=choice.layer)
-    clock = _Clock()
+    if choice is not None and plan.by is None and len(choice.ties) > 1:
+        with clock("trials"):
+            trials = try_layers(
+                model,
+                train,
+                validation,
+                choice.tried_order,
+                settings=settings,
+                tokens=look.tokens,
+                on_step=on_step,
+                on_progress=_stage(on_progress, "layers tried"),
+            )
+        choice = choice.settled(trials.best.layer, trials.reason)
+        run = trials.best
     with clock("train"):
         trained = run or finetune_layer(
             model,
@@ -402,6 +417,8 @@ def train_chosen_layer(
         )
     targets = _preview(look.train_residuals, trained.config)
     seconds = {**look.seconds, **clock.seconds}
+    if run is None or choice is not None:  # the run may be one of several trials
+        seconds["train"] = sum(trained.seconds.values())
     return Trained(model.name, prompts, train, look, choice, targets, trained, seconds)
 
 

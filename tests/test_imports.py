@@ -45,6 +45,7 @@ ORDER = (
     "block_trainer",
     "safety_floor",
     "finetuning",
+    "layer_trials",
     "methods",
     "evaluation",
     "capability",
