@@ -39,7 +39,7 @@ MODEL_FOLDER = "toy-chat"
 PROMPT_FILE = Path("prompts", "toy.jsonl")
 _MEASURED_SPLITS = ("test", "ood")
 _REPLY_TOKENS = 12
-_TOKENIZER_TEXTS = 20_000
+_TOKENIZER_TEXTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def train_toy(
     tokenizer, model = _train(language, seed, stages, on_progress)
     with _replacing_folder(folder / MODEL_FOLDER) as temporary:
         save_model(model, tokenizer, temporary)
-        model = LlamaForCausalLM.from_pretrained(temporary, dtype=torch.float32).eval()
+        model = LlamaForCausalLM.from_pretrained(temporary, dtype=torch.float32)
         rates = measure(model, tokenizer, language.prompts, on_progress)
     (folder / PROMPT_FILE).parent.mkdir(exist_ok=True)
     language.prompts.save(folder / PROMPT_FILE)
@@ -129,7 +129,10 @@ def _train(
     first, second = stages
     exchanges = language.stage_one(first.exchanges)
     tokenizer = train_tokenizer(
-        text for exchange in language.stage_one(_TOKENIZER_TEXTS) for text in exchange.texts
+        text
+        for stage in (language.stage_one, language.stage_two)
+        for exchange in stage(_TOKENIZER_TEXTS)
+        for text in exchange.texts
     )
     model = new_model(tokenizer, seed)
     train_stage(model, tokenizer, exchanges, first, seed=seed, on_progress=on_progress)
@@ -140,13 +143,13 @@ def _train(
 
 def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Save as an ordinary Hugging Face folder; weights in float16, to be loaded as float32."""
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.half().save_pretrained(folder)
+    model.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(folder)
     # Half the size on disk; but float16 arithmetic is slow and coarse on a CPU, so the
     # configuration asks for float32, which `dtype="auto"` follows.
@@ -197,7 +200,7 @@ def greedy_replies(
     batch = tokenizer(
         texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
     )
-    ids: Tensor = model.generate(
+    ids: Tensor = model.generate(  # type: ignore[misc, assignment]
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         max_new_tokens=new_tokens,

@@ -51,7 +51,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         pair=f"{BOS} $A {BOS} $B",
         special_tokens=[(BOS, core.token_to_id(BOS))],
     )
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         bos_token=BOS,
         eos_token=EOS,

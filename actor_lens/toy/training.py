@@ -114,7 +114,10 @@ def train_stage(
     """Train the model in place on the reply tokens of the exchanges, each read once."""
     model.train()
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.95), weight_decay=0.05
+        [p for p in model.parameters() if p.requires_grad],
+        lr=stage.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
     )
     rows = encode_exchanges(tokenizer, exchanges, seed)
     for step, batch in enumerate(_batches(rows, stage, seed)):
@@ -122,12 +125,12 @@ def train_stage(
             group["lr"] = stage.rate(step)
         loss = _loss(model, batch)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         if on_progress is not None:
             on_progress(ToyProgress(stage.name, step + 1, stage.steps, float(loss.detach())))
-    model.eval()
+    model.train(False)
 
 
 @dataclass(frozen=True)
