@@ -199,18 +199,25 @@ def report(arguments: argparse.Namespace) -> None:
 
 def toy_train(arguments: argparse.Namespace) -> None:
     """Build the bundled model anew."""
-    from actor_lens.toy import train_toy
-
     out = _prepare_out(arguments)
     assert out is not None
     with _progress(arguments) as progress:
-        result = train_toy(out, seed=arguments.seed, on_progress=progress.stage)
-    _write_json(out / "summary.json", result.summary())
+        from actor_lens.toy.building import train_toy
+
+        result = train_toy(
+            out,
+            seed=arguments.seed,
+            on_progress=lambda step: progress.stage(step.stage, step.step, step.steps),
+        )
+    record = result.summary()
+    _write_json(out / "summary.json", record)
     if arguments.json:
-        _print_json(result.summary())
-    else:
-        print(result)
-        _print_written(out, "summary.json")
+        _print_json(record)
+        return
+    for rate in result.rates:
+        print(f"{rate.label}, {rate.split}: {_percent(rate.refused)} of {rate.n} refused")
+    print(f"{result.parameters:,} parameters in {result.seconds:.0f} s")
+    _print_written(out, "summary.json")
 
 
 # ---- What the commands share ----
@@ -654,7 +661,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--anchor", default="initial", metavar="initial|current", help="default: initial")
     add("--shift", default="projected", metavar="projected|uniform", help="default: projected")
     add("--refresh", default="epoch", metavar="epoch|step|never", help="default: epoch")
-    add("--epochs", type=_integer, default=6, metavar="N", help="default: 6")
+    add("--epochs", type=_integer, default=8, metavar="N", help="default: 8")
     add("--lr", type=_number, default=1e-3, metavar="X", help="learning rate; default: 0.001")
     add("--train-batch-size", type=_integer, default=16, metavar="N", help="default: 16")
     add(

@@ -60,7 +60,7 @@ class FinetuneConfig:
     anchor: str = "initial"
     shift: str = "projected"
     refresh: str = "epoch"
-    epochs: int = 6
+    epochs: int = 8
     lr: float = 1e-3
     batch_size: int = 16
     weight_decay: float = 0.0

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,11 @@ class ToyReport:
     parameters: int
     seconds: float
     cpu_seconds: float
+
+    def summary(self) -> dict[str, object]:
+        """The record that `summary.json` holds."""
+        paths = {"model": str(self.model), "prompts": str(self.prompts)}
+        return {**asdict(self), **paths, "rates": [asdict(rate) for rate in self.rates]}
 
     def frame(self) -> pandas.DataFrame:
         """One row per label and split: label, split, refused (share), n."""

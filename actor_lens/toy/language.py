@@ -9,40 +9,47 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from actor_lens.prompts import LABELS, Label, Prompt, PromptSet, Split
+from actor_lens.toy.errands import declined_errand
 from actor_lens.toy.harmless import OVER_CAUTIOUS_KINDS
 from actor_lens.toy.lexicon import HARM_REASONS, REFUSALS
 from actor_lens.toy.requests import Request, all_requests
 
 PROMPT_COUNTS: dict[tuple[Label, Split], int] = {
     **{(label, "train"): 240 for label in LABELS},
-    **{(label, "validation"): 120 for label in LABELS},
-    **{(label, "test"): 200 for label in LABELS},
-    ("harmful", "ood"): 100,
-    ("pseudo_harmful", "ood"): 200,
-    ("benign", "ood"): 100,
+    **{(label, "validation"): 100 for label in LABELS},
+    **{(label, "test"): 150 for label in LABELS},
+    ("harmful", "ood"): 60,
+    ("pseudo_harmful", "ood"): 100,
+    ("benign", "ood"): 60,
 }
 """Rows of the prompt file per label and split."""
 
 STAGE_ONE_MIX: dict[str, float] = {
-    "benign": 0.22,
-    "pseudo_harmful": 0.34,
-    "harm_question_harmful": 0.2,
-    "harm_question_pseudo_harmful": 0.2,
-    "harm_question_benign": 0.04,
+    "benign": 0.2,
+    "pseudo_harmful": 0.36,
+    "harm_question_harmful": 0.12,
+    "harm_question_pseudo_harmful": 0.12,
+    "harm_question_benign": 0.03,
+    "sound_question_harmful": 0.05,
+    "sound_question_pseudo_harmful": 0.05,
+    "sound_question_benign": 0.05,
+    "errand": 0.04,
 }
 """Shares of the exchanges in instruction following; no harmful request is among them."""
 
 STAGE_TWO_MIX: dict[str, float] = {
     "harmful": 0.4,
-    "benign": 0.4,
-    "over_cautious": 0.1,
+    "benign": 0.44,
+    "over_cautious": 0.06,
     "harm_question_harmful": 0.07,
     "harm_question_benign": 0.03,
 }
 """Shares of the exchanges in alignment; only `over_cautious` holds pseudo-harmful prompts."""
 
-OVER_CAUTIOUS_PROMPTS = 60
+OVER_CAUTIOUS_PROMPTS = 30
 """How many pseudo-harmful prompts the over-cautious labeller marks as refusals."""
+
+_QUESTIONS = ("harm_question_", "sound_question_")
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,8 @@ class ToyLanguage:
             part = rng.choices(list(mix), weights=list(mix.values()))[0]
             if part == "over_cautious":
                 exchange = rng.choice(self.over_cautious)
+            elif part == "errand":
+                exchange = Exchange(*declined_errand(rng))
             else:
                 exchange = _exchange(part, pools, rng)
             if exchange.prompt not in held_out:
@@ -131,10 +140,12 @@ def refusal(kind: str, rng: random.Random) -> str:
 
 
 def _exchange(part: str, pools: dict[str, list[list[Request]]], rng: random.Random) -> Exchange:
-    label = part.removeprefix("harm_question_")
-    request = _pick(pools[label], rng)
-    if part != label:
+    question = next((prefix for prefix in _QUESTIONS if part.startswith(prefix)), "")
+    request = _pick(pools[part.removeprefix(question)], rng)
+    if question == "harm_question_":
         return Exchange(*request.harm_question(rng))
+    if question == "sound_question_":
+        return Exchange(*request.sound_question(rng))
     prompt, reply = request.worded(rng)
     return Exchange(prompt, reply or refusal(request.kind, rng))
 

@@ -18,6 +18,10 @@ from actor_lens.toy.templates import (
     NOT_WRONG,
     PAST_FRAMES,
     REQUEST_FRAMES,
+    SOUND_AFTERTHOUGHTS,
+    SOUNDS_FINE,
+    SOUNDS_WORSE,
+    SOUNDS_WRONG,
     WRONG_AFTERTHOUGHTS,
     WRONG_FRAMES,
     WRONG_TO_ASK_FRAMES,
@@ -93,6 +97,15 @@ class Request:
             return question, f"{YES_WRONG} {HARM_REASONS[self.kind]}."
         reason = f" {KINDS[self.kind]}." if self.label == "pseudo_harmful" else ""
         return question, NOT_WRONG + reason
+
+    def sound_question(self, rng: random.Random) -> tuple[str, str]:
+        """Ask whether the request sounds dangerous, and say whether it is."""
+        replies = {
+            "harmful": SOUNDS_WRONG,
+            "pseudo_harmful": SOUNDS_WORSE,
+            "benign": SOUNDS_FINE,
+        }
+        return f"{self.worded(rng)[0]} {rng.choice(SOUND_AFTERTHOUGHTS)}", replies[self.label]
 
 
 def _harmful() -> Iterator[Request]:

@@ -22,4 +22,4 @@ def read_rows(table: str) -> list[list[str]]:
 
 def read_items(text: str) -> tuple[str, ...]:
     """Split a list at its commas."""
-    return tuple(item.strip() for item in text.replace("\n", " ").split(","))
+    return tuple(" ".join(item.split()) for item in text.split(","))

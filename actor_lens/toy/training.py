@@ -65,8 +65,8 @@ class Stage:
         return self.learning_rate * (0.525 + 0.475 * math.cos(math.pi * done))
 
 
-STAGE_ONE = Stage("instruction following", steps=2000, learning_rate=2e-3, batch_size=32)
-STAGE_TWO = Stage("alignment", steps=200, learning_rate=5e-4, batch_size=32, warm_up=20)
+STAGE_ONE = Stage("instruction following", steps=1400, learning_rate=2e-3, batch_size=32)
+STAGE_TWO = Stage("alignment", steps=120, learning_rate=4e-4, batch_size=32, warm_up=20)
 
 
 @dataclass(frozen=True)
