@@ -571,7 +571,7 @@ def _version() -> str:
 def _add_demo(commands: Any) -> None:
     parser = _command(commands, "demo", demo, "the whole job on the bundled model, with a report")
     _add_common(parser, out="demo")
-    _add_training(parser)
+    _add_training(parser, new_tokens=48)  # the bundled model's replies are shorter
     parser.set_defaults(evaluate=True)
 
 
@@ -653,7 +653,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress on the error stream")
 
 
-def _add_training(parser: argparse.ArgumentParser) -> None:
+def _add_training(parser: argparse.ArgumentParser, new_tokens: int = 64) -> None:
     add = parser.add_argument
     add("--layer", type=_layer, metavar="N|auto", help="default: auto, by the validation prompts")
     _add_choice(parser)
@@ -671,7 +671,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="keep the best weights at which refusals of harmful validation prompts fell by at "
         "most this share; default: none",
     )
-    _add_replies(parser)
+    _add_replies(parser, new_tokens)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
@@ -703,9 +703,13 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_replies(parser: argparse.ArgumentParser) -> None:
+def _add_replies(parser: argparse.ArgumentParser, new_tokens: int = 64) -> None:
     parser.add_argument(
-        "--new-tokens", type=_integer, default=64, metavar="N", help="longest reply; default: 64"
+        "--new-tokens",
+        type=_integer,
+        default=new_tokens,
+        metavar="N",
+        help=f"longest reply; default: {new_tokens}",
     )
 
 
