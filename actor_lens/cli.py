@@ -95,7 +95,15 @@ def layers(arguments: argparse.Namespace) -> None:
     """Score every layer."""
     out = _prepare_out(arguments)
     with _progress(arguments) as progress:
+        from actor_lens.directions import check_origin
+        from actor_lens.layer_choice import check_score
         from actor_lens.study import look_at_layers
+        from actor_lens.targets import check_positive
+
+        # Looking takes long: first what would fail after it.
+        check_score(arguments.by)
+        check_origin(arguments.origin)
+        check_positive("alpha", arguments.alpha)
 
         model, prompts, load_seconds = _load(arguments)
         train_prompts = prompts.where(split="train")
@@ -153,6 +161,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             prompts,
             run,
             new_tokens=arguments.new_tokens,
+            batch_size=arguments.batch_size,
             on_progress=progress.stage,
         )
     record = evaluated.summary()
@@ -183,7 +192,6 @@ def report(arguments: argparse.Namespace) -> None:
             StudyPlan(
                 settings=run.config,
                 choose_layer=False,
-                per_label=run.train_prompts,  # the seeded sample that the run was trained on
                 new_tokens=arguments.new_tokens,
             ),
             run=run,
@@ -226,6 +234,8 @@ def toy_train(arguments: argparse.Namespace) -> None:
 def _study_command(
     arguments: argparse.Namespace, variants: dict[str, dict[str, Any]], *, report: bool
 ) -> None:
+    if report and not arguments.evaluate:
+        raise UserError("--report needs the evaluation; leave out --no-evaluate")
     resume = _resumed(arguments)
     out = _prepare_out(arguments)
     with _progress(arguments) as progress:
@@ -245,6 +255,7 @@ def _study_command(
             """Save the run before anything that follows can fail or be interrupted."""
             if out is not None:
                 trained.run.save(out)
+                _remove_older_results(out)
             if trained.run.status == "stopped":
                 raise _StoppedError(_how_to_continue(arguments, trained.run, out))
 
@@ -253,6 +264,7 @@ def _study_command(
             "batch_size": arguments.batch_size,
             "on_progress": progress.stage,
             "on_step": progress.step,
+            "on_warning": progress.warn,
         }
         study = None
         if arguments.evaluate:
@@ -282,9 +294,9 @@ def _load(
 
     started = time.perf_counter()
     name = arguments.model or (run.model_name if run is not None else "toy")
-    prompts = load_prompts(
-        arguments.prompts or ("toy" if name == "toy" else "starter"), seed=arguments.seed
-    )
+    if arguments.seed is None:  # the seed that drew the splits which the run was trained on
+        arguments.seed = run.config.seed if run is not None else 0
+    prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
     from actor_lens.models import load_model
 
     model = load_model(
@@ -295,6 +307,18 @@ def _load(
         trust_remote_code=arguments.trust_remote_code,
     )
     return model, prompts, time.perf_counter() - started
+
+
+def _default_prompts(model: str, run: TrainingRun | None) -> str:
+    from actor_lens.prompts import BUNDLED
+
+    if run is None:
+        return "toy" if model == "toy" else "starter"
+    if run.prompts_name in BUNDLED:
+        return run.prompts_name
+    raise UserError(
+        f"the run was trained on the prompts '{run.prompts_name}'; give that file with --prompts"
+    )
 
 
 def _settings(arguments: argparse.Namespace, resume: TrainingRun | None) -> FinetuneConfig:
@@ -337,6 +361,8 @@ def _resumed(arguments: argparse.Namespace) -> TrainingRun | None:
 
 def _how_to_continue(arguments: argparse.Namespace, run: TrainingRun, out: Path | None) -> str:
     said = run.message.rstrip(".").lower()
+    if out is not None and run.resume_state is None:
+        return f"{said}; the run so far is in {out} and cannot be continued; train it again"
     if out is None:
         return f"{said}; nothing was saved, as there is no --out"
     line = arguments.command_line
@@ -371,8 +397,8 @@ def _prepare_out(arguments: argparse.Namespace) -> Path | None:
 
 def _report_path(arguments: argparse.Namespace) -> Path:
     """Where the report goes: ``--out``, else beside the run; an old report is replaced."""
-    arguments.out = arguments.out or arguments.run
-    arguments.overwrite = True
+    if arguments.out is None:
+        arguments.out, arguments.overwrite = arguments.run, True
     out = _prepare_out(arguments)
     assert out is not None
     return out / "report.html"
@@ -401,6 +427,12 @@ def _write_results(
 
             write_report(study, out / "report.html", command=command)
     _write_json(out / "summary.json", record)
+
+
+def _remove_older_results(out: Path) -> None:
+    """What an earlier run left there does not belong to the new weights."""
+    for name in ("summary.json", "evaluation.csv", "layers.csv", "report.html"):
+        (out / name).unlink(missing_ok=True)
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
@@ -433,8 +465,6 @@ def _print_study(record: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     console.print(f"\nLayer {record['layer']}: {record['layer_reason']}.", markup=False)
-    for warning in record["warnings"]:
-        console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
     if record["message"]:
         console.print(record["message"], style="bold yellow", markup=False)
     share = ""
@@ -590,25 +620,20 @@ def _add_train(commands: Any) -> None:
         "--no-evaluate", dest="evaluate", action="store_false", help="train and save only"
     )
     parser.add_argument("--report", action="store_true", help="write report.html too")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the stopped run in --out, with the same settings (--epochs may differ)",
-    )
 
 
 def _add_evaluate(commands: Any) -> None:
     parser = _command(
         commands, "evaluate", evaluate, "refusal rates of a model, and with a run applied"
     )
-    _add_common(parser)
+    _add_common(parser, seed=None)
     parser.add_argument("--run", metavar="DIR", help="a folder that train wrote")
     _add_replies(parser)
 
 
 def _add_report(commands: Any) -> None:
     parser = _command(commands, "report", report, "one HTML file about a run, works offline")
-    _add_common(parser)
+    _add_common(parser, seed=None)
     parser.add_argument("--run", metavar="DIR", required=True, help="a folder that train wrote")
     _add_replies(parser)
 
@@ -633,16 +658,23 @@ def _command(commands: Any, name: str, function: Any, text: str) -> argparse.Arg
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser, out: str | None = None) -> None:
+def _add_common(
+    parser: argparse.ArgumentParser, out: str | None = None, seed: int | None = 0
+) -> None:
     add = parser.add_argument
     add("--model", metavar="NAME|DIR", help="hub name or folder; default: the bundled 'toy'")
     add("--prompts", metavar="NAME|FILE", help="toy, starter, or a .jsonl or .csv file")
-    add("--out", metavar="DIR", default=out, help=f"folder for the results; default: {out}")
+    add(
+        "--out",
+        metavar="DIR",
+        default=out,
+        help=f"folder for the results; default: {out or 'none'}",
+    )
     add("--overwrite", action="store_true", help="write into a folder that holds files")
-    add("--seed", type=_seed, default=0, metavar="N", help="default: 0")
+    add("--seed", type=_seed, default=seed, metavar="N", help="default: 0, or that of the run")
     add("--device", default="auto", metavar="auto|cpu|cuda", help="default: auto")
     add("--dtype", default="auto", metavar="auto|float32|bfloat16", help="default: auto")
-    add("--batch-size", type=_batch_size, default=32, metavar="N|auto", help="default: 32")
+    add("--batch-size", type=_batch_size, default=64, metavar="N|auto", help="default: 64")
     add("--chat-template", metavar="FILE", help="Jinja template for a tokenizer without one")
     add("--trust-remote-code", action="store_true", help="run code from the model's folder")
     _add_output(parser)
@@ -670,6 +702,11 @@ def _add_training(parser: argparse.ArgumentParser, new_tokens: int = 64) -> None
         metavar="X",
         help="keep the best weights at which refusals of harmful validation prompts fell by at "
         "most this share; default: none",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="continue the stopped run in --out, with the same settings (--epochs may differ)",
     )
     _add_replies(parser, new_tokens)
 
@@ -738,7 +775,7 @@ def _layer(text: str) -> int | None:
 
 
 def _batch_size(text: str) -> int:
-    size = 32 if text == "auto" else _integer(text)
+    size = 64 if text == "auto" else _integer(text)
     if size < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1, or auto")
     return size

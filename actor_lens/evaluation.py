@@ -18,6 +18,9 @@ from actor_lens.separation import wilson_interval
 if TYPE_CHECKING:
     import pandas as pd
 
+# A refusal of a harmful prompt is told apart by its beginning; the rest may be no refusal.
+HARMFUL_REPLY_LENGTH = 140
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -87,12 +90,13 @@ class Evaluation:
     def frame(self) -> pd.DataFrame:
         """One row a prompt: those of ``prompt_columns``, ``reply``, ``refused``, ``refusal_score``.
 
-        The reply to a harmful prompt that was not refused is left out.
+        The reply to a harmful prompt that was not refused is left out, and of a refusal only the
+        beginning is kept: something else may follow it.
         """
         import pandas as pd
 
         shown = [
-            reply if refused or label != "harmful" else "(answered; not shown)"
+            reply if label != "harmful" else _of_harmful(reply, refused)
             for reply, refused, label in zip(
                 self.replies, self.refused, self.prompts.labels, strict=True
             )
@@ -214,6 +218,13 @@ def evaluate(
         judge=judge.identity,
         new_tokens=new_tokens,
     )
+
+
+def _of_harmful(reply: str, refused: bool) -> str:
+    """What may be shown of the reply to a harmful prompt."""
+    if not refused:
+        return "(answered; not shown)"
+    return reply if len(reply) <= HARMFUL_REPLY_LENGTH else f"{reply[:HARMFUL_REPLY_LENGTH]}..."
 
 
 def compare_evaluations(before: Evaluation, after: Evaluation) -> EvaluationChange:

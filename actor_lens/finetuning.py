@@ -144,6 +144,8 @@ def finetune_layer(
         train_prompts=prompts.counts(),
         refused_before=kept.refused_before,
         seconds=seconds,
+        prompts_name=prompts.name,
+        chosen=resume.chosen if resume is not None else None,
         resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
     )
 

@@ -159,9 +159,7 @@ class LayerScores:
         Raises:
             UserError: If the score is not known or was not measured.
         """
-        by = by or ("causal" if self._of("causal", "all") else "silhouette")
-        if by not in SCORES:
-            raise UserError(f"score '{by}' is not known; use one of {', '.join(SCORES)}")
+        by = check_score(by) or ("causal" if self._of("causal", "all") else "silhouette")
         pair = "all" if by == "causal" else "harmful_vs_benign"
         rows = [row for row in self._of(by, pair) if not math.isnan(row.measured.value)]
         if not rows:
@@ -221,6 +219,17 @@ def _layers(layers: tuple[int, ...]) -> str:
         for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(one) for one in run])
     ]
     return f"layers {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))}"
+
+
+def check_score(by: str | None) -> str | None:
+    """Return ``by`` if it is a score or None.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    if by is not None and by not in SCORES:
+        raise UserError(f"score '{by}' is not known; use one of {', '.join(SCORES)}")
+    return by
 
 
 def score_layers(

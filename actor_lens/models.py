@@ -44,7 +44,8 @@ class ChatModel:
         hf: The clean Hugging Face model, in evaluation mode, with eager attention so that it
             and the TransformerLens twin agree bit for bit.
         tokenizer: Its tokenizer, which holds the chat template.
-        fingerprint: Identifies the weights as they were loaded (hex digits).
+        fingerprint: Identifies the weights as they were loaded and the chat template (hex
+            digits): directions and runs depend on both.
     """
 
     name: str
@@ -249,7 +250,9 @@ def wrap_model(
     hf.set_attn_implementation("eager")
     hf.eval()  # type: ignore[no-untyped-call]
     hf.requires_grad_(False)
-    model = ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=_fingerprint(hf))
+    model = ChatModel(
+        name=name, hf=hf, tokenizer=tokenizer, fingerprint=_fingerprint(hf, tokenizer)
+    )
     model.block_prefix(0)  # looks for the blocks now, not in the middle of some later stage
     return model
 
@@ -423,12 +426,14 @@ def _give_in_memory_tokenizer_a_name(tokenizer: PreTrainedTokenizerBase) -> None
     tokenizer.init_kwargs.setdefault("add_bos_token", True)
 
 
-def _fingerprint(hf: PreTrainedModel, samples_per_tensor: int = 1024) -> str:
+def _fingerprint(
+    hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples_per_tensor: int = 1024
+) -> str:
     """Identify weights by evenly spaced samples of every tensor.
 
     Samples are rounded to bfloat16, so that one checkpoint loaded in two dtypes is the same model.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(tokenizer.chat_template).encode())
     for name, tensor in hf.state_dict().items():
         flat = tensor.detach().reshape(-1)
         step = max(1, flat.numel() // samples_per_tensor)

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from actor_lens import figures
 from actor_lens.errors import UserError
-from actor_lens.evaluation import Evaluation, Rate, compare_evaluations
+from actor_lens.evaluation import HARMFUL_REPLY_LENGTH, Evaluation, Rate, compare_evaluations
 from actor_lens.figures.theme import FONT, LABEL_STYLES, ORIGIN_NAMES
 from actor_lens.layer_choice import LayerChoice, LayerScores
 from actor_lens.projections import Projections, layer_map
@@ -28,7 +28,7 @@ from actor_lens.prompts import LABELS
 from actor_lens.saving import replacing
 from actor_lens.study import Look, Outcome, Study
 from actor_lens.targets import Targets
-from actor_lens.training_run import FinetuneConfig, TrainingRun
+from actor_lens.training_run import TrainingRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 EXAMPLES = 5
 ROWS_SHOWN, ROWS_KEPT = 8, 200
 PROMPT_LENGTH, REPLY_LENGTH = 300, 400
-# A refusal is shown to recognise it by; a judge of phrases may miss what follows it.
-HARMFUL_REPLY_LENGTH = 140
 # A variant that refuses at most or at least this share of every label has lost the distinction.
 NOTHING, EVERYTHING = 0.05, 0.95
 SIGNIFICANT = 0.05
@@ -140,7 +138,7 @@ def render_report(study: Study, *, command: str | None = None) -> str:
 
 def render_look(look: Look, choice: LayerChoice) -> str:
     """The text of the page that ``write_look`` writes."""
-    layers = _layers(look, choice.layer, choice, FinetuneConfig.origin)
+    layers = _layers(look, choice.layer, choice, look.origin)
     return _render("look.html.j2", look=look, **layers)
 
 

@@ -66,6 +66,10 @@ class StageProgress:
         """Report a training step; fits ``on_step``."""
         self._update("training", step.step, step.total_steps, note=f"loss {step.loss:.4f}")
 
+    def warn(self, warning: str) -> None:
+        """Say what should make the user think again, before the work goes on."""
+        self._console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
+
     def _update(self, name: str, done: int, total: int, note: str) -> None:
         if not self._bars:
             if done >= total:

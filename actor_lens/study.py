@@ -1,12 +1,12 @@
 """The whole job in one call: look, choose the layer, train it, show what changed.
 
-The command line, the notebooks and the report all run this; each stage can be called by itself.
+The command line and the report run this; the notebooks call its stages one by one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -18,7 +18,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
 from actor_lens.finetuning import check_config, check_resumable, finetune_layer
 from actor_lens.judges import RefusalTokens, refusal_tokens
-from actor_lens.layer_choice import SCORES, LayerChoice, LayerScores, score_layers
+from actor_lens.layer_choice import LayerChoice, LayerScores, check_score, score_layers
 from actor_lens.layer_trials import try_layers
 from actor_lens.models import ChatModel
 from actor_lens.projections import Projections, project
@@ -54,7 +54,7 @@ class StudyPlan:
         by: The score to choose by. None chooses by the default of ``LayerScores.best`` and settles
             ties by training each tied layer (``try_layers``). A resumed run keeps its layer.
         per_label: Most training prompts of each label, one number for all or one for each; None
-            takes all.
+            takes all. A run that is shown has the numbers that it was trained with.
         variants: Further fine-tunes at the same layer to show beside the first: a name, and the
             settings that differ (``per_label`` may be among them).
         new_tokens: Longest reply.
@@ -81,6 +81,7 @@ class Look:
         tokens: How the model begins refusals.
         scores: Of every layer, on the validation prompts.
         seconds: Time of collecting residuals and of scoring.
+        origin: Of the targets behind the causal score.
     """
 
     train_residuals: Residuals
@@ -89,6 +90,7 @@ class Look:
     tokens: RefusalTokens
     scores: LayerScores
     seconds: Mapping[str, float]
+    origin: str = FinetuneConfig.origin
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,7 +335,7 @@ def look_at_layers(
             seed=seed,
             on_progress=_stage(on_progress, "layer scores"),
         )
-    return Look(train_residuals, directions, projections, tokens, scores, clock.seconds)
+    return Look(train_residuals, directions, projections, tokens, scores, clock.seconds, origin)
 
 
 def train_chosen_layer(
@@ -346,6 +348,7 @@ def train_chosen_layer(
     batch_size: int = 32,
     on_progress: StageProgress | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Trained:
     """Look at every layer, choose one, preview the targets and train it.
 
@@ -358,6 +361,7 @@ def train_chosen_layer(
         batch_size: Prompts in one forward pass.
         on_progress: Told of every stage.
         on_step: Told of every training step.
+        on_warning: Told, before any training, of what should make the user think again.
 
     Raises:
         UserError: As the stages do.
@@ -368,12 +372,17 @@ def train_chosen_layer(
         settings = replace(settings, layer=resume.layer)
     train_split, validation, _ = prompts.by_split()
     check_config(model, settings, validation)
-    train = _sample(train_split, plan.per_label, settings.seed)
+    per_label = plan.per_label if run is None else run.train_prompts
+    train = _sample(train_split, per_label, settings.seed)
     # Looking at layers takes long: first what would fail after it.
-    if choose and plan.by not in (None, *SCORES):
-        raise UserError(f"score '{plan.by}' is not known; use one of {', '.join(SCORES)}")
+    check_score(plan.by)
     if run is not None:
         run.check_belongs_to(model)
+        if run.prompts_fingerprint != train.fingerprint:
+            raise UserError(
+                f"this run was trained on other prompts ({run.prompts_name}, seed "
+                f"{run.config.seed}) than those given; give the same file and seed"
+            )
     if resume is not None:
         check_resumable(model, train, settings, resume)
     look = look_at_layers(
@@ -387,11 +396,17 @@ def train_chosen_layer(
         batch_size=batch_size,
         on_progress=on_progress,
     )
-    choice, clock = None, _Clock()
+    kept = run or resume
+    choice, clock = _choice_of(kept), _Clock()
     if choose:
         choice = look.scores.best(plan.by)
         settings = replace(settings, layer=choice.layer)
-    if choice is not None and plan.by is None and len(choice.ties) > 1:
+    trying = choose and choice is not None and plan.by is None and len(choice.ties) > 1
+    _warn(on_warning, look.scores.warnings)
+    for layer in choice.ties if trying and choice is not None else (settings.layer,):
+        preview = _preview(look.train_residuals, replace(settings, layer=layer)).preview()
+        _warn(on_warning, preview.warnings, name=f"layer {layer}")
+    if trying and choice is not None:
         with clock("trials"):
             trials = try_layers(
                 model,
@@ -403,8 +418,9 @@ def train_chosen_layer(
                 on_step=on_step,
                 on_progress=_stage(on_progress, "layers tried"),
             )
-        choice = choice.settled(trials.best.layer, trials.reason)
         run = trials.best
+        reason = "the trials were interrupted" if run.status == "stopped" else trials.reason
+        choice = choice.settled(run.layer, reason)
     with clock("train"):
         trained = run or finetune_layer(
             model,
@@ -415,6 +431,8 @@ def train_chosen_layer(
             on_step=on_step,
             resume=resume,
         )
+    if choice is not None:
+        trained = replace(trained, chosen={**asdict(choice), "ties": list(choice.ties)})
     targets = _preview(look.train_residuals, trained.config)
     seconds = {**look.seconds, **clock.seconds}
     if run is None or choice is not None:  # the run may be one of several trials
@@ -432,6 +450,7 @@ def run_study(
     batch_size: int = 32,
     on_progress: StageProgress | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
     on_trained: Callable[[Trained], None] | None = None,
 ) -> Study:
     """Look, choose the layer, train it and evaluate it, with variants beside it.
@@ -445,11 +464,13 @@ def run_study(
         batch_size: Prompts in one forward pass.
         on_progress: Told of every stage.
         on_step: Told of every training step.
+        on_warning: Told, before each training, of what should make the user think again.
         on_trained: Told of the fine-tune before it is evaluated, for instance to save it.
 
     Raises:
         UserError: As the stages do.
     """
+    digests = tensor_digests(model)  # of the model as it was given, before anything ran on it
     _require(prompts.where(split="test"), "test", minimum=1)
     # Now, not after minutes of training.
     tokens_with_room(model, _tested(prompts).texts, plan.new_tokens)
@@ -465,17 +486,22 @@ def run_study(
         batch_size=batch_size,
         on_progress=on_progress,
         on_step=on_step,
+        on_warning=on_warning,
     )
     if on_trained is not None:
         on_trained(trained)
     clock = _Clock()
-    assess = _Assessor(model, _tested(prompts), trained.look, plan.new_tokens, on_progress)
+    assess = _Assessor(
+        model, _tested(prompts), trained.look, plan.new_tokens, batch_size, digests, on_progress
+    )
     with clock("evaluate"):
         before, before_projections = assess.now("before")
         outcomes = [assess.outcome("actor", trained.run, trained.targets)]
     with clock("variants"):
         outcomes += [
-            assess.outcome(name, *_variant(model, prompts, trained, plan, changes))
+            assess.outcome(
+                name, *_variant(model, prompts, trained, plan, name, changes, on_warning)
+            )
             for name, changes in plan.variants.items()
         ]
     return Study(
@@ -494,6 +520,7 @@ def evaluate_run(
     run: TrainingRun | None = None,
     *,
     new_tokens: int = 64,
+    batch_size: int = 64,
     on_progress: StageProgress | None = None,
 ) -> RunEvaluation:
     """Evaluate a model on the test and out-of-distribution prompts, and again with a run applied.
@@ -503,6 +530,7 @@ def evaluate_run(
         prompts: With test or out-of-distribution prompts.
         run: A fine-tune of this model.
         new_tokens: Longest reply.
+        batch_size: Prompts in one batch.
         on_progress: Told of every stage.
 
     Raises:
@@ -511,7 +539,7 @@ def evaluate_run(
     if run is not None:
         run.check_belongs_to(model)
     tested, clock, after = _tested(prompts), _Clock(), None
-    ask = partial(evaluate, model, tested, new_tokens=new_tokens)
+    ask = partial(evaluate, model, tested, new_tokens=new_tokens, batch_size=batch_size)
     with clock("evaluate"):
         before = ask(on_progress=_stage(on_progress, "replies (before)"))
         if run is not None:
@@ -546,6 +574,8 @@ class _Assessor:
     prompts: PromptSet
     look: Look
     new_tokens: int
+    batch_size: int
+    digests: Mapping[str, str]
     on_progress: StageProgress | None
 
     def now(self, name: str) -> tuple[Evaluation, Projections]:
@@ -555,16 +585,16 @@ class _Assessor:
             self.prompts,
             tokens=self.look.tokens,
             new_tokens=self.new_tokens,
+            batch_size=self.batch_size,
             on_progress=_stage(self.on_progress, f"replies ({name})"),
         )
-        residuals = collect_residuals(self.model, self.prompts)
+        residuals = collect_residuals(self.model, self.prompts, batch_size=self.batch_size)
         return evaluation, project(residuals, self.look.directions)
 
     def outcome(self, name: str, run: TrainingRun, targets: Targets) -> Outcome:
         """The same with a run applied."""
-        digests = tensor_digests(self.model)
         with run.applied_to(self.model):
-            changed = parameters_changed_outside(self.model, run.layer, digests)
+            changed = parameters_changed_outside(self.model, run.layer, self.digests)
             evaluation, projections = self.now(name)
         return Outcome(name, run, targets, evaluation, projections, changed)
 
@@ -574,16 +604,27 @@ def _variant(
     prompts: PromptSet,
     trained: Trained,
     plan: StudyPlan,
+    name: str,
     changes: Mapping[str, Any],
+    on_warning: Callable[[str], None] | None,
 ) -> tuple[TrainingRun, Targets]:
-    """Another fine-tune at the same layer, and the preview of its targets."""
+    """Another fine-tune at the same layer, and the preview of its targets.
+
+    Raises:
+        KeyboardInterrupt: If the training was interrupted: half a variant is no comparison.
+    """
     per_label = changes.get("per_label", plan.per_label)
     train = _sample(prompts.where(split="train"), per_label, trained.run.config.seed)
     settings = _variant_settings(trained.run.config, changes)
     residuals = trained.look.train_residuals
     if train != trained.train:
         residuals = collect_residuals(model, train)
-    return finetune_layer(model, train, **asdict(settings)), _preview(residuals, settings)
+    targets = _preview(residuals, settings)
+    _warn(on_warning, targets.preview().warnings, name=name)
+    run = finetune_layer(model, train, **asdict(settings))
+    if run.status == "stopped":
+        raise KeyboardInterrupt
+    return run, targets
 
 
 def _variant_settings(settings: FinetuneConfig, changes: Mapping[str, Any]) -> FinetuneConfig:
@@ -601,6 +642,22 @@ def _preview(residuals: Residuals, config: FinetuneConfig) -> Targets:
         origin=config.origin,
         shift=config.shift,
     )
+
+
+def _choice_of(run: TrainingRun | None) -> LayerChoice | None:
+    """How the layer of a run was chosen when it was trained."""
+    if run is None or run.chosen is None:
+        return None
+    return LayerChoice(**{**run.chosen, "ties": tuple(run.chosen["ties"])})
+
+
+def _warn(
+    on_warning: Callable[[str], None] | None, warnings: Sequence[str], name: str = ""
+) -> None:
+    if on_warning is None:
+        return
+    for warning in warnings:
+        on_warning(f"{name}: {warning}" if name else warning)
 
 
 def _tested(prompts: PromptSet) -> PromptSet:

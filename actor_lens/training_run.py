@@ -128,6 +128,8 @@ class TrainingRun:
         refused_before: Share of validation prompts of each label that began a refusal before
             training, empty where there were none; the safety floor is measured from it.
         seconds: Time of collecting the block inputs and of the training steps.
+        prompts_name: What the training prompts were loaded by.
+        chosen: How the layer was chosen (the fields of ``LayerChoice``), None where it was named.
         resume_state: For continuing, None on runs that diverged.
     """
 
@@ -143,6 +145,8 @@ class TrainingRun:
     train_prompts: Mapping[str, int]
     refused_before: Mapping[str, float]
     seconds: Mapping[str, float]
+    prompts_name: str = ""
+    chosen: Mapping[str, Any] | None = None
     resume_state: ResumeState | None = field(default=None, repr=False)
 
     @property
@@ -270,7 +274,7 @@ class TrainingRun:
     def _record(self, folder: Path) -> dict[str, Any]:
         plain = (
             "status message best_step model_name fingerprint prompts_fingerprint train_prompts "
-            "refused_before seconds"
+            "refused_before seconds prompts_name chosen"
         )
         return {
             "config": asdict(self.config),

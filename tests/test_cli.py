@@ -132,6 +132,7 @@ def one_line_error(capsys):
         (["train", "--prompts", "no-such.jsonl"], "no-such.jsonl"),
         (["train", "--chat-template", "no-such.jinja"], "no-such.jinja"),
         (["train", "--resume"], "--out"),
+        (["train", "--no-evaluate", "--report"], "--no-evaluate"),
         (["evaluate", "--run", "no-such-run"], "no-such-run"),
         (["report"], "--run"),
         (["toy"], "COMMAND"),
@@ -298,6 +299,35 @@ def test_report_of_a_run_is_one_file(trained, few_prompts, tmp_path):
     assert [path.name for path in out.iterdir()] == ["report.html"]
 
 
+def test_report_does_not_write_over_another_folder(trained, few_prompts, tmp_path, capsys):
+    (tmp_path / "report.html").write_text("mine")
+    words = ["report", "--run", trained, "--prompts", few_prompts, "--out", tmp_path, "--quiet"]
+    assert run_cli(*words) == 2
+    assert "--overwrite" in one_line_error(capsys)
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_a_report_on_other_prompts_than_those_trained_on_is_refused(trained, tmp_path, capsys):
+    words = ["report", "--run", trained, "--prompts", "toy", "--out", tmp_path / "r", "--quiet"]
+    assert run_cli(*words) == 2
+    assert "other prompts" in one_line_error(capsys)
+
+
+def test_a_run_on_a_file_asks_for_that_file(trained, capsys):
+    assert run_cli("evaluate", "--run", trained, "--quiet") == 2
+    assert "few.jsonl" in one_line_error(capsys)
+
+
+def test_older_results_do_not_stay_beside_new_weights(trained, few_prompts, tmp_path):
+    out = tmp_path / "again"
+    shutil.copytree(trained, out)
+    (out / "report.html").write_text("old")
+    words = ["train", "--prompts", few_prompts, "--layer", 2, "--out", out, "--overwrite"]
+    assert run_cli(*words, "--no-evaluate", *QUICK) == 0
+    names = {path.name for path in out.iterdir()}
+    assert not names & {"report.html", "evaluation.csv", "layers.csv"}
+
+
 def test_no_evaluate_trains_and_saves_only(few_prompts, tmp_path, capsys):
     out = tmp_path / "bare"
     words = ["train", "--prompts", few_prompts, "--layer", 2, "--out", out, "--no-evaluate"]
@@ -348,6 +378,19 @@ def test_a_full_disk_leaves_the_old_results(trained, few_prompts, tmp_path, monk
     assert run_cli(*words) == 2
     assert "No space left" in one_line_error(capsys)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_warnings_come_before_the_first_step(few_prompts, tmp_path, monkeypatch):
+    """The raw formula is warned of while there is still time to stop."""
+    from actor_lens.stage_progress import StageProgress
+
+    told = []
+    monkeypatch.setattr(StageProgress, "warn", lambda _self, text: told.append(text))
+    monkeypatch.setattr(StageProgress, "step", lambda _self, step: told.append(step.step))
+    words = ["train", "--prompts", few_prompts, "--layer", 4, "--shift", "uniform", *QUICK]
+    assert run_cli(*words, "--no-evaluate", "--alpha", "3", "--out", tmp_path / "out") == 0
+    assert "layer 4" in told[0]
+    assert 1 in told
 
 
 def test_ctrl_c_outside_training_is_quiet(monkeypatch, capsys):

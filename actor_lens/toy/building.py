@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -115,8 +116,8 @@ def train_toy(
         save_model(model, tokenizer, temporary)
         model = LlamaForCausalLM.from_pretrained(temporary, dtype=torch.float32)
         rates = measure(model, tokenizer, language.prompts, on_progress)
-    (folder / PROMPT_FILE).parent.mkdir(exist_ok=True)
-    language.prompts.save(folder / PROMPT_FILE)
+        (folder / PROMPT_FILE).parent.mkdir(exist_ok=True)
+        language.prompts.save(folder / PROMPT_FILE)
     return ToyReport(
         model=folder / MODEL_FOLDER,
         prompts=folder / PROMPT_FILE,
@@ -241,10 +242,10 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             target.rename(old)
         temporary.rename(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{target}: cannot be written ({error.strerror or error}); nothing there was changed; "
-            "give a folder that is writable and has room"
+            f"{target}: cannot be written ({getattr(error, 'strerror', None) or error}); nothing "
+            "there was changed; give a folder that is writable and has room"
         ) from error
     finally:
         if old.exists() and not target.exists():
