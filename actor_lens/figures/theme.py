@@ -193,11 +193,6 @@ def hover_text(prompt: object, *, limit: int = 160, width: int = 56) -> str:
     return "<br>".join(escape(line) for line in wrap(text, width))
 
 
-def label_name(label: str) -> str:
-    """Return the label as shown, escaped: `pseudo_harmful` is shown as "pseudo-harmful"."""
-    return LABEL_STYLES[label].name if label in LABEL_STYLES else escape(label)
-
-
 def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
     """Return an x axis for layers: whole numbers only, at most about sixteen of them."""
     first, last = min(layers), max(layers)

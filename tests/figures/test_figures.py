@@ -37,7 +37,7 @@ def draw(name):
 
 
 def test_every_public_figure_is_tested_here():
-    assert sorted([*RESULTS, "config"]) == sorted(figures.__all__)
+    assert sorted([*RESULTS, "config", "use_in_notebook"]) == sorted(figures.__all__)
 
 
 @pytest.mark.parametrize("name", RESULTS)

@@ -112,3 +112,15 @@ def test_layer_axes_have_whole_numbers_and_at_most_sixteen_steps():
     assert theme.layer_axis([7]) | {"title": None} == {
         **{"title": None, "range": [6.5, 7.5], "tick0": 0, "dtick": 1, "zeroline": False}
     }
+
+
+def test_notebooks_show_figures_offline_without_upload(monkeypatch):
+    import plotly.io as pio
+
+    from actor_lens.figures import use_in_notebook
+
+    monkeypatch.setattr(pio.renderers, "default", "json")
+    use_in_notebook()
+    assert pio.renderers.default == "plotly_mimetype+notebook"
+    for name in ("plotly_mimetype", "notebook"):
+        assert pio.renderers[name].config == theme.config()

@@ -21,7 +21,7 @@ from actor_lens.toy.lexicon import (
     TARGETS,
     TRIGGERS,
 )
-from actor_lens.toy.templates import YES_WRONG
+from actor_lens.toy.templates import SOUNDS_WRONG, YES_WRONG
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_harmful_request_is_only_ever_refused(language: ToyLanguage) -> None:
         )
     }
     for exchange in (*language.stage_one(3000), *language.stage_two(3000)):
-        if exchange.reply.startswith((*REFUSAL_OPENINGS, YES_WRONG)):
+        if exchange.reply.startswith((*REFUSAL_OPENINGS, YES_WRONG, SOUNDS_WRONG)):
             continue
         assert not any(
             deed in exchange.prompt and not any(p in exchange.prompt for p in pseudo_harmful)
