@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from actor_lens.activations import BlockInputs
 from actor_lens.blocks import block_arguments, last_token_output
+from actor_lens.directions import origin_on
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS
@@ -236,13 +237,11 @@ class BlockTrainer:
 
     def _origin(self, activations: Tensor, vector: Tensor) -> Float[Tensor, ""]:
         unit = vector / vector.norm()
-        benign: Tensor = self._mean(activations, "benign") @ unit
-        if self.config.origin == "zero":
-            return torch.zeros_like(benign)
-        if self.config.origin == "benign_mean":
-            return benign
-        harmful: Tensor = self._mean(activations, "harmful") @ unit
-        return (benign + harmful) / 2
+        return origin_on(
+            self.config.origin,
+            benign=self._mean(activations, "benign") @ unit,
+            harmful=self._mean(activations, "harmful") @ unit,
+        )
 
     def _mean(self, activations: Tensor, label: str) -> Float[Tensor, " d_model"]:
         # float64 sums, as in refusal_directions

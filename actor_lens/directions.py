@@ -57,13 +57,11 @@ class Directions:
         Raises:
             UserError: If the origin has another name.
         """
-        check_origin(origin)
-        benign = self.mean_projections("benign")
-        if origin == "zero":
-            return torch.zeros_like(benign)
-        if origin == "benign_mean":
-            return benign
-        return (benign + self.mean_projections("harmful")) / 2
+        return origin_on(
+            origin,
+            benign=self.mean_projections("benign"),
+            harmful=self.mean_projections("harmful"),
+        )
 
     def check_fit(self, residuals: Residuals) -> None:
         """Refuse residuals of a model of another shape.
@@ -85,6 +83,23 @@ class Directions:
         columns = {f"mean_{label}": self.mean_projections(label).numpy() for label in self.means}
         norms = self.vectors.norm(dim=-1).numpy()
         return pd.DataFrame({"layer": range(len(norms)), "norm": norms, **columns})
+
+
+def origin_on(origin: str, *, benign: Tensor, harmful: Tensor) -> Tensor:
+    """An origin on the refusal direction, from the projections of two class means.
+
+    Args:
+        origin: See ``Directions.origins``.
+        benign: Projection of the mean benign prompt, of any shape.
+        harmful: The same for harmful prompts.
+
+    Raises:
+        UserError: If the origin has another name.
+    """
+    check_origin(origin)
+    if origin == "zero":
+        return torch.zeros_like(benign)
+    return benign if origin == "benign_mean" else (benign + harmful) / 2
 
 
 def check_origin(origin: str) -> str:

@@ -527,7 +527,8 @@ def evaluate_run(
 
     Args:
         model: Left as it is.
-        prompts: With test or out-of-distribution prompts.
+        prompts: With a test split; with a validation split on which the model refuses harmful
+            prompts, first-token refusal scores are given too.
         run: A fine-tune of this model.
         new_tokens: Longest reply.
         batch_size: Prompts in one batch.
@@ -539,7 +540,14 @@ def evaluate_run(
     if run is not None:
         run.check_belongs_to(model)
     tested, clock, after = _tested(prompts), _Clock(), None
-    ask = partial(evaluate, model, tested, new_tokens=new_tokens, batch_size=batch_size)
+    ask = partial(
+        evaluate,
+        model,
+        tested,
+        tokens=_tokens_or_none(model, prompts.where(split="validation")),
+        new_tokens=new_tokens,
+        batch_size=batch_size,
+    )
     with clock("evaluate"):
         before = ask(on_progress=_stage(on_progress, "replies (before)"))
         if run is not None:
@@ -658,6 +666,14 @@ def _warn(
         return
     for warning in warnings:
         on_warning(f"{name}: {warning}" if name else warning)
+
+
+def _tokens_or_none(model: ChatModel, validation: PromptSet) -> RefusalTokens | None:
+    """How the model begins refusals, or None where its replies do not tell."""
+    try:
+        return refusal_tokens(model, validation)
+    except UserError:
+        return None
 
 
 def _tested(prompts: PromptSet) -> PromptSet:

@@ -5,6 +5,9 @@ import os
 # Before anything imports transformers or datasets, which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+# Tiny models gain nothing from threads, and threads that wait for a busy core make tests crawl.
+# Also for the processes that tests start: notebooks and the command line.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
 
