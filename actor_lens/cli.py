@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 import tempfile
@@ -42,9 +41,6 @@ DEMO_VARIANTS: dict[str, dict[str, Any]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code is 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    # Threads that spin while they wait make small models crawl beside another program. It is read
-    # when torch is imported, and a user's own setting stays.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = _parser()
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(words)

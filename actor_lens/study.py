@@ -628,7 +628,7 @@ def _variant(
     if train != trained.train:
         residuals = collect_residuals(model, train)
     targets = _preview(residuals, settings)
-    _warn(on_warning, targets.preview().warnings, name=name)
+    _warn(on_warning, targets.preview().warnings, name=f"comparison '{name}'")
     run = finetune_layer(model, train, **asdict(settings))
     if run.status == "stopped":
         raise KeyboardInterrupt
