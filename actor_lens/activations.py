@@ -6,27 +6,32 @@ prompt, just before the model's reply: where the model has read everything and d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from actor_lens.batching import TokenBatch, batches_by_length, left_padding
-from actor_lens.blocks import record_block_input
+from actor_lens.batching import TokenBatch, left_padding
+from actor_lens.blocks import Tap, tap_block_inputs
+from actor_lens.collecting import Put, Wanted, collect
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
+from actor_lens.passes import Progress
 from actor_lens.prompt_rows import shown
 from actor_lens.prompts import PromptSet
+from actor_lens.store import Layout, Store
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-
-Progress = Callable[[int, int], None]
-"""Called with the number of prompts done and the number of all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +39,8 @@ class Residuals:
     """Residual stream of every prompt at every layer, at the last token.
 
     Attributes:
-        values: ``resid_post``, float32, on the CPU.
+        values: ``resid_post``, float32, on the CPU. Those that come from the activation store are
+            mapped from its file: what is not read takes no memory, and changes stay in memory.
         prompts: In the order of the second dimension.
         model_name: The model they come from.
     """
@@ -109,31 +115,48 @@ class BlockInputs:
         return padded, mask, positions
 
 
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """Residuals and block inputs from one pass over the prompts.
+
+    Attributes:
+        residuals: Of every layer at the last token; None where they were not asked for.
+        block_inputs: What the blocks asked for receive, by layer.
+    """
+
+    residuals: Residuals | None
+    block_inputs: Mapping[int, BlockInputs]
+
+
 def collect_residuals(
     model: ChatModel,
     prompts: PromptSet,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
+    store: Store | bool = True,
     on_progress: Progress | None = None,
 ) -> Residuals:
     """Cache ``resid_post`` of every layer at the last templated token, through TransformerLens.
 
     Prompts run in left-padded batches of like length with attention masks; a batch gives what each
-    prompt alone gives. Only the hooks that are read are cached, without logits or KV cache.
+    prompt alone gives. The last token is taken out while the model runs, and the pass ends after
+    the last block: there are no logits, no KV cache and no activations at other tokens.
 
     Args:
         model: The model to look into.
         prompts: At least one.
-        batch_size: Prompts in one forward pass.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+        store: Where residuals are kept for the next time: True is the default store, False none.
         on_progress: Told after every batch.
 
     Raises:
         UserError: If there are no prompts, or one is longer than the model takes.
     """
-    values = torch.empty(model.n_layers, len(prompts), model.d_model)
-    for batch in _batches(model, prompts, batch_size, on_progress):
-        values[:, list(batch.indices)] = _last_token_residuals(model, batch)
-    return Residuals(values, prompts, model.name)
+    collected = collect_activations(
+        model, prompts, batch_size=batch_size, store=store, on_progress=on_progress
+    )
+    assert collected.residuals is not None
+    return collected.residuals
 
 
 def collect_block_inputs(
@@ -141,7 +164,8 @@ def collect_block_inputs(
     prompts: PromptSet,
     layer: int,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
+    store: Store | bool = True,
     on_progress: Progress | None = None,
 ) -> BlockInputs:
     """Cache what one block receives, at every token of every prompt.
@@ -153,23 +177,86 @@ def collect_block_inputs(
         model: The model to look into.
         prompts: At least one.
         layer: The block, from 0.
-        batch_size: Prompts in one forward pass.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+        store: Where inputs are kept for the next time: True is the default store, False none.
         on_progress: Told after every batch.
 
     Raises:
         UserError: If the layer does not exist, there are no prompts, or one is too long.
     """
     layer = model.check_layer(layer)
-    hidden: dict[int, Tensor] = {}
-    for batch in _batches(model, prompts, batch_size, on_progress):
-        with torch.no_grad():
-            states = record_block_input(
-                model, layer, batch.input_ids, batch.attention_mask, batch.position_ids
-            )
-        for row, index in enumerate(batch.indices):
-            length = int(batch.attention_mask[row].sum())
-            hidden[index] = states[row, -length:].clone()  # a view would keep the padding
-    return BlockInputs(layer, tuple(hidden[index] for index in range(len(prompts))), prompts)
+    collected = collect_activations(
+        model,
+        prompts,
+        residuals=False,
+        block_inputs=[layer],
+        batch_size=batch_size,
+        store=store,
+        on_progress=on_progress,
+    )
+    return collected.block_inputs[layer]
+
+
+def collect_activations(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    residuals: bool = True,
+    block_inputs: Iterable[int] = (),
+    batch_size: int | None = None,
+    store: Store | bool = True,
+    on_progress: Progress | None = None,
+) -> Activations:
+    """Cache residuals of all layers and the inputs of some blocks in one pass.
+
+    Without residuals the pass ends at the deepest block asked for.
+
+    Args:
+        model: The model to look into.
+        prompts: At least one.
+        residuals: Whether to cache ``resid_post`` of every layer at the last token.
+        block_inputs: Layers whose block inputs to cache, at every token.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+        store: Where activations are kept for the next time: True is the default store, False none.
+        on_progress: Told after every batch.
+
+    Raises:
+        UserError: If a layer does not exist, there are no prompts, or one is too long.
+    """
+    if len(prompts) == 0:
+        raise UserError("no prompts were given; check the label, split or file they come from")
+    layers = sorted({model.check_layer(layer) for layer in block_inputs})
+    token_ids = model.tokenize(prompts.texts)
+    about = _about(model, token_ids)
+    lengths = [len(ids) for ids in token_ids]
+    wanted = [_residuals_wanted(model, about, len(lengths))] if residuals else []
+    wanted += [_block_inputs_wanted(model, about, lengths, layer) for layer in layers]
+
+    def run(batch: TokenBatch, puts: Mapping[int, Put]) -> None:
+        inputs = {
+            layers[place - residuals]: put for place, put in puts.items() if place >= residuals
+        }
+        _pass(model, batch, puts.get(0) if residuals else None, inputs)
+
+    arrays = collect(
+        model,
+        token_ids,
+        wanted,
+        run,
+        batch_size=batch_size,
+        store=store,
+        on_progress=on_progress,
+    )
+    cached = None
+    if residuals:
+        flat = torch.from_numpy(arrays[0]).view(torch.float32)
+        values = flat.view(model.n_layers, len(prompts), model.d_model)
+        cached = Residuals(values, prompts, model.name)
+    inputs = {}
+    for layer, array in zip(layers, arrays[residuals:], strict=True):
+        states = torch.from_numpy(array).view(model.hf.dtype).view(-1, model.d_model)
+        inputs[layer] = BlockInputs(layer, torch.split(states, lengths), prompts)
+    return Activations(cached, inputs)
 
 
 def layer_prompt_frame(prompts: PromptSet, values: np.ndarray, name: str) -> pd.DataFrame:
@@ -180,7 +267,6 @@ def layer_prompt_frame(prompts: PromptSet, values: np.ndarray, name: str) -> pd.
         values: ``[layer, prompt]``.
         name: Column of the number.
     """
-    import numpy as np
     import pandas as pd
 
     n_layers, n_prompts = values.shape
@@ -196,8 +282,6 @@ def prompt_columns(prompts: PromptSet) -> dict[str, np.ndarray]:
 
     They are ``prompt_index``, ``prompt``, ``label``, ``split`` and ``category``.
     """
-    import numpy as np
-
     columns: dict[str, np.ndarray] = {"prompt_index": np.arange(len(prompts))}
     for key in ("prompt", "label", "split", "category"):
         column = np.empty(len(prompts), dtype=object)
@@ -206,35 +290,93 @@ def prompt_columns(prompts: PromptSet) -> dict[str, np.ndarray]:
     return columns
 
 
-def _batches(
-    model: ChatModel, prompts: PromptSet, batch_size: int, on_progress: Progress | None
-) -> Iterator[TokenBatch]:
-    if len(prompts) == 0:
-        raise UserError("no prompts were given; check the label, split or file they come from")
-    done = 0
-    for batch in batches_by_length(
-        model.tokenize(prompts.texts),
-        batch_size=batch_size,
-        pad_token_id=model.pad_token_id,
-        device=model.device,
-    ):
-        yield batch
-        done += len(batch.indices)
-        if on_progress is not None:
-            on_progress(done, len(prompts))
+def _about(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What activations of these prompts depend on. Prompts enter as a hash, never as text."""
+    import transformers
+
+    tokens = json.dumps([list(ids) for ids in token_ids]).encode()
+    return {
+        "model": model.identity,
+        "model_name": model.name,
+        "tokens": hashlib.blake2b(tokens, digest_size=16).hexdigest(),
+        "prompts": len(token_ids),
+        "computed_in": str(model.hf.dtype).removeprefix("torch."),
+        "transformers": transformers.__version__,
+    }
 
 
-def _last_token_residuals(
-    model: ChatModel, batch: TokenBatch
-) -> Float[Tensor, "layer prompt d_model"]:
+def _residuals_wanted(model: ChatModel, about: Mapping[str, Any], n_prompts: int) -> Wanted:
+    layout = Layout(model.n_layers, tuple(range(n_prompts + 1)), 4 * model.d_model)
+    kind = {"kind": "residuals", "position": "last", "dtype": "float32"}
+    return Wanted({**about, **kind}, layout)
+
+
+def _block_inputs_wanted(
+    model: ChatModel, about: Mapping[str, Any], lengths: Sequence[int], layer: int
+) -> Wanted:
+    layout = Layout(1, (0, *accumulate(lengths)), model.hf.dtype.itemsize * model.d_model)
+    kind = {"kind": "block_inputs", "layer": layer, "position": "all"}
+    return Wanted({**about, **kind, "dtype": about["computed_in"]}, layout)
+
+
+class _LastBlockDone(Exception):
+    """Ends a TransformerLens pass, whose head is not needed."""
+
+
+def _pass(
+    model: ChatModel, batch: TokenBatch, residuals: Put | None, inputs: Mapping[int, Put]
+) -> None:
+    """Run a batch; hand on residuals of all layers, and inputs of some blocks as they come."""
+    lengths = batch.attention_mask.sum(dim=1).tolist()
+
+    def tap(put: Put) -> Tap:
+        def hand_on(states: Tensor) -> None:
+            on_cpu = states.cpu()
+            put([_bytes(row[-n:]) for row, n in zip(on_cpu, lengths, strict=True)])  # no padding
+
+        return hand_on
+
+    taps = {layer: tap(put) for layer, put in inputs.items()}
     with torch.no_grad():
-        _, cache = model.bridge.run_with_cache(
+        if residuals is None:
+            tap_block_inputs(model, taps, batch.input_ids, batch.attention_mask, batch.position_ids)
+            return
+        last = _observed_pass(model, batch, taps)
+    residuals([_bytes(last[:, row]) for row in range(len(lengths))])
+
+
+def _observed_pass(
+    model: ChatModel, batch: TokenBatch, taps: Mapping[int, Tap]
+) -> Float[Tensor, "layer prompt d_model"]:
+    """A pass through TransformerLens, whose hooks take out what is needed as it comes."""
+    last: list[Tensor] = []
+
+    def keep_last_token(residual: Tensor, hook: Any) -> None:  # noqa: ARG001
+        last.append(residual[:, -1].float().cpu())
+        if len(last) == model.n_layers:
+            raise _LastBlockDone
+
+    def call_tap(residual: Tensor, hook: Any, tap: Tap) -> None:  # noqa: ARG001
+        tap(residual)
+
+    hooks: list[Any] = [
+        (f"blocks.{layer}.hook_resid_pre", partial(call_tap, tap=tap))
+        for layer, tap in taps.items()
+    ]
+    hooks += [
+        (f"blocks.{layer}.hook_resid_post", keep_last_token) for layer in range(model.n_layers)
+    ]
+    with suppress(_LastBlockDone):
+        model.bridge.run_with_hooks(
             batch.input_ids,
             attention_mask=batch.attention_mask,
-            pos_slice=-1,
             use_cache=False,
             logits_to_keep=1,
-            names_filter=lambda name: name.endswith("hook_resid_post"),
+            fwd_hooks=hooks,
         )
-    layers = [cache["resid_post", layer][:, 0].float().cpu() for layer in range(model.n_layers)]
-    return torch.stack(layers)
+    return torch.stack(last)
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    """The bytes of a tensor; numpy knows no bfloat16."""
+    return tensor.contiguous().view(torch.uint8).numpy()

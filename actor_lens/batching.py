@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-
-from actor_lens.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,30 +57,3 @@ def pad_batch(
         attention_mask=mask,
         position_ids=positions,
     )
-
-
-def batches_by_length(
-    token_ids: Sequence[Sequence[int]],
-    *,
-    batch_size: int,
-    pad_token_id: int,
-    device: torch.device,
-) -> Iterator[TokenBatch]:
-    """Batches of neighbours in length, the longest first.
-
-    Sorting keeps padding small; the longest first lets memory run out at once or not at all.
-
-    Raises:
-        UserError: If ``batch_size`` is below 1.
-    """
-    if batch_size < 1:
-        raise UserError(f"batch size is {batch_size}; give a whole number of at least 1")
-    order = sorted(range(len(token_ids)), key=lambda index: -len(token_ids[index]))
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        yield pad_batch(
-            [token_ids[index] for index in indices],
-            pad_token_id=pad_token_id,
-            device=device,
-            indices=indices,
-        )

@@ -50,7 +50,7 @@ class BlockTrainer:
         self._device = model.device
         self.block = copy.deepcopy(model.blocks[config.layer]).float().requires_grad_(True)
         self._optimizer = torch.optim.AdamW(
-            self.block.parameters(), lr=config.lr, weight_decay=config.weight_decay
+            self.block.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self._signs = label_signs(self.labels).to(self._device)
         self._masks: dict[str, Tensor] = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +24,9 @@ from actor_lens.models import ChatModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Tap = Callable[[Tensor], None]
+"""Told what a block receives, ``[prompt, token, d_model]``."""
 
 
 class _Reached(Exception):
@@ -54,6 +57,22 @@ class _CallRecorder(nn.Module):
         self.hidden_states = arguments.pop("hidden_states")
         self.arguments = arguments
         raise _Reached
+
+
+class _Tapped(nn.Module):
+    """Stands in for a block: hands out what it receives, then runs it or ends the pass."""
+
+    def __init__(self, block: nn.Module, tap: Tap, *, ends_pass: bool) -> None:
+        super().__init__()
+        self.block = block
+        self._tap = tap
+        self._ends_pass = ends_pass
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self._tap(hidden_states)
+        if self._ends_pass:
+            raise _Reached
+        return self.block(hidden_states, *args, **kwargs)
 
 
 class _FromCache(nn.Module):
@@ -121,25 +140,34 @@ def graft_from_cache(
     return graft(model, {**below, layer: start})
 
 
-def record_block_input(
+def tap_block_inputs(
     model: ChatModel,
-    layer: int,
+    taps: Mapping[int, Tap],
     input_ids: Int[Tensor, "prompt token"],
     attention_mask: Int[Tensor, "prompt token"],
     position_ids: Int[Tensor, "prompt token"],
-) -> Float[Tensor, "prompt token d_model"]:
-    """What block ``layer`` receives (``resid_pre``); blocks above it are not run."""
-    recorder = _CallRecorder(model.blocks[layer])
-    partial = graft(model, {layer: recorder})
+) -> None:
+    """Hand out what some blocks receive (``resid_pre``), in a pass that ends at the deepest.
+
+    Args:
+        model: Left as it is.
+        taps: By layer: called with ``[prompt, token, d_model]`` as soon as the block is reached.
+        input_ids: Of a batch, as are the rest.
+        attention_mask: 0 on padding.
+        position_ids: Counted from the first token that is not padding.
+    """
+    last = max(taps)
+    tapped: dict[int, nn.Module] = {
+        layer: _Tapped(model.blocks[layer], tap, ends_pass=layer == last)
+        for layer, tap in taps.items()
+    }
     _run_until_reached(
-        partial.base_model,
+        graft(model, tapped).base_model,
         input_ids=input_ids,
         attention_mask=attention_mask,
         position_ids=position_ids,
         use_cache=False,
     )
-    assert recorder.hidden_states is not None
-    return recorder.hidden_states
 
 
 def block_arguments(

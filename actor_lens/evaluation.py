@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actor_lens.activations import Progress, prompt_columns
+from actor_lens.activations import prompt_columns
 from actor_lens.errors import UserError
 from actor_lens.judges import KeywordJudge, RefusalTokens, refusal_scores
 from actor_lens.models import ChatModel
+from actor_lens.passes import Progress
 from actor_lens.prompts import LABELS, PromptSet
 from actor_lens.replies import generate_replies
 from actor_lens.separation import wilson_interval
@@ -179,7 +180,7 @@ def evaluate(
     judge: KeywordJudge | None = None,
     tokens: RefusalTokens | None = None,
     new_tokens: int = 64,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Let a model answer prompts greedily and judge the replies.
@@ -191,7 +192,7 @@ def evaluate(
         tokens: For first-token refusal scores; from ``refusal_tokens`` of the untouched model.
         new_tokens: Longest reply, in tokens. Late refusals are missed by short replies: at least
             64 on real models.
-        batch_size: Prompts in one batch.
+        batch_size: Prompts in one batch; None for as many as fit into memory.
         on_progress: Told after every batch.
 
     Raises:

@@ -14,20 +14,19 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from numbers import Real
-
-from torch import Tensor, nn
+from pathlib import Path
 
 from actor_lens.activations import collect_block_inputs
-from actor_lens.block_trainer import BlockTrainer, DivergedError
 from actor_lens.directions import check_origin
 from actor_lens.errors import UserError
 from actor_lens.judges import RefusalTokens
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet, require_labels
-from actor_lens.safety_floor import KeptWeights, ValidationChecks
+from actor_lens.safety_floor import ValidationChecks
+from actor_lens.store import Store
 from actor_lens.targets import SHIFTS, check_positive
+from actor_lens.training_loop import train_block
 from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
 
 ANCHORS = ("initial", "current")
@@ -58,6 +57,8 @@ def finetune_layer(
     on_step: Callable[[TrainingStep], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     resume: TrainingRun | None = None,
+    checkpoint: str | Path | None = None,
+    store: Store | bool = True,
 ) -> TrainingRun:
     """Train one block so that each prompt's last-token activation reaches its just-enough target.
 
@@ -90,6 +91,10 @@ def finetune_layer(
         should_stop: Asked before every step.
         resume: A run with the same settings (``epochs`` may differ) to continue from where it
             stopped. The result equals that of a run that never stopped.
+        checkpoint: A folder in which the run so far is saved every ten seconds or so, at the end
+            of an epoch, for ``resume`` after a crash.
+        store: Where block inputs are kept for the next time: True is the default store, False
+            none.
 
     Raises:
         UserError: If a setting is not allowed, a label has too few prompts, a safety floor is
@@ -115,39 +120,23 @@ def finetune_layer(
     if resume is not None:
         check_resumable(model, prompts, config, resume)
     started = time.perf_counter()
-    trainer = BlockTrainer(model, config, collect_block_inputs(model, prompts, layer))
+    inputs = collect_block_inputs(model, prompts, layer, store=store)
     collected = time.perf_counter()
-    checks = ValidationChecks.of(model, layer, validation, tokens)
-    kept = KeptWeights(trainer, checks, config.safety_floor)
-    history: list[TrainingStep] = []
-    if resume is not None and resume.resume_state is not None:
-        trainer.load_state(resume.resume_state)
-        kept.take_over(trainer, checks, resume)
-        history = [replace(step, total_steps=trainer.total_steps) for step in resume.history]
-    status, message = _train(trainer, checks, kept, history, on_step, should_stop)
-    block, best_step, note = kept.result(trainer)
-    if status == "diverged":
-        message += f" The weights of step {best_step} were kept; lower the learning rate."
+    checks = ValidationChecks.of(model, layer, validation, tokens, store=store)
+    run = train_block(
+        model,
+        inputs,
+        config,
+        checks=checks,
+        on_step=on_step,
+        should_stop=should_stop,
+        resume=resume,
+        checkpoint=checkpoint,
+    )
     seconds = {"collect": collected - started, "train": time.perf_counter() - collected}
     if resume is not None:
         seconds = {name: value + resume.seconds.get(name, 0.0) for name, value in seconds.items()}
-    return TrainingRun(
-        config=config,
-        state=_named_state(model, layer, block),
-        history=tuple(history),
-        status=status,
-        message=" ".join(part for part in (message, note) if part),
-        best_step=best_step,
-        model_name=model.name,
-        fingerprint=model.fingerprint,
-        prompts_fingerprint=prompts.fingerprint,
-        train_prompts=prompts.counts(),
-        refused_before=kept.refused_before,
-        seconds=seconds,
-        prompts_name=prompts.name,
-        chosen=resume.chosen if resume is not None else None,
-        resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
-    )
+    return replace(run, seconds=seconds)
 
 
 def check_config(model: ChatModel, config: FinetuneConfig, validation: PromptSet | None) -> None:
@@ -199,71 +188,6 @@ def _with_plain_numbers(config: FinetuneConfig) -> FinetuneConfig:
     )
 
 
-def _train(
-    trainer: BlockTrainer,
-    checks: ValidationChecks | None,
-    kept: KeptWeights,
-    history: list[TrainingStep],
-    on_step: Callable[[TrainingStep], None] | None,
-    should_stop: Callable[[], bool] | None,
-) -> tuple[str, str]:
-    """Run the remaining steps; how it ended, and what to say about it."""
-    started = time.perf_counter() - (history[-1].seconds if history else 0.0)
-    record = partial(_record, trainer, checks, kept, started)
-    interrupted = False
-    try:
-        try:
-            while trainer.step < trainer.total_steps and not _asked(should_stop):
-                trainer.take_step()
-                history.append(record())
-                if on_step is not None:
-                    on_step(history[-1])
-        except KeyboardInterrupt:
-            interrupted = True
-            if trainer.torn:
-                kept.fall_back(trainer)
-            elif len(history) < trainer.step:
-                history.append(record())
-        if trainer.step % trainer.steps_per_epoch:  # at the end of an epoch it was checked
-            trainer.check_sound()
-    except DivergedError as error:
-        kept.fall_back(trainer)
-        return "diverged", str(error)
-    if interrupted:
-        return "stopped", f"Interrupted after step {trainer.step}."
-    if trainer.step < trainer.total_steps:
-        return "stopped", f"Stopped on request after step {trainer.step}."
-    return "completed", ""
-
-
-def _asked(should_stop: Callable[[], bool] | None) -> bool:
-    return should_stop is not None and should_stop()
-
-
-def _record(
-    trainer: BlockTrainer, checks: ValidationChecks | None, kept: KeptWeights, started: float
-) -> TrainingStep:
-    """What the last step did; at the end of an epoch its weights are checked first."""
-    refused: dict[str, float] = {}
-    if trainer.step % trainer.steps_per_epoch == 0:
-        trainer.check_sound()
-        refused = checks.refused(trainer.block) if checks is not None else {}
-        kept.consider(trainer.step, trainer.block, refused)
-    loss, losses = trainer.last_losses()
-    projections, cosine = trainer.drift()
-    return TrainingStep(
-        step=trainer.step,
-        total_steps=trainer.total_steps,
-        epoch=(trainer.step - 1) // trainer.steps_per_epoch + 1,
-        loss=loss,
-        losses=losses,
-        projections=projections,
-        direction_cosine=cosine,
-        refused=refused,
-        seconds=time.perf_counter() - started,
-    )
-
-
 def check_resumable(
     model: ChatModel, prompts: PromptSet, config: FinetuneConfig, resume: TrainingRun
 ) -> None:
@@ -294,11 +218,3 @@ def check_resumable(
         raise UserError(
             f"the run to continue has other settings ({'; '.join(differing)}); give the same ones"
         )
-
-
-def _named_state(model: ChatModel, layer: int, block: nn.Module) -> dict[str, Tensor]:
-    prefix, tensors = model.block_prefix(layer), model.hf.state_dict()
-    return {
-        prefix + name: tensor.detach().to(device="cpu", dtype=tensors[prefix + name].dtype)
-        for name, tensor in block.state_dict().items()
-    }

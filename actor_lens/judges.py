@@ -275,7 +275,7 @@ def refusal_scores(
     prompts: Sequence[str],
     tokens: RefusalTokens,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     intervention: Intervention | None = None,
 ) -> Float[Tensor, " prompt"]:
     """First-token refusal score of each prompt: ``log P - log(1 - P)``.

@@ -8,13 +8,11 @@ TransformerLens ``TransformerBridge`` over a second module tree that shares ever
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -25,6 +23,7 @@ from torch import nn
 from actor_lens.data import bundled
 from actor_lens.errors import UserError
 from actor_lens.prompt_rows import shown
+from actor_lens.weights import WeightsIdentity, fingerprint
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -52,6 +51,7 @@ class ChatModel:
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
+    _weights: WeightsIdentity = field(default_factory=WeightsIdentity, repr=False, compare=False)
 
     @cached_property
     def bridge(self) -> TransformerBridge:
@@ -76,6 +76,21 @@ class ChatModel:
                 f"model '{self.name}' cannot be looked into: TransformerLens does not wrap a "
                 f"{type(self.hf).__name__} ({_one_line(error)[:100]}); use another model"
             ) from error
+
+    @property
+    def identity(self) -> str:
+        """A hash of all weights as they are now, also while a run is applied."""
+        return self._weights.of(self.hf)
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether hooks may change what a forward pass computes."""
+        hooks = (m._forward_hooks or m._forward_pre_hooks for m in self.hf.modules())
+        if any(hooks):
+            return True
+        if "bridge" not in self.__dict__:  # not made yet, so nobody has hooked it
+            return False
+        return any(point.has_hooks() for point in self.bridge.hook_dict.values())
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -250,9 +265,7 @@ def wrap_model(
     hf.set_attn_implementation("eager")
     hf.eval()  # type: ignore[no-untyped-call]
     hf.requires_grad_(False)
-    model = ChatModel(
-        name=name, hf=hf, tokenizer=tokenizer, fingerprint=_fingerprint(hf, tokenizer)
-    )
+    model = ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=fingerprint(hf, tokenizer))
     model.block_prefix(0)  # looks for the blocks now, not in the middle of some later stage
     return model
 
@@ -424,20 +437,3 @@ def _give_in_memory_tokenizer_a_name(tokenizer: PreTrainedTokenizerBase) -> None
     """TransformerLens reads these keys, which only tokenizers that were loaded by name have."""
     tokenizer.init_kwargs.setdefault("name_or_path", "")
     tokenizer.init_kwargs.setdefault("add_bos_token", True)
-
-
-def _fingerprint(
-    hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, samples_per_tensor: int = 1024
-) -> str:
-    """Identify weights by evenly spaced samples of every tensor.
-
-    Samples are rounded to bfloat16, so that one checkpoint loaded in two dtypes is the same model.
-    """
-    digest = hashlib.sha256(str(tokenizer.chat_template).encode())
-    for name, tensor in hf.state_dict().items():
-        flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // samples_per_tensor)
-        sample = flat[::step].to(device="cpu", dtype=torch.bfloat16).float().numpy()
-        digest.update(json.dumps([name, list(tensor.shape)]).encode())
-        digest.update(sample.tobytes())
-    return digest.hexdigest()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations import Progress
-from actor_lens.batching import TokenBatch, batches_by_length
+from actor_lens.batching import TokenBatch
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
+from actor_lens.passes import Progress, run_in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ def generate_replies(
     prompts: Sequence[str],
     *,
     new_tokens: int = 64,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     on_progress: Progress | None = None,
 ) -> list[str]:
     """Greedy replies, in the order of the prompts.
@@ -42,7 +43,7 @@ def generate_replies(
         model: Replies come from ``model.hf`` as it is now.
         prompts: User messages.
         new_tokens: Longest reply, in tokens. Late refusals are missed by short ones.
-        batch_size: Prompts in one batch.
+        batch_size: Prompts in one batch; None for as many as fit into memory.
         on_progress: Told after every batch.
 
     Raises:
@@ -52,13 +53,8 @@ def generate_replies(
     token_ids = tokens_with_room(model, prompts, new_tokens)
     greedy = _greedy(model, new_tokens)
     replies = [""] * len(prompts)
-    done = 0
-    for batch in batches_by_length(
-        token_ids,
-        batch_size=batch_size,
-        pad_token_id=model.pad_token_id,
-        device=model.device,
-    ):
+
+    def reply(batch: TokenBatch) -> None:
         with torch.no_grad():
             generated: Any = greedy.generate(  # type: ignore[operator]
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask
@@ -68,9 +64,15 @@ def generate_replies(
         )
         for index, text in zip(batch.indices, texts, strict=True):
             replies[index] = text.strip()
-        done += len(batch.indices)
-        if on_progress is not None:
-            on_progress(done, len(prompts))
+
+    run_in_batches(
+        model,
+        token_ids,
+        reply,
+        batch_size=batch_size,
+        new_tokens=new_tokens,
+        on_progress=on_progress,
+    )
     return replies
 
 
@@ -90,7 +92,7 @@ def first_token_logits(
     model: ChatModel,
     prompts: Sequence[str],
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     intervention: Intervention | None = None,
 ) -> Float[Tensor, "prompt vocabulary"]:
     """Logits of the first token of each reply, float32 on the CPU.
@@ -98,22 +100,17 @@ def first_token_logits(
     Args:
         model: Scores come from ``model.hf`` as it is now.
         prompts: User messages.
-        batch_size: Prompts in one batch.
+        batch_size: Prompts in one batch; None for as many as fit into memory.
         intervention: Made for each batch and entered around its forward pass.
     """
     logits = torch.empty(len(prompts), int(model.hf.config.vocab_size))
-    for batch in batches_by_length(
-        model.tokenize(prompts),
-        batch_size=batch_size,
-        pad_token_id=model.pad_token_id,
-        device=model.device,
-    ):
-        rows = list(batch.indices)
-        if intervention is None:
-            logits[rows] = _last_logits(model, batch)
-        else:
-            with intervention(batch):
-                logits[rows] = _last_logits(model, batch)
+
+    def first_token(batch: TokenBatch) -> None:
+        entered = nullcontext() if intervention is None else intervention(batch)
+        with entered:
+            logits[list(batch.indices)] = _last_logits(model, batch)
+
+    run_in_batches(model, model.tokenize(prompts), first_token, batch_size=batch_size)
     return logits
 
 

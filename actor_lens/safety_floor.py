@@ -16,6 +16,7 @@ from actor_lens.blocks import graft_from_cache
 from actor_lens.judges import RefusalTokens, log_odds, refusal_tokens
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
+from actor_lens.store import Store
 from actor_lens.training_run import TrainingRun
 
 _BATCH_SIZE = 64
@@ -39,12 +40,14 @@ class ValidationChecks:
         layer: int,
         validation: PromptSet | None,
         tokens: RefusalTokens | None,
+        *,
+        store: Store | bool = True,
     ) -> ValidationChecks | None:
         """Checks on validation prompts, or None where there are none."""
         if validation is None:
             return None
         tokens = tokens or refusal_tokens(model, validation)
-        return cls(model, collect_block_inputs(model, validation, layer), tokens)
+        return cls(model, collect_block_inputs(model, validation, layer, store=store), tokens)
 
     def refused(self, block: nn.Module) -> dict[str, float]:
         """Share of each label that begins a refusal with ``block`` in place."""

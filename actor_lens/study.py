@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.activations import Progress, Residuals, collect_residuals
+from actor_lens.activations import Residuals, collect_residuals
 from actor_lens.directions import Directions, refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
@@ -21,6 +21,7 @@ from actor_lens.judges import RefusalTokens, refusal_tokens
 from actor_lens.layer_choice import LayerChoice, LayerScores, check_score, score_layers
 from actor_lens.layer_trials import try_layers
 from actor_lens.models import ChatModel
+from actor_lens.passes import Progress
 from actor_lens.projections import Projections, project
 from actor_lens.prompts import LABELS, PromptSet, require_labels
 from actor_lens.replies import tokens_with_room
@@ -293,7 +294,7 @@ def look_at_layers(
     origin: str = FinetuneConfig.origin,
     rounds: int = 200,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     on_progress: StageProgress | None = None,
 ) -> Look:
     """Fit directions on the training prompts and score every layer on the validation prompts.
@@ -306,7 +307,7 @@ def look_at_layers(
         origin: Of the targets behind the causal score.
         rounds: Of the bootstrap and permutations.
         seed: Of the resampling.
-        batch_size: Prompts in one forward pass.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         on_progress: Told of every stage.
 
     Raises:
@@ -345,7 +346,7 @@ def train_chosen_layer(
     *,
     run: TrainingRun | None = None,
     resume: TrainingRun | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     on_progress: StageProgress | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
@@ -358,7 +359,7 @@ def train_chosen_layer(
         plan: What to do; variants and ``new_tokens`` play no part.
         run: A finished fine-tune to show instead of training.
         resume: A stopped fine-tune to continue.
-        batch_size: Prompts in one forward pass.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         on_progress: Told of every stage.
         on_step: Told of every training step.
         on_warning: Told, before any training, of what should make the user think again.
@@ -447,7 +448,7 @@ def run_study(
     *,
     run: TrainingRun | None = None,
     resume: TrainingRun | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     on_progress: StageProgress | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
@@ -461,7 +462,7 @@ def run_study(
         plan: What to do.
         run: A finished fine-tune to show instead of training.
         resume: A stopped fine-tune to continue.
-        batch_size: Prompts in one forward pass.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         on_progress: Told of every stage.
         on_step: Told of every training step.
         on_warning: Told, before each training, of what should make the user think again.
@@ -520,7 +521,7 @@ def evaluate_run(
     run: TrainingRun | None = None,
     *,
     new_tokens: int = 64,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     on_progress: StageProgress | None = None,
 ) -> RunEvaluation:
     """Evaluate a model on the test and out-of-distribution prompts, and again with a run applied.
@@ -531,7 +532,7 @@ def evaluate_run(
             prompts, first-token refusal scores are given too.
         run: A fine-tune of this model.
         new_tokens: Longest reply.
-        batch_size: Prompts in one batch.
+        batch_size: Prompts in one batch; None for as many as fit into memory.
         on_progress: Told of every stage.
 
     Raises:
@@ -582,7 +583,7 @@ class _Assessor:
     prompts: PromptSet
     look: Look
     new_tokens: int
-    batch_size: int
+    batch_size: int | None
     digests: Mapping[str, str]
     on_progress: StageProgress | None
 

@@ -20,6 +20,7 @@ from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS
 from actor_lens.saving import finish_replacing, replacing_together
+from actor_lens.weights import tensor_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -288,10 +289,7 @@ class TrainingRun:
 
 def tensor_digests(model: ChatModel) -> dict[str, str]:
     """A hash of every tensor of a model, by its Hugging Face name."""
-    return {
-        name: hashlib.blake2b(_bytes(tensor), digest_size=16).hexdigest()
-        for name, tensor in model.hf.state_dict().items()
-    }
+    return {name: tensor_digest(tensor) for name, tensor in model.hf.state_dict().items()}
 
 
 def parameters_changed_outside(model: ChatModel, layer: int, before: Mapping[str, str]) -> int:
@@ -316,11 +314,6 @@ def _overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> N
     with torch.no_grad():
         for name, value in values.items():
             tensors[name].copy_(value)
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def _row(step: TrainingStep) -> dict[str, Any]:

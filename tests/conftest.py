@@ -8,6 +8,8 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 # Tiny models gain nothing from threads, and threads that wait for a busy core make tests crawl.
 # Also for the processes that tests start: notebooks and the command line.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests of the activation store make their own: no test may find what another one left.
+os.environ["ACTOR_LENS_STORE"] = "off"
 
 from hypothesis import settings
 

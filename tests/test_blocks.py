@@ -21,7 +21,7 @@ from actor_lens.blocks import (
     graft,
     graft_from_cache,
     last_token_output,
-    record_block_input,
+    tap_block_inputs,
 )
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
@@ -43,6 +43,12 @@ class Truth:
     block_inputs: list[Tensor]
     block_outputs: list[Tensor]
     logits: Tensor
+
+
+def record_block_input(model, layer, input_ids, attention_mask, position_ids):
+    received = []
+    tap_block_inputs(model, {layer: received.append}, input_ids, attention_mask, position_ids)
+    return received[0]
 
 
 def padded(model: ChatModel, prompts: list[str] = PROMPTS) -> TokenBatch:

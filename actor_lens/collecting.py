@@ -1,0 +1,151 @@
+"""Arrays that are computed prompt by prompt, from the activation store where it has them.
+
+What is missing is computed in batches and written to the store as it comes, so that an interrupted
+collection goes on where it stopped. Where the store cannot be used, the arrays are kept in memory.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from actor_lens.batching import TokenBatch
+from actor_lens.models import ChatModel
+from actor_lens.passes import Progress, run_in_batches
+from actor_lens.store import Layout, Store, StoreError, StoreWarning, default_store
+
+Rows = Sequence[np.ndarray]
+"""For each prompt of a batch its part of an array: ``[plane, unit, ...]``."""
+Put = Callable[[Rows], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An array to be collected.
+
+    Attributes:
+        identity: All that its content depends on.
+        layout: How the prompts' parts lie in it.
+    """
+
+    identity: Mapping[str, Any]
+    layout: Layout
+
+
+@runtime_checkable
+class _Filling(Protocol):
+    """An array that is being filled: on disk (``store.Filling``) or in memory."""
+
+    @property
+    def missing(self) -> tuple[int, ...]: ...
+
+    def put(self, rows: Sequence[int], arrays: Rows) -> None: ...
+
+    def finish(self) -> np.ndarray: ...
+
+
+def collect(
+    model: ChatModel,
+    token_ids: Sequence[Sequence[int]],
+    wanted: Sequence[Wanted],
+    run: Callable[[TokenBatch, Mapping[int, Put]], None],
+    *,
+    batch_size: int | None = None,
+    store: Store | bool = True,
+    on_progress: Progress | None = None,
+) -> list[np.ndarray]:
+    """Arrays of bytes, in the order wanted; those from the store are memory maps.
+
+    Args:
+        model: The model that ``run`` calls.
+        token_ids: Of every prompt.
+        wanted: The arrays.
+        run: Told a batch and, by their places in ``wanted``, the arrays that are needed; hands
+            each of them the parts of the batch's prompts as soon as it has them.
+        batch_size: Prompts in one batch, or None for what fits into memory.
+        store: Where to read and keep them; True for the default store, False for none.
+        on_progress: Told the number of prompts done and of all.
+    """
+    usable = _usable(model, store)
+    found = {} if usable is None else _read(usable, wanted)
+    needed = [place for place in range(len(wanted)) if place not in found]
+
+    def fill(fillings: Sequence[_Filling]) -> None:
+        rows = sorted({row for filling in fillings for row in filling.missing})
+
+        def run_batch(batch: TokenBatch) -> None:
+            puts = [partial(filling.put, batch.indices) for filling in fillings]
+            run(batch, dict(zip(needed, puts, strict=True)))
+
+        run_in_batches(
+            model, token_ids, run_batch, batch_size=batch_size, rows=rows, on_progress=on_progress
+        )
+
+    if needed and usable is not None:
+        try:
+            with ExitStack() as stack:
+                fillings = _open(stack, usable, [wanted[place] for place in needed])
+                fill(fillings)
+                found |= zip(needed, [filling.finish() for filling in fillings], strict=True)
+            needed = []
+        except StoreError as error:
+            warnings.warn(f"{error}; results are kept in memory only", StoreWarning, stacklevel=3)
+    if needed:
+        in_memory = [_InMemory(wanted[place].layout) for place in needed]
+        fill(in_memory)
+        found |= zip(needed, [filling.finish() for filling in in_memory], strict=True)
+    elif on_progress is not None:
+        on_progress(len(token_ids), len(token_ids))
+    return [found[place] for place in range(len(wanted))]
+
+
+class _InMemory:
+    """An array that is filled in memory."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._bytes = np.empty((layout.planes, layout.n_units, layout.width), dtype=np.uint8)
+        self.missing = tuple(range(layout.n_rows))
+
+    def put(self, rows: Sequence[int], arrays: Rows) -> None:
+        starts, width = self._layout.starts, self._layout.width
+        for row, array in zip(rows, arrays, strict=True):
+            flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            self._bytes[:, starts[row] : starts[row + 1]] = flat.reshape(
+                self._layout.planes, -1, width
+            )
+
+    def finish(self) -> np.ndarray:
+        return self._bytes.reshape(-1)
+
+
+def _usable(model: ChatModel, store: Store | bool) -> Store | None:
+    """The store, unless hooks may change what the model computes: nothing names their effect."""
+    if isinstance(store, bool):
+        if not store:
+            return None
+        chosen = default_store()
+        if chosen is None:
+            return None
+        store = chosen
+    return None if model.is_hooked else store
+
+
+def _read(store: Store, wanted: Sequence[Wanted]) -> dict[int, np.ndarray]:
+    maps = ((place, store.read(one.identity)) for place, one in enumerate(wanted))
+    return {place: values for place, values in maps if values is not None}
+
+
+def _open(stack: ExitStack, store: Store, wanted: Sequence[Wanted]) -> list[_Filling]:
+    """Open entries in an order that all processes share, so that no two wait for each other."""
+    opened: dict[int, _Filling] = {}
+    for place in sorted(range(len(wanted)), key=lambda place: store.key(wanted[place].identity)):
+        one = wanted[place]
+        opened[place] = stack.enter_context(store.filling(one.identity, one.layout))
+    return [opened[place] for place in range(len(wanted))]

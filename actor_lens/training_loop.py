@@ -1,0 +1,184 @@
+"""The loop of a fine-tune: step after step on cached block inputs, until it ends in a run.
+
+However it ends (all steps done, a request, Ctrl-C, divergence), what it hands back is sound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from actor_lens.activations import BlockInputs
+from actor_lens.block_trainer import BlockTrainer, DivergedError
+from actor_lens.models import ChatModel
+from actor_lens.safety_floor import KeptWeights, ValidationChecks
+from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
+
+# Saving takes a moment: of a short run nothing much can be lost.
+_SECONDS_BETWEEN_CHECKPOINTS = 10.0
+
+
+def train_block(
+    model: ChatModel,
+    inputs: BlockInputs,
+    config: FinetuneConfig,
+    *,
+    checks: ValidationChecks | None = None,
+    on_step: Callable[[TrainingStep], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    resume: TrainingRun | None = None,
+    checkpoint: str | Path | None = None,
+) -> TrainingRun:
+    """Train one block on its cached inputs, with settings that were checked already.
+
+    Args:
+        model: Left as it is.
+        inputs: Of the block, for the training prompts.
+        config: Settings; the layer is that of the inputs.
+        checks: On validation prompts, before training and after every epoch.
+        on_step: Told of every step.
+        should_stop: Asked before every step.
+        resume: A run to continue, which fits.
+        checkpoint: Folder for the run so far.
+
+    Raises:
+        UserError: If activations are not finite or R is zero, or the folder cannot be written.
+    """
+    started = time.perf_counter()
+    trainer = BlockTrainer(model, config, inputs)
+    kept = KeptWeights(trainer, checks, config.safety_floor)
+    history: list[TrainingStep] = []
+    if resume is not None and resume.resume_state is not None:
+        trainer.load_state(resume.resume_state)
+        kept.take_over(trainer, checks, resume)
+        history = [replace(step, total_steps=trainer.total_steps) for step in resume.history]
+
+    def run_so_far(status: str, message: str) -> TrainingRun:
+        block, best_step, note = kept.result(trainer)
+        if status == "diverged":
+            message += f" The weights of step {best_step} were kept; lower the learning rate."
+        return TrainingRun(
+            config=config,
+            state=_named_state(model, config.layer, block),
+            history=tuple(history),
+            status=status,
+            message=" ".join(part for part in (message, note) if part),
+            best_step=best_step,
+            model_name=model.name,
+            fingerprint=model.fingerprint,
+            prompts_fingerprint=inputs.prompts.fingerprint,
+            train_prompts=inputs.prompts.counts(),
+            refused_before=kept.refused_before,
+            seconds={"train": time.perf_counter() - started},
+            prompts_name=inputs.prompts.name,
+            chosen=resume.chosen if resume is not None else None,
+            resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
+        )
+
+    saver = None if checkpoint is None else _Saver(Path(checkpoint), run_so_far, trainer)
+    return run_so_far(*_train(trainer, checks, kept, history, on_step, should_stop, saver))
+
+
+@dataclass
+class _Saver:
+    """Saves the run so far from time to time, at the end of an epoch."""
+
+    folder: Path
+    run_so_far: Callable[[str, str], TrainingRun]
+    trainer: BlockTrainer
+
+    def __post_init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def save_if_due(self) -> None:
+        """Save a run that ``resume`` can continue, unless one was saved a moment ago."""
+        trainer = self.trainer
+        at_end_of_epoch = trainer.step % trainer.steps_per_epoch == 0
+        if not at_end_of_epoch or trainer.step >= trainer.total_steps:
+            return
+        if time.perf_counter() - self._last < _SECONDS_BETWEEN_CHECKPOINTS:
+            return
+        message = f"Cut short; saved after step {trainer.step}."
+        self.run_so_far("stopped", message).save(self.folder)
+        self._last = time.perf_counter()
+
+
+def _train(
+    trainer: BlockTrainer,
+    checks: ValidationChecks | None,
+    kept: KeptWeights,
+    history: list[TrainingStep],
+    on_step: Callable[[TrainingStep], None] | None,
+    should_stop: Callable[[], bool] | None,
+    saver: _Saver | None,
+) -> tuple[str, str]:
+    """Run the remaining steps; how it ended, and what to say about it."""
+    started = time.perf_counter() - (history[-1].seconds if history else 0.0)
+    record = partial(_record, trainer, checks, kept, started)
+    interrupted = False
+    try:
+        try:
+            while trainer.step < trainer.total_steps and not _asked(should_stop):
+                trainer.take_step()
+                history.append(record())
+                if on_step is not None:
+                    on_step(history[-1])
+                if saver is not None:
+                    saver.save_if_due()
+        except KeyboardInterrupt:
+            interrupted = True
+            if trainer.torn:
+                kept.fall_back(trainer)
+            elif len(history) < trainer.step:
+                history.append(record())
+        if trainer.step % trainer.steps_per_epoch:  # at the end of an epoch it was checked
+            trainer.check_sound()
+    except DivergedError as error:
+        kept.fall_back(trainer)
+        return "diverged", str(error)
+    if interrupted:
+        return "stopped", f"Interrupted after step {trainer.step}."
+    if trainer.step < trainer.total_steps:
+        return "stopped", f"Stopped on request after step {trainer.step}."
+    return "completed", ""
+
+
+def _asked(should_stop: Callable[[], bool] | None) -> bool:
+    return should_stop is not None and should_stop()
+
+
+def _record(
+    trainer: BlockTrainer, checks: ValidationChecks | None, kept: KeptWeights, started: float
+) -> TrainingStep:
+    """What the last step did; at the end of an epoch its weights are checked first."""
+    refused: dict[str, float] = {}
+    if trainer.step % trainer.steps_per_epoch == 0:
+        trainer.check_sound()
+        refused = checks.refused(trainer.block) if checks is not None else {}
+        kept.consider(trainer.step, trainer.block, refused)
+    loss, losses = trainer.last_losses()
+    projections, cosine = trainer.drift()
+    return TrainingStep(
+        step=trainer.step,
+        total_steps=trainer.total_steps,
+        epoch=(trainer.step - 1) // trainer.steps_per_epoch + 1,
+        loss=loss,
+        losses=losses,
+        projections=projections,
+        direction_cosine=cosine,
+        refused=refused,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _named_state(model: ChatModel, layer: int, block: nn.Module) -> dict[str, Tensor]:
+    prefix, tensors = model.block_prefix(layer), model.hf.state_dict()
+    return {
+        prefix + name: tensor.detach().to(device="cpu", dtype=tensors[prefix + name].dtype)
+        for name, tensor in block.state_dict().items()
+    }
