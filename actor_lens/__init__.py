@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actor_lens import figures as figures
+    from actor_lens.activations import Activations as Activations
     from actor_lens.activations import BlockInputs as BlockInputs
     from actor_lens.activations import Residuals as Residuals
+    from actor_lens.activations import collect_activations as collect_activations
     from actor_lens.activations import collect_block_inputs as collect_block_inputs
     from actor_lens.activations import collect_residuals as collect_residuals
     from actor_lens.directions import Directions as Directions
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
     from actor_lens.layer_choice import LayerChoice as LayerChoice
     from actor_lens.layer_choice import LayerScores as LayerScores
     from actor_lens.layer_choice import score_layers as score_layers
-    from actor_lens.layer_trials import LayerTrials as LayerTrials
-    from actor_lens.layer_trials import try_layers as try_layers
+    from actor_lens.layer_sweep import LayerSweep as LayerSweep
+    from actor_lens.layer_sweep import sweep_layers as sweep_layers
     from actor_lens.models import ChatModel as ChatModel
     from actor_lens.models import load_model as load_model
     from actor_lens.projections import LayerMap as LayerMap
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from actor_lens.prompts import load_prompts as load_prompts
     from actor_lens.prompts import overlap_report as overlap_report
     from actor_lens.prompts import split_prompts as split_prompts
+    from actor_lens.store import Store as Store
+    from actor_lens.store import default_store as default_store
     from actor_lens.targets import TargetPreview as TargetPreview
     from actor_lens.targets import Targets as Targets
     from actor_lens.targets import just_enough_targets as just_enough_targets
@@ -56,16 +60,24 @@ __version__ = "0.1.0"
 # Where each public name lives. The imports above say the same to type checkers and editors; a test
 # keeps the two alike.
 _MODULES = {
-    "activations": ("BlockInputs", "Residuals", "collect_block_inputs", "collect_residuals"),
+    "activations": (
+        "Activations",
+        "BlockInputs",
+        "Residuals",
+        "collect_activations",
+        "collect_block_inputs",
+        "collect_residuals",
+    ),
     "directions": ("Directions", "refusal_directions"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
     "finetuning": ("finetune_layer",),
     "layer_choice": ("LayerChoice", "LayerScores", "score_layers"),
-    "layer_trials": ("LayerTrials", "try_layers"),
+    "layer_sweep": ("LayerSweep", "sweep_layers"),
     "models": ("ChatModel", "load_model"),
     "projections": ("LayerMap", "Projections", "layer_map", "project"),
     "prompts": ("Prompt", "PromptSet", "load_prompts", "overlap_report", "split_prompts"),
+    "store": ("Store", "default_store"),
     "targets": ("TargetPreview", "Targets", "just_enough_targets"),
     "training_run": ("FinetuneConfig", "TrainingRun", "TrainingStep"),
 }

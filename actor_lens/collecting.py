@@ -14,15 +14,31 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
 from actor_lens.batching import TokenBatch
+from actor_lens.errors import UserError
+from actor_lens.memory import free_memory
 from actor_lens.models import ChatModel
 from actor_lens.passes import Progress, run_in_batches
-from actor_lens.store import Layout, Store, StoreError, StoreWarning, default_store
+from actor_lens.store import (
+    Layout,
+    Store,
+    StoreError,
+    StoreWarning,
+    default_store,
+    format_size,
+)
 
+# Share of the free memory that arrays may take which no store holds.
+_SHARE = 0.8
 Rows = Sequence[np.ndarray]
 """For each prompt of a batch its part of an array: ``[plane, unit, ...]``."""
 Put = Callable[[Rows], None]
+
+
+class TooLargeForMemory(UserError):
+    """Neither the store nor memory can hold what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,9 @@ def collect(
         batch_size: Prompts in one batch, or None for what fits into memory.
         store: Where to read and keep them; True for the default store, False for none.
         on_progress: Told the number of prompts done and of all.
+
+    Raises:
+        TooLargeForMemory: If neither the store nor memory can hold the arrays.
     """
     usable = _usable(model, store)
     found = {} if usable is None else _read(usable, wanted)
@@ -97,12 +116,24 @@ def collect(
         except StoreError as error:
             warnings.warn(f"{error}; results are kept in memory only", StoreWarning, stacklevel=3)
     if needed:
+        _check_fits([wanted[place].layout for place in needed])
         in_memory = [_InMemory(wanted[place].layout) for place in needed]
         fill(in_memory)
         found |= zip(needed, [filling.finish() for filling in in_memory], strict=True)
     elif on_progress is not None:
         on_progress(len(token_ids), len(token_ids))
     return [found[place] for place in range(len(wanted))]
+
+
+def _check_fits(layouts: Sequence[Layout]) -> None:
+    nbytes = sum(layout.nbytes for layout in layouts)
+    free = free_memory(torch.device("cpu"))
+    if nbytes > _SHARE * free:
+        raise TooLargeForMemory(
+            f"activations of {format_size(nbytes)} do not fit into memory ({format_size(free)} "
+            "free) and are in no store; use fewer prompts, or an activation store with room "
+            "(ACTOR_LENS_STORE, ACTOR_LENS_STORE_LIMIT)"
+        )
 
 
 class _InMemory:

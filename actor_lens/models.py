@@ -12,7 +12,7 @@ import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -45,12 +45,14 @@ class ChatModel:
         tokenizer: Its tokenizer, which holds the chat template.
         fingerprint: Identifies the weights as they were loaded and the chat template (hex
             digits): directions and runs depend on both.
+        source: What ``load_model`` was called with; None for a model made in memory.
     """
 
     name: str
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
+    source: Mapping[str, Any] | None = None
     _weights: WeightsIdentity = field(default_factory=WeightsIdentity, repr=False, compare=False)
 
     @cached_property
@@ -249,7 +251,14 @@ def load_model(
         hf, report = loaded
         _check_complete(name, report)
         hf.to(torch_device)
-    return wrap_model(hf, tokenizer, name=name)
+    loaded_with = {
+        "name": os.path.abspath(source) if os.path.isdir(source) else name,
+        "device": device,
+        "dtype": dtype,
+        "chat_template": tokenizer.chat_template,
+        "trust_remote_code": trust_remote_code,
+    }
+    return replace(wrap_model(hf, tokenizer, name=name), source=loaded_with)
 
 
 def wrap_model(

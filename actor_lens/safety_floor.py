@@ -32,6 +32,8 @@ class ValidationChecks:
     model: ChatModel
     inputs: BlockInputs
     tokens: RefusalTokens
+    refused_untrained: Mapping[str, float] | None = None
+    """What ``refused`` gives for the untrained block, where that is known already."""
 
     @classmethod
     def of(
@@ -88,7 +90,7 @@ class KeptWeights:
         self._floor = floor
         self._last_sound = (0, _weights(trainer.block))
         self._best: tuple[float, int, dict[str, Tensor]] | None = None
-        self.refused_before = checks.refused(trainer.block) if checks is not None else {}
+        self.refused_before = _refused_at_start(trainer.block, checks)
         self._weigh(0, self._last_sound[1], self.refused_before)
 
     def take_over(
@@ -98,10 +100,7 @@ class KeptWeights:
         self._last_sound = (trainer.step, _weights(trainer.block))
         if checks is None or self._floor is None:
             return
-        block = copy.deepcopy(trainer.block)
-        prefix = checks.model.block_prefix(checks.inputs.layer)
-        state = {name.removeprefix(prefix): value.float() for name, value in resume.state.items()}
-        block.load_state_dict(state)
+        block = trained_block(checks.model, resume).float()
         self._weigh(resume.best_step, _weights(block), checks.refused(block))
 
     def consider(self, step: int, block: nn.Module, refused: Mapping[str, float]) -> None:
@@ -134,6 +133,14 @@ class KeptWeights:
             self._best = (score, step, weights)
 
 
+def trained_block(model: ChatModel, run: TrainingRun) -> nn.Module:
+    """A copy of the model's block with the weights of a run."""
+    block = copy.deepcopy(model.blocks[run.layer])
+    prefix = model.block_prefix(run.layer)
+    block.load_state_dict({name.removeprefix(prefix): run.state[name] for name in run.state})
+    return block
+
+
 def tradeoff(refused: Mapping[str, float]) -> float:
     """Trade-off score of refusal shares: mean of compliance and safety.
 
@@ -141,6 +148,13 @@ def tradeoff(refused: Mapping[str, float]) -> float:
     """
     harmless = refused.get("pseudo_harmful", refused.get("benign", 0.0))
     return ((1 - harmless) + refused.get("harmful", 0.0)) / 2
+
+
+def _refused_at_start(block: nn.Module, checks: ValidationChecks | None) -> Mapping[str, float]:
+    if checks is None:
+        return {}
+    known = checks.refused_untrained
+    return checks.refused(block) if known is None else known
 
 
 def _weights(block: nn.Module) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
 from actor_lens.finetuning import check_config, check_resumable, finetune_layer
 from actor_lens.judges import RefusalTokens, refusal_tokens
 from actor_lens.layer_choice import LayerChoice, LayerScores, check_score, score_layers
-from actor_lens.layer_trials import try_layers
+from actor_lens.layer_sweep import sweep_layers
 from actor_lens.models import ChatModel
 from actor_lens.passes import Progress
 from actor_lens.projections import Projections, project
@@ -53,7 +53,7 @@ class StudyPlan:
         choose_layer: Choose the layer on the validation prompts instead. A run that is shown or
             continued keeps its own layer.
         by: The score to choose by. None chooses by the default of ``LayerScores.best`` and settles
-            ties by training each tied layer (``try_layers``). A resumed run keeps its layer.
+            ties by training each tied layer (``sweep_layers``). A resumed run keeps its layer.
         per_label: Most training prompts of each label, one number for all or one for each; None
             takes all. A run that is shown has the numbers that it was trained with.
         variants: Further fine-tunes at the same layer to show beside the first: a name, and the
@@ -409,19 +409,21 @@ def train_chosen_layer(
         _warn(on_warning, preview.warnings, name=f"layer {layer}")
     if trying and choice is not None:
         with clock("trials"):
-            trials = try_layers(
+            sweep = sweep_layers(
                 model,
                 train,
                 validation,
-                choice.tried_order,
+                layers=choice.tried_order,
+                alphas=[settings.alpha],
+                seeds=[settings.seed],
                 settings=settings,
                 tokens=look.tokens,
+                batch_size=batch_size,
                 on_step=on_step,
-                on_progress=_stage(on_progress, "layers tried"),
+                on_progress=on_progress,
             )
-        run = trials.best
-        reason = "the trials were interrupted" if run.status == "stopped" else trials.reason
-        choice = choice.settled(run.layer, reason)
+        choice = choice.settled(sweep.best.layer, sweep.reason)
+        settings = replace(settings, layer=choice.layer)
     with clock("train"):
         trained = run or finetune_layer(
             model,
@@ -436,7 +438,7 @@ def train_chosen_layer(
         trained = replace(trained, chosen={**asdict(choice), "ties": list(choice.ties)})
     targets = _preview(look.train_residuals, trained.config)
     seconds = {**look.seconds, **clock.seconds}
-    if run is None or choice is not None:  # the run may be one of several trials
+    if run is None:
         seconds["train"] = sum(trained.seconds.values())
     return Trained(model.name, prompts, train, look, choice, targets, trained, seconds)
 
