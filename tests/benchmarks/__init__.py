@@ -1,0 +1,1 @@
+"""Benchmarks on random models, not collected by pytest: ``python -m tests.benchmarks.run``."""
