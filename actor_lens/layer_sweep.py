@@ -42,7 +42,7 @@ class LayerSweep:
     Attributes:
         outcomes: In the order of the grid.
         best: The run of the best cell: highest trade-off score on the validation prompts (by whole
-            replies where they were judged), then lowest loss; the first of equals.
+            replies where they were judged); the first of equals.
         refused_before: Share of validation prompts of each label that began a refusal before.
         validation: Number of validation prompts of each label.
         model_name: The model.
@@ -74,12 +74,12 @@ class LayerSweep:
         if not best.refused:
             return f"each was trained, and layer {best.cell.layer} had the lowest loss"
         others = ", ".join(
-            f"{outcome.rank[0]:.3f} at layer {layer}"
+            f"{outcome.rank:.3f} at layer {layer}"
             for layer, outcome in sorted(by_layer.items())
             if layer != best.cell.layer and outcome.status != "failed"
         )
         judged = "" if best.reply_refused else "first-token "
-        scores = "; ".join(filter(None, [f"{best.rank[0]:.3f}", others]))
+        scores = "; ".join(filter(None, [f"{best.rank:.3f}", others]))
         return (
             f"each was trained, and layer {best.cell.layer} had the best {judged}trade-off "
             f"score on validation prompts ({scores})"

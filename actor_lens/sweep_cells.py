@@ -59,13 +59,18 @@ class CellOutcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Sorts outcomes, the best highest: whole replies before first tokens, then loss."""
+    def rank(self) -> float:
+        """Sorts outcomes, the best highest: trade-off score, by whole replies where judged.
+
+        Without validation prompts the loss has to do, lower being better, although losses of
+        different layers say little about each other.
+        """
         if self.status == "failed":
-            return float("-inf"), float("-inf")
+            return float("-inf")
         refused = self.reply_refused or self.refused
-        loss = self.loss if self.loss == self.loss else float("inf")
-        return (tradeoff(refused) if refused else 0.0), -loss
+        if refused:
+            return tradeoff(refused)
+        return float("-inf") if self.loss != self.loss else -self.loss
 
 
 def run_cell(
