@@ -94,6 +94,8 @@ def collect(
     usable = _usable(model, store)
     found = {} if usable is None else _read(usable, wanted)
     needed = [place for place in range(len(wanted)) if place not in found]
+    if not needed and on_progress is not None:
+        on_progress(len(token_ids), len(token_ids))
 
     def fill(fillings: Sequence[_Filling]) -> None:
         rows = sorted({row for filling in fillings for row in filling.missing})
@@ -120,8 +122,6 @@ def collect(
         in_memory = [_InMemory(wanted[place].layout) for place in needed]
         fill(in_memory)
         found |= zip(needed, [filling.finish() for filling in in_memory], strict=True)
-    elif on_progress is not None:
-        on_progress(len(token_ids), len(token_ids))
     return [found[place] for place in range(len(wanted))]
 
 

@@ -23,6 +23,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation import HARMFUL_REPLY_LENGTH, Evaluation, Rate, compare_evaluations
 from actor_lens.figures.theme import FONT, LABEL_STYLES, ORIGIN_NAMES
 from actor_lens.layer_choice import LayerChoice, LayerScores
+from actor_lens.layer_sweep import LayerSweep
 from actor_lens.projections import Projections, layer_map
 from actor_lens.prompts import LABELS
 from actor_lens.saving import replacing
@@ -140,6 +141,25 @@ def render_look(look: Look, choice: LayerChoice) -> str:
     """The text of the page that ``write_look`` writes."""
     layers = _layers(look, choice.layer, choice, look.origin)
     return _render("look.html.j2", look=look, **layers)
+
+
+def write_sweep(sweep: LayerSweep, path: str | os.PathLike[str]) -> Path:
+    """Write the outcomes of a sweep as one HTML file that works offline.
+
+    Args:
+        sweep: From ``sweep_layers``.
+        path: Of the file; one that is there is replaced whole.
+
+    Raises:
+        UserError: If the file cannot be written; an old one survives.
+    """
+    plots = {}
+    labels = [label for label in LABEL_STYLES if label in sweep.validation]
+    if labels:
+        plots["outcomes"] = _plot("outcomes", figures.layer_outcomes(sweep))
+    rows = sweep.frame().to_dict("records")
+    page = _render("sweep.html.j2", sweep=sweep, rows=rows, labels=labels, plots=plots)
+    return _write(page, path)
 
 
 # ---- The page ----

@@ -18,8 +18,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,17 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from actor_lens.errors import UserError
-from actor_lens.store_files import FORMAT, JOURNAL_FILE, MANIFEST_FILE, EntryFile, EntryFolder
+from actor_lens.store_files import (
+    FORMAT,
+    JOURNAL_FILE,
+    MANIFEST_FILE,
+    DamagedEntry,
+    EntryFile,
+    canonical,
+    load_array,
+    mark_used,
+    read_manifest,
+)
 from actor_lens.store_files import Layout as Layout
 
 DEFAULT_LIMIT = 20 * 10**9
@@ -74,9 +85,11 @@ class StoreEntry:
 class Filling:
     """An entry that is being filled; another process may have completed it meanwhile."""
 
-    def __init__(self, store: Store, key: str, file: EntryFile | None) -> None:
-        """Made by ``Store.filling``."""
-        self._store, self._key, self._file = store, key, file
+    def __init__(
+        self, store: Store, path: Path, file: EntryFile | None, array: np.memmap | None
+    ) -> None:
+        """Made by ``Store.filling``, with the array where the entry is complete, else a file."""
+        self._store, self._path, self._file, self._array = store, path, file, array
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -87,6 +100,7 @@ class Filling:
         """Write rows, each ``[plane, unit, ...]`` of any dtype and of the layout's size.
 
         Raises:
+            ValueError: If a row does not fit the layout.
             StoreError: If the file system refuses.
         """
         if self._file is None:
@@ -104,20 +118,16 @@ class Filling:
             ValueError: If rows are missing.
             StoreError: If the file system refuses.
         """
-        folder = self._store.folder / self._key
-        try:
-            if self._file is not None:
-                shutil.rmtree(folder, ignore_errors=True)  # a damaged one that came back
-                self._file.finish(folder)
-                self._file.close()
-                self._file = None
-        except OSError as error:
-            self.discard()
-            raise self._store.refused(error) from error
-        array, fault = EntryFolder(folder).checked()
-        if array is None:
-            raise StoreError(f"entry {self._key} in {self._store.folder} is not sound: {fault}")
-        return array
+        if self._file is not None:
+            try:
+                self._array = self._file.finish(self._path)
+            except OSError as error:
+                self.discard()
+                raise self._store.refused(error) from error
+            self.close()
+            self._file = None
+        assert self._array is not None
+        return self._array
 
     def close(self) -> None:
         """Leave off; what was put stays for the next time."""
@@ -127,7 +137,7 @@ class Filling:
     def discard(self) -> None:
         """Give back the space of what cannot be finished."""
         self.close()
-        shutil.rmtree(self._store.folder / (self._key + _PARTIAL), ignore_errors=True)
+        shutil.rmtree(self._path.with_name(self._path.name + _PARTIAL), ignore_errors=True)
 
 
 class Store:
@@ -146,7 +156,7 @@ class Store:
     @staticmethod
     def key(identity: Mapping[str, Any]) -> str:
         """The name of an entry: 32 hex digits."""
-        text = json.dumps({"format": FORMAT, **identity}, sort_keys=True)
+        text = canonical({"format": FORMAT, "identity": identity})
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def read(self, identity: Mapping[str, Any]) -> np.memmap | None:
@@ -154,19 +164,21 @@ class Store:
 
         A damaged entry is removed and named in a ``StoreWarning``.
         """
-        key = self.key(identity)
-        entry = EntryFolder(self.folder / key)
-        if not entry.path.is_dir():
+        path = self.folder / self.key(identity)
+        try:
+            array = load_array(path, identity)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        array, fault = entry.checked()
-        if array is not None and dict(entry.manifest or {}).get("identity") != dict(identity):
-            array, fault = None, "it belongs to something else"
-        if array is None:
-            if entry.path.is_dir():  # not just removed by another process
-                self._remove_damaged(key, fault)
+        except OSError as error:  # no reason to remove it: too many open files, say
+            self._warn(path, f"cannot be read ({error.strerror or error})")
             return None
-        with suppress(OSError):  # a store that cannot be written can be read all the same
-            os.utime(entry.path / MANIFEST_FILE)
+        except DamagedEntry as damage:
+            # Where it cannot be removed it is still never used: every reader finds the damage.
+            with suppress(StoreError, OSError), self._locked(path.name, wait=False):
+                return self._sound(path, identity)
+            self._warn(path, f"is damaged ({damage})")
+            return None
+        mark_used(path)
         return array
 
     @contextmanager
@@ -181,7 +193,7 @@ class Store:
 
         Args:
             identity: What the entry depends on.
-            layout: Of its array.
+            layout: Of its array; the identity determines it.
             on_wait: Told, once, that another process is filling the same entry.
 
         Raises:
@@ -194,14 +206,14 @@ class Store:
                 f"store ({format_size(self.limit)}); raise ACTOR_LENS_STORE_LIMIT to keep it"
             )
         with self._locked(key, on_wait):
-            file = None
-            if not EntryFolder(self.folder / key).path.is_dir():
-                try:
-                    file = EntryFile(self.folder / (key + _PARTIAL), identity, layout)
-                except OSError as error:
-                    shutil.rmtree(self.folder / (key + _PARTIAL), ignore_errors=True)
-                    raise self.refused(error) from error
-            filling = Filling(self, key, file)
+            path, file = self.folder / key, None
+            try:
+                array = self._sound(path, identity)
+                if array is None:
+                    file = self._partial(key, identity, layout)
+            except OSError as error:
+                raise self.refused(error) from error
+            filling = Filling(self, path, file, array)
             try:
                 yield filling
             finally:
@@ -216,15 +228,14 @@ class Store:
 
     def verify(self) -> list[StoreEntry]:
         """All entries, each with what is wrong with it; nothing is removed."""
-        return [
-            StoreEntry(**{**vars(entry), "fault": self._fault(entry)}) for entry in self.entries()
-        ]
+        faults = [(entry, self._fault(entry)) for entry in self.entries()]
+        return [replace(entry, fault=fault) for entry, fault in faults if fault is not None]
 
     def prune(self, limit: int, *, keep: str = "") -> list[StoreEntry]:
         """Remove the least recently used entries until the rest has at most ``limit`` bytes.
 
-        Unfinished entries go first if they are older than a day, or with a limit of 0. Those that
-        a process is filling stay.
+        Unfinished and damaged entries go first if they are older than a day, or with a limit of 0.
+        Those that a process is filling stay, and so do those that are used meanwhile.
 
         Args:
             limit: Bytes.
@@ -233,16 +244,17 @@ class Store:
         Returns:
             What was removed.
         """
-        entries = self.entries()
-        total = sum(entry.nbytes for entry in entries)
+        self._delete_leftovers()
+        entries = [entry for entry in reversed(self.entries()) if entry.key != keep]
+        kept = sum(entry.nbytes for entry in self.entries())
         old = time.time() - _A_DAY
-        stale = [e for e in entries if not e.complete and (limit == 0 or _stamp(e) < old)]
+        useless = [e for e in entries if e.fault or not e.complete]
+        stale = [e for e in useless if limit == 0 or _stamp(e) < old]
         removed = []
-        for entry in [*stale, *reversed([entry for entry in entries if entry.complete])]:
-            wanted = not entry.complete or total > limit
-            if wanted and entry.key != keep and self._remove(entry):
+        for entry in [*stale, *(e for e in entries if e not in useless)]:
+            if (entry in stale or kept > limit) and self._remove(entry):
                 removed.append(entry)
-                total -= entry.nbytes
+                kept -= entry.nbytes
         return removed
 
     def refused(self, error: OSError) -> StoreError:
@@ -254,14 +266,19 @@ class Store:
         )
 
     @contextmanager
-    def _locked(self, key: str, on_wait: Callable[[str], None] | None) -> Iterator[None]:
+    def _locked(
+        self, key: str, on_wait: Callable[[str], None] | None = None, *, wait: bool = True
+    ) -> Iterator[None]:
         locks = self.folder / "locks"
         try:
-            locks.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            locks.mkdir(exist_ok=True, mode=0o700)
             lock = FileLock(locks / f"{key}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
+                if not wait:
+                    raise
                 if on_wait is not None:
                     on_wait("another process is collecting the same activations: waiting for it")
                 lock.acquire()
@@ -273,50 +290,74 @@ class Store:
         finally:
             lock.release()
 
+    def _sound(self, path: Path, identity: Mapping[str, Any]) -> np.memmap | None:
+        """A complete entry, under its lock; a damaged one is removed."""
+        try:
+            array = load_array(path, identity)
+        except FileNotFoundError:
+            return None
+        except DamagedEntry as damage:
+            self._take_away(path)
+            self._warn(path, f"is damaged ({damage})")
+            return None
+        mark_used(path)
+        return array
+
+    def _partial(self, key: str, identity: Mapping[str, Any], layout: Layout) -> EntryFile:
+        path = self.folder / (key + _PARTIAL)
+        try:
+            return EntryFile(path, identity, layout)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)  # gives back its space
+            raise
+
     def _folders(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
         pattern = re.compile(rf"[0-9a-f]{{32}}({re.escape(_PARTIAL)})?")
-        return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name)]
+        try:
+            return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name)]
+        except OSError:
+            return []
 
-    def _fault(self, entry: StoreEntry) -> str:
-        if not entry.complete:
-            return ""
-        folder = EntryFolder(self.folder / entry.key)
-        fault = folder.checked()[1]
-        if not fault and self.key(entry.identity) != entry.key:
-            return "it belongs to something else"
-        return fault
+    def _fault(self, entry: StoreEntry) -> str | None:
+        """What is wrong with an entry, or None if it was removed meanwhile."""
+        if not entry.complete or entry.fault:
+            return entry.fault
+        try:
+            load_array(self.folder / entry.key, entry.identity)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return f"it cannot be read: {error.strerror or error}"
+        except DamagedEntry as damage:
+            return str(damage)
+        return "" if self.key(entry.identity) == entry.key else "it belongs to something else"
 
-    def _remove_damaged(self, key: str, fault: str) -> None:
-        warnings.warn(
-            f"entry {key} of the activation store {self.folder} is damaged ({fault}); it is "
-            "computed again",
-            StoreWarning,
-            stacklevel=3,
-        )
-        # Where it cannot be removed it is still never used: the next reader finds the damage too.
-        with suppress(StoreError), self._locked(key, None):
-            if EntryFolder(self.folder / key).checked()[0] is None:
-                self._take_away(self.folder / key)
+    def _warn(self, path: Path, fault: str) -> None:
+        told = f"entry {path.name} of the activation store {self.folder} {fault}"
+        warnings.warn(f"{told}; it is computed again", StoreWarning, stacklevel=4)
 
     def _remove(self, entry: StoreEntry) -> bool:
-        """Remove an entry unless somebody is filling it; whether it is gone."""
+        """Remove an entry unless it is being filled or was used since; whether it is gone."""
         path = self.folder / (entry.key if entry.complete else entry.key + _PARTIAL)
         try:
-            with FileLock(self.folder / "locks" / f"{entry.key}.lock").acquire(timeout=0):
-                return self._take_away(path)
-        except (OSError, Timeout):
+            with self._locked(entry.key, wait=False):
+                now = _entry(path)
+                if now is None or now.used != entry.used:
+                    return False
+                self._take_away(path)
+        except (OSError, StoreError):
             return False
+        return True
 
-    def _take_away(self, path: Path) -> bool:
+    def _take_away(self, path: Path) -> None:
         """Out of sight by one rename, then deleted: nobody sees half an entry."""
-        doomed = path.with_name(f"{secrets.token_hex(8)}{_DOOMED}")
-        with suppress(OSError):
-            os.replace(path, doomed)
+        os.replace(path, path.with_name(f"{secrets.token_hex(8)}{_DOOMED}"))
+        self._delete_leftovers()
+
+    def _delete_leftovers(self) -> None:
+        """Also those of a process that was stopped while it deleted."""
         for leftover in self.folder.glob(f"*{_DOOMED}"):
             shutil.rmtree(leftover, ignore_errors=True)
-        return not path.exists()
 
 
 def default_store() -> Store | None:
@@ -333,11 +374,12 @@ def default_store() -> Store | None:
     place = os.environ.get("ACTOR_LENS_STORE", "").strip()
     if place.lower() == "off":
         return None
-    limit = os.environ.get("ACTOR_LENS_STORE_LIMIT", "").strip()
-    return Store(
-        place or user_cache_path("actor-lens") / "store",
-        limit=parse_size(limit) if limit else DEFAULT_LIMIT,
-    )
+    text = os.environ.get("ACTOR_LENS_STORE_LIMIT", "").strip()
+    try:
+        limit = parse_size(text) if text else DEFAULT_LIMIT
+    except UserError as error:
+        raise UserError(f"ACTOR_LENS_STORE_LIMIT: {error}") from None
+    return Store(place or user_cache_path("actor-lens") / "store", limit=limit)
 
 
 def parse_size(text: str) -> int:
@@ -349,32 +391,39 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)?\s*", text, flags=re.IGNORECASE)
     if match is None:
         raise UserError(f"'{text}' is not a size; give a number of bytes, or one like 20GB")
-    return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
+    return int(Decimal(match[1]) * _UNITS[(match[2] or "").upper()])
 
 
 def format_size(nbytes: int) -> str:
     """A number of bytes for people: ``524 MB``."""
     for unit in ("TB", "GB", "MB", "KB"):
         if nbytes >= _UNITS[unit]:
-            return f"{nbytes / _UNITS[unit]:.3g} {unit}"
+            number = nbytes / _UNITS[unit]
+            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
     return f"{nbytes} B"
 
 
 def _entry(path: Path) -> StoreEntry | None:
+    """An entry by its folder, or None if it was removed meanwhile."""
     complete = not path.name.endswith(_PARTIAL)
+    identity, fault = ({}, "") if complete else (_identity(path), "")
     try:
         nbytes = sum(file.stat().st_size for file in path.iterdir())
         stamp = path / (MANIFEST_FILE if complete else JOURNAL_FILE)
         used = (stamp if stamp.exists() else path).stat().st_mtime
-    except OSError:  # just removed by another process
+        if complete:
+            identity = read_manifest(path)["identity"]
+    except DamagedEntry as damage:
+        fault = str(damage)
+    except OSError:
         return None
-    manifest = EntryFolder(path).manifest if complete else None
     return StoreEntry(
         key=path.name.removesuffix(_PARTIAL),
-        identity=_identity(path) if manifest is None else manifest["identity"],
+        identity=identity,
         nbytes=nbytes,
         used=datetime.fromtimestamp(used, tz=timezone.utc),
         complete=complete,
+        fault=fault,
     )
 
 

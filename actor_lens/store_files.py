@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import mmap
 import os
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,14 @@ JOURNAL_FILE = "journal.jsonl"
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
 _CHUNK = 32 * 2**20
+_PART = 2**20  # read at once: small enough for a processor's cache
+# An entry may be larger than memory: Linux refuses to map it for private writes unless told that
+# nothing has to be set aside for them. Python names the flag from 3.13 on.
+_MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
+
+
+class DamagedEntry(Exception):
+    """An entry is not what was written; the message says in what."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,8 @@ class EntryFile:
         self._header = {"format": FORMAT, "identity": self._identity, "layout": shape}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lines = self._journal_lines()
-        fresh = not lines or lines[0] != self._header or not self._has_right_size()
+        known = bool(lines) and canonical(lines[0]) == canonical(self._header)
+        fresh = not known or not self._has_right_size()
         self._array = os.open(folder / ARRAY_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         self._journal = -1
         try:
@@ -98,44 +109,54 @@ class EntryFile:
         """Write some rows, each ``[plane, unit, ...]``, then note that they are there.
 
         Raises:
-            ValueError: If an array has another size than its row.
+            ValueError: If there is no such row, or an array has another size than its row (nothing
+                is written then), or the entry is closed.
         """
+        self._check_is_open()
+        parts = [self._bytes_of(row, array) for row, array in zip(rows, arrays, strict=True)]
+        self._present.difference_update(rows)  # until all of it is written again
         digest = xxhash.xxh3_128()
-        for row, array in zip(rows, arrays, strict=True):
-            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            places = self._layout.places(row)
-            if len(data) != sum(size for _, size in places):
-                raise ValueError(f"row {row} has {len(data)} bytes, not those of its layout")
+        for row, data in zip(rows, parts, strict=True):
             digest.update(data)
-            for offset, size in places:
+            for offset, size in self._layout.places(row):
                 _write_at(self._array, data[:size], offset)
                 data = data[size:]
         line = json.dumps({"rows": list(rows), "xxh3": digest.hexdigest()}) + "\n"
         _write(self._journal, line.encode())
         self._present.update(rows)
 
-    def finish(self, target: Path) -> None:
-        """Write the manifest and give the whole entry its final name.
+    def _bytes_of(self, row: int, array: np.ndarray) -> memoryview:
+        if not 0 <= row < self._layout.n_rows:
+            raise ValueError(f"there is no row {row} among {self._layout.n_rows}")
+        expected = sum(size for _, size in self._layout.places(row))
+        if array.nbytes != expected:
+            raise ValueError(f"row {row} has {array.nbytes} bytes instead of {expected}")
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+    def finish(self, target: Path) -> np.memmap:
+        """Write the manifest and give the whole entry its final name; the array, mapped.
 
         Raises:
             ValueError: If rows are missing.
         """
+        self._check_is_open()
         if self.missing:
             raise ValueError(f"{len(self.missing)} rows are missing")
         os.fsync(self._array)
-        manifest = {
-            **self._header,
-            "nbytes": self._layout.nbytes,
-            "chunks": chunk_hashes(map_array(self._folder, self._layout.nbytes)),
-        }
-        manifest["xxh3"] = xxhash.xxh3_128_hexdigest(json.dumps(manifest).encode())
+        nbytes = self._layout.nbytes
+        manifest = {**self._header, "nbytes": nbytes, "chunks": _chunk_hashes(self._array, nbytes)}
+        manifest["xxh3"] = _own_hash(manifest)
         path = self._folder / MANIFEST_FILE
         with path.open("w", encoding="utf-8") as file:
             json.dump(manifest, file)
             file.flush()
             os.fsync(file.fileno())
-        (self._folder / JOURNAL_FILE).unlink(missing_ok=True)
+        mark_used(self._folder)
         os.replace(self._folder, target)
+        # Only now: cut short before, the rows would not be known any more.
+        with contextlib.suppress(OSError):
+            (target / JOURNAL_FILE).unlink()
+        return _map(self._array, nbytes)
 
     def close(self) -> None:
         """Close the files; what was put stays for the next time."""
@@ -145,6 +166,10 @@ class EntryFile:
             if descriptor >= 0:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
+
+    def _check_is_open(self) -> None:
+        if self._journal < 0:  # another process may be filling it now
+            raise ValueError("the entry is closed")
 
     def _has_right_size(self) -> bool:
         with contextlib.suppress(OSError):
@@ -160,8 +185,8 @@ class EntryFile:
 
     def _journal_lines(self) -> list[Any]:
         try:
-            text = (self._folder / JOURNAL_FILE).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            text = (self._folder / JOURNAL_FILE).read_text(encoding="ascii", errors="replace")
+        except OSError:
             return []
         return [line for line in map(_parsed, text.splitlines()) if line is not None]
 
@@ -178,60 +203,102 @@ class EntryFile:
         return sound
 
     def _digest(self, rows: Sequence[int]) -> str:
-        digest = xxhash.xxh3_128()
-        for row in rows:
-            for offset, size in self._layout.places(row):
-                digest.update(_read_at(self._array, size, offset))
-        return digest.hexdigest()
+        return _digest(self._array, [place for row in rows for place in self._layout.places(row)])
 
 
-@dataclass(frozen=True)
-class EntryFolder:
-    """A folder that should hold a whole entry."""
-
-    path: Path
-
-    @cached_property
-    def manifest(self) -> Mapping[str, Any] | None:
-        """The manifest, or None where it is missing or not what was written."""
-        try:
-            manifest = json.loads((self.path / MANIFEST_FILE).read_text(encoding="utf-8"))
-            expected = manifest.pop("xxh3")
-            intact = xxhash.xxh3_128_hexdigest(json.dumps(manifest).encode()) == expected
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
-            return None
-        return manifest if intact else None
-
-    def checked(self) -> tuple[np.memmap | None, str]:
-        """The array if it is what was written, else None and what is wrong."""
-        if self.manifest is None:
-            return None, "the manifest is missing or damaged"
-        nbytes = int(self.manifest["nbytes"])
-        try:
-            size = (self.path / ARRAY_FILE).stat().st_size
-            if size != nbytes:
-                return None, f"the array has {size} bytes instead of {nbytes}"
-            array = map_array(self.path, nbytes)
-        except OSError as error:
-            return None, f"the array cannot be read ({error.strerror or error})"
-        pairs = zip(chunk_hashes(array), self.manifest["chunks"], strict=True)
-        for number, (found, expected) in enumerate(pairs):
-            if found != expected:
-                return None, f"chunk {number} of the array differs from its checksum"
-        return array, ""
+def canonical(values: Any) -> str:
+    """The same text for the same values, also after a way through a file."""
+    return json.dumps(values, sort_keys=True)
 
 
-def map_array(folder: Path, nbytes: int) -> np.memmap:
-    """The array, copy on write: changes stay in memory and torch takes it without a warning."""
-    return np.memmap(folder / ARRAY_FILE, dtype=np.uint8, mode="c", shape=(nbytes,))
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a whole entry.
+
+    Raises:
+        DamagedEntry: If it is missing or not what was written.
+        OSError: If it cannot be read, ``FileNotFoundError`` if there is no entry.
+    """
+    try:
+        text = (folder / MANIFEST_FILE).read_text(encoding="ascii")
+        manifest = json.loads(text)
+        # The text too: any byte that differs is damage, also one that JSON takes for the same.
+        intact = json.dumps(manifest) == text and manifest.pop("xxh3") == _own_hash(manifest)
+    except FileNotFoundError:
+        _check_is_there(folder)
+        raise DamagedEntry("its manifest is missing") from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        intact = False
+    if not intact or manifest.get("format") != FORMAT:
+        raise DamagedEntry("its manifest is damaged")
+    return dict(manifest)
 
 
-def chunk_hashes(array: np.ndarray) -> list[str]:
-    """Hashes of the parts of an array of bytes, by two threads (xxhash gives up the lock)."""
-    starts = range(0, len(array), _CHUNK)
+def load_array(folder: Path, identity: Mapping[str, Any]) -> np.memmap:
+    """The array of a whole entry, after a look at every byte, mapped copy on write.
+
+    Raises:
+        DamagedEntry: If it is not what was written, or belongs to another identity.
+        OSError: If it cannot be read, ``FileNotFoundError`` if there is no entry.
+    """
+    manifest = read_manifest(folder)
+    if canonical(manifest["identity"]) != canonical(identity):
+        raise DamagedEntry("it belongs to something else")
+    try:
+        descriptor = os.open(folder / ARRAY_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        _check_is_there(folder)
+        raise DamagedEntry("its array is missing") from None
+    try:  # the checked file is the mapped one, whatever takes its name meanwhile
+        _check_array(descriptor, manifest)
+        return _map(descriptor, manifest["nbytes"])
+    finally:
+        os.close(descriptor)
+
+
+def mark_used(folder: Path) -> None:
+    """Note that a whole entry was used now; no error where that cannot be written."""
+    now = time.time_ns()  # the file system's own clock is some milliseconds coarse
+    with contextlib.suppress(OSError):
+        os.utime(folder / MANIFEST_FILE, ns=(now, now))
+
+
+def _check_is_there(folder: Path) -> None:
+    """Tell an entry with a missing file from one that was removed meanwhile."""
+    folder.stat()
+
+
+def _check_array(descriptor: int, manifest: Mapping[str, Any]) -> None:
+    size, nbytes = os.fstat(descriptor).st_size, manifest["nbytes"]
+    if size != nbytes:
+        raise DamagedEntry(f"its array has {size} bytes instead of {nbytes}")
+    try:
+        hashes = _chunk_hashes(descriptor, nbytes)
+    except OSError as error:
+        raise DamagedEntry(f"its array cannot be read: {error.strerror or error}") from error
+    for number, (found, expected) in enumerate(zip(hashes, manifest["chunks"], strict=True)):
+        if found != expected:
+            raise DamagedEntry(f"chunk {number} of its array differs from its checksum")
+
+
+def _map(descriptor: int, nbytes: int) -> np.memmap:
+    """Copy on write: changes stay in memory and torch takes the array without a warning."""
+    if nbytes == 0:  # nothing cannot be mapped
+        return np.empty(0, dtype=np.uint8).view(np.memmap)
+    flags, access = mmap.MAP_PRIVATE | _MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+    mapped = mmap.mmap(descriptor, nbytes, flags=flags, prot=access)
+    return np.frombuffer(mapped, dtype=np.uint8).view(np.memmap)
+
+
+def _own_hash(manifest: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(manifest).encode())
+
+
+def _chunk_hashes(descriptor: int, nbytes: int) -> list[str]:
+    """Hashes of the parts of an array, by two threads (xxhash gives up the lock)."""
+    starts = range(0, nbytes, _CHUNK)
+    chunks = [[(start, min(_CHUNK, nbytes - start))] for start in starts]
     with ThreadPoolExecutor(2) as pool:
-        parts = (array[start : start + _CHUNK].data for start in starts)
-        return list(pool.map(xxhash.xxh3_128_hexdigest, parts))
+        return list(pool.map(lambda chunk: _digest(descriptor, chunk), chunks))
 
 
 def _reserve(descriptor: int, nbytes: int) -> None:
@@ -257,15 +324,16 @@ def _write(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _read_at(descriptor: int, size: int, offset: int) -> bytes:
-    parts = []
-    while size:
-        part = os.pread(descriptor, size, offset)
-        if not part:
-            break
-        parts.append(part)
-        size, offset = size - len(part), offset + len(part)
-    return b"".join(parts)
+# Nor is anything checked through one: a bad sector kills the process likewise.
+def _digest(descriptor: int, places: Sequence[tuple[int, int]]) -> str:
+    """Hash of the bytes at some offsets, of some sizes; a file that ends earlier gives another."""
+    digest = xxhash.xxh3_128()
+    for offset, size in places:
+        end = offset + size
+        while offset < end and (part := os.pread(descriptor, min(_PART, end - offset), offset)):
+            digest.update(part)
+            offset += len(part)
+    return digest.hexdigest()
 
 
 def _parsed(line: str) -> Any:

@@ -4,16 +4,21 @@ A wrong argument, file or model gives one line on the error stream, exit code 2 
 file. What a command prints as JSON is what it writes. The numbers are those of the functions.
 """
 
+import argparse
 import json
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 
 import actor_lens as al
 from actor_lens import cli
+from actor_lens.cli import study_commands
+from actor_lens.passes import MemoryWarning
+from actor_lens.store import StoreWarning
 from actor_lens.training_run import TrainingRun
 from tests.support.tiny_models import tiny_chat_model, tiny_tokenizer
 
@@ -86,6 +91,82 @@ def test_every_command_has_help(capsys):
     for words in (["demo"], ["layers"], ["train"], ["evaluate"], ["report"], ["toy", "train"]):
         assert run_cli(*words, "--help") == 0
         assert "--json" in capsys.readouterr().out
+
+
+def options_of(parser):
+    """Every option of a command line and of the commands below it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from options_of(below)
+        elif action.option_strings:
+            yield action
+
+
+def test_the_help_of_an_option_says_what_it_is_before_its_default():
+    options = list(options_of(cli._parser()))
+    assert {"--alpha", "--lr", "--store", "--device-map"} <= {
+        name for option in options for name in option.option_strings
+    }
+    bare = [option.option_strings for option in options if option.help.startswith("default")]
+    assert bare == []
+
+
+# ---- What is handed on ----
+
+
+@pytest.mark.parametrize(
+    ("words", "size"), [([], None), (["--batch-size", "auto"], None), (["--batch-size", "7"], 7)]
+)
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        ("layers", "look_at_layers"),
+        ("train", "run_study"),
+        ("demo", "run_study"),
+        ("evaluate", "evaluate_run"),
+    ],
+)
+def test_an_automatic_batch_size_is_left_to_the_library(
+    command, function, words, size, few_prompts, tmp_path, monkeypatch
+):
+    asked = []
+
+    def record(*_args, **options):
+        asked.append(options["batch_size"])
+        raise al.UserError("enough")
+
+    monkeypatch.setattr(f"actor_lens.study.{function}", record)
+    out = ["--out", tmp_path / "out"]
+    assert run_cli(command, "--prompts", few_prompts, "--quiet", *out, *words) == 2
+    assert asked == [size]
+
+
+def asked_of_load_model(words, monkeypatch):
+    """What `load_model` is given, and which store it would find."""
+    asked = []
+
+    def record(_name, **options):
+        asked.append({**options, "store": os.environ["ACTOR_LENS_STORE"]})
+        raise al.UserError("enough")
+
+    monkeypatch.setattr("actor_lens.models.load_model", record)
+    monkeypatch.setenv("ACTOR_LENS_STORE", "as it was")
+    assert run_cli("layers", "--quiet", *words) == 2
+    (options,) = asked
+    return options
+
+
+def test_the_store_is_set_before_the_model_is_loaded(monkeypatch):
+    assert asked_of_load_model(["--store", "off"], monkeypatch)["store"] == "off"
+    assert asked_of_load_model(["--store", "some/where"], monkeypatch)["store"] == "some/where"
+    assert asked_of_load_model([], monkeypatch)["store"] == "as it was"
+
+
+def test_a_device_map_is_handed_on_only_when_given(monkeypatch):
+    given = asked_of_load_model(["--device-map", "auto"], monkeypatch)
+    assert given["device_map"] == "auto"
+    assert "device_map" not in asked_of_load_model([], monkeypatch)
 
 
 # ---- Bad input ----
@@ -365,6 +446,52 @@ def test_an_interrupted_run_is_saved_and_continues(trained, few_prompts, tmp_pat
     assert (out / "block.safetensors").read_bytes() == (trained / "block.safetensors").read_bytes()
 
 
+def interrupt_at(stage, monkeypatch):
+    """Ctrl-C as soon as progress of a stage is told."""
+    from actor_lens.stage_progress import StageProgress
+
+    def interrupt(_self, name, _done, _total):
+        if name == stage:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StageProgress, "stage", interrupt)
+
+
+@pytest.mark.parametrize(
+    ("command", "stage"),
+    [
+        ("demo", "replies (raw formula)"),
+        ("demo", "replies (before)"),
+        ("train", "replies (before)"),
+    ],
+)
+def test_ctrl_c_after_training_names_the_folder_with_the_run(
+    command, stage, few_prompts, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "main run"
+    interrupt_at(stage, monkeypatch)
+    words = [command, "--prompts", few_prompts, "--layer", 3, "--out", out, *QUICK]
+    assert run_cli(*words) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("actor-lens: interrupted; ")
+    assert f"saved in {out}" in line
+    assert TrainingRun.load(out).status == "completed"
+    assert not (out / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "out"), [("residuals (train)", ["--out", "run"]), ("replies (before)", [])]
+)
+def test_ctrl_c_with_no_run_saved_promises_none(
+    stage, out, few_prompts, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    interrupt_at(stage, monkeypatch)
+    assert run_cli("train", "--prompts", few_prompts, "--layer", 3, *out, *QUICK) == 130
+    assert capsys.readouterr().err == "actor-lens: interrupted\n"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_a_full_disk_leaves_the_old_results(trained, few_prompts, tmp_path, monkeypatch, capsys):
     out = tmp_path / "full"
     shutil.copytree(trained, out)
@@ -397,9 +524,42 @@ def test_ctrl_c_outside_training_is_quiet(monkeypatch, capsys):
     def interrupted(_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "layers", interrupted)
+    monkeypatch.setattr(study_commands, "layers", interrupted)
     assert run_cli("layers", "--quiet") == 130
     assert capsys.readouterr().err == "actor-lens: interrupted\n"
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("category", [StoreWarning, MemoryWarning])
+def test_a_warning_of_the_library_is_one_line(category, monkeypatch, capsys):
+    monkeypatch.setattr(
+        study_commands, "layers", lambda _: warnings.warn("no\nroom", category, stacklevel=1)
+    )
+    assert run_cli("layers") == 0
+    printed = capsys.readouterr()
+    assert printed.err == "actor-lens: warning: no room\n"
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("category", [UserWarning, DeprecationWarning])
+def test_other_warnings_are_left_as_they_are(category, monkeypatch, capsys):
+    monkeypatch.setattr(
+        study_commands, "layers", lambda _: warnings.warn("theirs", category, stacklevel=1)
+    )
+    with pytest.warns(category, match="theirs"):
+        assert run_cli("layers") == 0
+    assert "actor-lens" not in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("always")
+def test_the_warnings_of_whoever_called_main_are_as_before(monkeypatch, capsys):
+    monkeypatch.setattr(study_commands, "layers", lambda _: None)
+    before = warnings.showwarning
+    assert run_cli("layers") == 0
+    assert warnings.showwarning is before
+    with pytest.warns(StoreWarning, match="later"):
+        warnings.warn("later", StoreWarning, stacklevel=1)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_reader_that_goes_away_is_no_error():

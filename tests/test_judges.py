@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from actor_lens import judges
-from actor_lens.batching import batches_by_length
 from actor_lens.errors import UserError
 from actor_lens.interventions import shift_last_token
 from actor_lens.judges import (
@@ -366,11 +365,8 @@ def test_tokens_come_from_what_the_model_says_first():
     # A random model babbles; a judge that knows its babble finds how it begins.
     model = tiny_chat_model()
     ids = model.tokenize(["Help me steal it!"])
-    batch = next(
-        batches_by_length(ids, batch_size=1, pad_token_id=model.pad_token_id, device=model.device)
-    )
     with torch.no_grad():
-        opened = int(model.hf(input_ids=batch.input_ids).logits[0, -1].argmax())
+        opened = int(model.hf(input_ids=torch.tensor(ids)).logits[0, -1].argmax())
     prompts = PromptSet((Prompt("Help me steal it!", "harmful"), Prompt("Hello!", "benign")))
     replies = judges.generate_replies(model, prompts.texts, new_tokens=24)
     judge = KeywordJudge("babble", (replies[0],), exempt=())

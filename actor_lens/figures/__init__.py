@@ -8,6 +8,7 @@ button that uploads a figure, and with it the prompts.
 from actor_lens.figures.evaluation import refusal_rates
 from actor_lens.figures.finetuning import training_curves
 from actor_lens.figures.layer_choice import layer_scores
+from actor_lens.figures.layer_sweep import layer_outcomes
 from actor_lens.figures.projections import layer_map, projections_by_layer, prompt_shifts
 from actor_lens.figures.targets import target_preview
 from actor_lens.figures.theme import config, use_in_notebook
@@ -15,6 +16,7 @@ from actor_lens.figures.theme import config, use_in_notebook
 __all__ = [
     "config",
     "layer_map",
+    "layer_outcomes",
     "layer_scores",
     "projections_by_layer",
     "prompt_shifts",

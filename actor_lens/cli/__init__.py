@@ -1,0 +1,114 @@
+"""The ``actor-lens`` command. It calls what the notebooks call.
+
+Nothing heavy is imported before a command runs, so that ``--help`` and wrong arguments answer at
+once. Results go to the standard output, progress, warnings and errors to the error stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, TextIO
+
+from actor_lens.cli import (
+    bench_command,
+    store_commands,
+    study_commands,
+    sweep_command,
+    toy_commands,
+)
+from actor_lens.cli.arguments import PROGRAM
+from actor_lens.cli.writing import StoppedError
+from actor_lens.errors import UserError
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+
+# Each has add_commands; --help lists the commands in this order.
+COMMAND_MODULES = (study_commands, sweep_command, bench_command, store_commands, toy_commands)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code is 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    parser = _parser()
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser.parse_args(words)
+    arguments.command_line = shlex.join([PROGRAM, *words])
+    if getattr(arguments, "store", None) is not None:
+        os.environ["ACTOR_LENS_STORE"] = arguments.store
+    try:
+        with _own_warnings_in_one_line():
+            arguments.run_command(arguments)
+    except UserError as error:
+        _say("error", str(error))
+        return EXIT_USER_ERROR
+    except StoppedError as stopped:
+        print(f"{PROGRAM}: {stopped}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, for instance head, has gone
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argument errors in one line, as all other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        _say("error", f"{message}; see {self.prog} --help")
+        sys.exit(EXIT_USER_ERROR)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="See why a chat model refuses harmless prompts, choose the one layer to "
+        "train, and repair it.",
+        epilog="Each command has its own --help.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in COMMAND_MODULES:
+        module.add_commands(commands)
+    return parser
+
+
+def _version() -> str:
+    from actor_lens import __version__
+
+    return __version__
+
+
+def _say(kind: str, message: str) -> None:
+    print(f"{PROGRAM}: {kind}: {' '.join(message.split())}", file=sys.stderr)
+
+
+@contextmanager
+def _own_warnings_in_one_line() -> Iterator[None]:
+    """Show warnings of this library's categories without file, line and source; others as ever."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_in_one_line(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            # By the module's name: importing the categories would import numpy.
+            if category.__module__.split(".")[0] == __name__.split(".")[0]:
+                _say("warning", str(message))
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show_in_one_line
+        yield

@@ -1,0 +1,354 @@
+"""Arguments that several commands have, and what they name: a model, prompts, a run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.errors import UserError
+
+if TYPE_CHECKING:
+    from actor_lens.models import ChatModel
+    from actor_lens.prompts import PromptSet
+    from actor_lens.stage_progress import StageProgress
+    from actor_lens.training_run import TrainingRun
+
+PROGRAM = "actor-lens"
+
+
+# ---- Groups ----
+
+
+def add_command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    """Register a command: ``main`` calls ``function`` with what was given."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    parser.set_defaults(run_command=function)
+    return parser
+
+
+def add_common(
+    parser: argparse.ArgumentParser, out: str | None = None, seed: int | None = 0
+) -> None:
+    """Model, prompts, output folder and how to compute.
+
+    Args:
+        parser: Of the command.
+        out: Default folder.
+        seed: Default seed; None for that of the run that the command is about.
+    """
+    default_seed = "that of the run, else 0" if seed is None else seed
+    add = parser.add_argument
+    add("--model", metavar="NAME|DIR", help="hub name or folder; default: the bundled 'toy'")
+    add("--prompts", metavar="NAME|FILE", help="toy, starter, or a .jsonl or .csv file")
+    add(
+        "--out",
+        metavar="DIR",
+        default=out,
+        help=f"folder for the results; default: {out or 'none'}",
+    )
+    add("--overwrite", action="store_true", help="write into a folder that holds files")
+    add(
+        "--seed",
+        type=seed_number,
+        default=seed,
+        metavar="N",
+        help=f"of all that is drawn; default: {default_seed}",
+    )
+    _add_computing(parser)
+    add("--chat-template", metavar="FILE", help="Jinja template for a tokenizer without one")
+    add("--trust-remote-code", action="store_true", help="run code from the model's folder")
+    add_output(parser)
+
+
+def _add_computing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--device",
+        default="auto",
+        metavar="auto|cpu|cuda",
+        help="where the model runs; default: auto, a GPU where there is one",
+    )
+    add("--device-map", metavar="auto", help="spread the model over several devices")
+    add(
+        "--dtype",
+        default="auto",
+        metavar="auto|float32|bfloat16",
+        help="type of the weights; default: auto, float32 on a CPU, else the checkpoint's",
+    )
+    add(
+        "--batch-size",
+        type=batch_size,
+        metavar="N|auto",
+        help="prompts in one forward pass; default: auto, as many as fit into memory",
+    )
+    add(
+        "--store",
+        metavar="DIR|off",
+        help="folder of the activation store; default: $ACTOR_LENS_STORE or the user's cache "
+        "folder",
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """What is printed."""
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress on the error stream")
+
+
+def add_training(parser: argparse.ArgumentParser, new_tokens: int = 64) -> None:
+    """Every setting of a fine-tune of one layer, and of its evaluation."""
+    add = parser.add_argument
+    add(
+        "--layer",
+        type=layer_number,
+        metavar="N|auto",
+        help="block to train; default: auto, chosen by the validation prompts",
+    )
+    add_choice(parser)
+    add_target(parser)
+    _add_target_variants(parser)
+    _add_optimizer(parser)
+    add(
+        "--safety-floor",
+        type=number,
+        metavar="X",
+        help="keep the best weights at which refusals of harmful validation prompts fell by at "
+        "most this share; default: none",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="continue the stopped run in --out, with the same settings (--epochs may differ)",
+    )
+    add_replies(parser, new_tokens)
+
+
+def _add_target_variants(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--anchor",
+        default="initial",
+        metavar="initial|current",
+        help="weights that targets are computed from: untrained, or those of the moment, as in "
+        "the paper; default: initial",
+    )
+    add(
+        "--shift",
+        default="projected",
+        metavar="projected|uniform",
+        help="how far targets lie: each prompt by its own projection, or all equally far; "
+        "default: projected",
+    )
+    add(
+        "--refresh",
+        default="epoch",
+        metavar="epoch|step|never",
+        help="how often the direction is computed again, with --anchor current; default: epoch",
+    )
+
+
+def _add_optimizer(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--epochs",
+        type=integer,
+        default=8,
+        metavar="N",
+        help="passes over the training prompts; default: 8",
+    )
+    add(
+        "--lr",
+        type=number,
+        default=1e-3,
+        metavar="X",
+        help="learning rate of AdamW; default: 0.001",
+    )
+    add(
+        "--train-batch-size",
+        type=integer,
+        default=16,
+        metavar="N",
+        help="prompts in a training step; default: 16",
+    )
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """How the layer is chosen, and on how many training prompts."""
+    parser.add_argument(
+        "--by", metavar="SCORE", help="score that chooses the layer; default: causal"
+    )
+    add_per_label(parser)
+
+
+def add_per_label(parser: argparse.ArgumentParser) -> None:
+    """How many training prompts."""
+    parser.add_argument(
+        "--per-label",
+        type=per_label,
+        default=60,
+        metavar="N|all|L=N,..",
+        help="most training prompts of each label, for instance 60 or "
+        "harmful=60,benign=60,pseudo_harmful=25; default: 60",
+    )
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Where targets lie."""
+    add = parser.add_argument
+    add(
+        "--alpha",
+        type=number,
+        default=1.0,
+        metavar="X",
+        help="how much of the way to the origin a target goes; default: 1",
+    )
+    add(
+        "--origin",
+        default="benign_mean",
+        metavar="benign_mean|midpoint|zero",
+        help="where a projection counts as none; zero is the paper's formula; default: benign_mean",
+    )
+
+
+def add_replies(parser: argparse.ArgumentParser, new_tokens: int = 64) -> None:
+    """How long replies are."""
+    parser.add_argument(
+        "--new-tokens",
+        type=integer,
+        default=new_tokens,
+        metavar="N",
+        help=f"longest reply; default: {new_tokens}",
+    )
+
+
+# ---- Types: argparse names the argument that one of these refuses ----
+
+
+def number(text: str) -> float:
+    """A number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+
+
+def integer(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def seed_number(text: str) -> int:
+    """A whole number from 0."""
+    if integer(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; give a number from 0")
+    return int(text)
+
+
+def layer_number(text: str) -> int | None:
+    """A whole number, or None for ``auto``."""
+    return None if text == "auto" else integer(text)
+
+
+def batch_size(text: str) -> int | None:
+    """A whole number from 1, or None for ``auto``."""
+    size = None if text == "auto" else integer(text)
+    if size is not None and size < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1, or auto")
+    return size
+
+
+def per_label(text: str) -> int | dict[str, int] | None:
+    """One number for all labels, or one for each, or None for ``all``."""
+    if text == "all":
+        return None
+    if "=" not in text:
+        return integer(text)
+    pairs = (part.partition("=") for part in text.split(","))
+    return {label.strip().replace("-", "_"): integer(count) for label, _, count in pairs}
+
+
+# ---- What the arguments name ----
+
+
+def load_model_and_prompts(
+    arguments: argparse.Namespace, run: TrainingRun | None = None
+) -> tuple[ChatModel, PromptSet, float]:
+    """Model and prompts, prompts first: a broken file shows before the model is read.
+
+    Args:
+        arguments: Of ``add_common``; a seed that was not given is filled in.
+        run: Its model, prompts and seed stand in for those that were not given.
+
+    Returns:
+        Model, prompts and the seconds that loading took.
+
+    Raises:
+        UserError: If one of them cannot be loaded.
+    """
+    import time
+
+    from actor_lens.prompts import load_prompts
+
+    started = time.perf_counter()
+    name = arguments.model or (run.model_name if run is not None else "toy")
+    if arguments.seed is None:  # the seed that drew the splits which the run was trained on
+        arguments.seed = run.config.seed if run is not None else 0
+    prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
+    model = _load_model(name, arguments)
+    return model, prompts, time.perf_counter() - started
+
+
+def _load_model(name: str, arguments: argparse.Namespace) -> ChatModel:
+    from actor_lens.models import load_model
+
+    spread: dict[str, Any] = {}
+    if arguments.device_map is not None:
+        spread["device_map"] = arguments.device_map
+    return load_model(
+        name,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        chat_template=arguments.chat_template,
+        trust_remote_code=arguments.trust_remote_code,
+        **spread,
+    )
+
+
+def _default_prompts(model: str, run: TrainingRun | None) -> str:
+    from actor_lens.prompts import BUNDLED
+
+    if run is None:
+        return "toy" if model == "toy" else "starter"
+    if run.prompts_name in BUNDLED:
+        return run.prompts_name
+    raise UserError(
+        f"the run was trained on the prompts '{run.prompts_name}'; give that file with --prompts"
+    )
+
+
+def load_run(folder: str | None) -> TrainingRun | None:
+    """The run in a folder; None for None.
+
+    Raises:
+        UserError: If the folder holds no complete run.
+    """
+    if folder is None:
+        return None
+    from actor_lens.training_run import TrainingRun
+
+    return TrainingRun.load(folder)
+
+
+def open_progress(arguments: argparse.Namespace) -> StageProgress:
+    """Progress on the error stream, or none with ``--quiet``; a context manager."""
+    from actor_lens.stage_progress import StageProgress
+
+    return StageProgress(quiet=arguments.quiet)

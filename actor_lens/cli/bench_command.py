@@ -1,0 +1,155 @@
+"""The command ``bench``: what looking and training cost on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import (
+    add_command,
+    add_common,
+    add_per_label,
+    integer,
+    layer_number,
+    load_model_and_prompts,
+    open_progress,
+)
+from actor_lens.cli.printing import print_json, print_written
+from actor_lens.cli.writing import prepare_out, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from actor_lens.bench.costs import Costs
+
+
+def add_commands(commands: Any) -> None:
+    """Register ``bench``."""
+    text = "what collecting and training cost on this machine, against plain ways of doing it"
+    parser = add_command(commands, "bench", bench, text)
+    add_common(parser)
+    add_per_label(parser)
+    add = parser.add_argument
+    add("--layer", type=layer_number, metavar="N|auto", help="block to train; default: the middle one")
+    add("--epochs", type=integer, default=3, metavar="N", help="of every training; default: 3")
+    add("--rounds", type=integer, default=3, metavar="N", help="how often; default: 3")
+    add(
+        "--reply-tokens",
+        type=integer,
+        default=64,
+        metavar="N",
+        help="length of the replies that SFT trains on; default: 64",
+    )
+    add(
+        "--only",
+        metavar="PART,..",
+        help="parts: collection, actor, naive_actor, sft, sweep; default: all",
+    )
+    add(
+        "--predict",
+        type=integer,
+        default=1000,
+        metavar="N",
+        help="predict the cost for so many prompts and 8 epochs; default: 1000",
+    )
+
+
+def bench(arguments: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    out = prepare_out(arguments)
+    with open_progress(arguments) as progress:
+        from actor_lens.bench.costs import PARTS
+        from actor_lens.bench.costs import bench as measure
+
+        model, prompts, _ = load_model_and_prompts(arguments)
+        train = prompts.where(split="train")
+        if arguments.per_label is not None:
+            train = train.sample(arguments.per_label, seed=arguments.seed)
+        parts = PARTS if arguments.only is None else tuple(arguments.only.split(","))
+        costs = measure(
+            model,
+            train,
+            layer=arguments.layer,
+            epochs=arguments.epochs,
+            rounds=arguments.rounds,
+            reply_tokens=arguments.reply_tokens,
+            parts=parts,
+            on_progress=progress.stage,
+        )
+    record = {**costs.summary(), "predicted": _predicted(arguments, costs)}
+    if out is not None:
+        write_json(out / "bench.json", record)
+        _write_text(out / "bench.txt", arguments, costs)
+    if arguments.json:
+        print_json(record)
+        return
+    from rich.console import Console
+
+    print_costs(Console(highlight=False), arguments, costs)
+    print_written(out, "bench.txt")
+
+
+def print_costs(console: Console, arguments: argparse.Namespace, costs: Costs) -> None:
+    """The table, what it means and what a larger run would cost."""
+    from rich.table import Table
+
+    from actor_lens.bench.costs import NOTES
+    from actor_lens.store import format_size
+
+    machine, setting = costs.machine, costs.setting
+    console.print(
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{machine['device']}, torch {machine['torch']}, {machine['date']}\n"
+        f"{setting['model']}: {setting['parameters']:,} parameters, {setting['layers']} layers, "
+        f"{setting['dtype']}; {setting['prompts']} prompts, {setting['tokens']} tokens; layer "
+        f"{setting['layer']}, {setting['epochs']} epochs, {setting['rounds']} rounds",
+        markup=False,
+    )
+    found = costs.collection
+    if found:
+        hooks = found["all_hooks_to_ours"]
+        console.print(
+            f"Collecting residuals: {found['tokens_per_second']:,.0f} tokens/s, "
+            f"{found['to_plain_pass']:.2f} times a plain pass; with every hook it would take "
+            f"{hooks:.1f} times as long."
+        )
+    frame = costs.frame()
+    if len(frame):
+        table = Table()
+        table.add_column("training")
+        for column in ("seconds", "times ACTOR", "peak memory"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in frame.to_dict("records"):
+            times = row["times_actor"]
+            shown = "-" if times != times else f"{times:.2f}"
+            peak = format_size(int(row["peak_bytes"]))
+            table.add_row(row["part"], f"{row['seconds']:.2f}", shown, peak)
+        console.print(table)
+    if costs.agreement is not None:
+        console.print(
+            f"Naive ACTOR's weights differ from ACTOR's by at most {costs.agreement:.1e} of a "
+            "tensor's length."
+        )
+    for part, seconds in _predicted(arguments, costs)["seconds"].items():
+        console.print(f"Predicted, {arguments.predict} prompts, 8 epochs: {part} {seconds:,.0f} s")
+    for note in NOTES:
+        console.print(note.format(**setting), style="dim", markup=False)
+
+
+def _predicted(arguments: argparse.Namespace, costs: Costs) -> dict[str, Any]:
+    seconds = costs.predicted(arguments.predict, 8)
+    return {"prompts": arguments.predict, "epochs": 8, "seconds": seconds}
+
+
+def _write_text(path: Path, arguments: argparse.Namespace, costs: Costs) -> None:
+    import io
+
+    from rich.console import Console
+
+    from actor_lens.saving import replacing
+
+    text = io.StringIO()
+    print_costs(Console(file=text, width=100, highlight=False), arguments, costs)
+    with replacing(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")

@@ -1,0 +1,431 @@
+"""The commands about one fine-tuned layer: demo, layers, train, evaluate, report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import (
+    add_choice,
+    add_command,
+    add_common,
+    add_replies,
+    add_target,
+    add_training,
+    load_model_and_prompts,
+    load_run,
+    open_progress,
+)
+from actor_lens.cli.printing import (
+    print_json,
+    print_layers,
+    print_rates,
+    print_study,
+    print_written,
+)
+from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
+from actor_lens.errors import UserError
+
+if TYPE_CHECKING:
+    from actor_lens.layer_choice import LayerChoice, LayerScores
+    from actor_lens.prompts import PromptSet
+    from actor_lens.stage_progress import StageProgress
+    from actor_lens.study import Look, Study, StudyPlan, Trained
+    from actor_lens.training_run import FinetuneConfig, TrainingRun
+
+# Shown beside the fine-tune in the demo: what the choices of the method are worth.
+DEMO_VARIANTS: dict[str, dict[str, Any]] = {
+    "raw formula": {"origin": "zero"},
+    "uniform shift": {"shift": "uniform"},
+    "25 pseudo-harmful prompts": {"per_label": {"harmful": 60, "benign": 60, "pseudo_harmful": 25}},
+}
+
+
+def add_commands(commands: Any) -> None:
+    """Register the commands of this module."""
+    _add_demo(commands)
+    _add_layers(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_report(commands)
+
+
+def _add_demo(commands: Any) -> None:
+    text = "the whole job on the bundled model, with a report"
+    parser = add_command(commands, "demo", demo, text)
+    add_common(parser, out="demo")
+    add_training(parser, new_tokens=48)  # the bundled model's replies are shorter
+    parser.set_defaults(evaluate=True)
+
+
+def _add_layers(commands: Any) -> None:
+    parser = add_command(commands, "layers", layers, "score every layer and say which to train")
+    add_common(parser)
+    add_choice(parser)
+    add_target(parser)
+
+
+def _add_train(commands: Any) -> None:
+    parser = add_command(commands, "train", train, "fine-tune one layer; rates before and after")
+    add_common(parser)
+    add_training(parser)
+    parser.add_argument(
+        "--no-evaluate", dest="evaluate", action="store_false", help="train and save only"
+    )
+    parser.add_argument("--report", action="store_true", help="write report.html too")
+
+
+def _add_evaluate(commands: Any) -> None:
+    text = "refusal rates of a model, and with a run applied"
+    parser = add_command(commands, "evaluate", evaluate, text)
+    add_common(parser, seed=None)
+    parser.add_argument("--run", metavar="DIR", help="a folder that train wrote")
+    add_replies(parser)
+
+
+def _add_report(commands: Any) -> None:
+    text = "one HTML file about a run, works offline"
+    parser = add_command(commands, "report", report, text)
+    add_common(parser, seed=None)
+    parser.add_argument("--run", metavar="DIR", required=True, help="a folder that train wrote")
+    add_replies(parser)
+
+
+# ---- demo and train ----
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """The whole job on the bundled model."""
+    _study_command(arguments, variants=DEMO_VARIANTS, report=True)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Fine-tune one layer and show what changed."""
+    _study_command(arguments, variants={}, report=arguments.report)
+
+
+def _study_command(
+    arguments: argparse.Namespace, variants: dict[str, dict[str, Any]], *, report: bool
+) -> None:
+    if report and not arguments.evaluate:
+        raise UserError("--report needs the evaluation; leave out --no-evaluate")
+    resume = _resumed(arguments)
+    out = prepare_out(arguments)
+    saver = _RunSaver(arguments, out)
+    with saver.saying_what_is_saved():
+        with open_progress(arguments) as progress:
+            record, study = _train_and_evaluate(arguments, variants, resume, saver, progress)
+        command = arguments.command_line if report else None
+        _write_results(out, record, study, command)
+    if arguments.json:
+        print_json(record)
+        return
+    print_study(record)
+    print_written(out, "report.html" if report and study else "summary.json")
+
+
+def _train_and_evaluate(
+    arguments: argparse.Namespace,
+    variants: dict[str, dict[str, Any]],
+    resume: TrainingRun | None,
+    saver: _RunSaver,
+    progress: StageProgress,
+) -> tuple[dict[str, Any], Study | None]:
+    """What ``summary.json`` will hold, and the study unless ``--no-evaluate``."""
+    from actor_lens.study import run_study, train_chosen_layer
+
+    model, prompts, load_seconds = load_model_and_prompts(arguments)
+    plan = _plan(arguments, variants, resume)
+    shared: dict[str, Any] = {
+        "resume": resume,
+        "batch_size": arguments.batch_size,
+        "on_progress": progress.stage,
+        "on_step": progress.step,
+        "on_warning": progress.warn,
+    }
+    study = None
+    if arguments.evaluate:
+        study = run_study(model, prompts, plan, on_trained=saver.save, **shared)
+        record = study.summary()
+    else:
+        trained = train_chosen_layer(model, prompts, plan, **shared)
+        saver.save(trained)
+        record = trained.summary()
+    record["seconds"] = {"load": round(load_seconds, 3), **record["seconds"]}
+    return record, study
+
+
+def _plan(
+    arguments: argparse.Namespace,
+    variants: dict[str, dict[str, Any]],
+    resume: TrainingRun | None,
+) -> StudyPlan:
+    from actor_lens.study import StudyPlan
+
+    return StudyPlan(
+        settings=_settings(arguments, resume),
+        choose_layer=arguments.layer is None and resume is None,
+        by=arguments.by,
+        per_label=arguments.per_label,
+        variants=variants,
+        new_tokens=arguments.new_tokens,
+    )
+
+
+def _settings(arguments: argparse.Namespace, resume: TrainingRun | None) -> FinetuneConfig:
+    from actor_lens.training_run import FinetuneConfig
+
+    layer = arguments.layer
+    if layer is None:
+        layer = resume.layer if resume is not None else 0  # 0 stands in until one is chosen
+    return FinetuneConfig(
+        layer=layer,
+        alpha=arguments.alpha,
+        origin=arguments.origin,
+        anchor=arguments.anchor,
+        shift=arguments.shift,
+        refresh=arguments.refresh,
+        epochs=arguments.epochs,
+        lr=arguments.lr,
+        batch_size=arguments.train_batch_size,
+        safety_floor=arguments.safety_floor,
+        seed=arguments.seed,
+    )
+
+
+def _resumed(arguments: argparse.Namespace) -> TrainingRun | None:
+    if not arguments.resume:
+        return None
+    if arguments.out is None:
+        raise UserError("--resume needs --out, the folder of the run to continue")
+    arguments.overwrite = True
+    return load_run(arguments.out)
+
+
+@dataclass
+class _RunSaver:
+    """Saves a run as soon as it is trained, and says so when what follows is interrupted."""
+
+    arguments: argparse.Namespace
+    out: Path | None
+    saved: bool = False
+
+    def save(self, trained: Trained) -> None:
+        """Save the run before anything that follows can fail or be interrupted.
+
+        Raises:
+            StoppedError: If its training was interrupted.
+        """
+        if self.out is not None:
+            trained.run.save(self.out)
+            _remove_older_results(self.out)
+            self.saved = True
+        if trained.run.status == "stopped":
+            raise StoppedError(_how_to_continue(self.arguments, trained.run, self.out))
+
+    @contextmanager
+    def saying_what_is_saved(self) -> Iterator[None]:
+        """Turn Ctrl-C after training into an error that names the folder.
+
+        Raises:
+            StoppedError: If interrupted once the run is saved.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.saved:
+                raise
+            raise StoppedError(
+                f"interrupted; training was done and the run is saved in {self.out}"
+            ) from None
+
+
+def _how_to_continue(arguments: argparse.Namespace, run: TrainingRun, out: Path | None) -> str:
+    said = run.message.rstrip(".").lower()
+    if out is not None and run.resume_state is None:
+        return f"{said}; the run so far is in {out} and cannot be continued; train it again"
+    if out is None:
+        return f"{said}; nothing was saved, as there is no --out"
+    line = arguments.command_line
+    again = line if " --resume" in line else f"{line} --resume"
+    return f"{said}; the run so far is in {out}; continue with: {again}"
+
+
+def _remove_older_results(out: Path) -> None:
+    """What an earlier run left there does not belong to the new weights."""
+    for name in ("summary.json", "evaluation.csv", "layers.csv", "report.html"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _write_results(
+    out: Path | None, record: dict[str, Any], study: Study | None, command: str | None
+) -> None:
+    """``summary.json`` last: where it is, all else is."""
+    if out is None:
+        return
+    if study is not None:
+        from actor_lens.evaluation import compare_evaluations
+
+        write_csv(out / "layers.csv", study.look.scores.frame())
+        change = compare_evaluations(study.before, study.outcome.evaluation)
+        write_csv(out / "evaluation.csv", change.examples())
+        if command is not None:
+            from actor_lens.report import write_report
+
+            write_report(study, out / "report.html", command=command)
+    write_json(out / "summary.json", record)
+
+
+# ---- layers ----
+
+
+def layers(arguments: argparse.Namespace) -> None:
+    """Score every layer."""
+    out = prepare_out(arguments)
+    with open_progress(arguments) as progress:
+        from actor_lens.study import look_at_layers
+
+        _check_choice(arguments)
+        model, prompts, load_seconds = load_model_and_prompts(arguments)
+        train_prompts = _train_prompts(arguments, prompts)
+        look = look_at_layers(
+            model,
+            prompts,
+            train=train_prompts,
+            alpha=arguments.alpha,
+            origin=arguments.origin,
+            seed=arguments.seed,
+            batch_size=arguments.batch_size,
+            on_progress=progress.stage,
+        )
+    from actor_lens.summary import versions
+
+    choice = look.scores.best(arguments.by)
+    record = {
+        "model": model.name,
+        "prompts": prompts.name,
+        **_scores_record(look.scores, choice),
+        "train_prompts": train_prompts.counts(),
+        "seconds": {"load": load_seconds, **look.seconds},
+        "seed": arguments.seed,
+        "versions": versions(),
+    }
+    _write_look(out, record, look, choice)
+    if arguments.json:
+        print_json(record)
+        return
+    print_layers(look.scores, choice)
+    print_written(out, "layers.html")
+
+
+def _check_choice(arguments: argparse.Namespace) -> None:
+    """Looking takes long: first what would fail after it."""
+    from actor_lens.directions import check_origin
+    from actor_lens.layer_choice import check_score
+    from actor_lens.targets import check_positive
+
+    check_score(arguments.by)
+    check_origin(arguments.origin)
+    check_positive("alpha", arguments.alpha)
+
+
+def _train_prompts(arguments: argparse.Namespace, prompts: PromptSet) -> PromptSet:
+    train_prompts = prompts.where(split="train")
+    if arguments.per_label is None:
+        return train_prompts
+    return train_prompts.sample(arguments.per_label, seed=arguments.seed)
+
+
+def _scores_record(scores: LayerScores, choice: LayerChoice) -> dict[str, Any]:
+    return {
+        "layer": choice.layer,
+        "layer_by": choice.by,
+        "layer_reason": choice.reason,
+        "layer_ties": list(choice.ties),
+        "warnings": list(scores.warnings),
+        "scores": json.loads(scores.frame().to_json(orient="records")),
+    }
+
+
+def _write_look(out: Path | None, record: dict[str, Any], look: Look, choice: LayerChoice) -> None:
+    if out is None:
+        return
+    from actor_lens.report import write_look
+
+    write_json(out / "summary.json", record)
+    write_csv(out / "layers.csv", look.scores.frame())
+    write_look(look, choice, out / "layers.html")
+
+
+# ---- evaluate and report ----
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Replies, judged, before and with a run applied."""
+    run = load_run(arguments.run)
+    out = prepare_out(arguments)
+    with open_progress(arguments) as progress:
+        model, prompts, load_seconds = load_model_and_prompts(arguments, run)
+        from actor_lens.study import evaluate_run
+
+        evaluated = evaluate_run(
+            model,
+            prompts,
+            run,
+            new_tokens=arguments.new_tokens,
+            batch_size=arguments.batch_size,
+            on_progress=progress.stage,
+        )
+    record = evaluated.summary()
+    record["seconds"] = {"load": load_seconds, **record["seconds"]}
+    if out is not None:
+        write_json(out / "summary.json", record)
+        write_csv(out / "evaluation.csv", evaluated.frame())
+    if arguments.json:
+        print_json(record)
+        return
+    print_rates(record)
+    print_written(out, "evaluation.csv")
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """One HTML file about a run."""
+    run = load_run(arguments.run)
+    assert run is not None
+    from actor_lens.report import write_report
+    from actor_lens.study import StudyPlan, run_study
+
+    target = _report_path(arguments)
+    with open_progress(arguments) as progress:
+        model, prompts, _ = load_model_and_prompts(arguments, run)
+        study = run_study(
+            model,
+            prompts,
+            StudyPlan(
+                settings=run.config,
+                choose_layer=False,
+                new_tokens=arguments.new_tokens,
+            ),
+            run=run,
+            batch_size=arguments.batch_size,
+            on_progress=progress.stage,
+        )
+    write_report(study, target, command=arguments.command_line)
+    if arguments.json:
+        print_json({"report": str(target), **study.summary()})
+    else:
+        print(f"Report: {target}")
+
+
+def _report_path(arguments: argparse.Namespace) -> Path:
+    """Where the report goes: ``--out``, else beside the run; an old report is replaced."""
+    if arguments.out is None:
+        arguments.out, arguments.overwrite = arguments.run, True
+    out = prepare_out(arguments)
+    assert out is not None
+    return out / "report.html"

@@ -1,0 +1,243 @@
+"""The command ``sweep``: train every layer and see what comes of each."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import (
+    add_command,
+    add_common,
+    add_per_label,
+    integer,
+    load_model_and_prompts,
+    number,
+    open_progress,
+    seed_number,
+)
+from actor_lens.cli.printing import percent, print_json, print_written
+from actor_lens.cli.writing import prepare_out, write_csv, write_json
+from actor_lens.errors import UserError
+
+if TYPE_CHECKING:
+    from actor_lens.layer_sweep import LayerSweep
+    from actor_lens.stage_progress import StageProgress
+
+
+def add_commands(commands: Any) -> None:
+    """Register ``sweep``."""
+    text = "train every layer on one collection of block inputs and compare outcomes"
+    parser = add_command(commands, "sweep", sweep, text)
+    add_common(parser)
+    add_per_label(parser)
+    add = parser.add_argument
+    add("--models", metavar="A,B,..", help="several models, one after the other; not with --model")
+    add(
+        "--layers",
+        type=layer_numbers,
+        metavar="all|N,N-M",
+        help="blocks to train, for instance 3,5-8; default: all",
+    )
+    add(
+        "--alphas",
+        type=numbers,
+        default=[1.0],
+        metavar="X,..",
+        help="how much of the way to the origin targets go; default: 1",
+    )
+    add(
+        "--seeds",
+        type=seeds,
+        default=[0],
+        metavar="N,..",
+        help="of the order of the prompts; default: 0",
+    )
+    add("--origin", default="benign_mean", metavar="benign_mean|midpoint|zero", help="of targets")
+    add("--epochs", type=integer, default=8, metavar="N", help="of each fine-tune; default: 8")
+    add("--lr", type=number, default=1e-3, metavar="X", help="of each fine-tune; default: 0.001")
+    add(
+        "--judge-best",
+        type=integer,
+        default=3,
+        metavar="N",
+        help="judge whole replies to the validation prompts for the N best; default: 3",
+    )
+    add("--new-tokens", type=integer, default=64, metavar="N", help="longest reply; default: 64")
+    add(
+        "--engine",
+        default="local",
+        metavar="local|ray",
+        help="ray spreads the work over a Ray cluster ($RAY_ADDRESS, else this machine)",
+    )
+
+
+def sweep(arguments: argparse.Namespace) -> None:
+    """Train every layer of every model."""
+    if arguments.model and arguments.models:
+        raise UserError("give --model or --models, not both")
+    listed = (arguments.models or arguments.model or "toy").split(",")
+    names = list(dict.fromkeys(name.strip() for name in listed))
+    out = _prepare_out(arguments)
+    records = []
+    with open_progress(arguments) as progress:
+        for name in names:
+            folder = out
+            if out is not None and len(names) > 1:
+                folder = out / re.sub(r"[^\w.-]+", "-", name).strip("-")
+            result = _sweep_one(arguments, name, folder, progress)
+            records.append(_record(result, name))
+            if folder is not None:
+                _write(folder, result, records[-1])
+            if not arguments.json:
+                _print_sweep(result, name)
+    if arguments.json:
+        print_json(records[0] if len(names) == 1 else {"models": records})
+    else:
+        print_written(out, "sweep.html" if len(names) == 1 else "")
+
+
+def _sweep_one(
+    arguments: argparse.Namespace, name: str, folder: Path | None, progress: StageProgress
+) -> LayerSweep:
+    from actor_lens.layer_sweep import sweep_layers
+    from actor_lens.training_run import FinetuneConfig
+
+    own = argparse.Namespace(**{**vars(arguments), "model": name})
+    model, prompts, _ = load_model_and_prompts(own)
+    train, validation, _ = prompts.by_split()
+    if arguments.per_label is not None:
+        train = train.sample(arguments.per_label, seed=arguments.seed)
+    settings = replace(
+        FinetuneConfig(layer=0),
+        origin=arguments.origin,
+        epochs=arguments.epochs,
+        lr=arguments.lr,
+    )
+    return sweep_layers(
+        model,
+        train,
+        validation,
+        layers=arguments.layers,
+        alphas=arguments.alphas,
+        seeds=arguments.seeds,
+        settings=settings,
+        judge_best=arguments.judge_best,
+        new_tokens=arguments.new_tokens,
+        folder=folder,
+        engine=arguments.engine,
+        batch_size=arguments.batch_size,
+        on_progress=progress.stage,
+    )
+
+
+def _prepare_out(arguments: argparse.Namespace) -> Path | None:
+    """The output folder; one that holds a sweep is continued unless it is to be overwritten."""
+    from actor_lens.layer_sweep import OUTCOMES_FILE
+
+    if arguments.out is None:
+        return None
+    folder = Path(arguments.out).expanduser()
+    found = list(folder.rglob(OUTCOMES_FILE)) if folder.is_dir() else []
+    if arguments.overwrite:
+        for path in found:
+            path.unlink()
+    elif found:
+        arguments.overwrite = True  # of the results, which the continued sweep writes anew
+    return prepare_out(arguments)
+
+
+def _record(result: LayerSweep, name: str) -> dict[str, Any]:
+    import json
+
+    from actor_lens.summary import versions
+
+    best = result.best_outcome.cell
+    return {
+        "model": name,
+        "layer": best.layer,
+        "alpha": best.alpha,
+        "seed": best.seed,
+        "layer_reason": result.reason,
+        "refused_before": dict(result.refused_before),
+        "validation_prompts": dict(result.validation),
+        "train_prompts": dict(result.best.train_prompts),
+        "outcomes": json.loads(result.frame().to_json(orient="records")),
+        "seconds": {key: round(value, 3) for key, value in result.seconds.items()},
+        "versions": versions(),
+    }
+
+
+def _write(folder: Path, result: LayerSweep, record: dict[str, Any]) -> None:
+    from actor_lens.report import write_sweep
+
+    write_csv(folder / "sweep.csv", result.frame())
+    write_sweep(result, folder / "sweep.html")
+    write_json(folder / "summary.json", record)
+
+
+def _print_sweep(result: LayerSweep, name: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    frame, console = result.frame(), Console(highlight=False)
+    table = Table(title=f"{name}: begins a refusal, of validation prompts", title_justify="left")
+    for column in ("layer", "alpha", "seed", "harmful", "pseudo-h.", "benign", "T.S."):
+        table.add_column(column, justify="right")
+    table.add_column("pseudo-h. (replies)", justify="right")
+    before = [percent(result.refused_before.get(one)) for one in _LABELS]
+    table.add_row("before", "", "", *before, "", "")
+    best = result.best_outcome.cell
+    for row in frame.to_dict("records"):
+        cell = (row["layer"], row["alpha"], row["seed"])
+        mark = " *" if cell == (best.layer, best.alpha, best.seed) else ""
+        shares = [_share(row[f"refused_{label}"]) for label in _LABELS]
+        cells = [f"{row['layer']}{mark}", f"{row['alpha']:g}", str(row["seed"]), *shares]
+        replies = _share(row["reply_refused_pseudo_harmful"])
+        table.add_row(*cells, _share(row["tradeoff_score"]), replies)
+    console.print(table)
+    failed = frame[frame["status"] != "completed"]
+    for row in failed.to_dict("records"):
+        console.print(f"Layer {row['layer']}: {row['status']}: {row['message']}", markup=False)
+    console.print(f"Layer {best.layer}: {result.reason}.", markup=False)
+    seconds = result.seconds
+    console.print(
+        f"Collected in {seconds['collect']:.1f} s, trained in {seconds['train']:.1f} s, scored in "
+        f"{seconds['score']:.1f} s."
+    )
+
+
+_LABELS = ("harmful", "pseudo_harmful", "benign")
+
+
+def _share(value: float) -> str:
+    return percent(None if value != value else value)
+
+
+# ---- Types ----
+
+
+def layer_numbers(text: str) -> list[int] | None:
+    """Numbers and ranges, or None for ``all``."""
+    if text == "all":
+        return None
+    layers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        span = range(integer(first), integer(last) + 1) if dash else [integer(first)]
+        if not span:
+            raise argparse.ArgumentTypeError(f"'{part}' is an empty range")
+        layers += span
+    return layers
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [number(part) for part in text.split(",")]
+
+
+def seeds(text: str) -> list[int]:
+    """Whole numbers from 0 with commas between them."""
+    return [seed_number(part) for part in text.split(",")]
