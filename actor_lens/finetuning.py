@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from numbers import Real
-from pathlib import Path
 
 from actor_lens.activations import collect_block_inputs
 from actor_lens.directions import check_origin
@@ -57,7 +56,7 @@ def finetune_layer(
     on_step: Callable[[TrainingStep], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     resume: TrainingRun | None = None,
-    checkpoint: str | Path | None = None,
+    on_checkpoint: Callable[[TrainingRun], None] | None = None,
     store: Store | bool = True,
 ) -> TrainingRun:
     """Train one block so that each prompt's last-token activation reaches its just-enough target.
@@ -91,8 +90,8 @@ def finetune_layer(
         should_stop: Asked before every step.
         resume: A run with the same settings (``epochs`` may differ) to continue from where it
             stopped. The result equals that of a run that never stopped.
-        checkpoint: A folder in which the run so far is saved every ten seconds or so, at the end
-            of an epoch, for ``resume`` after a crash.
+        on_checkpoint: Told the run so far every ten seconds or so, at the end of an epoch: what is
+            saved of it, ``resume`` can continue after a crash.
         store: Where block inputs are kept for the next time: True is the default store, False
             none.
 
@@ -131,7 +130,7 @@ def finetune_layer(
         on_step=on_step,
         should_stop=should_stop,
         resume=resume,
-        checkpoint=checkpoint,
+        on_checkpoint=on_checkpoint,
     )
     seconds = {"collect": collected - started, "train": time.perf_counter() - collected}
     if resume is not None:

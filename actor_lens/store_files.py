@@ -218,13 +218,14 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
         DamagedEntry: If it is missing or not what was written.
         OSError: If it cannot be read, ``FileNotFoundError`` if there is no entry.
     """
+    inode = folder.stat().st_ino
     try:
         text = (folder / MANIFEST_FILE).read_text(encoding="ascii")
         manifest = json.loads(text)
         # The text too: any byte that differs is damage, also one that JSON takes for the same.
         intact = json.dumps(manifest) == text and manifest.pop("xxh3") == _own_hash(manifest)
     except FileNotFoundError:
-        _check_is_there(folder)
+        _check_stayed(folder, inode)
         raise DamagedEntry("its manifest is missing") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         intact = False
@@ -240,13 +241,14 @@ def load_array(folder: Path, identity: Mapping[str, Any]) -> np.memmap:
         DamagedEntry: If it is not what was written, or belongs to another identity.
         OSError: If it cannot be read, ``FileNotFoundError`` if there is no entry.
     """
+    inode = folder.stat().st_ino
     manifest = read_manifest(folder)
     if canonical(manifest["identity"]) != canonical(identity):
         raise DamagedEntry("it belongs to something else")
     try:
         descriptor = os.open(folder / ARRAY_FILE, os.O_RDONLY)
     except FileNotFoundError:
-        _check_is_there(folder)
+        _check_stayed(folder, inode)
         raise DamagedEntry("its array is missing") from None
     try:  # the checked file is the mapped one, whatever takes its name meanwhile
         _check_array(descriptor, manifest)
@@ -262,9 +264,10 @@ def mark_used(folder: Path) -> None:
         os.utime(folder / MANIFEST_FILE, ns=(now, now))
 
 
-def _check_is_there(folder: Path) -> None:
+def _check_stayed(folder: Path, inode: int) -> None:
     """Tell an entry with a missing file from one that was removed meanwhile."""
-    folder.stat()
+    if folder.stat().st_ino != inode:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def _check_array(descriptor: int, manifest: Mapping[str, Any]) -> None:

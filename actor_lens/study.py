@@ -350,6 +350,7 @@ def train_chosen_layer(
     on_progress: StageProgress | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
+    on_checkpoint: Callable[[TrainingRun], None] | None = None,
 ) -> Trained:
     """Look at every layer, choose one, preview the targets and train it.
 
@@ -363,6 +364,7 @@ def train_chosen_layer(
         on_progress: Told of every stage.
         on_step: Told of every training step.
         on_warning: Told, before any training, of what should make the user think again.
+        on_checkpoint: Told the run so far from time to time, as by ``finetune_layer``.
 
     Raises:
         UserError: As the stages do.
@@ -424,6 +426,12 @@ def train_chosen_layer(
             )
         choice = choice.settled(sweep.best.layer, sweep.reason)
         settings = replace(settings, layer=choice.layer)
+
+    def with_choice(trained: TrainingRun) -> TrainingRun:
+        if choice is None:
+            return trained
+        return replace(trained, chosen={**asdict(choice), "ties": list(choice.ties)})
+
     with clock("train"):
         trained = run or finetune_layer(
             model,
@@ -433,9 +441,9 @@ def train_chosen_layer(
             tokens=look.tokens,
             on_step=on_step,
             resume=resume,
+            on_checkpoint=_then(with_choice, on_checkpoint),
         )
-    if choice is not None:
-        trained = replace(trained, chosen={**asdict(choice), "ties": list(choice.ties)})
+    trained = with_choice(trained)
     targets = _preview(look.train_residuals, trained.config)
     seconds = {**look.seconds, **clock.seconds}
     if run is None:
@@ -455,6 +463,7 @@ def run_study(
     on_step: Callable[[TrainingStep], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
     on_trained: Callable[[Trained], None] | None = None,
+    on_checkpoint: Callable[[TrainingRun], None] | None = None,
 ) -> Study:
     """Look, choose the layer, train it and evaluate it, with variants beside it.
 
@@ -469,6 +478,7 @@ def run_study(
         on_step: Told of every training step.
         on_warning: Told, before each training, of what should make the user think again.
         on_trained: Told of the fine-tune before it is evaluated, for instance to save it.
+        on_checkpoint: Told the fine-tune so far from time to time, as by ``finetune_layer``.
 
     Raises:
         UserError: As the stages do.
@@ -490,6 +500,7 @@ def run_study(
         on_progress=on_progress,
         on_step=on_step,
         on_warning=on_warning,
+        on_checkpoint=on_checkpoint,
     )
     if on_trained is not None:
         on_trained(trained)
@@ -696,6 +707,12 @@ def _require(prompts: PromptSet, split: str, minimum: int = _MIN_PROMPTS) -> Non
 def _sample(prompts: PromptSet, per_label: int | Mapping[str, int] | None, seed: int) -> PromptSet:
     _require(prompts, "train")
     return prompts if per_label is None else prompts.sample(per_label, seed=seed)
+
+
+def _then(
+    first: Callable[[TrainingRun], TrainingRun], second: Callable[[TrainingRun], None] | None
+) -> Callable[[TrainingRun], None] | None:
+    return None if second is None else lambda run: second(first(run))
 
 
 def _stage(on_progress: StageProgress | None, name: str) -> Progress | None:

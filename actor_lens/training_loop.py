@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from actor_lens.models import ChatModel
 from actor_lens.safety_floor import KeptWeights, ValidationChecks
 from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
 
-# Saving takes a moment: of a short run nothing much can be lost.
+# Saving takes a moment, and of a short run nothing much can be lost.
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 
@@ -32,7 +31,7 @@ def train_block(
     on_step: Callable[[TrainingStep], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     resume: TrainingRun | None = None,
-    checkpoint: str | Path | None = None,
+    on_checkpoint: Callable[[TrainingRun], None] | None = None,
 ) -> TrainingRun:
     """Train one block on its cached inputs, with settings that were checked already.
 
@@ -44,10 +43,10 @@ def train_block(
         on_step: Told of every step.
         should_stop: Asked before every step.
         resume: A run to continue, which fits.
-        checkpoint: Folder for the run so far.
+        on_checkpoint: Told the run so far from time to time, for instance to save it.
 
     Raises:
-        UserError: If activations are not finite or R is zero, or the folder cannot be written.
+        UserError: If activations are not finite or R is zero.
     """
     started = time.perf_counter()
     trainer = BlockTrainer(model, config, inputs)
@@ -80,32 +79,32 @@ def train_block(
             resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
         )
 
-    saver = None if checkpoint is None else _Saver(Path(checkpoint), run_so_far, trainer)
-    return run_so_far(*_train(trainer, checks, kept, history, on_step, should_stop, saver))
+    checkpoints = _Checkpoints(trainer, run_so_far, on_checkpoint)
+    return run_so_far(*_train(trainer, checks, kept, history, on_step, should_stop, checkpoints))
 
 
 @dataclass
-class _Saver:
-    """Saves the run so far from time to time, at the end of an epoch."""
+class _Checkpoints:
+    """Hands out the run so far from time to time, at the end of an epoch."""
 
-    folder: Path
-    run_so_far: Callable[[str, str], TrainingRun]
     trainer: BlockTrainer
+    run_so_far: Callable[[str, str], TrainingRun]
+    on_checkpoint: Callable[[TrainingRun], None] | None
 
     def __post_init__(self) -> None:
         self._last = time.perf_counter()
 
-    def save_if_due(self) -> None:
-        """Save a run that ``resume`` can continue, unless one was saved a moment ago."""
+    def hand_out_if_due(self) -> None:
+        """Hand out a run that ``resume`` can continue, unless one was a moment ago."""
         trainer = self.trainer
         at_end_of_epoch = trainer.step % trainer.steps_per_epoch == 0
-        if not at_end_of_epoch or trainer.step >= trainer.total_steps:
+        if self.on_checkpoint is None or not at_end_of_epoch:
             return
-        if time.perf_counter() - self._last < _SECONDS_BETWEEN_CHECKPOINTS:
-            return
-        message = f"Cut short; saved after step {trainer.step}."
-        self.run_so_far("stopped", message).save(self.folder)
-        self._last = time.perf_counter()
+        due = time.perf_counter() - self._last >= _SECONDS_BETWEEN_CHECKPOINTS
+        if due and trainer.step < trainer.total_steps:
+            message = f"Cut short; saved after step {trainer.step}."
+            self.on_checkpoint(self.run_so_far("stopped", message))
+            self._last = time.perf_counter()
 
 
 def _train(
@@ -115,7 +114,7 @@ def _train(
     history: list[TrainingStep],
     on_step: Callable[[TrainingStep], None] | None,
     should_stop: Callable[[], bool] | None,
-    saver: _Saver | None,
+    checkpoints: _Checkpoints,
 ) -> tuple[str, str]:
     """Run the remaining steps; how it ended, and what to say about it."""
     started = time.perf_counter() - (history[-1].seconds if history else 0.0)
@@ -128,8 +127,7 @@ def _train(
                 history.append(record())
                 if on_step is not None:
                     on_step(history[-1])
-                if saver is not None:
-                    saver.save_if_due()
+                checkpoints.hand_out_if_due()
         except KeyboardInterrupt:
             interrupted = True
             if trainer.torn:

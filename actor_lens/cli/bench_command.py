@@ -31,7 +31,12 @@ def add_commands(commands: Any) -> None:
     add_common(parser)
     add_per_label(parser)
     add = parser.add_argument
-    add("--layer", type=layer_number, metavar="N|auto", help="block to train; default: the middle one")
+    add(
+        "--layer",
+        type=layer_number,
+        metavar="N|auto",
+        help="block to train; default: the middle one",
+    )
     add("--epochs", type=integer, default=3, metavar="N", help="of every training; default: 3")
     add("--rounds", type=integer, default=3, metavar="N", help="how often; default: 3")
     add(

@@ -147,6 +147,7 @@ def _train_and_evaluate(
         "on_progress": progress.stage,
         "on_step": progress.step,
         "on_warning": progress.warn,
+        "on_checkpoint": saver.checkpoint,
     }
     study = None
     if arguments.evaluate:
@@ -227,6 +228,12 @@ class _RunSaver:
             self.saved = True
         if trained.run.status == "stopped":
             raise StoppedError(_how_to_continue(self.arguments, trained.run, self.out))
+
+    def checkpoint(self, run: TrainingRun) -> None:
+        """Save the run so far: after a crash --resume goes on from there."""
+        if self.out is not None:
+            run.save(self.out)
+            _remove_older_results(self.out)
 
     @contextmanager
     def saying_what_is_saved(self) -> Iterator[None]:

@@ -58,15 +58,12 @@ def train(folder: Path) -> str:
     """A fine-tune that saves itself at the end of every epoch."""
     training_loop._SECONDS_BETWEEN_CHECKPOINTS = 0.0
     settings = {"layer": 1, "epochs": 12, "batch_size": 8}
-    resume = None
-    if (folder / "run").is_dir():
-        try:
-            resume = TrainingRun.load(folder / "run")
-        except UserError as error:
-            assert "no run.json there" in str(error), error  # nothing was saved yet
-    run = finetune_layer(
-        MODEL, PROMPTS, **settings, resume=resume, checkpoint=folder / "run", store=False
-    )
+
+    def keep(run: TrainingRun) -> None:
+        run.save(folder / "run")
+
+    resume = _resumable(folder / "run")
+    run = finetune_layer(MODEL, PROMPTS, **settings, resume=resume, store=False, on_checkpoint=keep)
     run.save(folder / "run")
     return _hash([run.state[name] for name in sorted(run.state)])
 
@@ -99,6 +96,15 @@ def save(folder: Path) -> str:
 OPERATIONS: dict[str, Callable[[Path], str]] = {
     operation.__name__: operation for operation in (collect, train, sweep, save)
 }
+
+
+def _resumable(folder: Path) -> TrainingRun | None:
+    try:
+        return TrainingRun.load(folder)
+    except UserError as error:
+        if "no run.json there" in str(error):  # nothing was saved yet
+            return None
+        raise
 
 
 def _saved(folder: Path) -> str:
@@ -172,7 +178,7 @@ def main() -> None:
             left, files = state_of(folder), _files(folder)
             result = in_child(operation, folder, None)
             after = _files(folder)
-            print(
+            sys.stdout.write(
                 json.dumps(
                     {
                         "share": round(share, 3),
@@ -184,8 +190,8 @@ def main() -> None:
                         "right": result == expected,
                         "said": result if result.startswith("error") else "",
                     }
-                ),
-                flush=True,
+                )
+                + "\n"
             )
             shutil.rmtree(folder)
 
