@@ -173,10 +173,16 @@ def _read(store: Store, wanted: Sequence[Wanted]) -> dict[int, np.ndarray]:
     return {place: values for place, values in maps if values is not None}
 
 
+def _say_wait(message: str) -> None:
+    warnings.warn(message, StoreWarning, stacklevel=2)
+
+
 def _open(stack: ExitStack, store: Store, wanted: Sequence[Wanted]) -> list[_Filling]:
     """Open entries in an order that all processes share, so that no two wait for each other."""
     opened: dict[int, _Filling] = {}
     for place in sorted(range(len(wanted)), key=lambda place: store.key(wanted[place].identity)):
         one = wanted[place]
-        opened[place] = stack.enter_context(store.filling(one.identity, one.layout))
+        opened[place] = stack.enter_context(
+            store.filling(one.identity, one.layout, on_wait=_say_wait)
+        )
     return [opened[place] for place in range(len(wanted))]

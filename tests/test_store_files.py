@@ -445,15 +445,19 @@ def test_no_entry_is_no_damage(tmp_path):
         load_array(tmp_path / "entry", IDENTITY)
 
 
-@pytest.mark.parametrize("name", [ARRAY_FILE, MANIFEST_FILE])
-def test_an_entry_that_vanishes_while_it_is_read_is_no_damage(whole, monkeypatch, name):
-    real = store_files.os.open if name == ARRAY_FILE else Path.read_text
+@pytest.mark.parametrize("returns", [False, True])
+@pytest.mark.parametrize(("owner", "method"), [(os, "open"), (Path, "read_text")])
+def test_an_entry_that_vanishes_while_it_is_read_is_no_damage(
+    whole, monkeypatch, owner, method, returns
+):
+    real = getattr(owner, method)
 
     def vanishes(path, *args, **keywords):
         whole.rename(whole.with_name("removed"))
+        if returns:  # another one takes its name
+            whole.mkdir()
         return real(path, *args, **keywords)
 
-    owner, method = (os, "open") if name == ARRAY_FILE else (Path, "read_text")
     monkeypatch.setattr(owner, method, vanishes)
     with pytest.raises(FileNotFoundError):
         load_array(whole, IDENTITY)

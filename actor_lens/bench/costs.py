@@ -67,7 +67,7 @@ class Costs:
 
     def peak_bytes(self, part: str) -> float:
         """Median peak memory of a part; NaN where it was not run."""
-        values = [one["memory"]["peak"] for one in self.rounds.get(part, ())]
+        values = [float(one["memory"]["peak"]) for one in self.rounds.get(part, ())]
         return statistics.median(values) if values else float("nan")
 
     def ratio(self, part: str, to: str = "actor") -> float:

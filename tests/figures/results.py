@@ -97,6 +97,16 @@ class Run:
 
 
 @dataclass
+class Sweep:
+    table: pd.DataFrame
+    refused_before: dict[str, float] = field(default_factory=dict)
+    best: SimpleNamespace | None = None
+
+    def frame(self) -> pd.DataFrame:
+        return self.table
+
+
+@dataclass
 class Evaluation:
     table: pd.DataFrame
 
@@ -170,6 +180,17 @@ def training(n_steps: int = 30, check_every: int = 10) -> pd.DataFrame:
         table[f"projection_{label}"] = start / steps
         table[f"refused_{label}"] = np.where(checked, 0.5, np.nan)
     return table.assign(direction_cosine=1 - steps / 1000, seconds=steps * 0.1)
+
+
+def sweep_table(n_layers: int = 5, alphas: tuple[float, ...] = (1.0,)) -> pd.DataFrame:
+    cells = [(layer, alpha) for layer in range(n_layers) for alpha in alphas]
+    table = pd.DataFrame(cells, columns=["layer", "alpha"]).assign(seed=0)
+    for place, label in enumerate(LABELS):
+        share = np.linspace(0.2, 0.8, len(cells)) / (place + 1)
+        table[f"refused_{label}"] = share
+        table[f"refused_{label}_low"] = share - 0.05
+        table[f"refused_{label}_high"] = share + 0.1
+    return table
 
 
 def evaluation(*refused: float, n: int = 200) -> Evaluation:

@@ -10,10 +10,12 @@ from actor_lens import figures
 from tests.figures.results import (
     Map,
     Run,
+    Sweep,
     evaluation,
     projections,
     prompt_table,
     scores,
+    sweep_table,
     targets,
     training,
 )
@@ -21,6 +23,7 @@ from tests.figures.results import (
 RESULTS = {
     "projections_by_layer": [projections()],
     "layer_scores": [scores()],
+    "layer_outcomes": [Sweep(sweep_table())],
     "layer_map": [Map(prompt_table(4).assign(x=0.5, y=1.5))],
     "target_preview": [targets()],
     "training_curves": [Run(training())],
