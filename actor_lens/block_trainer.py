@@ -47,8 +47,8 @@ class BlockTrainer:
         self.torn = False  # True while weights are half updated, where Ctrl-C may strike
         self._model = model
         self._inputs = inputs
-        self._device = model.device
         self.block = copy.deepcopy(model.blocks[config.layer]).float().requires_grad_(True)
+        self._device = next(self.block.parameters()).device  # not the embedding's where spread
         self._optimizer = torch.optim.AdamW(
             self.block.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )

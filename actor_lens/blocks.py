@@ -14,6 +14,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -254,4 +256,9 @@ def _shallow(module: nn.Module, child: str, replacement: nn.Module) -> nn.Module
     """A copy of a module with one child replaced; everything else is the same object."""
     shallow = copy.copy(module)
     shallow.__dict__["_modules"] = {**module._modules, child: replacement}
+    if "_hf_hook" in vars(module):
+        # accelerate, which spreads a model over devices, has tied forward to the original module.
+        spread: Any = shallow
+        spread._old_forward = MethodType(spread._old_forward.__func__, shallow)
+        spread.forward = partial(spread.forward.func, shallow)
     return shallow

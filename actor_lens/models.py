@@ -87,8 +87,13 @@ class ChatModel:
     @property
     def is_hooked(self) -> bool:
         """Whether hooks may change what a forward pass computes."""
-        hooks = (m._forward_hooks or m._forward_pre_hooks for m in self.hf.modules())
-        if any(hooks):
+        hooks = (
+            hook
+            for module in self.hf.modules()
+            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        )
+        # Once asked for hidden states or attentions, transformers leaves hooks that only record.
+        if any(hook.__module__ != "transformers.utils.output_capturing" for hook in hooks):
             return True
         if "bridge" not in self.__dict__:  # not made yet, so nobody has hooked it
             return False
@@ -202,6 +207,7 @@ def load_model(
     name: str | Path,
     *,
     device: str = "auto",
+    device_map: str | Mapping[str, int | str] | None = None,
     dtype: str = "auto",
     chat_template: str | Path | None = None,
     trust_remote_code: bool = False,
@@ -213,16 +219,24 @@ def load_model(
     Args:
         name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, or a hub name.
         device: ``"auto"`` takes a GPU where there is one, else a torch device name.
+        device_map: Spreads the blocks over several devices through accelerate: ``"auto"``, another
+            of accelerate's strategies, or module names to devices. Each block is on one device.
         dtype: ``"auto"`` is the checkpoint's own type on a GPU and float32 on a CPU; else
             ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         chat_template: A Jinja template, or the path of a file with one, for a tokenizer without.
         trust_remote_code: Run model code that comes with the checkpoint. Off unless asked for.
 
     Raises:
-        UserError: If the model cannot be found or read, is not a causal language model, or has
-            no tokenizer or chat template.
+        UserError: If the model cannot be found or read, is not a causal language model, has no
+            tokenizer or chat template, or does not fit on its devices.
     """
     import transformers
+
+    if device_map is not None and device != "auto":
+        raise UserError(
+            f"device '{device}' and a device map were given; leave one of them out (a map says "
+            "itself which devices it uses)"
+        )
 
     name = str(name)
     source = _resolve(name)
@@ -242,6 +256,7 @@ def load_model(
             source,
             config=config,
             dtype=torch_dtype,
+            device_map=device_map,
             attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
@@ -250,10 +265,14 @@ def load_model(
         )
         hf, report = loaded
         _check_complete(name, report)
-        hf.to(torch_device)
+        if device_map is None:
+            hf.to(torch_device)
+        else:
+            _check_not_offloaded(name, hf)
     loaded_with = {
         "name": os.path.abspath(source) if os.path.isdir(source) else name,
         "device": device,
+        "device_map": device_map,
         "dtype": dtype,
         "chat_template": tokenizer.chat_template,
         "trust_remote_code": trust_remote_code,
@@ -368,6 +387,17 @@ def _check_complete(name: str, report: Mapping[str, Any]) -> None:
                 f"model '{name}' {fault} {len(names)} of the tensors that its config.json asks "
                 f"for, the first is {min(names)}; copy or save the model again"
             )
+
+
+def _check_not_offloaded(name: str, hf: PreTrainedModel) -> None:
+    """Refuse a map that leaves blocks in main memory or on disk and fetches them at every pass."""
+    offloaded = [key for key, tensor in hf.state_dict().items() if tensor.is_meta]
+    if offloaded:
+        raise UserError(
+            f"model '{name}' does not fit on its devices: {len(offloaded)} tensors would be "
+            f"fetched at every pass, the first is {offloaded[0]}; use dtype bfloat16, more or "
+            "larger devices, or device cpu"
+        )
 
 
 def _loading_message(name: str, error: Exception) -> str:

@@ -7,6 +7,7 @@ A cell whose worker dies is run again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -54,7 +55,7 @@ class _PackedInputs:
 class _Task:
     """All that a worker needs for the cells of one layer, beside the inputs."""
 
-    source: tuple[tuple[str, Any], ...]
+    source: str
     identity: str
     shared: FinetuneConfig
     tokens: RefusalTokens | None
@@ -81,13 +82,13 @@ def ray_outcomes(work: SweepWork, cells: Sequence[SweepCell]) -> Iterator[CellOu
         return
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-    devices = 1 if work.model.device.type == "cuda" else 0
+    devices = len({p.device for p in work.model.hf.parameters() if p.device.type == "cuda"})
     remote = ray.remote(max_retries=_RETRIES, num_cpus=1, num_gpus=devices)(_on_worker)
     pending: dict[Any, SweepCell] = {}
     try:
         for layer, inputs, checks in work.layers([cell.layer for cell in cells]):
             task = _Task(
-                source=tuple(sorted(work.model.source.items())),
+                source=json.dumps(dict(work.model.source)),
                 identity=work.model.identity,
                 shared=work.shared,
                 tokens=None if checks is None else checks.tokens,
@@ -143,8 +144,8 @@ def _on_worker(
 
 
 @cache
-def _model(source: tuple[tuple[str, Any], ...]) -> ChatModel:
-    return load_model(**dict(source))
+def _model(source: str) -> ChatModel:
+    return load_model(**json.loads(source))
 
 
 def _ray() -> Any:

@@ -139,6 +139,18 @@ def test_under_hooks_the_store_is_neither_read_nor_written(model, store):
     assert not torch.allclose(hooked.values, collect_residuals(model, PROMPTS, store=False).values)
 
 
+def test_hooks_with_which_transformers_records_do_not_switch_the_store_off(store, rows_run):
+    model = tiny_chat_model()
+    ids = torch.tensor(model.tokenize(PROMPTS.texts[:1]))
+    model.hf(input_ids=ids, output_hidden_states=True, output_attentions=True)
+    assert any(block._forward_hooks for block in model.blocks)
+    assert not model.is_hooked
+    everything(model, store)
+    rows_run.clear()
+    everything(model, store)
+    assert rows_run == []
+
+
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_an_interrupted_collection_runs_only_what_is_missing(model, store, rows_run, after):
     whole = everything(model, False, batch_size=4)

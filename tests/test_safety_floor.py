@@ -136,7 +136,7 @@ def test_the_edge_of_the_floor_is_within_it(monkeypatch):
         for before in range(n + 1):
             for allowed in range(before + 1):
                 said = shares(before / n, 1.0)
-                checks = SimpleNamespace(refused=lambda _, said=said: said)
+                checks = SimpleNamespace(refused=lambda _, said=said: said, refused_untrained=None)
                 for fallen in {allowed, min(allowed + 1, before)}:
                     kept = KeptWeights(trainer, checks, allowed / n)
                     kept.consider(3, block, shares((before - fallen) / n, 0.0))

@@ -19,6 +19,7 @@ from actor_lens.layer_sweep import sweep_layers
 from actor_lens.models import ChatModel
 from actor_lens.passes import run_in_batches
 from actor_lens.prompts import PromptSet
+from actor_lens.store import Store
 from actor_lens.training_run import FinetuneConfig
 
 Settings = Mapping[str, Any]
@@ -66,9 +67,11 @@ def collection(model: ChatModel, prompts: PromptSet, settings: Settings) -> Resu
     return {"tokens": sum(map(len, token_ids)), "rounds": seconds}
 
 
-def collect(model: ChatModel, prompts: PromptSet, _settings: Settings) -> Result:
-    """Residuals of all layers of prompts of any number and length, through the store if any."""
-    seconds = _timed(lambda: collect_residuals(model, prompts), model)
+def collect(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+    """Residuals of all layers, written into a store."""
+    store = Store(settings["store"])
+    collect_residuals(model, prompts[:8], store=False)  # warms up
+    seconds = _timed(lambda: collect_residuals(model, prompts, store=store), model)
     return {"seconds": seconds, "tokens": sum(map(len, model.tokenize(prompts.texts)))}
 
 
