@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from actor_lens.models import load_model as load_model
     from actor_lens.projections import LayerMap as LayerMap
     from actor_lens.projections import Projections as Projections
+    from actor_lens.projections import TokenProjections as TokenProjections
     from actor_lens.projections import layer_map as layer_map
     from actor_lens.projections import project as project
+    from actor_lens.projections import token_projections as token_projections
     from actor_lens.prompts import Prompt as Prompt
     from actor_lens.prompts import PromptSet as PromptSet
     from actor_lens.prompts import load_prompts as load_prompts
@@ -72,10 +74,21 @@ _MODULES = {
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
     "finetuning": ("finetune_layer",),
-    "layer_choice": ("LayerChoice", "LayerScores", "score_layers"),
+    "layer_choice": (
+        "LayerChoice",
+        "LayerScores",
+        "score_layers",
+    ),
     "layer_sweep": ("LayerSweep", "sweep_layers"),
     "models": ("ChatModel", "load_model"),
-    "projections": ("LayerMap", "Projections", "layer_map", "project"),
+    "projections": (
+        "LayerMap",
+        "Projections",
+        "TokenProjections",
+        "layer_map",
+        "project",
+        "token_projections",
+    ),
     "prompts": ("Prompt", "PromptSet", "load_prompts", "overlap_report", "split_prompts"),
     "store": ("Store", "default_store"),
     "targets": ("TargetPreview", "Targets", "just_enough_targets"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -259,6 +259,49 @@ def collect_activations(
     return Activations(cached, inputs)
 
 
+def observe_residuals(
+    model: ChatModel,
+    batch: TokenBatch,
+    take: Callable[[int, Tensor], None],
+    taps: Mapping[int, Tap] | None = None,
+) -> None:
+    """Run a batch through TransformerLens and hand out ``resid_post`` of each layer as it comes.
+
+    The pass ends after the last block: there are no logits and no KV cache.
+
+    Args:
+        model: The model to look into.
+        batch: Prompts padded on the left.
+        take: Called with each layer, in order, and its residuals ``[prompt, token, d_model]``.
+        taps: By layer: called with ``resid_pre`` of the same shape.
+    """
+
+    def hand_out(residual: Tensor, hook: Any, layer: int) -> None:  # noqa: ARG001
+        take(layer, residual)
+        if layer == model.n_layers - 1:
+            raise _LastBlockDone
+
+    def call_tap(residual: Tensor, hook: Any, tap: Tap) -> None:  # noqa: ARG001
+        tap(residual)
+
+    hooks: list[Any] = [
+        (f"blocks.{layer}.hook_resid_pre", partial(call_tap, tap=tap))
+        for layer, tap in (taps or {}).items()
+    ]
+    hooks += [
+        (f"blocks.{layer}.hook_resid_post", partial(hand_out, layer=layer))
+        for layer in range(model.n_layers)
+    ]
+    with suppress(_LastBlockDone), torch.no_grad():
+        model.bridge.run_with_hooks(
+            batch.input_ids,
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+            logits_to_keep=1,
+            fwd_hooks=hooks,
+        )
+
+
 def layer_prompt_frame(prompts: PromptSet, values: np.ndarray, name: str) -> pd.DataFrame:
     """A tidy table of one number a layer and prompt.
 
@@ -348,32 +391,13 @@ def _pass(
 def _observed_pass(
     model: ChatModel, batch: TokenBatch, taps: Mapping[int, Tap]
 ) -> Float[Tensor, "layer prompt d_model"]:
-    """A pass through TransformerLens, whose hooks take out what is needed as it comes."""
+    """Residuals at the last token, taken out while the model runs."""
     last: list[Tensor] = []
 
-    def keep_last_token(residual: Tensor, hook: Any) -> None:  # noqa: ARG001
+    def keep_last_token(_layer: int, residual: Tensor) -> None:
         last.append(residual[:, -1].float().cpu())
-        if len(last) == model.n_layers:
-            raise _LastBlockDone
 
-    def call_tap(residual: Tensor, hook: Any, tap: Tap) -> None:  # noqa: ARG001
-        tap(residual)
-
-    hooks: list[Any] = [
-        (f"blocks.{layer}.hook_resid_pre", partial(call_tap, tap=tap))
-        for layer, tap in taps.items()
-    ]
-    hooks += [
-        (f"blocks.{layer}.hook_resid_post", keep_last_token) for layer in range(model.n_layers)
-    ]
-    with suppress(_LastBlockDone):
-        model.bridge.run_with_hooks(
-            batch.input_ids,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-            logits_to_keep=1,
-            fwd_hooks=hooks,
-        )
+    observe_residuals(model, batch, keep_last_token, taps)
     return torch.stack(last)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from actor_lens.activations import Residuals
 from actor_lens.errors import UserError
+from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS
 
 if TYPE_CHECKING:
@@ -70,9 +71,20 @@ class Directions:
             UserError: If the number of layers or their width differs.
         """
         n_layers, _, d_model = residuals.values.shape
+        self._check_shape("residuals have", n_layers, d_model)
+
+    def check_model(self, model: ChatModel) -> None:
+        """Refuse a model of another shape than the one the directions come from.
+
+        Raises:
+            UserError: If the number of layers or their width differs.
+        """
+        self._check_shape(f"'{model.name}' has", model.n_layers, model.d_model)
+
+    def _check_shape(self, who_has: str, n_layers: int, d_model: int) -> None:
         if self.vectors.shape != (n_layers, d_model):
             raise UserError(
-                f"residuals have {n_layers} layers of width {d_model}, the directions "
+                f"{who_has} {n_layers} layers of width {d_model}, the directions "
                 f"{len(self.vectors)} of width {self.vectors.shape[1]}: fit them on the same model"
             )
 

@@ -1,4 +1,4 @@
-"""Every prompt on the refusal direction of every layer, and flat views of a layer."""
+"""Every prompt on the refusal direction of every layer, token by token, and maps of a layer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations import Residuals, layer_prompt_frame, prompt_columns
+from actor_lens.activations import (
+    Residuals,
+    layer_prompt_frame,
+    observe_residuals,
+    prompt_columns,
+)
+from actor_lens.batching import TokenBatch
 from actor_lens.directions import Directions
 from actor_lens.errors import UserError
+from actor_lens.models import ChatModel
+from actor_lens.passes import run_in_batches
 from actor_lens.prompts import PromptSet
 
 if TYPE_CHECKING:
@@ -46,6 +54,52 @@ class Projections:
         """
         shifted = self.values - self.directions.origins(origin)[:, None]
         return layer_prompt_frame(self.prompts, shifted.numpy(), "projection")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenProjections:
+    """Projection of the residual at every token of one prompt on the unit refusal directions.
+
+    Attributes:
+        values: ``a . u`` in units of the residual stream, no origin subtracted; float32.
+        tokens: Text of each token of the templated prompt, special tokens too.
+        prompt: What the user says.
+        directions: On what.
+        model_name: The model.
+    """
+
+    values: Float[Tensor, "layer token"]
+    tokens: tuple[str, ...]
+    prompt: str
+    directions: Directions
+    model_name: str
+
+    @property
+    def last(self) -> Float[Tensor, " layer"]:
+        """Projections at the last token, as ``project`` gives them."""
+        return self.values[:, -1]
+
+    def frame(self, origin: str = "zero") -> pd.DataFrame:
+        """One row a layer and token: ``layer``, ``token_index``, ``token``, ``projection``.
+
+        Directions are fitted at the last token. Before it a projection is the same dot product,
+        but says less: what a model has decided there is not what the direction was made from.
+
+        Args:
+            origin: What is subtracted from the projections of a layer (``Directions.origins``).
+        """
+        import pandas as pd
+
+        shifted = self.values - self.directions.origins(origin)[:, None]
+        n_layers, n_tokens = shifted.shape
+        return pd.DataFrame(
+            {
+                "layer": np.repeat(np.arange(n_layers), n_tokens),
+                "token_index": np.tile(np.arange(n_tokens), n_layers),
+                "token": list(self.tokens) * n_layers,
+                "projection": shifted.numpy().reshape(-1),
+            }
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +138,38 @@ def project(residuals: Residuals, directions: Directions) -> Projections:
     directions.check_fit(residuals)
     values = torch.einsum("lpd,ld->lp", residuals.values.double(), directions.unit.double())
     return Projections(values.float(), residuals, directions)
+
+
+def token_projections(model: ChatModel, prompt: str, directions: Directions) -> TokenProjections:
+    """Project the residual at every token of a templated prompt, at every layer.
+
+    Through TransformerLens, projected while the model runs: no residuals are kept.
+
+    Args:
+        model: As it is now, for instance inside ``run.applied_to(model)``.
+        prompt: What the user says, not yet templated.
+        directions: Refusal directions of the same model.
+
+    Raises:
+        UserError: If the directions belong to a model of another shape, or the prompt is blank or
+            longer than the model takes.
+    """
+    directions.check_model(model)
+    if not prompt.strip():
+        raise UserError("the prompt is empty; give the text of a user's message")
+    (ids,) = model.tokenize([prompt])
+    units = directions.unit.double()
+    values = torch.empty(model.n_layers, len(ids))
+
+    def run(batch: TokenBatch) -> None:
+        def take(layer: int, residual: Tensor) -> None:
+            values[layer] = residual[0].cpu().double() @ units[layer]
+
+        observe_residuals(model, batch, take)
+
+    run_in_batches(model, [ids], run)
+    tokens = tuple(str(model.tokenizer.decode([token])) for token in ids)
+    return TokenProjections(values, tokens, prompt, directions, model.name)
 
 
 def layer_map(

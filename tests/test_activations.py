@@ -211,6 +211,19 @@ def test_blocks_from_the_layer_on_are_not_run(model):
     assert ran == [n_batches, n_batches, 0, 0]
 
 
+def test_the_head_is_not_run(model):
+    ran = []
+    unembedding = model.bridge.unembed
+    handle = unembedding.register_forward_pre_hook(lambda *_: ran.append(True))
+    try:
+        collect_residuals(model, PROMPTS)
+        assert ran == []
+        model.bridge(torch.tensor(model.tokenize(PROMPTS.texts[:1])))
+        assert ran == [True]
+    finally:
+        handle.remove()
+
+
 def test_cached_inputs_hold_their_own_memory_only(model):
     inputs = collect_block_inputs(model, PROMPTS, 1, batch_size=100)
     lengths = [len(ids) for ids in model.tokenize(PROMPTS.texts)]

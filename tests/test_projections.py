@@ -1,5 +1,6 @@
 """Law: a projection is the dot product with the unit refusal direction; take it out and 0 is left.
 
+At every token it is that of what forward hooks of the test's own find in the Hugging Face model.
 Maps lay the prompts of a layer out as the textbooks say, and the same way every time.
 """
 
@@ -9,11 +10,20 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
-from actor_lens.activations import Residuals
+from actor_lens.activations import Residuals, collect_residuals
 from actor_lens.directions import ORIGINS, Directions, refusal_directions
 from actor_lens.errors import UserError
-from actor_lens.projections import layer_map, project
+from actor_lens.models import ChatModel
+from actor_lens.projections import layer_map, project, token_projections
+from actor_lens.prompts import Prompt, PromptSet
 from tests.support.planted import planted_residuals, random_residuals, residuals_of
+from tests.support.tiny_models import (
+    ARCHITECTURES,
+    N_LAYERS,
+    shared_tiny_model,
+    tiny_chat_model,
+)
+from tests.support.tiny_runs import quick_run, tiny_prompts
 
 COUNTS = {"harmful": 12, "pseudo_harmful": 8, "benign": 10}
 FAR_APART = {"harmful": 30.0, "pseudo_harmful": 0.0, "benign": -30.0}
@@ -103,6 +113,134 @@ def test_directions_of_another_model_are_refused(residuals: Residuals):
     other = refusal_directions(random_residuals(n_layers=4, d_model=7))
     with pytest.raises(UserError, match="3 layers of width 7, the directions 4 of width 7"):
         project(residuals, other)
+
+
+# ---- Token by token ----
+
+PROMPT = "How do I kill a Python process?"
+
+
+def fitted_on(model: ChatModel) -> Directions:
+    return refusal_directions(collect_residuals(model, tiny_prompts(4)))
+
+
+def projected_by_hooks(model: ChatModel, prompt: str, directions: Directions) -> np.ndarray:
+    """What every block of the Hugging Face model gives out, projected in float64."""
+    units, found = units_in_float64(directions), []
+    handles = [
+        block.register_forward_hook(
+            lambda _, __, output: found.append(output[0] if isinstance(output, tuple) else output)
+        )
+        for block in model.blocks
+    ]
+    try:
+        ids = model.tokenizer(model.render(prompt), add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            model.hf(input_ids=torch.tensor([ids]), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    residuals = [states[0].double().numpy() for states in found]
+    return np.stack([states @ unit for states, unit in zip(residuals, units, strict=True)])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_token_is_projected_as_hugging_face_hooks_find_it(architecture: str):
+    model = shared_tiny_model(architecture)
+    directions = fitted_on(model)
+    found = token_projections(model, PROMPT, directions)
+    truth = projected_by_hooks(model, PROMPT, directions)
+    np.testing.assert_allclose(found.values, truth, rtol=1e-5, atol=1e-5)
+    assert found.values.dtype == torch.float32
+    assert truth.std(axis=1).min() > 0.1  # else one token would be as good as another
+    assert (found.prompt, found.model_name) == (PROMPT, model.name)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_last_token_is_what_project_gives(architecture: str):
+    model = shared_tiny_model(architecture)
+    directions = fitted_on(model)
+    residuals = collect_residuals(model, PromptSet((Prompt(PROMPT, "pseudo_harmful"),)))
+    expected = project(residuals, directions).values[:, 0]
+    found = token_projections(model, PROMPT, directions)
+    torch.testing.assert_close(found.last, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_tokens_are_those_of_the_templated_prompt():
+    model = shared_tiny_model()
+    found = token_projections(model, "Hi!", fitted_on(model))
+    assert found.tokens == ("<s>", "<user>", "H", "i", "!", "<end>", "<assistant>")
+    assert found.values.shape == (N_LAYERS, 7)
+    assert "".join(token_projections(model, PROMPT, found.directions).tokens) == model.render(
+        PROMPT
+    )
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_table_of_tokens_subtracts_the_origin_of_each_layer(origin: str):
+    model = shared_tiny_model()
+    directions = fitted_on(model)
+    found = token_projections(model, "Hi", directions)
+    frame = found.frame(origin)
+    assert list(frame.columns) == ["layer", "token_index", "token", "projection"]
+    assert len(frame) == N_LAYERS * len(found.tokens)
+    unit = units_in_float64(directions)
+    means = {label: mean.double().numpy() for label, mean in directions.means.items()}
+    for row in frame.itertuples():
+        benign, harmful = (means[one][row.layer] @ unit[row.layer] for one in ("benign", "harmful"))
+        start = {"zero": 0.0, "benign_mean": benign, "midpoint": (benign + harmful) / 2}[origin]
+        expected = float(found.values[row.layer, row.token_index]) - start
+        assert row.projection == pytest.approx(expected, abs=1e-4)
+        assert row.token == found.tokens[row.token_index]
+    assert frame["layer"].is_monotonic_increasing
+    assert found.frame().equals(found.frame("zero"))
+
+
+def test_an_applied_run_is_seen_from_its_block_on():
+    model = tiny_chat_model()
+    directions = fitted_on(model)
+    run = quick_run(model, layer=2, lr=1e-2)
+    before = token_projections(model, PROMPT, directions).values
+    with run.applied_to(model):
+        inside = token_projections(model, PROMPT, directions).values
+        truth = projected_by_hooks(model, PROMPT, directions)
+    assert torch.equal(inside[:2], before[:2])
+    assert float((inside[2] - before[2]).abs().max()) > 0.1
+    np.testing.assert_allclose(inside, truth, rtol=1e-5, atol=1e-5)
+    assert torch.equal(token_projections(model, PROMPT, directions).values, before)
+    assert not model.is_hooked
+
+
+def test_tokens_of_a_bfloat16_model_are_projected_in_full_precision():
+    model = tiny_chat_model()
+    model.hf.to(torch.bfloat16)
+    directions = fitted_on(model)
+    found = token_projections(model, PROMPT, directions)
+    # The model's own numbers are coarse, but sums of them are not rounded to bfloat16.
+    truth = projected_by_hooks(model, PROMPT, directions)
+    np.testing.assert_allclose(found.values, truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_an_empty_prompt_has_no_tokens_to_project(prompt: str):
+    model = shared_tiny_model()
+    with pytest.raises(UserError, match="the prompt is empty; give the text of a user's message"):
+        token_projections(model, prompt, fitted_on(model))
+
+
+def test_a_prompt_too_long_for_the_model_is_told():
+    model = shared_tiny_model()
+    with pytest.raises(UserError, match=r"has 304 tokens .* 'tiny-llama' takes 256: shorten"):
+        token_projections(model, "long " * 60, fitted_on(model))
+
+
+def test_directions_of_a_model_of_another_shape_are_refused():
+    other = refusal_directions(random_residuals(n_layers=3, d_model=7))
+    with pytest.raises(UserError, match="'tiny-llama' has 4 layers of width 32, the directions 3"):
+        token_projections(shared_tiny_model(), PROMPT, other)
+
+
+# ---- Maps ----
 
 
 def test_pca_map_agrees_with_the_singular_vectors(residuals: Residuals):
