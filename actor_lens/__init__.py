@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from actor_lens.finetuning import finetune_layer as finetune_layer
     from actor_lens.layer_choice import LayerChoice as LayerChoice
     from actor_lens.layer_choice import LayerScores as LayerScores
+    from actor_lens.layer_choice import PredictedRefusals as PredictedRefusals
+    from actor_lens.layer_choice import current_refusals as current_refusals
+    from actor_lens.layer_choice import predict_refusals as predict_refusals
     from actor_lens.layer_choice import score_layers as score_layers
     from actor_lens.layer_sweep import LayerSweep as LayerSweep
     from actor_lens.layer_sweep import sweep_layers as sweep_layers
@@ -77,6 +80,9 @@ _MODULES = {
     "layer_choice": (
         "LayerChoice",
         "LayerScores",
+        "PredictedRefusals",
+        "current_refusals",
+        "predict_refusals",
         "score_layers",
     ),
     "layer_sweep": ("LayerSweep", "sweep_layers"),

@@ -1,21 +1,29 @@
-"""Which layer to train: scores of every layer, where they tie, and a choice with its reason."""
+"""Which layer to train: scores of every layer, where they tie, and a choice with its reason.
+
+And what a layer could do: refusals with every prompt moved to its target, without training.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from actor_lens.activations import prompt_columns
 from actor_lens.batching import TokenBatch
 from actor_lens.errors import UserError
 from actor_lens.interventions import shift_last_token
 from actor_lens.judges import RefusalTokens, refusal_scores, refusal_tokens
 from actor_lens.models import ChatModel
 from actor_lens.projections import Projections
+from actor_lens.prompts import PromptSet
+from actor_lens.rates import Rate, RefusalRates, rate_of
+from actor_lens.replies import Intervention
 from actor_lens.separation import (
     Measured,
     auroc,
@@ -24,7 +32,7 @@ from actor_lens.separation import (
     silhouette,
     wilson_interval,
 )
-from actor_lens.targets import just_enough_targets
+from actor_lens.targets import Targets, just_enough_targets
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -205,6 +213,45 @@ class LayerScores:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class PredictedRefusals(RefusalRates):
+    """Which prompts a model is about to refuse, by the first token of its reply.
+
+    A reply that begins as an answer can still turn into a refusal, or the other way round: judged
+    replies (``Evaluation``) have the last word.
+
+    Attributes:
+        refusal_scores: First-token refusal scores (log-odds); above 0 a refusal is likelier.
+        prompts: The prompts.
+        layer: Where every prompt was moved to its target, or None where none was moved.
+    """
+
+    refusal_scores: Float[Tensor, " prompt"]
+    prompts: PromptSet
+    layer: int | None = None
+
+    @property
+    def refused(self) -> tuple[bool, ...]:
+        """Whether each prompt's reply is likelier than not to begin as a refusal."""
+        return tuple((self.refusal_scores > 0).tolist())
+
+    def rate(self, label: str) -> Rate:
+        """Refusal rate of a label; with n = 0 the share is NaN."""
+        return rate_of(label, self.refused, self.prompts.labels)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt: those of ``prompt_columns``, ``refusal_score``, ``refused``."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                **prompt_columns(self.prompts),
+                "refusal_score": self.refusal_scores.double().numpy(),
+                "refused": np.array(self.refused, dtype=bool),
+            }
+        )
+
+
 def _layers(layers: tuple[int, ...]) -> str:
     """Two or more layers in words, runs of three and more as ranges."""
     runs: list[list[int]] = []
@@ -293,6 +340,72 @@ def score_layers(
     return LayerScores(tuple(rows), n_layers)
 
 
+def predict_refusals(
+    model: ChatModel,
+    targets: Targets,
+    tokens: RefusalTokens,
+    *,
+    batch_size: int | None = None,
+) -> PredictedRefusals:
+    """Move every prompt to its target by a hook, without training, and see what it refuses.
+
+    It is what a perfect fine-tune of that layer would do to these prompts, their labels known to
+    it: an upper bound, and quick enough to look at before training.
+
+    Args:
+        model: The untouched model.
+        targets: Of the prompts, which are best such that the directions were not fitted to.
+        tokens: How the model begins refusals.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+
+    Raises:
+        UserError: If there are no prompts, or the targets belong to a model of another shape.
+    """
+    targets.directions.check_model(model)
+    moves = targets.moves
+
+    def at_target(batch: TokenBatch) -> AbstractContextManager[None]:
+        return shift_last_token(model, targets.layer, moves[list(batch.indices)])
+
+    scores = _scores(model, targets.prompts, tokens, batch_size, at_target)
+    return PredictedRefusals(scores, targets.prompts, targets.layer)
+
+
+def current_refusals(
+    model: ChatModel,
+    prompts: PromptSet,
+    tokens: RefusalTokens,
+    *,
+    batch_size: int | None = None,
+) -> PredictedRefusals:
+    """What a model refuses by the first token of its replies, as it is now.
+
+    Args:
+        model: As it is now, for instance inside ``run.applied_to(model)``.
+        prompts: At least one.
+        tokens: How the untouched model begins refusals.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+
+    Raises:
+        UserError: If there are no prompts, or one is longer than the model takes.
+    """
+    return PredictedRefusals(_scores(model, prompts, tokens, batch_size), prompts)
+
+
+def _scores(
+    model: ChatModel,
+    prompts: PromptSet,
+    tokens: RefusalTokens,
+    batch_size: int | None,
+    intervention: Intervention | None = None,
+) -> Float[Tensor, " prompt"]:
+    if len(prompts) == 0:
+        raise UserError("no prompts were given; check the label, split or file they come from")
+    return refusal_scores(
+        model, prompts.texts, tokens, batch_size=batch_size, intervention=intervention
+    )
+
+
 def _check_same_shape(model: ChatModel, projections: Projections) -> None:
     n_layers, _, d_model = projections.residuals.values.shape
     if (model.n_layers, model.d_model) != (n_layers, d_model):
@@ -338,24 +451,19 @@ def _causal(
     targets = just_enough_targets(
         projections.residuals, projections.directions, layer, alpha=alpha, origin=origin
     )
-    ways = targets.values - projections.residuals.values[layer]
-
-    def at_target(batch: TokenBatch) -> AbstractContextManager[None]:
-        return shift_last_token(model, layer, ways[list(batch.indices)])
-
-    scores = refusal_scores(model, projections.prompts.texts, tokens, intervention=at_target)
-    return _tradeoff(scores > 0, projections.prompts.labels)
+    refused = predict_refusals(model, targets, tokens).refused
+    return _tradeoff(refused, projections.prompts.labels)
 
 
-def _tradeoff(refused: torch.Tensor, labels: tuple[str, ...]) -> Measured:
+def _tradeoff(refused: Sequence[bool], labels: tuple[str, ...]) -> Measured:
     """Mean of compliance on pseudo-harmful and refusal on harmful prompts, with its interval.
 
     Without pseudo-harmful prompts the benign ones stand in. The interval combines the two Wilson
     intervals by the square-and-add rule (Newcombe 1998).
     """
     harmless = "pseudo_harmful" if "pseudo_harmful" in labels else "benign"
-    refused_harmful = [bool(r) for r, one in zip(refused, labels, strict=True) if one == "harmful"]
-    answered = [not bool(r) for r, one in zip(refused, labels, strict=True) if one == harmless]
+    refused_harmful = [r for r, one in zip(refused, labels, strict=True) if one == "harmful"]
+    answered = [not r for r, one in zip(refused, labels, strict=True) if one == harmless]
     shares = [sum(group) / len(group) for group in (answered, refused_harmful)]
     intervals = [wilson_interval(sum(group), len(group)) for group in (answered, refused_harmful)]
     value = sum(shares) / 2

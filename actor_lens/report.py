@@ -20,12 +20,13 @@ from markupsafe import Markup
 
 from actor_lens import figures
 from actor_lens.errors import UserError
-from actor_lens.evaluation import HARMFUL_REPLY_LENGTH, Evaluation, Rate, compare_evaluations
+from actor_lens.evaluation import HARMFUL_REPLY_LENGTH, Evaluation, compare_evaluations
 from actor_lens.figures.theme import FONT, LABEL_STYLES, ORIGIN_NAMES
 from actor_lens.layer_choice import LayerChoice, LayerScores
 from actor_lens.layer_sweep import LayerSweep
 from actor_lens.projections import Projections, layer_map
 from actor_lens.prompts import LABELS
+from actor_lens.rates import Rate
 from actor_lens.saving import replacing
 from actor_lens.study import Look, Outcome, Study
 from actor_lens.targets import Targets

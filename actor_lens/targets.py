@@ -68,6 +68,11 @@ class Targets:
     origin: str
     shift: str
 
+    @property
+    def moves(self) -> Float[Tensor, "prompt d_model"]:
+        """What is added to each activation to reach its target: the shift along the direction."""
+        return _along(self.directions.vectors[self.layer], self.shifts)
+
     def frame(self) -> pd.DataFrame:
         """One row a prompt: those of ``prompt_columns``, ``before``, ``after``, ``shift``.
 
@@ -190,11 +195,10 @@ def just_enough_targets(
         alpha=alpha,
         shift=shift,
     )
-    unit = vector / vector.norm()
     return Targets(
-        values=activations + shifts[:, None] * unit,
+        values=activations + _along(vector, shifts),
         shifts=shifts,
-        projections=activations @ unit,
+        projections=activations @ (vector / vector.norm()),
         prompts=residuals.prompts,
         layer=layer,
         directions=directions,
@@ -234,6 +238,14 @@ def target_shifts(
         amounts = activations @ (vector / vector.norm()) - origin
     shifts: Tensor = signs * alpha * amounts
     return shifts
+
+
+def _along(
+    vector: Float[Tensor, " d_model"], shifts: Float[Tensor, " prompt"]
+) -> Float[Tensor, "prompt d_model"]:
+    """Signed ways along the direction of a vector as vectors."""
+    moves: Tensor = shifts[:, None] * (vector / vector.norm())
+    return moves
 
 
 def label_signs(labels: tuple[str, ...]) -> Float[Tensor, " prompt"]:

@@ -45,6 +45,7 @@ ORDER = (
     "interventions",
     "judges",
     "separation",
+    "rates",
     "layer_choice",
     "training_run",
     "block_trainer",

@@ -1,6 +1,7 @@
 """Law: the layer where a difference was planted wins, ties are named, and no layer is praised idly.
 
-The causal score is what single prompts give, one at a time, under a hook of the test's own.
+The causal score and predicted refusals are what single prompts give, one at a time, under a hook
+of the test's own.
 """
 
 import math
@@ -15,12 +16,22 @@ from scipy.spatial.distance import cdist
 from actor_lens.activations import collect_residuals
 from actor_lens.directions import refusal_directions
 from actor_lens.errors import UserError
+from actor_lens.figures import refusal_rates
 from actor_lens.judges import RefusalTokens
-from actor_lens.layer_choice import PAIRS, SCORES, LayerScore, LayerScores, score_layers
+from actor_lens.layer_choice import (
+    PAIRS,
+    SCORES,
+    LayerScore,
+    LayerScores,
+    current_refusals,
+    predict_refusals,
+    score_layers,
+)
 from actor_lens.models import ChatModel
 from actor_lens.projections import Projections, project
 from actor_lens.prompts import Prompt, PromptSet
 from actor_lens.separation import Measured, auroc, gap, probe_accuracy, silhouette
+from actor_lens.targets import Targets, just_enough_targets
 from tests.support.planted import PLACES, planted_residuals
 from tests.support.tiny_models import tiny_chat_model
 
@@ -276,6 +287,48 @@ def tokens(model: ChatModel, prompts: PromptSet) -> RefusalTokens:
     return RefusalTokens(tuple(likeliest[::2]), ("",) * len(likeliest[::2]))
 
 
+def scores_one_at_a_time(
+    model: ChatModel,
+    projections: Projections,
+    tokens: RefusalTokens,
+    layer: int,
+    *,
+    alpha: float,
+    origin: str,
+    shift: str = "projected",
+) -> list[float]:
+    """Log-odds of a refusal of each prompt at its target, in numpy with a hook of our own."""
+    values = projections.residuals.values[layer].double().numpy()
+    labels = np.array(projections.prompts.labels)
+    vector = values[labels == "harmful"].mean(0) - values[labels == "benign"].mean(0)
+    unit = vector / np.linalg.norm(vector)
+    o = (values[labels == "benign"] @ unit).mean() if origin == "benign_mean" else 0.0
+    scores = []
+    for row, text in enumerate(projections.prompts.texts):
+        sign = 1 if labels[row] == "harmful" else -1
+        way = np.linalg.norm(vector) if shift == "uniform" else values[row] @ unit - o
+        target = values[row] + sign * alpha * way * unit
+
+        def put(_block: object, _inputs: object, output: object, to: np.ndarray = target) -> object:
+            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = hidden.clone()
+            hidden[0, -1] = torch.tensor(to, dtype=hidden.dtype)
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        handle = model.hf.model.layers[layer].register_forward_hook(put)
+        scores.append(score_alone(model, text, tokens))
+        handle.remove()
+    return scores
+
+
+def score_alone(model: ChatModel, text: str, tokens: RefusalTokens) -> float:
+    """Log-odds of one of the tokens at the start of the reply to one prompt."""
+    with torch.no_grad():
+        logits = model.hf(input_ids=torch.tensor(model.tokenize([text]))).logits[0, -1]
+    share = float(logits.double().softmax(-1)[list(tokens.ids)].sum())
+    return math.log(share / (1 - share))
+
+
 def refused_one_at_a_time(
     model: ChatModel,
     projections: Projections,
@@ -285,29 +338,9 @@ def refused_one_at_a_time(
     alpha: float,
     origin: str,
 ) -> list[bool]:
-    """Whether each prompt begins a refusal at its target, in numpy with a hook of our own."""
-    values = projections.residuals.values[layer].double().numpy()
-    labels = np.array(projections.prompts.labels)
-    vector = values[labels == "harmful"].mean(0) - values[labels == "benign"].mean(0)
-    unit = vector / np.linalg.norm(vector)
-    o = (values[labels == "benign"] @ unit).mean() if origin == "benign_mean" else 0.0
-    refused = []
-    for row, text in enumerate(projections.prompts.texts):
-        sign = 1 if labels[row] == "harmful" else -1
-        target = values[row] + sign * alpha * (values[row] @ unit - o) * unit
-
-        def put(_block: object, _inputs: object, output: object, to: np.ndarray = target) -> object:
-            hidden = output[0] if isinstance(output, tuple) else output
-            hidden = hidden.clone()
-            hidden[0, -1] = torch.tensor(to, dtype=hidden.dtype)
-            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-        handle = model.hf.model.layers[layer].register_forward_hook(put)
-        with torch.no_grad():
-            logits = model.hf(input_ids=torch.tensor(model.tokenize([text]))).logits[0, -1]
-        handle.remove()
-        refused.append(bool(logits.double().softmax(-1)[list(tokens.ids)].sum() > 0.5))
-    return refused
+    """Whether each prompt begins a refusal at its target."""
+    scores = scores_one_at_a_time(model, projections, tokens, layer, alpha=alpha, origin=origin)
+    return [score > 0 for score in scores]
 
 
 @pytest.mark.parametrize(("alpha", "origin"), [(1.0, "benign_mean"), (2.0, "zero")])
@@ -388,6 +421,128 @@ def test_causal_score_is_repeatable_and_leaves_no_hook(
     )
     assert first.frame().equals(again.frame())
     assert not any(block._forward_hooks for block in model.blocks)
+
+
+# ---- Predicted refusals ----
+
+
+def targets_of(projections: Projections, layer: int = 1, **settings: object) -> Targets:
+    return just_enough_targets(projections.residuals, projections.directions, layer, **settings)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"alpha": 1.0, "origin": "benign_mean"},
+        {"alpha": 2.0, "origin": "zero"},
+        {"alpha": 0.5, "origin": "zero", "shift": "uniform"},
+    ],
+    ids=["benign_mean", "zero", "uniform"],
+)
+def test_predicted_refusals_are_those_of_single_prompts_at_their_targets(
+    model: ChatModel,
+    projections: Projections,
+    tokens: RefusalTokens,
+    settings: dict[str, object],
+    batch_size: int | None,
+):
+    for layer in range(model.n_layers):
+        targets = targets_of(projections, layer, **settings)
+        found = predict_refusals(model, targets, tokens, batch_size=batch_size)
+        expected = scores_one_at_a_time(model, projections, tokens, layer, **settings)
+        np.testing.assert_allclose(found.refusal_scores, expected, atol=1e-5)
+        assert found.refused == tuple(score > 0 for score in expected)
+        assert (found.layer, found.prompts) == (layer, projections.prompts)
+    assert not any(block._forward_hooks for block in model.blocks)
+
+
+def test_current_refusals_are_those_of_single_prompts_unmoved(
+    model: ChatModel, projections: Projections, prompts: PromptSet, tokens: RefusalTokens
+):
+    expected = [score_alone(model, text, tokens) for text in prompts.texts]
+    for batch_size in (None, 3):
+        found = current_refusals(model, prompts, tokens, batch_size=batch_size)
+        np.testing.assert_allclose(found.refusal_scores, expected, atol=1e-5)
+        assert found.refused == tuple(score > 0 for score in expected)
+        assert (found.layer, found.prompts) == (None, prompts)
+    assert len(set(found.refused)) == 2
+    moved = predict_refusals(model, targets_of(projections), tokens).refusal_scores
+    assert float((moved - found.refusal_scores).abs().max()) > 5e-3
+
+
+def test_targets_no_way_off_change_nothing(
+    model: ChatModel, projections: Projections, prompts: PromptSet, tokens: RefusalTokens
+):
+    still = targets_of(projections, alpha=1e-30)
+    predicted = predict_refusals(model, still, tokens).refusal_scores
+    assert torch.equal(predicted, current_refusals(model, prompts, tokens).refusal_scores)
+
+
+def test_table_of_predicted_refusals_has_a_row_for_each_prompt(
+    model: ChatModel, projections: Projections, tokens: RefusalTokens
+):
+    found = predict_refusals(model, targets_of(projections), tokens)
+    frame = found.frame()
+    assert list(frame.columns) == [
+        "prompt_index",
+        "prompt",
+        "label",
+        "split",
+        "category",
+        "refusal_score",
+        "refused",
+    ]
+    assert frame["prompt"].tolist() == list(projections.prompts.texts)
+    assert frame["refusal_score"].tolist() == found.refusal_scores.tolist()
+    assert (frame["refused"] == (frame["refusal_score"] > 0)).all()
+    assert frame["refused"].dtype == bool
+
+
+def test_the_causal_score_is_the_predicted_tradeoff_score(
+    model: ChatModel, projections: Projections, tokens: RefusalTokens
+):
+    scores = score_layers(projections, model=model, tokens=tokens, rounds=2)
+    causal = {row.layer: row.measured.value for row in scores.rows if row.score == "causal"}
+    for layer in range(model.n_layers):
+        found = predict_refusals(model, targets_of(projections, layer), tokens)
+        assert causal[layer] == pytest.approx(found.tradeoff_score)
+
+
+def test_before_and_predicted_are_drawn_alike(
+    model: ChatModel, projections: Projections, prompts: PromptSet, tokens: RefusalTokens
+):
+    before = current_refusals(model, prompts, tokens)
+    predicted = predict_refusals(model, targets_of(projections), tokens)
+    figure = refusal_rates(before=before, predicted=predicted)
+    bars = {bar.name: list(bar.x) for bar in figure.data if bar.type == "bar"}
+    for name, result in (("before", before), ("predicted", predicted)):
+        shares = [
+            np.mean(
+                [r for r, label in zip(result.refused, prompts.labels, strict=True) if label == one]
+            )
+            for one in TEXTS
+        ]
+        assert bars[name] == pytest.approx(shares)
+
+
+def test_refusals_of_no_prompts_are_not_predicted(
+    model: ChatModel, projections: Projections, tokens: RefusalTokens
+):
+    none = projections.residuals.select(PromptSet(()))
+    targets = just_enough_targets(none, projections.directions, 1)
+    for predict in (
+        lambda: predict_refusals(model, targets, tokens),
+        lambda: current_refusals(model, PromptSet(()), tokens),
+    ):
+        with pytest.raises(UserError, match="no prompts were given; check the label, split or"):
+            predict()
+
+
+def test_targets_of_a_model_of_another_shape_are_refused(model: ChatModel, tokens: RefusalTokens):
+    other = planted((1.0, 1.0))
+    with pytest.raises(UserError, match="'tiny-llama' has 4 layers of width 32, the directions 2"):
+        predict_refusals(model, targets_of(other), tokens)
 
 
 # ---- Bad arguments ----

@@ -118,6 +118,16 @@ def test_uniform_shift_is_one_length_for_all():
     assert np.unique(np.abs(projected).round(4)).size == len(projected)
 
 
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_moves_lead_from_each_activation_to_its_target(shift: str):
+    residuals = random_residuals()
+    targets = just_enough_targets(residuals, refusal_directions(residuals), LAYER, shift=shift)
+    start = residuals.values[LAYER].double().numpy()
+    expected = targets.values.double().numpy() - start
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(targets.moves, expected, atol=1e-5)
+
+
 def test_the_layer_is_the_one_asked_for():
     residuals = random_residuals()
     directions = refusal_directions(residuals)
