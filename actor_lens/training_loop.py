@@ -157,8 +157,11 @@ def _record(
     refused: dict[str, float] = {}
     if trainer.step % trainer.steps_per_epoch == 0:
         trainer.check_sound()
-        refused = checks.refused(trainer.block) if checks is not None else {}
+        if checks is not None:
+            refused = checks.refused(trainer.block)
+            held_out = checks.projections(trainer.block, trainer.unit)
         kept.consider(trainer.step, trainer.block, refused)
+    held_out: dict[str, float] = {}
     loss, losses = trainer.last_losses()
     projections, cosine = trainer.drift()
     return TrainingStep(
@@ -175,6 +178,7 @@ def _record(
 
 
 def _named_state(model: ChatModel, layer: int, block: nn.Module) -> dict[str, Tensor]:
+        held_out_projections=held_out,
     prefix, tensors = model.block_prefix(layer), model.hf.state_dict()
     return {
         prefix + name: tensor.detach().to(device="cpu", dtype=tensors[prefix + name].dtype)
