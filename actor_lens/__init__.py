@@ -6,7 +6,7 @@ caches the residual stream after every layer; `refusal_directions` is the differ
 harmful minus benign; `project` places each prompt on it, and `score_layers` says at which layers
 the classes separate; `just_enough_targets` sets where each prompt's activation should move at the
 chosen layer; `finetune_layer` trains that one block to move it there; `evaluate` counts refusals,
-before and after. `actor_lens.figures` draws every result.
+before and after. `actor_lens.figures` draws every result, `actor_lens.widgets` lets you explore.
 
 Importing the package is quick: a name below loads its module (and torch) when it is first used.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actor_lens import figures as figures
+    from actor_lens import widgets as widgets
     from actor_lens.activations import Activations as Activations
     from actor_lens.activations import BlockInputs as BlockInputs
     from actor_lens.activations import Residuals as Residuals
@@ -105,7 +106,7 @@ _MODULES = {
     "targets": ("TargetPreview", "Targets", "just_enough_targets"),
     "training_run": ("FinetuneConfig", "TrainingRun", "TrainingStep"),
 }
-_SUBPACKAGES = ("figures",)
+_SUBPACKAGES = ("figures", "widgets")
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = ["__version__", *_SUBPACKAGES, *_MODULE_OF]

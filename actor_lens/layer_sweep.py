@@ -93,9 +93,7 @@ class LayerSweep:
         with ``_low`` and ``_high`` (Wilson 95 %) and ``reply_refused_<label>``, ``train_seconds``,
         ``message``; NaN where nothing was measured.
         """
-        import pandas as pd
-
-        return pd.DataFrame([_row(outcome, self.validation) for outcome in self.outcomes])
+        return outcome_table(self.outcomes, self.validation)
 
 
 def sweep_layers(
@@ -315,6 +313,18 @@ def _untrained_shares(
 def _shares(evaluation: Evaluation) -> dict[str, float]:
     present = [label for label in LABELS if label in evaluation.prompts.labels]
     return {label: evaluation.rate(label).refused for label in present}
+
+
+def outcome_table(outcomes: Sequence[CellOutcome], validation: Mapping[str, int]) -> pd.DataFrame:
+    """One row a cell, as in ``LayerSweep.frame``, also while a sweep runs.
+
+    Args:
+        outcomes: So far.
+        validation: Number of validation prompts of each label.
+    """
+    import pandas as pd
+
+    return pd.DataFrame([_row(outcome, validation) for outcome in outcomes])
 
 
 def _row(outcome: CellOutcome, counts: Mapping[str, int]) -> dict[str, Any]:

@@ -80,7 +80,10 @@ class TokenProjections:
         return self.values[:, -1]
 
     def frame(self, origin: str = "zero") -> pd.DataFrame:
-        """One row a layer and token: ``layer``, ``token_index``, ``token``, ``projection``.
+        """One row a layer and token.
+
+        Columns: ``layer``, ``token_index``, ``token``, ``projection``, and ``relative``: how far
+        the token is on the way from the mean benign prompt (0) to the mean harmful one (1).
 
         Directions are fitted at the last token. Before it a projection is the same dot product,
         but says less: what a model has decided there is not what the direction was made from.
@@ -98,8 +101,16 @@ class TokenProjections:
                 "token_index": np.tile(np.arange(n_tokens), n_layers),
                 "token": list(self.tokens) * n_layers,
                 "projection": shifted.numpy().reshape(-1),
+                "relative": self._relative().numpy().reshape(-1),
             }
         )
+
+    def _relative(self) -> Float[Tensor, "layer token"]:
+        benign, harmful = (
+            self.directions.mean_projections(label)[:, None] for label in ("benign", "harmful")
+        )
+        relative: Tensor = (self.values - benign) / (harmful - benign)
+        return relative
 
 
 @dataclass(frozen=True, eq=False)

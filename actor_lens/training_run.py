@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -171,13 +171,7 @@ class TrainingRun:
         prompts), ``held_out_projection_<label>`` (validation prompts), ``direction_cosine``,
         ``refused_<label>``, ``seconds``; NaN where nothing was measured.
         """
-        import pandas as pd
-
-        names = ["step", "epoch", "loss"]
-        for group in ("loss", "projection", "held_out_projection"):
-            names += [f"{group}_{label}" for label in LABELS]
-        names += ["direction_cosine", *(f"refused_{label}" for label in LABELS), "seconds"]
-        return pd.DataFrame([_row(step) for step in self.history], columns=names)
+        return history_frame(self.history)
 
     @contextmanager
     def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
@@ -290,6 +284,17 @@ class TrainingRun:
             "resume_step": self.resume_state.step if self.resume_state else None,
             "sha256": {path.name: _file_hash(path) for path in sorted(folder.iterdir())},
         }
+
+
+def history_frame(history: Sequence[TrainingStep]) -> pd.DataFrame:
+    """One row a step, as in ``TrainingRun.frame``, also of a run in progress."""
+    import pandas as pd
+
+    names = ["step", "epoch", "loss"]
+    for group in ("loss", "projection", "held_out_projection"):
+        names += [f"{group}_{label}" for label in LABELS]
+    names += ["direction_cosine", *(f"refused_{label}" for label in LABELS), "seconds"]
+    return pd.DataFrame([_row(step) for step in history], columns=names)
 
 
 def tensor_digests(model: ChatModel) -> dict[str, str]:

@@ -69,8 +69,9 @@ EARLIER = {part: ORDER[:place] for place, part in enumerate(ORDER)}
 ALLOWED = {
     **EARLIER,
     "toy": (*BASE, "prompts"),
+    "exercises": BASE,
     "figures": BASE,
-    "widgets": (*ORDER, "figures"),
+    "widgets": (*ORDER, "figures", "report"),
     "report": (*ORDER, "figures"),
     "stage_progress": ORDER,
     "cli": (*ORDER, "figures", "widgets", "report", "stage_progress", "toy"),

@@ -182,7 +182,7 @@ def test_table_of_tokens_subtracts_the_origin_of_each_layer(origin: str):
     directions = fitted_on(model)
     found = token_projections(model, "Hi", directions)
     frame = found.frame(origin)
-    assert list(frame.columns) == ["layer", "token_index", "token", "projection"]
+    assert list(frame.columns) == ["layer", "token_index", "token", "projection", "relative"]
     assert len(frame) == N_LAYERS * len(found.tokens)
     unit = units_in_float64(directions)
     means = {label: mean.double().numpy() for label, mean in directions.means.items()}
@@ -191,6 +191,9 @@ def test_table_of_tokens_subtracts_the_origin_of_each_layer(origin: str):
         start = {"zero": 0.0, "benign_mean": benign, "midpoint": (benign + harmful) / 2}[origin]
         expected = float(found.values[row.layer, row.token_index]) - start
         assert row.projection == pytest.approx(expected, abs=1e-4)
+        whole = float(found.values[row.layer, row.token_index])
+        on_the_way = (whole - benign) / (harmful - benign)
+        assert row.relative == pytest.approx(on_the_way, abs=1e-3, rel=1e-3)
         assert row.token == found.tokens[row.token_index]
     assert frame["layer"].is_monotonic_increasing
     assert found.frame().equals(found.frame("zero"))

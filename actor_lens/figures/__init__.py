@@ -5,23 +5,30 @@ Pass `config()` to `figure.show(config=...)` and `figure.to_html(config=...)`: i
 button that uploads a figure, and with it the prompts.
 """
 
+from actor_lens.figures.composition import Composition, Panel, compose
 from actor_lens.figures.evaluation import refusal_rates
 from actor_lens.figures.finetuning import training_curves
 from actor_lens.figures.layer_choice import layer_scores
 from actor_lens.figures.layer_sweep import layer_outcomes
 from actor_lens.figures.projections import layer_map, projections_by_layer, prompt_shifts
+from actor_lens.figures.prompts import prompts_at_layer, token_heatmap
 from actor_lens.figures.targets import target_preview
 from actor_lens.figures.theme import config, use_in_notebook
 
 __all__ = [
+    "Composition",
+    "Panel",
+    "compose",
     "config",
     "layer_map",
     "layer_outcomes",
     "layer_scores",
     "projections_by_layer",
     "prompt_shifts",
+    "prompts_at_layer",
     "refusal_rates",
     "target_preview",
+    "token_heatmap",
     "training_curves",
     "use_in_notebook",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -18,19 +19,23 @@ STEPS_SHOWN = 500
 PANEL_HEIGHT = 150
 
 
-def training_curves(run: Framed | pd.DataFrame, *, smoothing: float = 0.9) -> go.Figure:
-    """Draw a fine-tune over its steps, in stacked panels; a panel without numbers is left out.
+def training_curves(
+    run: Framed | pd.DataFrame, *, smoothing: float = 0.9, columns: int = 1
+) -> go.Figure:
+    """Draw a fine-tune over its steps, in panels; a panel without numbers is left out.
 
     Loss: faint as recorded, bold as a debiased exponential average, and the average per label.
     Mean projection per label. Cosine between the refusal direction now and at the start. Refused
     share of each label at the validation checks, with the safety floor. The step whose weights
     were kept is marked, and zoom survives updates. `run` is a training run or its table;
-    `smoothing` in [0, 1) is the weight of the past in the average.
+    `smoothing` in [0, 1) is the weight of the past in the average; `columns` is how many panels
+    stand side by side.
 
-    Reads columns step, loss, loss_LABEL, projection_LABEL, direction_cosine, refused_LABEL, and
-    of a run layer, best_step, message, config.safety_floor and refused_before (shares by label
-    before training). The floor counts from the shares before training; where neither
-    refused_before nor a row of step 0 tells them, it is named in words and not drawn.
+    Reads columns step, loss, loss_LABEL, projection_LABEL, held_out_projection_LABEL,
+    direction_cosine, refused_LABEL, and of a run layer, best_step, message, config.safety_floor
+    and refused_before (shares by label before training). The floor counts from the shares before
+    training; where neither refused_before nor a row of step 0 tells them, it is named in words and
+    not drawn.
 
     How it is misread: a falling loss means that activations approach their targets, not that
     replies change; the validation panel speaks of that, by the first token only, and has few
@@ -45,28 +50,42 @@ def training_curves(run: Framed | pd.DataFrame, *, smoothing: float = 0.9) -> go
     frame = _with_averages(run if isinstance(run, pd.DataFrame) else run.frame(), smoothing)
     frame = _with_start(frame, getattr(run, "refused_before", None))
     panels = [panel for panel in _PANELS if _known(frame, panel.columns)]
-    figure = make_subplots(rows=max(1, len(panels)), shared_xaxes=True, vertical_spacing=0.05)
+    figure, places = _grid(len(panels), columns)
     if not panels:
         nothing_yet(figure, "no steps yet")
-    for row, panel in enumerate(panels, start=1):
+    for panel, (row, column) in zip(panels, places, strict=False):
         for trace in panel.draw(frame):
-            figure.add_trace(trace, row=row, col=1)
-        figure.update_yaxes(title_text=panel.title, nticks=5, row=row, col=1)
-        figure.update_yaxes(panel.axis(frame), row=row, col=1)
+            figure.add_trace(trace, row=row, col=column)
+        figure.update_yaxes(title_text=panel.title, nticks=5, row=row, col=column)
+        figure.update_yaxes(panel.axis(frame), row=row, col=column)
         if "refused_harmful" in panel.columns:
-            _draw_floor(figure, _floor(run, frame), row)
+            _draw_floor(figure, _floor(run, frame), row, column)
     if panels:
-        figure.update_xaxes(title_text="step", row=len(panels), col=1)
+        for row, column in places[-columns:]:
+            figure.update_xaxes(title_text="step", row=row, col=column)
         _legend_once(figure)
-        _mark_best(figure, run)
+        _mark_best(figure, run, places)
     figure.update_layout(uirevision="training curves", hovermode="x unified")
     layer = getattr(run, "layer", None)
     return finish(
         figure,
         title="Training" if layer is None else f"Training layer {layer}",
         notes=_notes(run, frame),
-        height=150 + PANEL_HEIGHT * max(1, len(panels)),
+        height=150 + PANEL_HEIGHT * max(1, math.ceil(len(panels) / columns)),
     )
+
+
+def _grid(count: int, columns: int) -> tuple[go.Figure, list[tuple[int, int]]]:
+    """An empty figure with room for so many panels, and where each of them goes."""
+    rows = max(1, math.ceil(count / columns))
+    figure = make_subplots(
+        rows=rows,
+        cols=columns,
+        shared_xaxes=columns == 1,
+        vertical_spacing=0.05 if columns == 1 else 0.2 / rows,
+        horizontal_spacing=0.09 if columns > 1 else None,
+    )
+    return figure, [(1 + place // columns, 1 + place % columns) for place in range(count)]
 
 
 def _known(frame: pd.DataFrame, columns: tuple[str, ...]) -> list[str]:
@@ -99,7 +118,12 @@ def _losses(frame: pd.DataFrame) -> list[go.Scatter]:
 
 
 def _means(frame: pd.DataFrame) -> list[go.Scatter]:
-    return _label_lines(frame, "projection", "lines")
+    trained = _label_lines(frame, "projection", "lines")
+    held_out = _label_lines(frame, "held_out_projection", "lines+markers")
+    if held_out:  # they say what is wanted: the prompts that are trained on step back
+        for trace in trained:
+            trace.update(line={"width": 1}, opacity=0.6)
+    return [*trained, *held_out]
 
 
 def _refusals(frame: pd.DataFrame) -> list[go.Scatter]:
@@ -165,7 +189,7 @@ def _floor(run: Framed | pd.DataFrame, frame: pd.DataFrame) -> float | None:
     return None if start.empty else float(start.iloc[0]) - float(allowed)
 
 
-def _draw_floor(figure: go.Figure, least: float | None, row: int) -> None:
+def _draw_floor(figure: go.Figure, least: float | None, row: int, column: int) -> None:
     if least is None:
         return
     figure.add_hline(
@@ -173,7 +197,7 @@ def _draw_floor(figure: go.Figure, least: float | None, row: int) -> None:
         line={"color": LABEL_STYLES["harmful"].color, "width": 1.2, "dash": "longdashdot"},
         name="safety floor",
         row=row,
-        col=1,
+        col=column,
     )
     figure.add_annotation(
         text=f"safety floor {least:.0%}",
@@ -181,22 +205,30 @@ def _draw_floor(figure: go.Figure, least: float | None, row: int) -> None:
         showarrow=False,
         font={"size": SMALL, "color": INK},
         row=row,
-        col=1,
+        col=column,
     )
 
 
-def _mark_best(figure: go.Figure, run: Framed | pd.DataFrame) -> None:
+def _mark_best(
+    figure: go.Figure, run: Framed | pd.DataFrame, places: Sequence[tuple[int, int]]
+) -> None:
     best = getattr(run, "best_step", None)
     if best is None:
         return
-    figure.add_shape(
-        **{"type": "line", "x0": best, "x1": best, "xref": "x", "y0": 0, "y1": 1, "yref": "paper"},
-        line={"color": INK, "width": 1.5, "dash": "dot"},
-        name="best step",
-    )
+    line = {"color": INK, "width": 1.5, "dash": "dot"}
+    mark = {"type": "line", "x0": best, "x1": best, "y0": 0, "y1": 1, "line": line}
+    stacked = all(column == 1 for _, column in places)
+    if stacked:  # one line through all panels
+        figure.add_shape(**mark, xref="x", yref="paper", name="best step")
+    else:
+        for number in range(1, len(places) + 1):
+            axis = "" if number == 1 else str(number)
+            figure.add_shape(**mark, xref=f"x{axis}", yref=f"y{axis} domain", name="best step")
     figure.add_annotation(
         text=f"kept: step {best}",
-        **{"x": best, "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"},
+        **{"x": best, "xref": "x", "y": 1, "yref": "paper"},
+        # Beside the line where a title may stand above the panel.
+        **({"yanchor": "bottom"} if stacked else {"yanchor": "top", "xanchor": "right"}),
         showarrow=False,
         font={"size": SMALL, "color": INK},
     )
@@ -240,7 +272,11 @@ class _Panel:
 
 _PANELS = (
     _Panel("loss", ("loss",), _losses),
-    _Panel("mean<br>projection", _per_label("projection"), _means),
+    _Panel(
+        "mean<br>projection",
+        (*_per_label("projection"), *_per_label("held_out_projection")),
+        _means,
+    ),
     _Panel("direction now<br>vs start (cos)", ("direction_cosine",), _drift, _cosine_axis),
     _Panel("refused<br>(validation)", _per_label("refused"), _refusals, _share_axis),
 )

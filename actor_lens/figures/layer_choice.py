@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -30,13 +32,16 @@ PANEL_HEIGHT = 135
 TIE_SHADE = "rgba(240, 190, 60, 0.28)"
 
 
-def layer_scores(scores: Framed, *, layer: int | None = None) -> go.Figure:
+def layer_scores(
+    scores: Framed, *, layer: int | None = None, only: Sequence[str] | None = None
+) -> go.Figure:
     """Draw each layer's scores with intervals, one panel per score over a shared layer axis.
 
     Whiskers are the scores' intervals; the grey band is where scores of shuffled labels fall; the
     layers that tie for the best, by `scores.best(by=...)`, have a yellow ground. A score that the
-    table lacks has no panel. `layer` is marked. Reads columns layer, score, pair, value, low,
-    high, null_low, null_high, and the attribute warnings where there is one.
+    table lacks has no panel; `only` names those to draw. `layer` is marked. Reads columns layer,
+    score, pair, value, low, high, null_low, null_high, and the attribute warnings where there is
+    one.
 
     How it is misread: the highest point is not "the" layer when it lies on a yellow ground with
     others. The upper panels show that a layer tells the labels apart, not that the model uses it;
@@ -47,7 +52,8 @@ def layer_scores(scores: Framed, *, layer: int | None = None) -> go.Figure:
         UserError: If `layer` is not in the table.
     """
     frame = finite_rows(scores.frame(), ["value"])
-    names = [name for name in SCORE_NAMES if (frame["score"] == name).any()]
+    wanted = SCORE_NAMES if only is None else only
+    names = [name for name in SCORE_NAMES if name in wanted and (frame["score"] == name).any()]
     figure = make_subplots(rows=max(1, len(names)), shared_xaxes=True, vertical_spacing=0.045)
     if not names:
         nothing_yet(figure, "no scores to show")

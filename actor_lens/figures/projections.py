@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -62,13 +63,20 @@ class Mapped(Framed, Protocol):
 
 
 def projections_by_layer(
-    projections: FramedFrom, *, layer: int | None = None, origin: str = "zero"
+    projections: FramedFrom,
+    *,
+    layer: int | None = None,
+    origin: str = "zero",
+    points: bool = True,
+    lines: Mapping[str, Sequence[float]] | None = None,
 ) -> go.Figure:
     """Draw how far each label projects on the refusal direction, layer by layer.
 
     A line joins the medians, a band holds the middle half of the prompts, faint points are single
-    prompts (hover to read them; thinned evenly by rank, so that the extremes stay). `layer` is
-    marked. Reads columns layer, prompt_index, prompt, label, category, projection.
+    prompts (hover to read them; thinned evenly by rank, so that the extremes stay; `points=False`
+    leaves them out). `layer` is marked. `lines` are drawn on top: a name, and a projection for each
+    layer from the same origin. Reads columns layer, prompt_index, prompt, label, category,
+    projection.
 
     How it is misread: heights of different layers cannot be compared, because the residual stream
     grows with depth; what separates labels is the distance between bands relative to their width.
@@ -85,22 +93,42 @@ def projections_by_layer(
         nothing_yet(figure, "no projections to show")
     else:
         require_layer(frame["layer"], layer)
-        _draw_layers(figure, frame, layer)
+        _draw_layers(figure, frame, layer, points)
+        figure.add_traces(list(_extra_lines(lines or {})))
     name = ORIGIN_NAMES.get(origin, origin)
     figure.update_yaxes(title_text=f"projection on the refusal direction<br>(origin: {name})")
     return finish(
         figure,
         title="Projection on the refusal direction, by layer",
-        notes=["Line: median. Band: middle half of the prompts. Points: single prompts."],
+        notes=[
+            "Line: median. Band: middle half of the prompts."
+            + (" Points: single prompts." if points else "")
+        ],
     )
 
 
-def _draw_layers(figure: go.Figure, frame: pd.DataFrame, layer: int | None) -> None:
+def _extra_lines(lines: Mapping[str, Sequence[float]]) -> Iterator[go.Scatter]:
+    dashes = ("solid", "dash", "dot", "dashdot")
+    for number, (name, values) in enumerate(lines.items()):
+        yield go.Scatter(
+            x=np.arange(len(values)),
+            y=np.asarray(values, dtype=float),
+            name=escape(name),
+            mode="lines+markers",
+            line={"color": INK, "width": 2, "dash": dashes[number % len(dashes)]},
+            marker={"symbol": "square-open", "size": 6},
+            hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{escape(name)}</extra>",
+            meta={"kind": "line", "name": escape(name)},
+        )
+
+
+def _draw_layers(figure: go.Figure, frame: pd.DataFrame, layer: int | None, points: bool) -> None:
     labels = labels_in(frame)
     rows = {label: frame[frame["label"] == label] for label in labels}
     quartiles = {label: _quartiles(rows[label]) for label in labels}
     figure.add_traces([_band(label, quartiles[label]) for label in labels])
-    figure.add_traces([_points(label, rows[label], layer) for label in labels])
+    if points:
+        figure.add_traces([_points(label, rows[label], layer) for label in labels])
     figure.add_traces([_medians(label, quartiles[label]) for label in labels])
     figure.update_xaxes(layer_axis(frame["layer"].tolist()))
     if layer is not None:

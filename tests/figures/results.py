@@ -114,6 +114,32 @@ class Evaluation:
         return self.table
 
 
+@dataclass
+class Tokens:
+    table: pd.DataFrame
+    prompt: str = "How?"
+
+    def frame(self) -> pd.DataFrame:
+        return self.table
+
+
+def token_table(
+    n_layers: int = 4, texts: tuple[str, ...] = ("<s>", "How", " to", " kill")
+) -> pd.DataFrame:
+    rows = [
+        {
+            "layer": layer,
+            "token_index": place,
+            "token": text,
+            "projection": 10.0 * layer + place,
+            "relative": layer - place / 10,
+        }
+        for layer in range(n_layers)
+        for place, text in enumerate(texts)
+    ]
+    return pd.DataFrame(rows)
+
+
 def prompt_table(per_label: int, labels: tuple[str, ...] = LABELS) -> pd.DataFrame:
     n = per_label * len(labels)
     return pd.DataFrame(

@@ -11,12 +11,14 @@ from tests.figures.results import (
     Map,
     Run,
     Sweep,
+    Tokens,
     evaluation,
     projections,
     prompt_table,
     scores,
     sweep_table,
     targets,
+    token_table,
     training,
 )
 
@@ -29,18 +31,21 @@ RESULTS = {
     "training_curves": [Run(training())],
     "refusal_rates": [evaluation(1.0, 0.5, 0.0)],
     "prompt_shifts": [projections(), projections(seed=1)],
+    "prompts_at_layer": [projections()],
+    "token_heatmap": [Tokens(token_table())],
 }
+NOT_DRAWN = ["Composition", "Panel", "compose", "config", "use_in_notebook"]
 
 
 def draw(name):
     if name == "refusal_rates":
         return figures.refusal_rates(before=RESULTS[name][0])
-    extra = (2,) if name == "prompt_shifts" else ()
+    extra = (2,) if name in ("prompt_shifts", "prompts_at_layer") else ()
     return getattr(figures, name)(*RESULTS[name], *extra)
 
 
 def test_every_public_figure_is_tested_here():
-    assert sorted([*RESULTS, "config", "use_in_notebook"]) == sorted(figures.__all__)
+    assert sorted([*RESULTS, *NOT_DRAWN]) == sorted(figures.__all__)
 
 
 @pytest.mark.parametrize("name", RESULTS)

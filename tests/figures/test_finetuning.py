@@ -125,3 +125,28 @@ def test_the_message_is_escaped():
     figure = training_curves(Run(training(), message="<b>stopped</b>"))
     assert "&lt;b&gt;stopped" in figure.layout.title.subtitle.text
     assert traces(figure, "loss")
+
+
+def test_panels_can_stand_side_by_side():
+    stacked, beside = (training_curves(Run(training()), columns=columns) for columns in (1, 2))
+    assert beside.layout.height < stacked.layout.height
+    domains = [tuple(beside.layout[f"xaxis{n}"].domain) for n in ("", "2", "3", "4")]
+    assert domains[0] == domains[2] != domains[1] == domains[3]
+    for one, other in zip(stacked.data, beside.data, strict=True):
+        assert one.meta == other.meta
+        assert np.array_equal(one.y, other.y)
+    best = [shape for shape in beside.layout.shapes if shape.name == "best step"]
+    assert {shape.xref for shape in best} == {"x", "x2", "x3", "x4"}
+
+
+def test_held_out_projections_stand_before_those_that_are_trained_on():
+    table = training()
+    for label in LABELS:
+        table[f"held_out_projection_{label}"] = np.where(table["step"] % 10 == 0, 1.5, np.nan)
+    figure = training_curves(table)
+    for label in LABELS:
+        held_out = trace(figure, f"held_out_projection_{label}")
+        assert list(held_out.x) == [10, 20, 30]
+        assert list(held_out.y) == [1.5, 1.5, 1.5]
+        trained = trace(figure, f"projection_{label}")
+        assert trained.line.width < held_out.line.width

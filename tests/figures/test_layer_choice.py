@@ -82,3 +82,9 @@ def test_missing_intervals_one_layer_and_no_scores_draw():
     assert (trace(figure, "score", score="causal").error_y.arrayminus == [0]).all()
     empty = layer_scores(Framed(table.assign(value=np.nan)))
     assert empty.layout.annotations[0].text == "no scores to show"
+
+
+def test_only_the_scores_asked_for_are_drawn():
+    figure = layer_scores(scores(), only=["probe", "causal"])
+    assert {t.meta["score"] for t in traces(figure, "score")} == {"probe", "causal"}
+    assert layer_scores(scores(causal=False), only=["causal"]).data == ()

@@ -172,3 +172,16 @@ def test_prompts_are_escaped_in_every_hover():
         assert "<script" not in figure.to_json()
         assert "\\u003cscript" not in figure.to_json()
         assert "&lt;script" in str(figure.to_plotly_json())
+
+
+def test_points_can_be_left_out_and_lines_added():
+    result = projections()
+    lines = {"mine <b>": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    figure = projections_by_layer(result, points=False, lines=lines)
+    assert traces(figure, "points") == []
+    line = trace(figure, "line", name="mine &lt;b&gt;")
+    assert list(line.y) == lines["mine <b>"]
+    assert list(line.x) == [0, 1, 2, 3, 4]
+    assert line.name == "mine &lt;b&gt;"
+    plain = projections_by_layer(result)
+    assert trace(plain, "median", label="benign") == trace(figure, "median", label="benign")

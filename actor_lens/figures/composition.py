@@ -1,0 +1,284 @@
+"""Several figures as panels of one: what a page with many plots in it needs, without a second copy.
+
+A notebook page carries plotly.js once for every figure widget, and more than one of them may stay
+blank after a reload. So panels that belong together are drawn by their own functions and then
+placed side by side in a single figure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import plotly.graph_objects as go
+
+from actor_lens.figures.theme import FONT_SIZE, INK, MUTED, SMALL, escape, template, wrap
+
+_AXIS = re.compile(r"([xy])axis(\d*)")
+_REFERENCE = re.compile(r"([xy])(\d*)( domain)?")
+# Pixels: a panel's title stands this far above it, a line of its note below the title.
+TITLE_SHIFT, NOTE_STEP = 26, 15
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure and the part of the page that it takes.
+
+    Attributes:
+        name: Told in the `meta` of every trace as `panel`.
+        figure: What is drawn; its title block is replaced by `title` and `note`.
+        x: From left to right, as shares of the plot area.
+        y: From bottom to top, likewise.
+        title: Stands above the panel, plain text.
+        note: A line below the title, plain text.
+        layer: Marked by a line, where the x axis of the figure is that of layers.
+        names_above: Lines of names that the figure itself writes on top of its plot.
+    """
+
+    name: str
+    figure: go.Figure
+    x: tuple[float, float]
+    y: tuple[float, float]
+    title: str = ""
+    note: str = ""
+    layer: int | None = None
+    names_above: int = 1
+
+    def marked(self, layer: int) -> Panel:
+        """The same panel with a layer marked; what is drawn is not copied again."""
+        marked = replace(self, layer=layer)
+        marked.__dict__["content"] = self.content
+        return marked
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The figure as plain dictionaries: copied once, however often it is composed."""
+        # Part by part: the whole figure's own dictionary would hold encoded arrays.
+        return {
+            "data": [trace.to_plotly_json() for trace in self.figure.data],
+            "layout": self.figure.layout.to_plotly_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The parts of a composed figure.
+
+    Attributes:
+        traces: In drawing order, as plotly's plain dictionaries; `meta` holds `panel` and `key`,
+            which no two traces share.
+        layout: As a plain dictionary.
+    """
+
+    traces: tuple[dict[str, Any], ...]
+    layout: dict[str, Any]
+
+    def figure(self) -> go.Figure:
+        """The whole as one figure."""
+        return go.Figure({"data": list(self.traces), "layout": {**self.layout}})
+
+
+def compose(panels: Sequence[Panel], *, height: int) -> Composition:
+    """Place figures side by side; `height` is that of the whole, in pixels.
+
+    Axes are numbered anew in the order of the panels, traces and marks follow their axes, and each
+    name is in the legend once. What stands in a figure's title block is left out.
+    """
+    traces: list[dict[str, Any]] = []
+    shapes: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    axes: dict[str, Any] = {}
+    count = {"x": 0, "y": 0}
+    for panel in panels:
+        content = panel.content
+        layout = content["layout"]
+        numbers = _numbered(content, count)
+        axes |= {
+            _axis_name(numbers[letter, number]): _axis(layout, letter, number, numbers, panel)
+            for letter, number in numbers
+        }
+        traces += _traces(panel, content["data"], numbers)
+        shapes += [_placed(mark, numbers, panel) for mark in layout.get("shapes", ())]
+        annotations += [_placed(mark, numbers, panel) for mark in layout.get("annotations", ())]
+        if panel.layer is not None:
+            shapes += _layer_marks(panel.layer, numbers)
+        annotations += _headings(panel)
+    _legend_once(traces)
+    layout = {
+        **axes,
+        "shapes": shapes,
+        "annotations": annotations,
+        "template": template().to_plotly_json(),
+        "height": height,
+        "autosize": True,
+        "hovermode": "closest",
+        "margin": {"l": 64, "r": 18, "t": 54, "b": 64},
+        "uirevision": "dashboard",
+        "bargap": 0,
+    }
+    return Composition(tuple(traces), layout)
+
+
+def _numbered(
+    content: Mapping[str, Any], count: dict[str, int]
+) -> dict[tuple[str, str], tuple[str, str]]:
+    """New numbers of a figure's axes, by letter and old number; `""` is the first."""
+    found = {("x", ""), ("y", "")}
+    for name in content["layout"]:
+        if match := _AXIS.fullmatch(name):
+            found.add((match[1], match[2]))
+    for trace in content["data"]:
+        for letter in "xy":
+            if match := _REFERENCE.fullmatch(trace.get(f"{letter}axis", letter)):
+                found.add((letter, match[2]))
+    numbers = {}
+    for letter, number in sorted(found, key=lambda axis: (axis[0], int(axis[1] or 1))):
+        count[letter] += 1
+        new = "" if count[letter] == 1 else str(count[letter])
+        numbers[letter, number] = (letter, new)
+    return numbers
+
+
+def _axis_name(axis: tuple[str, str]) -> str:
+    return f"{axis[0]}axis{axis[1]}"
+
+
+def _reference(text: str, numbers: Mapping[tuple[str, str], tuple[str, str]]) -> str:
+    match = _REFERENCE.fullmatch(text)
+    if match is None:  # "paper", "free"
+        return text
+    letter, number = numbers[match[1], match[2]]
+    return f"{letter}{number}{match[3] or ''}"
+
+
+def _axis(
+    layout: Mapping[str, Any],
+    letter: str,
+    number: str,
+    numbers: Mapping[tuple[str, str], tuple[str, str]],
+    panel: Panel,
+) -> dict[str, Any]:
+    """An axis of a panel: its domain within the panel, its references to the new names."""
+    axis = dict(layout.get(f"{letter}axis{number}", {}))
+    low, high = getattr(panel, letter)
+    start, end = axis.get("domain", (0.0, 1.0))
+    axis.setdefault("visible", True)
+    axis["domain"] = [low + start * (high - low), low + end * (high - low)]
+    other = "y" if letter == "x" else "x"
+    axis.setdefault("anchor", other + number)
+    for key in ("anchor", "matches", "scaleanchor", "overlaying"):
+        if key in axis:
+            axis[key] = _reference(axis[key], numbers)
+    return axis
+
+
+def _traces(
+    panel: Panel,
+    traces: Sequence[Mapping[str, Any]],
+    numbers: Mapping[tuple[str, str], tuple[str, str]],
+) -> Iterator[dict[str, Any]]:
+    named = panel.content["layout"].get("showlegend") is not False
+    for place, trace in enumerate(traces):
+        placed = dict(trace)
+        if not named:
+            placed["showlegend"] = False
+        if "colorbar" in trace:
+            placed["colorbar"] = {**trace["colorbar"], **_beside(panel)}
+        for letter in "xy":
+            placed[f"{letter}axis"] = _reference(trace.get(f"{letter}axis", letter), numbers)
+        meta = dict(trace.get("meta") or {})
+        key = "/".join(map(str, (panel.name, *meta.values()))) if meta else f"{panel.name}/{place}"
+        placed["meta"] = {**meta, "panel": panel.name, "key": f"{key}/{placed['type']}"}
+        yield placed
+
+
+def _beside(panel: Panel) -> dict[str, Any]:
+    """Where the scale of a heatmap stands: on the right of its panel, as high as that."""
+    low, high = panel.y
+    return {
+        **{"x": panel.x[1], "xanchor": "left", "xpad": 6, "thickness": 12},
+        **{"y": (low + high) / 2, "yanchor": "middle", "len": high - low, "lenmode": "fraction"},
+    }
+
+
+def _placed(
+    mark: Mapping[str, Any],
+    numbers: Mapping[tuple[str, str], tuple[str, str]],
+    panel: Panel,
+) -> dict[str, Any]:
+    """A shape or annotation whose references and paper coordinates are those of the panel."""
+    placed = dict(mark)
+    for letter in "xy":
+        reference = str(mark.get(f"{letter}ref", letter))
+        if reference == "paper":
+            low, high = getattr(panel, letter)
+            for key in (letter, f"{letter}0", f"{letter}1"):
+                if key in mark:
+                    placed[key] = low + float(mark[key]) * (high - low)
+        else:
+            placed[f"{letter}ref"] = _reference(reference, numbers)
+        pointer = f"a{letter}ref"
+        if pointer in mark:
+            placed[pointer] = _reference(str(mark[pointer]), numbers)
+    return placed
+
+
+def _layer_marks(
+    layer: int, numbers: Mapping[tuple[str, str], tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """A line at a layer through every plot of a panel."""
+    plots = {number for letter, number in numbers if letter == "x"}
+    line = {"color": INK, "width": 1.5, "dash": "dot"}
+    return [
+        {
+            **{"type": "line", "x0": layer, "x1": layer, "xref": "".join(numbers["x", number])},
+            **{"y0": 0, "y1": 1, "yref": f"{''.join(numbers['y', number])} domain"},
+            "line": line,
+            "name": "layer",
+        }
+        for number in sorted(plots)
+    ]
+
+
+def _headings(panel: Panel) -> list[dict[str, Any]]:
+    """Title and note of a panel, above it."""
+    place = {
+        **{"x": panel.x[0], "xref": "paper", "xanchor": "left", "align": "left"},
+        **{"y": panel.y[1], "yref": "paper", "yanchor": "bottom", "showarrow": False},
+    }
+    lines = wrap(panel.note, 110) if panel.note else []
+    found = []
+    if panel.title:
+        title = {
+            **place,
+            "text": f"<b>{escape(panel.title)}</b>",
+            "font": {"size": FONT_SIZE + 1, "color": INK},
+            "yshift": TITLE_SHIFT + NOTE_STEP * (max(1, len(lines), panel.names_above) - 1),
+            "name": f"title {panel.name}",
+        }
+        found.append(title)
+    if lines:
+        found.append(
+            {
+                **place,
+                "text": "<br>".join(map(escape, lines)),
+                "font": {"size": SMALL, "color": MUTED},
+                "yshift": 8,
+                "name": f"note {panel.name}",
+            }
+        )
+    return found
+
+
+def _legend_once(traces: Sequence[dict[str, Any]]) -> None:
+    """The first panel explains colours and symbols; a name that it lacks is shown where it is."""
+    shown: set[str] = set()
+    for trace in traces:
+        name = str(trace.get("name", ""))
+        wanted = trace.get("showlegend") is not False and bool(name)
+        trace["showlegend"] = wanted and name not in shown
+        if wanted:
+            shown.add(name)

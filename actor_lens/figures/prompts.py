@@ -1,0 +1,189 @@
+"""Every prompt at one layer, and every token of one prompt at every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from actor_lens.figures.frames import (
+    Framed,
+    FramedFrom,
+    finite_rows,
+    labels_in,
+    one_layer,
+    prompt_hovers,
+    scattered,
+)
+from actor_lens.figures.theme import (
+    INK,
+    LABEL_STYLES,
+    ORIGIN_NAMES,
+    SMALL,
+    escape,
+    finish,
+    nothing_yet,
+)
+
+STRIP_WIDTH = 0.62
+# A token's text is cut for the axis; the hover text has more of it.
+TOKEN_LENGTH, MOST_TOKENS = 12, 400
+# Toward benign, neither, toward harmful: the colours of the labels, with white in between.
+TOKEN_COLORS = ((0.0, "#009E73"), (0.5, "#ffffff"), (1.0, "#D55E00"))
+
+
+@runtime_checkable
+class OfOnePrompt(Framed, Protocol):
+    """Projections of a prompt's tokens."""
+
+    @property
+    def prompt(self) -> str:
+        """What the user says."""
+        ...
+
+
+def prompts_at_layer(
+    projections: FramedFrom | pd.DataFrame,
+    layer: int,
+    *,
+    origin: str = "zero",
+    selected: Collection[int] = (),
+) -> go.Figure:
+    """Draw every prompt at one layer: its projection upward, its label sideways.
+
+    Prompts stand in the order of their index, at places that are the same at every layer, so that
+    only heights differ between two layers. `selected` (prompt indices) keeps the others pale; when
+    it is empty all are drawn alike. Takes projections, or a table with their columns layer,
+    prompt_index, prompt, label, category, projection, from which `origin` is taken off already.
+
+    How it is misread: the place from left to right within a label means nothing. Overlapping labels
+    say that this one direction does not tell them apart, not that nothing at this layer does.
+
+    Raises:
+        UserError: If `layer` is not in the table.
+    """
+    if isinstance(projections, pd.DataFrame):
+        frame = projections
+    else:
+        frame = projections.frame(origin=origin)
+    rows = one_layer(frame, layer)
+    figure = go.Figure()
+    labels = labels_in(rows)
+    if not labels:
+        nothing_yet(figure, "no prompts to show")
+    for place, label in enumerate(labels):
+        figure.add_trace(_strip(rows[rows["label"] == label], label, place, set(selected)))
+    figure.update_xaxes(
+        tickvals=list(range(len(labels))),
+        ticktext=[LABEL_STYLES[label].name for label in labels],
+        range=[-0.5, max(1, len(labels)) - 0.5],
+        showgrid=False,
+    )
+    figure.update_yaxes(
+        title_text=f"projection (origin: {ORIGIN_NAMES.get(origin, origin)})", nticks=7
+    )
+    return finish(
+        figure, title=f"Prompts at layer {layer}", notes=["Hover to read a prompt."], legend=False
+    )
+
+
+def _strip(rows: pd.DataFrame, label: str, place: int, selected: set[int]) -> go.Scatter:
+    style = LABEL_STYLES[label]
+    indices = rows["prompt_index"].to_numpy()
+    chosen = [row for row, index in enumerate(indices) if int(index) in selected]
+    return go.Scatter(
+        x=place + scattered(len(rows), STRIP_WIDTH),
+        y=rows["projection"].to_numpy(dtype=float),
+        text=prompt_hovers(rows),
+        customdata=indices,
+        name=style.name,
+        mode="markers",
+        marker={
+            **{"symbol": style.symbol, "color": style.color, "size": 7, "opacity": 0.7},
+            "line": {"color": "#ffffff", "width": 0.5},
+        },
+        selectedpoints=chosen if selected else None,
+        unselected={"marker": {"opacity": 0.16}},
+        selected={"marker": {"opacity": 1, "size": 11}},
+        hovertemplate=f"%{{text}}<br>projection %{{y:.3g}}<extra>{style.name}</extra>",
+        showlegend=False,
+        legendgroup=label,
+        meta={"kind": "points", "label": label},
+    )
+
+
+def token_heatmap(tokens: OfOnePrompt, *, layer: int | None = None) -> go.Figure:
+    """Draw how far each token of a prompt is on the way from benign to harmful, at every layer.
+
+    0, white, is where the mean benign prompt is at its last token, 1 where the mean harmful one is;
+    the scale is that of the layer, so rows can be compared. A token that is far on the way shows
+    where the model begins to read harm. `layer` is marked. Reads columns layer, token_index, token,
+    projection, relative, and the attribute prompt.
+
+    How it is misread: the direction was fitted to last tokens; at the first tokens, which attend to
+    little else, a projection can be large for reasons that have nothing to do with refusal. A
+    token's own colour is not its influence: only the last token decides how the reply begins.
+
+    Raises:
+        UserError: If `layer` is not in the table.
+    """
+    frame = finite_rows(tokens.frame(), ["relative"])
+    figure = go.Figure()
+    if frame.empty:
+        nothing_yet(figure, "no tokens to show")
+    else:
+        _draw_tokens(figure, frame, layer)
+    return finish(
+        figure,
+        title="Which words pull toward refusal",
+        notes=["0: the mean benign prompt. 1: the mean harmful prompt. Last token: what decides."],
+        legend=False,
+        height=420,
+    )
+
+
+def _draw_tokens(figure: go.Figure, frame: pd.DataFrame, layer: int | None) -> None:
+    first = int(frame["token_index"].max()) + 1 - MOST_TOKENS  # the last tokens say most
+    frame = frame[frame["token_index"] >= first]
+    table = frame.pivot(index="layer", columns="token_index", values="relative")
+    raw = frame.pivot(index="layer", columns="token_index", values="projection")
+    names = frame.drop_duplicates("token_index").set_index("token_index")["token"]
+    texts = [escape(repr(str(text)[:60])[1:-1]) for text in names]
+    figure.add_trace(
+        go.Heatmap(
+            x=table.columns.to_numpy(),
+            y=table.index.to_numpy(),
+            z=table.to_numpy(dtype=float),
+            text=np.tile(np.array(texts, dtype=object), (len(table), 1)).tolist(),
+            customdata=raw.to_numpy(dtype=float),
+            colorscale=[list(stop) for stop in TOKEN_COLORS],
+            zmin=-1.25,
+            zmax=1.25,
+            colorbar={"title": {"text": "0 benign<br>1 harmful", "font": {"size": SMALL}}},
+            hovertemplate="%{text}<br>layer %{y}: %{z:.2f} (projection %{customdata:.3g})"
+            "<extra></extra>",
+            meta={"kind": "tokens"},
+        )
+    )
+    figure.update_xaxes(
+        tickvals=table.columns.tolist(),
+        ticktext=[escape(_short(str(text))) for text in names],
+        tickangle=-60 if len(names) > 12 else 0,
+        showgrid=False,
+    )
+    figure.update_yaxes(title_text="layer", dtick=max(1, len(table) // 8), showgrid=False)
+    if layer is not None and layer in table.index:
+        figure.add_shape(
+            **{"type": "rect", "xref": "x domain", "x0": 0, "x1": 1},
+            **{"yref": "y", "y0": layer - 0.5, "y1": layer + 0.5},
+            line={"color": INK, "width": 1.5, "dash": "dot"},
+            name="layer",
+        )
+
+
+def _short(text: str) -> str:
+    shown = text.replace("\n", "⏎").replace(" ", "␣")
+    return shown if len(shown) <= TOKEN_LENGTH else shown[: TOKEN_LENGTH - 1] + "…"

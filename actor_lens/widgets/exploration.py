@@ -1,0 +1,176 @@
+"""What all sections of a dashboard share: the model, what was seen of it, and one selection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from actor_lens.errors import UserError
+from actor_lens.evaluation import Evaluation
+from actor_lens.layer_choice import LayerChoice, PredictedRefusals, current_refusals
+from actor_lens.layer_sweep import LayerSweep
+from actor_lens.models import ChatModel
+from actor_lens.projections import Projections, TokenProjections
+from actor_lens.prompts import PromptSet
+from actor_lens.targets import Targets, just_enough_targets
+from actor_lens.training_run import FinetuneConfig, TrainingRun
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from actor_lens.study import Look
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """The test prompts under a run, beside what they were before.
+
+    Attributes:
+        before: The untouched model.
+        after: With the run applied.
+        divergence: Mean KL divergence from the untouched model at benign prompts, in nats.
+    """
+
+    before: Evaluation
+    after: Evaluation
+    divergence: float
+
+
+@dataclass(eq=False)
+class TokenLook:
+    """A prompt of the user's own, token by token, and what the model said to it."""
+
+    before: TokenProjections
+    after: TokenProjections | None
+    rendered: str
+    replies: dict[str, str] = field(default_factory=dict)
+
+
+class Exploration(traitlets.HasTraits):
+    """One model under the looking glass; sections read it and watch its traits."""
+
+    layer = traitlets.Int(help="The chosen layer.")
+    selection = traitlets.Tuple(help="Positions of chosen prompts among the validation prompts.")
+    origin = traitlets.Unicode(FinetuneConfig.origin)
+    view = traitlets.Unicode("projection", help="How prompts are drawn: projection or pca.")
+    settings = traitlets.Instance(FinetuneConfig)
+    run = traitlets.Instance(TrainingRun, allow_none=True)
+    runs = traitlets.Tuple(help="Runs of this session, the latest last.")
+    history = traitlets.Tuple(help="Steps of the run in progress, or of the last one.")
+    outcomes = traitlets.Tuple(help="What training each layer came to, as far as it was tried.")
+    predictions: traitlets.Dict[int, PredictedRefusals] = traitlets.Dict(
+        help="By layer, refusals with every prompt at its target."
+    )
+    sweep = traitlets.Instance(LayerSweep, allow_none=True)
+    tokens_seen = traitlets.Instance(TokenLook, allow_none=True)
+    predicted = traitlets.Instance(PredictedRefusals, allow_none=True)
+    compared: traitlets.Dict[int, Compared] = traitlets.Dict(
+        help="By position of the run among the runs."
+    )
+    replies = traitlets.Dict(help="By time (before, after), evaluations of selected prompts.")
+
+    projections_after: traitlets.Dict[int, Projections] = traitlets.Dict(
+        help="By id of the run, of the drawn prompts."
+    )
+    scores_after = traitlets.Any(None, help="Refusal scores of the drawn prompts with the run.")
+
+    def __init__(
+        self, model: ChatModel, prompts: PromptSet, train: PromptSet, look: Look, layer: int | None
+    ) -> None:
+        """Begin at the recommended layer, unless another is given.
+
+        Args:
+            model: Left as it is.
+            prompts: All of them.
+            train: Training prompts.
+            look: What ``look_at_layers`` saw of the model with these.
+            layer: Where to begin.
+        """
+        choice = recommended(look)
+        layer = choice.layer if layer is None else model.check_layer(layer)
+        super().__init__(layer=layer, settings=FinetuneConfig(layer=layer))
+        self.model, self.prompts, self.train, self.look = model, prompts, train, look
+        self.choice = choice
+        self.baseline = current_refusals(model, self.shown, look.tokens)
+        self.predicted_for: tuple[Any, ...] = ()
+        self.evaluated: dict[str, Evaluation] = {}
+
+    @traitlets.validate("layer")
+    def _existing(self, proposal: dict[str, Any]) -> int:
+        layer = int(proposal["value"])
+        if hasattr(self, "model"):
+            return self.model.check_layer(layer)
+        return layer
+
+    @traitlets.validate("selection")
+    def _drawn(self, proposal: dict[str, Any]) -> tuple[int, ...]:
+        places = tuple(int(place) for place in proposal["value"])
+        if any(not 0 <= place < len(self.shown) for place in places):
+            raise UserError(
+                f"selection holds positions outside 0 to {len(self.shown) - 1}; give positions of "
+                "validation prompts"
+            )
+        return places
+
+    @property
+    def shown(self) -> PromptSet:
+        """The prompts that are drawn: the validation prompts, to which nothing was fitted."""
+        return self.look.projections.prompts
+
+    @cached_property
+    def _frames(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+    def projections(self, origin: str | None = None) -> pd.DataFrame:
+        """Table of the drawn prompts at all layers, made once for each origin."""
+        name = origin or self.origin
+        if name not in self._frames:
+            self._frames[name] = self.look.projections.frame(origin=name)
+        return self._frames[name]
+
+    @property
+    def refused_before(self) -> dict[str, float]:
+        """Share of the drawn prompts of each label that begin a refusal before training."""
+        rates = self.baseline.rates()
+        return dict(zip(rates["label"], rates["refused"], strict=True))
+
+    @property
+    def target_settings(self) -> tuple[Any, ...]:
+        """All that targets depend on."""
+        config = self.config()
+        return (config.layer, config.alpha, config.origin, config.shift)
+
+    def add_run(self, run: TrainingRun) -> None:
+        """Make a run that of the session; what was known of the one before it does not hold."""
+        self.runs = (*self.runs, run)
+        self.scores_after, self.replies = None, {}
+        self.run = run
+
+    def config(self, layer: int | None = None) -> FinetuneConfig:
+        """The settings of a fine-tune of the chosen layer."""
+        return replace(self.settings, layer=self.layer if layer is None else layer)
+
+    def targets(self, *, layer: int | None = None, of_shown: bool = False) -> Targets:
+        """Where prompts should move at the chosen layer; of training prompts unless asked."""
+        look, config = self.look, self.config(layer)
+        residuals = look.projections.residuals if of_shown else look.train_residuals
+        return just_enough_targets(
+            residuals,
+            look.directions,
+            config.layer,
+            alpha=config.alpha,
+            origin=config.origin,
+            shift=config.shift,
+        )
+
+
+def recommended(look: Look) -> LayerChoice:
+    """The layer that the scores recommend; the middle one where no score says anything."""
+    try:
+        return look.scores.best()
+    except UserError as error:
+        middle = look.scores.n_layers // 2
+        return LayerChoice(middle, "middle", f"no score recommends a layer ({error})", (middle,))

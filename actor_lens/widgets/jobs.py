@@ -1,0 +1,191 @@
+"""Work beside the notebook: one job at a time in a thread, to be paused, stopped and reported on.
+
+A thread's errors and prints are invisible in a notebook, so a job catches everything and hands it
+to whoever shows it. Jobs on the same model wait for one another, also those of two dashboards.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from actor_lens.errors import UserError
+from actor_lens.models import ChatModel
+
+_WAIT = 0.2
+
+
+class JobStopped(Exception):
+    """The job was asked to stop before it had anything to keep."""
+
+
+class Control:
+    """How a running job is told to pause or stop; the job asks between two steps."""
+
+    def __init__(self) -> None:
+        """Neither paused nor stopped."""
+        self._stop = threading.Event()
+        self._go = threading.Event()
+        self._go.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the job holds still."""
+        return not self._go.is_set()
+
+    def pause(self) -> None:
+        """Hold still at the next step."""
+        self._go.clear()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._go.set()
+
+    def stop(self) -> None:
+        """End at the next step, also a job that is paused."""
+        self._stop.set()
+        self._go.set()
+
+    def should_stop(self) -> bool:
+        """Whether to end; returns only once the job may go on. Fits ``should_stop`` of training."""
+        self._go.wait()
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        """End a job that has nothing to keep.
+
+        Raises:
+            JobStopped: If it was asked to stop.
+        """
+        if self.should_stop():
+            raise JobStopped
+
+
+class Worker:
+    """Runs one job at a time."""
+
+    def __init__(
+        self,
+        model: ChatModel,
+        name: str,
+        *,
+        on_change: Callable[[], None],
+        on_error: Callable[[str, str], None],
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            model: Jobs on it wait for one another.
+            name: Who waits and who is waited for, as others are told.
+            on_change: Called when a job starts, waits, pauses, goes on or ends.
+            on_error: Told what went wrong in one line, and where; the second is empty for errors
+                that are the user's to mend.
+        """
+        self._model, self._name = model, name
+        self._on_change, self._on_error = on_change, on_error
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self.control = Control()
+        self.job = ""
+        self.waiting_for = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs."""
+        return bool(self.job)
+
+    def start(self, job: str, work: Callable[[Control], None]) -> bool:
+        """Start a job; False where one runs already.
+
+        Args:
+            job: Its name, as shown.
+            work: Called in the thread. What it raises is shown; ``JobStopped`` is no error.
+        """
+        with self._lock:
+            if self.busy:
+                return False
+            self.job, self.control = job, Control()
+            self._thread = threading.Thread(
+                target=self._run, args=(work, self.control), name=f"actor-lens {job}", daemon=True
+            )
+            self._thread.start()
+        self._on_change()
+        return True
+
+    def pause(self) -> None:
+        """Let the job hold still at its next step."""
+        self.control.pause()
+        self._on_change()
+
+    def resume(self) -> None:
+        """Let the job go on."""
+        self.control.resume()
+        self._on_change()
+
+    def stop(self) -> None:
+        """Let the job end at its next step."""
+        self.control.stop()
+        self._on_change()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the job has ended; whether it has."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        return thread is None or not thread.is_alive()
+
+    def _run(self, work: Callable[[Control], None], control: Control) -> None:
+        try:
+            with _claimed(self._model, f"{self._name} ({self.job})", self._tell_waiting, control):
+                work(control)
+        except JobStopped:
+            pass
+        except UserError as error:
+            self._on_error(str(error), "")
+        except BaseException as error:  # also what a library takes for an interrupt
+            where = "".join(traceback.format_exception(error))
+            self._on_error(f"{type(error).__name__}: {error}", where)
+        finally:
+            with self._lock:
+                self.job, self.waiting_for = "", ""
+            self._on_change()
+
+    def _tell_waiting(self, owner: str) -> None:
+        self.waiting_for = owner
+        self._on_change()
+
+
+class _Claim:
+    """Who works on a model."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.owner = ""
+
+
+_claims: weakref.WeakKeyDictionary[Any, _Claim] = weakref.WeakKeyDictionary()
+_claims_lock = threading.Lock()
+
+
+@contextmanager
+def _claimed(
+    model: ChatModel, owner: str, tell: Callable[[str], None], control: Control
+) -> Iterator[None]:
+    """Hold a model; while another holds it, ``tell`` whom, and stay ready to be stopped."""
+    with _claims_lock:
+        claim = _claims.setdefault(model.hf, _Claim())
+    if not claim.lock.acquire(blocking=False):
+        tell(claim.owner)
+        while not claim.lock.acquire(timeout=_WAIT):
+            control.check()
+        tell("")
+    claim.owner = owner
+    try:
+        yield
+    finally:
+        claim.owner = ""
+        claim.lock.release()

@@ -1,0 +1,162 @@
+"""Small pieces that widgets are made of: escaped text, tables, a limit on how often one paints."""
+
+from __future__ import annotations
+
+import html
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import ipywidgets as ipw
+import plotly.graph_objects as go
+
+from actor_lens.figures import Composition
+from actor_lens.figures.theme import LABEL_STYLES
+
+# More often than this a browser that also redraws a figure falls behind.
+PAINTS_PER_SECOND = 5.0
+CELL_LENGTH, SHORT_CELL = 400, 14
+WIDE = ipw.Layout(width="100%")
+# Characters that turn the reading direction of what follows, and those that nobody sees.
+_UNSEEN = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
+_TABLE_STYLE = "border-collapse:collapse;width:100%;font-size:12px;line-height:1.35;color:inherit"
+_CELL_STYLE = "padding:4px 8px;border-bottom:1px solid #e4e9ef;vertical-align:top;text-align:left"
+
+
+def safe(text: object, length: int | None = None) -> str:
+    """Text from outside as HTML that shows it and does nothing else."""
+    shown = _UNSEEN.sub("", str(text))
+    if length is not None and len(shown) > length:
+        shown = shown[: length - 1].rstrip() + "…"
+    return html.escape(shown.encode("utf-8", "replace").decode("utf-8"))
+
+
+def paragraph(text: str, *, warn: bool = False) -> str:
+    """A paragraph of HTML around text that is safe already."""
+    look = "background:#fff4e0;border-left:4px solid #D55E00;padding:4px 8px;" if warn else ""
+    return f'<p style="margin:2px 0;line-height:1.4;{look}">{text}</p>'
+
+
+def block(text: object, *, length: int = 4000) -> str:
+    """Text from outside with its line breaks, in a box."""
+    return (
+        '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;padding:6px 8px;'
+        'background:#f4f6f8;border-radius:4px;max-height:180px;overflow:auto">'
+        f"<bdi>{safe(text, length)}</bdi></pre>"
+    )
+
+
+def label_name(label: str) -> str:
+    """A label in its colour, with its symbol: colour is never the only sign."""
+    style = LABEL_STYLES[label]
+    sign = {"x": "✕", "diamond": "◆", "circle": "●"}[style.symbol]
+    return f'<span style="white-space:nowrap;color:{style.color}">{sign} {style.name}</span>'
+
+
+def table(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, caption: str = ""
+) -> str:
+    """An HTML table; everything in it is escaped here.
+
+    Args:
+        rows: Cells by column; numbers get three digits, ``None`` and NaN stay empty. A ``label``
+            is drawn in its colour.
+        columns: Keys of the columns to show, with their titles.
+        caption: Above the table, plain text.
+    """
+    head = "".join(
+        f'<th scope="col" style="{_CELL_STYLE}">{safe(title)}</th>' for title in columns.values()
+    )
+    body = "".join(
+        "<tr>" + "".join(_cell(name, row.get(name)) for name in columns) + "</tr>" for row in rows
+    )
+    title = f'<caption style="text-align:left;padding:2px 0">{safe(caption)}</caption>'
+    return (
+        '<div style="max-height:420px;overflow:auto" tabindex="0" role="region" '
+        f'aria-label="{safe(caption or "table")}"><table style="{_TABLE_STYLE}">'
+        f"{title if caption else ''}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        "</div>"
+    )
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "label" and value in LABEL_STYLES:
+        return f'<td style="{_CELL_STYLE}">{label_name(value)}</td>'
+    if value is None or value != value:
+        text = ""
+    elif isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, float):
+        text = f"{value:.3g}"
+    else:
+        text = f"<bdi>{safe(value, CELL_LENGTH)}</bdi>"
+    short = not isinstance(value, str) or len(value) <= SHORT_CELL
+    wrapping = "white-space:nowrap" if short else "overflow-wrap:anywhere"
+    return f'<td style="{_CELL_STYLE};{wrapping}">{text}</td>'
+
+
+def button(text: str, act: Callable[[], None], *, tip: str, style: str = "") -> ipw.Button:
+    """A button that calls ``act``."""
+    made = ipw.Button(description=text, tooltip=tip, button_style=style)
+    made.layout.width = "auto"
+    made.on_click(lambda _button: act())
+    return made
+
+
+def row(*parts: ipw.Widget) -> ipw.HBox:
+    """Widgets beside each other, in several lines where the page is narrow."""
+    return ipw.HBox(list(parts), layout=ipw.Layout(flex_flow="row wrap", align_items="center"))
+
+
+def layer_slides(
+    layers: Iterable[int], active: int, draw: Callable[[int], Composition]
+) -> go.Figure:
+    """A plain figure with a slider over layers.
+
+    Args:
+        layers: All of them.
+        active: The one to begin with.
+        draw: The same panels at a layer.
+    """
+    frames, steps = [], []
+    for layer in layers:
+        drawn = draw(layer)
+        layout = {key: drawn.layout[key] for key in ("shapes", "annotations")}
+        frames.append(go.Frame(data=list(drawn.traces), layout=layout, name=str(layer)))
+        action = [[str(layer)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}]
+        steps.append({"label": str(layer), "method": "animate", "args": action})
+    figure = draw(active).figure()
+    figure.frames = frames
+    slider = {
+        "active": active,
+        "steps": steps,
+        "currentvalue": {"prefix": "layer "},
+        "pad": {"t": 40},
+    }
+    figure.update_layout(sliders=[slider], margin={"b": 150}, height=figure.layout.height + 90)
+    return figure
+
+
+def checkbox(text: str, *, value: bool = False) -> ipw.Checkbox:
+    """A box to tick, as wide as its text."""
+    return ipw.Checkbox(
+        value=value, description=text, indent=False, layout=ipw.Layout(width="max-content")
+    )
+
+
+class Throttle:
+    """Lets something happen only so often."""
+
+    def __init__(self, per_second: float = PAINTS_PER_SECOND) -> None:
+        """The first time is due at once."""
+        self._least = 1.0 / per_second
+        self._last = float("-inf")
+
+    def due(self) -> bool:
+        """Whether it may happen now; if so, it counts as done."""
+        now = time.monotonic()
+        if now - self._last < self._least:
+            return False
+        self._last = now
+        return True

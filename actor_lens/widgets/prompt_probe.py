@@ -1,0 +1,97 @@
+"""Probe one prompt: which of its tokens lie toward refusal, at which layers."""
+
+from __future__ import annotations
+
+import ipywidgets as ipw
+import plotly.graph_objects as go
+import traitlets
+
+from actor_lens import figures
+from actor_lens.directions import Directions
+from actor_lens.errors import UserError
+from actor_lens.figures import Composition, Panel, compose
+from actor_lens.models import ChatModel
+from actor_lens.projections import TokenProjections, token_projections
+from actor_lens.widgets.linked_figure import LinkedFigure
+from actor_lens.widgets.parts import block, button, paragraph, row, safe
+
+
+class PromptProbe(ipw.VBox):
+    """A text box and a heatmap of the prompt in it, token by token and layer by layer.
+
+    Traits for the next cell: ``prompt``, and ``tokens``, the ``TokenProjections`` shown.
+    """
+
+    prompt = traitlets.Unicode(help="What the user says.")
+    tokens = traitlets.Instance(TokenProjections, allow_none=True)
+
+    def __init__(
+        self, model: ChatModel, directions: Directions, prompt: str = "How do I kill time?"
+    ) -> None:
+        """Look at a first prompt.
+
+        Args:
+            model: As it is now; inside ``run.applied_to(model)`` it is the trained one.
+            directions: Refusal directions of the model.
+            prompt: The first to be looked at.
+
+        Raises:
+            UserError: If the prompt is empty or too long.
+        """
+        self._model, self._directions = model, directions
+        first = token_projections(model, prompt, directions)
+        self._box = ipw.Textarea(
+            value=prompt, description="Prompt", rows=2, layout=ipw.Layout(width="100%")
+        )
+        self._text = ipw.HTML(self._words(prompt))
+        self._linked = LinkedFigure(_composition(first))
+        look = button("Look", self._look, tip="Run the prompt through the model", style="info")
+        super().__init__(
+            [self._box, row(look), self._linked.widget, self._text], prompt=prompt, tokens=first
+        )
+        self.observe(self._prompt_set, "prompt")
+
+    @property
+    def figure(self) -> go.FigureWidget:
+        """The figure widget."""
+        return self._linked.widget
+
+    def static(self) -> go.Figure:
+        """The heatmap as a plain figure."""
+        assert self.tokens is not None
+        return figures.token_heatmap(self.tokens)
+
+    def _look(self) -> None:
+        if self.prompt == self._box.value:
+            self._show(self.prompt)  # again: the weights may have changed
+        else:
+            self.prompt = self._box.value
+
+    def _prompt_set(self, _change: object) -> None:
+        self._box.value = self.prompt
+        self._show(self.prompt)
+
+    def _show(self, prompt: str) -> None:
+        try:
+            self.tokens = token_projections(self._model, prompt, self._directions)
+            self._text.value = self._words(prompt)
+        except UserError as error:
+            self._text.value = paragraph(f"⚠ {safe(error)}", warn=True)
+            return
+        self._linked.show(_composition(self.tokens))
+        self._linked.checkpoint()
+
+    def _words(self, prompt: str) -> str:
+        return paragraph("As the model reads it:") + block(self._model.render(prompt))
+
+
+def _composition(tokens: TokenProjections) -> Composition:
+    panel = Panel(
+        "tokens",
+        figures.token_heatmap(tokens),
+        x=(0.0, 0.98),
+        y=(0.14, 1.0),
+        title="Which words pull toward refusal",
+        note="0: the mean benign prompt. 1: the mean harmful one. The last token decides.",
+    )
+    return compose([panel], height=440)

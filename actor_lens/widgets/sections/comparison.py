@@ -1,0 +1,243 @@
+"""Compare: what a run changed on the test prompts, and how to take it away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as ipw
+
+from actor_lens import figures
+from actor_lens.activations import collect_residuals
+from actor_lens.capability import next_token_divergence
+from actor_lens.errors import UserError
+from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
+from actor_lens.export import export_model
+from actor_lens.figures import Panel
+from actor_lens.projections import project
+from actor_lens.study import StudyPlan, run_study
+from actor_lens.training_run import TrainingRun
+from actor_lens.widgets.exploration import Compared
+from actor_lens.widgets.jobs import Control
+from actor_lens.widgets.parts import button, paragraph, row, safe, table
+from actor_lens.widgets.sections.base import LOWER, ROOM_FOR_RATES, Desk, Section
+
+_COLUMNS = {
+    "label": "label",
+    "prompt": "prompt",
+    "side": "now",
+    "reply_before": "reply before",
+    "reply_after": "reply after",
+}
+ROWS = 60
+
+
+class CompareSection(Section):
+    """Runs of the session side by side."""
+
+    title = "Compare"
+    height = 860
+
+    def __init__(self, desk: Desk) -> None:
+        """Nothing to compare yet."""
+        super().__init__(desk)
+        self.runs = ipw.SelectMultiple(rows=4, description="Runs", layout=ipw.Layout(width="620px"))
+        self.evaluate = button(
+            "Evaluate",
+            self._evaluate,
+            tip="Ask the test prompts, before and with each selected run",
+            style="info",
+        )
+        self.stop = button("Stop", desk.worker.stop, tip="End after the run that is asked now")
+        self.folder = ipw.Text(value="runs/my-layer", description="Folder")
+        self.save = button("Save run", self._save, tip="The trained block, settings and history")
+        self.export = button("Export model", self._export, tip="A whole Hugging Face folder")
+        self.report = button("Write report", self._report, tip="One HTML file that works offline")
+        self.controls = ipw.VBox(
+            [
+                row(self.runs, ipw.VBox([self.evaluate, self.stop])),
+                row(self.folder, self.save, self.export, self.report),
+            ]
+        )
+        self.text = ipw.HTML()
+        self.below = self.text
+        self.runs.observe(lambda _change: desk.redraw(), "value")
+
+    def panels(self) -> list[Panel]:
+        """Rates on the right; where validation prompts moved on the left."""
+        seen, run = self.exploration, self._chosen()
+        if run is None:
+            return []
+        places = tuple(self.runs.value)
+        key = (places, seen.compared)
+        panels = [
+            self.cached("rates", key, self._rates_panel),
+        ]
+        after = seen.projections_after.get(id(run))
+        if after is not None:
+            panels.append(self.cached("shifts", run, lambda: self._shifts_panel(run, after)))
+        return panels
+
+    def refresh(self) -> None:
+        """The list of runs, and the prompts that changed sides."""
+        seen, busy = self.exploration, self.desk.worker.busy
+        options = [(_name(number, run), number) for number, run in enumerate(seen.runs)]
+        if tuple(options) != tuple(self.runs.options):
+            self.runs.options = options
+            self.runs.value = (len(options) - 1,) if options else ()
+        for control in (self.evaluate, self.save, self.export, self.report):
+            control.disabled = busy or not self.runs.value
+        self.stop.disabled = not busy
+        self.text.value = self._words()
+
+    def changed(self, number: int) -> list[dict[str, Any]]:
+        """Test prompts that changed sides under a run, the costs before the gains."""
+        compared: Compared = self.exploration.compared[number]
+        examples = compare_evaluations(compared.before, compared.after).examples()
+        moved = examples[examples["refused_before"] != examples["refused_after"]]
+        rows = [
+            {
+                **{str(key): value for key, value in one.items()},
+                "side": "refused" if one["refused_after"] else "answered",
+                "worse": one["refused_after"] == (one["label"] != "harmful"),
+            }
+            for one in moved.to_dict("records")
+        ]
+        return sorted(rows, key=lambda one: not one["worse"])
+
+    def _words(self) -> str:
+        seen = self.exploration
+        if not seen.runs:
+            return paragraph("Train a layer first; its run appears here.")
+        chosen = [number for number in self.runs.value if number in seen.compared]
+        if not chosen:
+            return paragraph("Press Evaluate to ask the test prompts before and after.")
+        parts = []
+        for number in chosen:
+            compared = seen.compared[number]
+            parts.append(paragraph(_summary(seen.runs[number], number, compared)))
+            rows = self.changed(number)
+            caption = f"{len(rows)} test prompts changed sides; what got worse comes first."
+            parts.append(table(rows[:ROWS], _COLUMNS, caption=caption))
+        return "".join(parts)
+
+    def _rates_panel(self) -> Panel:
+        seen = self.exploration
+        rated: dict[str, Any] = {}
+        for number in self.runs.value:
+            if number in seen.compared:
+                rated.setdefault("before", seen.compared[number].before)
+                rated[f"run {number + 1}"] = seen.compared[number].after
+        figure = figures.refusal_rates(**rated)
+        figure.update_xaxes(range=ROOM_FOR_RATES)
+        return Panel("rates", figure, x=(0.62, 1.0), y=LOWER, title="Refused, test prompts")
+
+    def _shifts_panel(self, run: TrainingRun, after: Any) -> Panel:
+        figure = figures.prompt_shifts(self.exploration.look.projections, after, run.layer)
+        return Panel(
+            "shifts",
+            figure,
+            x=(0.0, 0.46),
+            y=LOWER,
+            title=f"Where validation prompts moved, layer {run.layer}",
+            note="Below the grey line: toward compliance.",
+        )
+
+    def _chosen(self) -> TrainingRun | None:
+        numbers = self.runs.value
+        return self.exploration.runs[numbers[-1]] if numbers else None
+
+    def _evaluate(self) -> None:
+        seen, numbers = self.exploration, tuple(self.runs.value)
+        _, _, test = seen.prompts.by_split()
+
+        def work(control: Control) -> None:
+            if not len(test):
+                raise UserError("there are no test prompts; load prompts that have a test split")
+            before = self._before()
+            for number in numbers:
+                control.check()
+                run = seen.runs[number]
+                self.desk.tell(f"asking the test prompts with run {number + 1}")
+                with run.applied_to(seen.model):
+                    after = evaluate(seen.model, test)
+                    residuals = collect_residuals(seen.model, seen.shown, store=False)
+                benign = test.where(label="benign")
+                away = next_token_divergence(seen.model, run, benign).mean if benign else 0.0
+                moved = project(residuals, seen.look.directions)
+                seen.projections_after = {**seen.projections_after, id(run): moved}
+                seen.compared = {**seen.compared, number: Compared(before, after, away)}
+
+        self.desk.start("evaluating", work)
+
+    def _before(self) -> Evaluation:
+        """The untouched model on the test prompts, asked once a session."""
+        seen = self.exploration
+        if "before" not in seen.evaluated:
+            self.desk.tell("asking the test prompts before training")
+            _, _, test = seen.prompts.by_split()
+            seen.evaluated["before"] = evaluate(seen.model, test)
+        return seen.evaluated["before"]
+
+    def _save(self) -> None:
+        run, folder = self._chosen(), self._path()
+
+        def work(_control: Control) -> None:
+            assert run is not None
+            run.save(folder)
+            self.desk.tell(f"saved in {folder}")
+
+        self.desk.start("saving", work)
+
+    def _export(self) -> None:
+        seen, run, folder = self.exploration, self._chosen(), self._path() / "model"
+
+        def work(_control: Control) -> None:
+            assert run is not None
+            export_model(seen.model, run, folder, overwrite=True)
+            self.desk.tell(f"exported to {folder}")
+
+        self.desk.start("exporting", work)
+
+    def _report(self) -> None:
+        seen, run, folder = self.exploration, self._chosen(), self._path()
+
+        def work(_control: Control) -> None:
+            from actor_lens.report import write_report
+
+            assert run is not None
+            plan = StudyPlan(run.config, choose_layer=False, per_label=dict(run.train_prompts))
+            study = run_study(seen.model, seen.prompts, plan, run=run)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_report(study, folder / "report.html")
+            self.desk.tell(f"report written to {folder / 'report.html'}")
+
+        self.desk.start("writing the report", work)
+
+    def _path(self) -> Path:
+        return Path(self.folder.value.strip() or "runs/my-layer").expanduser()
+
+
+def _name(number: int, run: TrainingRun) -> str:
+    config = run.config
+    return (
+        f"run {number + 1}: layer {config.layer}, alpha {config.alpha:g}, {config.origin}, "
+        f"{config.epochs} epochs, step {run.best_step}"
+    )
+
+
+def _summary(run: TrainingRun, number: int, compared: Compared) -> str:
+    before, after = compared.before, compared.after
+    scores = [
+        f"{name} {getattr(before, key):.1%} → {getattr(after, key):.1%}"
+        for name, key in (
+            ("compliance rate", "compliance_rate"),
+            ("safety score", "safety_score"),
+            ("trade-off score", "tradeoff_score"),
+        )
+    ]
+    text = "; ".join(scores)
+    return safe(
+        f"Run {number + 1}, layer {run.layer}: {text}; KL divergence at benign prompts "
+        f"{compared.divergence:.3g} nats (first reply token, mean)."
+    )

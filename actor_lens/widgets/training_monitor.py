@@ -1,0 +1,119 @@
+"""Watch a fine-tune that a cell starts: ``finetune_layer(..., on_step=monitor.update)``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import ipywidgets as ipw
+import plotly.graph_objects as go
+import traitlets
+
+from actor_lens import figures
+from actor_lens.figures import Composition, Panel, compose
+from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.widgets.linked_figure import LinkedFigure
+from actor_lens.widgets.live import LiveRun, progress_text
+from actor_lens.widgets.parts import Throttle, button, paragraph, row, safe
+
+
+class TrainingMonitor(ipw.VBox):
+    """Live curves of a fine-tune, painted a few times a second, from any thread.
+
+    Pass ``monitor.update`` as ``on_step`` and ``monitor.should_stop`` as ``should_stop``; show the
+    monitor before training starts, and call ``finish(run)`` for the last state. The trait
+    ``history`` holds the steps.
+    """
+
+    history = traitlets.Tuple(help="Steps so far.")
+
+    def __init__(
+        self,
+        config: FinetuneConfig | None = None,
+        refused_before: Mapping[str, float] | None = None,
+        *,
+        smoothing: float = 0.9,
+    ) -> None:
+        """Nothing to show yet.
+
+        Args:
+            config: Names the layer, and the safety floor to draw.
+            refused_before: Shares of validation prompts, from which the floor counts.
+            smoothing: Weight of the past in the averaged loss.
+        """
+        self._steps: list[TrainingStep] = []
+        self._live = LiveRun((), config, refused_before or {})
+        self._smoothing, self._paint = smoothing, Throttle()
+        self._stop = threading.Event()
+        self._lock = threading.RLock()
+        self._progress = ipw.IntProgress(min=0, max=1, layout=ipw.Layout(width="180px"))
+        self._words = ipw.HTML(paragraph("waiting for the first step"))
+        self._stop_button = button(
+            "Stop", self._stop.set, tip="End at the next step and keep the weights", style="warning"
+        )
+        self._linked = LinkedFigure(self._composition())
+        super().__init__([row(self._stop_button, self._progress, self._words), self._linked.widget])
+
+    @property
+    def figure(self) -> go.FigureWidget:
+        """The figure widget."""
+        return self._linked.widget
+
+    def update(self, step: TrainingStep) -> None:
+        """Take in a step; fits ``on_step``. A step 1 begins a new run."""
+        with self._lock:
+            if step.step == 1:
+                self._steps, self._paint = [], Throttle()
+                self._stop.clear()
+            self._steps.append(step)
+            if self._paint.due() or step.step == step.total_steps:
+                self._draw()
+            if step.step == step.total_steps:
+                self._linked.checkpoint()
+
+    def should_stop(self) -> bool:
+        """Whether Stop was pressed; fits ``should_stop``.
+
+        JupyterLab lets clicks through while a cell runs. Where a frontend does not, they wait for
+        the end of the cell; training in a thread, as the dashboard does, stops at once everywhere.
+        """
+        return self._stop.is_set()
+
+    def finish(self, run: TrainingRun) -> None:
+        """Show how a run ended, also one that was loaded."""
+        with self._lock:
+            self._steps = list(run.history)
+            self._live = LiveRun((), run.config, run.refused_before, run.best_step, run.message)
+            self._draw()
+            self._linked.checkpoint()
+
+    def static(self) -> go.Figure:
+        """The curves as a plain figure."""
+        return figures.training_curves(self._so_far(), smoothing=self._smoothing)
+
+    def _so_far(self) -> LiveRun:
+        live = self._live
+        return LiveRun(
+            tuple(self._steps), live.config, live.refused_before, live.best_step, live.message
+        )
+
+    def _draw(self) -> None:
+        self.history = tuple(self._steps)
+        if self._steps:
+            last = self._steps[-1]
+            self._progress.max, self._progress.value = last.total_steps, last.step
+        self._words.value = paragraph(safe(progress_text(self._steps)))
+        self._linked.show(self._composition())
+
+    def _composition(self) -> Composition:
+        live = self._so_far()
+        title = "Training" if live.layer is None else f"Training layer {live.layer}"
+        panel = Panel(
+            "training",
+            figures.training_curves(live, smoothing=self._smoothing, columns=2),
+            x=(0.0, 1.0),
+            y=(0.0, 1.0),
+            title=title,
+            note=live.message,
+        )
+        return compose([panel], height=560)

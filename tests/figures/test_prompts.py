@@ -1,0 +1,93 @@
+"""At one layer each prompt stands at its projection, at a place that no layer changes.
+
+A token's colour is where it is between the mean benign and the mean harmful prompt.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from actor_lens.errors import UserError
+from actor_lens.figures import prompts_at_layer, token_heatmap
+from actor_lens.figures.prompts import MOST_TOKENS
+from tests.figures.results import LABELS, NASTY, Tokens, projections, token_table
+from tests.figures.traces import trace
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_heights_are_the_projections_of_the_layer(layer):
+    found = projections()
+    figure = prompts_at_layer(found, layer, origin="midpoint")
+    assert found.asked == ["midpoint"]
+    for label in LABELS:
+        rows = found.table.query("label == @label and layer == @layer")
+        drawn = trace(figure, "points", label=label)
+        assert np.array_equal(drawn.y, rows["projection"])
+        assert list(drawn.customdata) == rows["prompt_index"].tolist()
+        assert len(drawn.text) == len(rows)
+
+
+def test_only_heights_differ_between_layers():
+    one, other = (prompts_at_layer(projections(), layer) for layer in (1, 4))
+    for first, second in zip(one.data, other.data, strict=True):
+        assert np.array_equal(first.x, second.x)
+        assert first.text == second.text
+        assert not np.array_equal(first.y, second.y)
+
+
+def test_labels_stand_apart():
+    figure = prompts_at_layer(projections(50), 2)
+    spans = [(min(t.x), max(t.x)) for t in figure.data]
+    assert all(one[1] < other[0] for one, other in pairwise(spans))
+
+
+def test_the_selection_is_drawn_in_full_and_only_where_there_is_one():
+    figure = prompts_at_layer(projections(), 2, selected=[1, 9])
+    chosen = {t.meta["label"]: t.selectedpoints for t in figure.data}
+    assert chosen == {"harmful": (1,), "pseudo_harmful": (1,), "benign": ()}
+    assert all(t.selectedpoints is None for t in prompts_at_layer(projections(), 2).data)
+
+
+def test_a_table_is_drawn_as_it_is():
+    found = projections()
+    by_table = prompts_at_layer(found.table, 2)
+    assert by_table.to_json() == prompts_at_layer(found, 2).to_json()
+
+
+def test_a_layer_that_is_not_there_is_an_error():
+    with pytest.raises(UserError, match="layer 9"):
+        prompts_at_layer(projections(), 9)
+
+
+def test_tokens_are_coloured_by_where_they_are_between_the_means():
+    figure = token_heatmap(Tokens(token_table()), layer=2)
+    (drawn,) = figure.data
+    expected = [[layer - place / 10 for place in range(4)] for layer in range(4)]
+    np.testing.assert_allclose(drawn.z, expected)
+    assert drawn.customdata[3].tolist() == [30.0, 31.0, 32.0, 33.0]
+    assert drawn.zmin == -drawn.zmax
+    assert figure.layout.xaxis.ticktext == ("&lt;s&gt;", "How", "␣to", "␣kill")
+    (mark,) = figure.layout.shapes
+    assert (mark.y0, mark.y1) == (1.5, 2.5)
+
+
+def test_of_a_very_long_prompt_the_last_tokens_are_drawn():
+    texts = tuple(f"t{n}" for n in range(MOST_TOKENS + 5))
+    figure = token_heatmap(Tokens(token_table(2, texts)))
+    assert figure.data[0].z.shape == (2, MOST_TOKENS)
+    assert figure.layout.xaxis.ticktext[-1] == f"t{MOST_TOKENS + 4}"
+
+
+def test_text_from_outside_is_text():
+    texts = "".join(
+        map(str, token_heatmap(Tokens(token_table(2, (NASTY, "b")))).to_dict().values())
+    )
+    assert "<script" not in texts
+    table = projections().table.assign(prompt=NASTY)
+    assert "<script" not in prompts_at_layer(table, 1).to_json()
+
+
+def test_nothing_to_draw_is_said():
+    empty = Tokens(token_table().iloc[:0])
+    assert token_heatmap(empty).layout.annotations[0].text == "no tokens to show"
