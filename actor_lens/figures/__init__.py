@@ -7,7 +7,7 @@ button that uploads a figure, and with it the prompts.
 
 from actor_lens.figures.composition import Composition, Panel, compose
 from actor_lens.figures.evaluation import refusal_rates
-from actor_lens.figures.finetuning import training_curves
+from actor_lens.figures.finetuning import training_curves, training_lines
 from actor_lens.figures.layer_choice import layer_scores
 from actor_lens.figures.layer_sweep import layer_outcomes
 from actor_lens.figures.projections import layer_map, projections_by_layer, prompt_shifts
@@ -30,5 +30,6 @@ __all__ = [
     "target_preview",
     "token_heatmap",
     "training_curves",
+    "training_lines",
     "use_in_notebook",
 ]

@@ -53,6 +53,15 @@ class Panel:
         marked.__dict__["content"] = self.content
         return marked
 
+    def with_points(self, points: Mapping[str, tuple[Any, Any]]) -> Panel:
+        """The same panel with other points, by the `kind` in a trace's `meta`."""
+        moved = replace(self)
+        moved.__dict__["content"] = {
+            "layout": self.content["layout"],
+            "data": [_moved(trace, points) for trace in self.content["data"]],
+        }
+        return moved
+
     @cached_property
     def content(self) -> dict[str, Any]:
         """The figure as plain dictionaries: copied once, however often it is composed."""
@@ -61,6 +70,14 @@ class Panel:
             "data": [trace.to_plotly_json() for trace in self.figure.data],
             "layout": self.figure.layout.to_plotly_json(),
         }
+
+
+def _moved(trace: dict[str, Any], points: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    kind = str((trace.get("meta") or {}).get("kind"))
+    if kind not in points:
+        return trace
+    x, y = points[kind]
+    return {**trace, "x": x, "y": y}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from actor_lens import figures
+from actor_lens.figures import Panel
 from actor_lens.training_run import FinetuneConfig, TrainingStep, history_frame
+from actor_lens.widgets.parts import Throttle
+
+# How often axes, marks and all are drawn anew while training.
+DRAWN_PER_SECOND = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,43 @@ class LiveRun:
     def frame(self) -> pd.DataFrame:
         """One row a step, as in ``TrainingRun.frame``."""
         return history_frame(self.history)
+
+
+class LiveCurves:
+    """The curves of a run in progress: drawn anew now and then, in between only their points."""
+
+    def __init__(self) -> None:
+        """Nothing is drawn yet."""
+        self._drawn: tuple[object, Panel] | None = None
+        self._redraw = Throttle(DRAWN_PER_SECOND)
+
+    def panel(
+        self,
+        run: LiveRun,
+        *,
+        smoothing: float,
+        y: tuple[float, float],
+        note: str = "",
+        anew: bool = False,
+    ) -> Panel:
+        """The curves as a panel as wide as the page.
+
+        Args:
+            run: The steps so far.
+            smoothing: Weight of the past in the averaged loss.
+            y: Where the panel lies.
+            note: Below its title.
+            anew: Draw everything, as at the end of a run.
+        """
+        points = figures.training_lines(run, smoothing=smoothing)
+        key = (sorted(points), run.config, run.best_step, smoothing, y, note)
+        if anew or self._drawn is None or self._drawn[0] != key or self._redraw.due():
+            title = "Training" if run.layer is None else f"Training layer {run.layer}"
+            figure = figures.training_curves(run, smoothing=smoothing, columns=2)
+            panel = Panel("training", figure, x=(0.0, 1.0), y=y, title=title, note=note)
+            self._drawn = (key, panel)
+            return panel
+        return self._drawn[1].with_points(points)
 
 
 def progress_text(history: Sequence[TrainingStep]) -> str:

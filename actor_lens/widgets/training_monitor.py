@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 import traitlets
 
 from actor_lens import figures
-from actor_lens.figures import Composition, Panel, compose
+from actor_lens.figures import Composition, compose
 from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
 from actor_lens.widgets.linked_figure import LinkedFigure
-from actor_lens.widgets.live import LiveRun, progress_text
+from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text
 from actor_lens.widgets.parts import Throttle, button, paragraph, row, safe
 
 
@@ -43,6 +43,7 @@ class TrainingMonitor(ipw.VBox):
         """
         self._steps: list[TrainingStep] = []
         self._live = LiveRun((), config, refused_before or {})
+        self._curves = LiveCurves()
         self._smoothing, self._paint = smoothing, Throttle()
         self._stop = threading.Event()
         self._lock = threading.RLock()
@@ -107,13 +108,12 @@ class TrainingMonitor(ipw.VBox):
 
     def _composition(self) -> Composition:
         live = self._so_far()
-        title = "Training" if live.layer is None else f"Training layer {live.layer}"
-        panel = Panel(
-            "training",
-            figures.training_curves(live, smoothing=self._smoothing, columns=2),
-            x=(0.0, 1.0),
+        ended = not live.history or live.history[-1].step == live.history[-1].total_steps
+        panel = self._curves.panel(
+            live,
+            smoothing=self._smoothing,
             y=(0.0, 1.0),
-            title=title,
             note=live.message,
+            anew=ended or live.best_step is not None,
         )
         return compose([panel], height=560)

@@ -164,3 +164,14 @@ def test_parts_are_left_as_they_are():
     together(*list(PARTS)[:4])
     together(*list(PARTS)[4:])
     assert {name: part.to_json() for name, part in PARTS.items()} == before
+
+
+def test_points_can_be_exchanged_without_drawing_anew():
+    panel = Panel("training", PARTS["training"], x=(0.0, 1.0), y=(0.0, 1.0))
+    moved = compose([panel.with_points({"loss": ([1, 2], [3.0, 4.0])})], height=300).figure()
+    for trace, original in zip(moved.data, PARTS["training"].data, strict=True):
+        if trace.meta["kind"] == "loss":
+            assert (list(trace.x), list(trace.y)) == ([1, 2], [3.0, 4.0])
+        else:
+            assert np.array_equal(trace.y, original.y)
+    assert PARTS["training"].data[0].y[0] != 3.0

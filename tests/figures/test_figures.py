@@ -34,7 +34,7 @@ RESULTS = {
     "prompts_at_layer": [projections()],
     "token_heatmap": [Tokens(token_table())],
 }
-NOT_DRAWN = ["Composition", "Panel", "compose", "config", "use_in_notebook"]
+NOT_DRAWN = ["Composition", "Panel", "compose", "config", "training_lines", "use_in_notebook"]
 
 
 def draw(name):

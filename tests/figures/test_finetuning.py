@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.figures import training_curves
+from actor_lens.figures import training_curves, training_lines
 from actor_lens.figures.finetuning import STEPS_SHOWN
 from tests.figures.results import LABELS, Run, training
 from tests.figures.traces import trace, traces
@@ -150,3 +150,13 @@ def test_held_out_projections_stand_before_those_that_are_trained_on():
         assert list(held_out.y) == [1.5, 1.5, 1.5]
         trained = trace(figure, f"projection_{label}")
         assert trained.line.width < held_out.line.width
+
+
+def test_lines_are_the_points_that_are_drawn():
+    run = Run(training(STEPS_SHOWN + 50), refused_before=BEFORE)
+    points = training_lines(run, smoothing=0.5)
+    drawn = {t.meta["kind"]: (t.x, t.y) for t in training_curves(run, smoothing=0.5).data}
+    assert points.keys() == drawn.keys()
+    for kind, (x, y) in points.items():
+        assert np.array_equal(x, drawn[kind][0])
+        assert np.array_equal(y, drawn[kind][1])

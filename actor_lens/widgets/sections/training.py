@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as ipw
 import torch
 
-from actor_lens import figures
 from actor_lens.figures import Panel
 from actor_lens.finetuning import finetune_layer
 from actor_lens.safety_floor import tradeoff
 from actor_lens.training_run import TrainingRun, TrainingStep
 from actor_lens.widgets.jobs import Control
-from actor_lens.widgets.live import LiveRun, progress_text
+from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text
 from actor_lens.widgets.parts import Throttle, button, checkbox, paragraph, row, safe
-from actor_lens.widgets.sections.base import WHOLE, Desk, Section
+from actor_lens.widgets.sections.base import Desk, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +37,7 @@ class TrainSection(Section):
         """With the settings of the exploration."""
         super().__init__(desk)
         self.recorded: list[TrainingRun] = []
+        self._curves = LiveCurves()
         self._make_settings()
         worker = desk.worker
         self.train = button("Train", self._train, tip="Train the chosen layer", style="success")
@@ -153,13 +153,12 @@ class TrainSection(Section):
             shares,
             run.best_step if finished and run is not None else None,
         )
-        return Panel(
-            "training",
-            figures.training_curves(live, smoothing=self.smoothing.value, columns=2),
-            x=WHOLE,
+        return self._curves.panel(
+            live,
+            smoothing=self.smoothing.value,
             y=(0.0, 0.58),
-            title=f"Training layer {live.layer}",
             note="Thin: training prompts. Marks: validation prompts.",
+            anew=not self.desk.worker.busy,
         )
 
     def _config(self) -> Any:
