@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -78,15 +79,15 @@ class BlockTrainer:
         """Steps of the whole run."""
         return self.steps_per_epoch * self.config.epochs
 
+    @property
+    def unit(self) -> Float[Tensor, " d_model"]:
+        """The refusal direction of the start, of length one."""
+        length: Tensor = self._initial_vector.norm()
+        return self._initial_vector / length
+
     def activations(self) -> Float[Tensor, "prompt d_model"]:
         """Every prompt's activation under the weights of the moment."""
-        rows = list(range(len(self.labels)))
-        with torch.no_grad():
-            parts = [
-                self._forward(rows[start : start + _FORWARD_BATCH])
-                for start in range(0, len(rows), _FORWARD_BATCH)
-            ]
-        return torch.cat(parts)
+        return in_batches(self._forward, len(self.labels))
 
     def batch_of(self, step: int) -> list[int]:
         """Prompts of a step: each epoch is a permutation that seed and epoch alone decide."""
@@ -136,8 +137,8 @@ class BlockTrainer:
 
     def drift(self) -> tuple[dict[str, float], float]:
         """Mean projection of each label, and cosine of R with R at the start, as last seen."""
-        unit = self._initial_vector / self._initial_vector.norm()
-        projections = self._by_label(self._last_seen @ unit, list(range(len(self.labels))))
+        along = self._last_seen @ self.unit
+        projections = self._by_label(along, list(range(len(self.labels))))
         now = self._vector(self._last_seen)
         return projections, float(nn.functional.cosine_similarity(now, self._initial_vector, dim=0))
 
@@ -227,10 +228,7 @@ class BlockTrainer:
         return {label: float(values[m].mean()) for label, m in groups.items() if m.any()}
 
     def _forward(self, rows: list[int]) -> Float[Tensor, "prompt d_model"]:
-        hidden, mask, positions = self._inputs.batch(rows, self._device)
-        hidden = hidden.float()
-        arguments = block_arguments(self._model, self.config.layer, hidden, mask, positions)
-        return last_token_output(self.block, hidden, arguments)
+        return last_activations(self._model, self.block, self._inputs, rows)
 
     def _vector(self, activations: Tensor) -> Float[Tensor, " d_model"]:
         return self._mean(activations, "harmful") - self._mean(activations, "benign")
@@ -246,3 +244,30 @@ class BlockTrainer:
     def _mean(self, activations: Tensor, label: str) -> Float[Tensor, " d_model"]:
         # float64 sums, as in refusal_directions
         return activations[self._masks[label]].double().mean(dim=0).float()
+
+
+def last_activations(
+    model: ChatModel, block: nn.Module, inputs: BlockInputs, rows: list[int]
+) -> Float[Tensor, "prompt d_model"]:
+    """What a float32 copy of a block makes of the cached inputs of some prompts, at the last token.
+
+    No other block is run.
+    """
+    device = next(block.parameters()).device
+    hidden, mask, positions = inputs.batch(rows, device)
+    hidden = hidden.float()
+    arguments = block_arguments(model, inputs.layer, hidden, mask, positions)
+    return last_token_output(block, hidden, arguments)
+
+
+def in_batches(
+    forward: Callable[[list[int]], Tensor], n_prompts: int
+) -> Float[Tensor, "prompt d_model"]:
+    """Call a function for all prompts, some at a time and without gradients."""
+    rows = list(range(n_prompts))
+    with torch.no_grad():
+        parts = [
+            forward(rows[start : start + _FORWARD_BATCH])
+            for start in range(0, n_prompts, _FORWARD_BATCH)
+        ]
+    return torch.cat(parts)

@@ -64,9 +64,9 @@ def finetune_layer(
     The loss of a prompt is ``1 - cos(a, a_tgt)`` with the target detached. The model is left as
     it is; the returned run holds the trained block. Ctrl-C and ``should_stop`` end training with
     the run so far. With validation prompts, the share of them that begins a refusal is measured
-    before training and after every epoch; with a safety floor as well, the run keeps the best
-    weights (highest trade-off score) at which harmful refusals did not fall by more than the
-    floor, which may be the untrained ones.
+    before training and after every epoch, and then their mean projections too; with a safety floor
+    as well, the run keeps the best weights (highest trade-off score) at which harmful refusals did
+    not fall by more than the floor, which may be the untrained ones.
 
     Args:
         model: The model whose block is copied and trained.

@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from actor_lens.activations import BlockInputs, collect_block_inputs
-from actor_lens.block_trainer import BlockTrainer
+from actor_lens.block_trainer import BlockTrainer, in_batches, last_activations
 from actor_lens.blocks import graft_from_cache
 from actor_lens.judges import RefusalTokens, log_odds, refusal_tokens
 from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
+from actor_lens.prompts import LABELS, PromptSet
 from actor_lens.store import Store
 from actor_lens.training_run import TrainingRun
 
@@ -27,7 +28,7 @@ _UNCHANGED = (
 
 @dataclass(frozen=True, eq=False)
 class ValidationChecks:
-    """First-token refusals of validation prompts, continued from cached block inputs."""
+    """Refusals and projections of validation prompts, continued from cached block inputs."""
 
     model: ChatModel
     inputs: BlockInputs
@@ -64,6 +65,22 @@ class ValidationChecks:
                 counts[labels[row]][0] += int(score > 0)
                 counts[labels[row]][1] += 1
         return {label: refused / n for label, (refused, n) in counts.items()}
+
+    def projections(self, block: nn.Module, unit: Float[Tensor, " d_model"]) -> dict[str, float]:
+        """Mean projection of each label on a direction, at the last token after the block.
+
+        Args:
+            block: In float32, as it is trained.
+            unit: The direction, of length one.
+        """
+        labels = self.inputs.prompts.labels
+        forward = partial(last_activations, self.model, block, self.inputs)
+        along = (in_batches(forward, len(labels)) @ unit).tolist()
+        groups = {
+            label: [value for value, one in zip(along, labels, strict=True) if one == label]
+            for label in LABELS
+        }
+        return {label: sum(group) / len(group) for label, group in groups.items() if group}
 
     def _logits(self, block: nn.Module, rows: list[int]) -> Float[Tensor, "prompt vocabulary"]:
         hidden, mask, positions = self.inputs.batch(rows, self.model.device)

@@ -155,9 +155,12 @@ def _record(
 ) -> TrainingStep:
     """What the last step did; at the end of an epoch its weights are checked first."""
     refused: dict[str, float] = {}
+    held_out: dict[str, float] = {}
     if trainer.step % trainer.steps_per_epoch == 0:
         trainer.check_sound()
-        refused = checks.refused(trainer.block) if checks is not None else {}
+        if checks is not None:
+            refused = checks.refused(trainer.block)
+            held_out = checks.projections(trainer.block, trainer.unit)
         kept.consider(trainer.step, trainer.block, refused)
     loss, losses = trainer.last_losses()
     projections, cosine = trainer.drift()
@@ -171,6 +174,7 @@ def _record(
         direction_cosine=cosine,
         refused=refused,
         seconds=time.perf_counter() - started,
+        held_out_projections=held_out,
     )
 
 

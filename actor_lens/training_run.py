@@ -85,6 +85,9 @@ class TrainingStep:
         refused: Share of validation prompts of each label that begin a refusal, on steps at which
             that was checked, else empty.
         seconds: Since training began.
+        held_out_projections: Mean projection of each label's validation prompts on the direction
+            of the start, with the weights after this step, where ``refused`` was checked, else
+            empty. Unlike ``projections`` they show prompts that nothing was trained on.
     """
 
     step: int
@@ -96,6 +99,7 @@ class TrainingStep:
     direction_cosine: float
     refused: Mapping[str, float]
     seconds: float
+    held_out_projections: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,13 +167,14 @@ class TrainingRun:
     def frame(self) -> pd.DataFrame:
         """One row a step.
 
-        Columns: ``step``, ``epoch``, ``loss``, ``loss_<label>``, ``projection_<label>``,
-        ``direction_cosine``, ``refused_<label>``, ``seconds``; NaN where nothing was measured.
+        Columns: ``step``, ``epoch``, ``loss``, ``loss_<label>``, ``projection_<label>`` (training
+        prompts), ``held_out_projection_<label>`` (validation prompts), ``direction_cosine``,
+        ``refused_<label>``, ``seconds``; NaN where nothing was measured.
         """
         import pandas as pd
 
         names = ["step", "epoch", "loss"]
-        for group in ("loss", "projection"):
+        for group in ("loss", "projection", "held_out_projection"):
             names += [f"{group}_{label}" for label in LABELS]
         names += ["direction_cosine", *(f"refused_{label}" for label in LABELS), "seconds"]
         return pd.DataFrame([_row(step) for step in self.history], columns=names)
@@ -323,13 +328,15 @@ def _row(step: TrainingStep) -> dict[str, Any]:
     for label in LABELS:
         row[f"loss_{label}"] = step.losses.get(label, _NAN)
         row[f"projection_{label}"] = step.projections.get(label, _NAN)
+        row[f"held_out_projection_{label}"] = step.held_out_projections.get(label, _NAN)
         row[f"refused_{label}"] = step.refused.get(label, _NAN)
     return {**row, "seconds": step.seconds}
 
 
 def _history(path: Path, total_steps: int) -> tuple[TrainingStep, ...]:
     def group(row: Mapping[str, str], prefix: str) -> dict[str, float]:
-        cells = {label: row[f"{prefix}_{label}"] for label in LABELS}
+        # Runs that were saved before a column existed are read all the same.
+        cells = {label: row.get(f"{prefix}_{label}") for label in LABELS}
         return {label: float(cell) for label, cell in cells.items() if cell}
 
     # Not with pandas: its parser rounds, and deprecates the option not to.
@@ -345,6 +352,7 @@ def _history(path: Path, total_steps: int) -> tuple[TrainingStep, ...]:
                 direction_cosine=float(row["direction_cosine"]),
                 refused=group(row, "refused"),
                 seconds=float(row["seconds"]),
+                held_out_projections=group(row, "held_out_projection"),
             )
             for row in csv.DictReader(file)
         )

@@ -137,6 +137,35 @@ def test_first_record_says_where_the_prompts_start(model):
     assert step.direction_cosine == pytest.approx(1.0, abs=1e-5)
 
 
+def test_held_out_prompts_are_followed_from_epoch_to_epoch(model):
+    """On the direction of the start, with the weights that the epoch ended with."""
+    prompts = tiny_prompts()
+    start = last_activations(model, prompts, 1).double().numpy()
+    labels, held_out = np.array(prompts.labels), np.array(VALIDATION.labels)
+    vector = start[labels == "harmful"].mean(axis=0) - start[labels == "benign"].mean(axis=0)
+    settings = {"lr": 5e-3, "validation": VALIDATION, "tokens": TOKENS}
+    history = quick_run(model, **settings).history
+    assert [bool(step.held_out_projections) for step in history] == [False, False, True] * 3
+    seen = []
+    for epoch in (1, 2, 3):
+        stopped = quick_run(model, **settings, should_stop=stop_after(3 * epoch))
+        with stopped.applied_to(model):
+            end = last_activations(model, VALIDATION, 1).double().numpy()
+        along = end @ vector / np.sqrt(vector @ vector)
+        expected = {label: along[held_out == label].mean() for label in set(held_out)}
+        found = history[3 * epoch - 1].held_out_projections
+        assert found == pytest.approx(expected, abs=1e-4)
+        seen.append(found["pseudo_harmful"])
+    assert abs(seen[2] - seen[0]) > 1e-2
+
+
+def test_validation_prompts_play_no_part_in_training(model):
+    alone, watched = quick_run(model), quick_run(model, validation=VALIDATION, tokens=TOKENS)
+    assert same_bits(dict(alone.state), dict(watched.state))
+    unwatched = [replace(step, refused={}, held_out_projections={}) for step in watched.history]
+    assert without_times(alone) == without_times(replace(watched, history=tuple(unwatched)))
+
+
 def test_a_bfloat16_model_gets_a_bfloat16_block():
     model = tiny_chat_model()
     model.hf.to(torch.bfloat16)

@@ -2,7 +2,7 @@
 
 Best is the highest trade-off score, later ones win ties, the untrained weights are a candidate,
 and shares at the very edge of the floor are within it. Checks on cached block inputs give what the
-whole model gives with the block in place.
+whole model gives with the block in place, refusals and projections alike.
 """
 
 import copy
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from actor_lens import safety_floor
+from actor_lens import block_trainer, safety_floor
 from actor_lens.block_trainer import BlockTrainer
 from actor_lens.judges import RefusalTokens, refusal_scores
 from actor_lens.safety_floor import KeptWeights, ValidationChecks, tradeoff
@@ -191,6 +191,68 @@ def test_checks_equal_the_whole_model_with_the_block_in_place(architecture, laye
             torch.testing.assert_close(logits[row], alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("layer", [0, 2])
+def test_projections_equal_the_whole_model_with_the_block_in_place(
+    architecture, layer, monkeypatch
+):
+    monkeypatch.setattr(block_trainer, "_FORWARD_BATCH", 5)  # so that there are several batches
+    model = tiny_chat_model(architecture)
+    before = copied_tensors(model)
+    checks = ValidationChecks.of(model, layer, VALIDATION, TOKENS)
+    run = quick_run(model, layer=layer, lr=1e-2)
+    unit = torch.nn.functional.normalize(
+        torch.randn(32, generator=torch.Generator().manual_seed(5)), dim=0
+    )
+    found = checks.projections(block_of(model, run).float(), unit)
+    with run.applied_to(model):
+        expected = mean_projections(model, VALIDATION, layer, unit)
+    assert found == pytest.approx(expected, abs=1e-4)
+    untrained = mean_projections(model, VALIDATION, layer, unit)
+    assert found != pytest.approx(untrained, abs=1e-2)
+    assert same_bits(before, copied_tensors(model))
+
+
+def mean_projections(model, prompts, layer, unit):
+    """By a forward hook on the whole model, prompt by prompt, added up in float64."""
+    along = {label: [] for label in prompts.labels}
+    for text, label in zip(prompts.texts, prompts.labels, strict=True):
+        hook = model.blocks[layer].register_forward_hook(
+            lambda _block, _inputs, output, label=label: along[label].append(
+                (output[0] if isinstance(output, tuple) else output)[0, -1].double().numpy()
+                @ unit.double().numpy()
+            )
+        )
+        with torch.no_grad():
+            model.hf(torch.tensor(model.tokenize([text])))
+        hook.remove()
+    return {label: sum(values) / len(values) for label, values in along.items()}
+
+
+def test_for_projections_no_block_of_the_model_runs(model):
+    checks = ValidationChecks.of(model, 2, VALIDATION, TOKENS)
+    block = copy.deepcopy(model.blocks[2])
+    ran = []
+    handles = [
+        module.register_forward_pre_hook(lambda module, _: ran.append(module))
+        for module in (*model.blocks, model.hf.lm_head)
+    ]
+    try:
+        checks.projections(block, torch.eye(32)[0])
+        assert ran == []
+        checks.refused(block)
+        assert set(ran) == {model.blocks[3], model.hf.lm_head}
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_labels_without_validation_prompts_have_no_projection(model):
+    few = VALIDATION.where(label="benign")
+    checks = ValidationChecks.of(model, 1, few, TOKENS)
+    assert set(checks.projections(model.blocks[1], torch.eye(32)[0])) == {"benign"}
+
+
 def block_of(model, run):
     """A copy of the trained block, apart from the model."""
     block = copy.deepcopy(model.blocks[run.layer])
@@ -220,7 +282,7 @@ def test_without_validation_prompts_nothing_is_checked(model):
     assert ValidationChecks.of(model, 1, None, None) is None
     run = quick_run(model)
     assert run.refused_before == {}
-    assert all(step.refused == {} for step in run.history)
+    assert all(step.refused == step.held_out_projections == {} for step in run.history)
 
 
 def test_tokens_are_found_from_the_validation_prompts_unless_given(model, monkeypatch):

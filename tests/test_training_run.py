@@ -7,6 +7,7 @@ found.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -29,8 +30,9 @@ from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
 
 COLUMNS = (
     "step epoch loss loss_harmful loss_pseudo_harmful loss_benign projection_harmful "
-    "projection_pseudo_harmful projection_benign direction_cosine refused_harmful "
-    "refused_pseudo_harmful refused_benign seconds"
+    "projection_pseudo_harmful projection_benign held_out_projection_harmful "
+    "held_out_projection_pseudo_harmful held_out_projection_benign direction_cosine "
+    "refused_harmful refused_pseudo_harmful refused_benign seconds"
 ).split()
 
 
@@ -47,8 +49,10 @@ def run(model):
 def with_checks(run):
     """As if validation prompts had been checked at the end of every epoch."""
     shares = {"harmful": 1.0, "pseudo_harmful": 1 / 3, "benign": 0.0}
+    places = {"harmful": 2.5, "pseudo_harmful": -1 / 3, "benign": -1e-3}
     history = tuple(
-        replace(step, refused=shares if step.step % 3 == 0 else {}) for step in run.history
+        replace(step, refused=shares, held_out_projections=places) if step.step % 3 == 0 else step
+        for step in run.history
     )
     return replace(run, history=history, refused_before=shares)
 
@@ -342,6 +346,7 @@ def test_table_has_the_numbers_of_the_steps(run):
         for name, values in (
             ("loss", step.losses),
             ("projection", step.projections),
+            ("held_out_projection", step.held_out_projections),
             ("refused", step.refused),
         ):
             for label in ("harmful", "pseudo_harmful", "benign"):
@@ -355,10 +360,33 @@ def test_table_of_a_run_without_steps_has_its_columns(run):
 
 def test_history_on_disk_loses_no_digit(tmp_path, run):
     step = TrainingStep(
-        1, 9, 1, 0.1 + 0.2, {"benign": 1e-300}, {"harmful": -2 / 3}, 1 / 3, {}, 1234567.891011
+        step=1,
+        total_steps=9,
+        epoch=1,
+        loss=0.1 + 0.2,
+        losses={"benign": 1e-300},
+        projections={"harmful": -2 / 3},
+        direction_cosine=1 / 3,
+        refused={},
+        seconds=1234567.891011,
+        held_out_projections={"pseudo_harmful": 1e17 / 3},
     )
     replace(run, history=(step,)).save(tmp_path)
     assert TrainingRun.load(tmp_path).history == (step,)
+
+
+def test_a_history_from_before_there_were_held_out_projections_is_read(tmp_path, run):
+    run.save(tmp_path)
+    table = run.frame()
+    older = table[[name for name in table.columns if not name.startswith("held_out")]]
+    assert len(older.columns) == len(table.columns) - 3
+    older.to_csv(tmp_path / "history.csv", index=False)
+    record = json.loads((tmp_path / "run.json").read_text())
+    written = (tmp_path / "history.csv").read_bytes()
+    record["sha256"]["history.csv"] = hashlib.sha256(written).hexdigest()
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    history = tuple(replace(step, held_out_projections={}) for step in run.history)
+    assert_same_run(TrainingRun.load(tmp_path), replace(run, history=history))
 
 
 # ---- What changed outside the block ----
