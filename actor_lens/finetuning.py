@@ -25,7 +25,7 @@ from actor_lens.prompts import PromptSet, require_labels
 from actor_lens.safety_floor import ValidationChecks
 from actor_lens.store import Store
 from actor_lens.targets import SHIFTS, check_positive
-from actor_lens.training_loop import train_block
+from actor_lens.training_loop import CHECKPOINT_SECONDS, train_block
 from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
 
 ANCHORS = ("initial", "current")
@@ -57,6 +57,7 @@ def finetune_layer(
     should_stop: Callable[[], bool] | None = None,
     resume: TrainingRun | None = None,
     on_checkpoint: Callable[[TrainingRun], None] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     store: Store | bool = True,
 ) -> TrainingRun:
     """Train one block so that each prompt's last-token activation reaches its just-enough target.
@@ -90,8 +91,10 @@ def finetune_layer(
         should_stop: Asked before every step.
         resume: A run with the same settings (``epochs`` may differ) to continue from where it
             stopped. The result equals that of a run that never stopped.
-        on_checkpoint: Told the run so far every ten seconds or so, at the end of an epoch: what is
-            saved of it, ``resume`` can continue after a crash.
+        on_checkpoint: Told the run so far now and then, at the end of an epoch: what is saved of
+            it, ``resume`` can continue after a crash.
+        checkpoint_seconds: Least time between two checkpoints; 0 hands one out after every epoch
+            but the last, whose run is returned.
         store: Where block inputs are kept for the next time: True is the default store, False
             none.
 
@@ -114,6 +117,10 @@ def finetune_layer(
         seed=seed,
     )
     check_config(model, config, validation)
+    if not _between(checkpoint_seconds, 0.0, math.inf):
+        raise UserError(
+            f"checkpoint_seconds is {checkpoint_seconds!r}; give a number of at least 0"
+        )
     config = _with_plain_numbers(config)
     require_labels(prompts, _MIN_PROMPTS)
     if resume is not None:
@@ -131,6 +138,7 @@ def finetune_layer(
         should_stop=should_stop,
         resume=resume,
         on_checkpoint=on_checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
     )
     seconds = {"collect": collected - started, "train": time.perf_counter() - collected}
     if resume is not None:

@@ -18,8 +18,8 @@ from actor_lens.models import ChatModel
 from actor_lens.safety_floor import KeptWeights, ValidationChecks
 from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
 
-# Saving takes a moment, and of a short run nothing much can be lost.
-_SECONDS_BETWEEN_CHECKPOINTS = 10.0
+CHECKPOINT_SECONDS = 10.0
+"""Least time between two checkpoints: saving takes a moment, and a short run loses little."""
 
 
 def train_block(
@@ -32,6 +32,7 @@ def train_block(
     should_stop: Callable[[], bool] | None = None,
     resume: TrainingRun | None = None,
     on_checkpoint: Callable[[TrainingRun], None] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> TrainingRun:
     """Train one block on its cached inputs, with settings that were checked already.
 
@@ -43,7 +44,9 @@ def train_block(
         on_step: Told of every step.
         should_stop: Asked before every step.
         resume: A run to continue, which fits.
-        on_checkpoint: Told the run so far from time to time, for instance to save it.
+        on_checkpoint: Told the run so far at the end of an epoch, for instance to save it.
+        checkpoint_seconds: Least time between two checkpoints; 0 hands one out after every epoch
+            but the last.
 
     Raises:
         UserError: If activations are not finite or R is zero.
@@ -79,7 +82,7 @@ def train_block(
             resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
         )
 
-    checkpoints = _Checkpoints(trainer, run_so_far, on_checkpoint)
+    checkpoints = _Checkpoints(trainer, run_so_far, on_checkpoint, checkpoint_seconds)
     return run_so_far(*_train(trainer, checks, kept, history, on_step, should_stop, checkpoints))
 
 
@@ -90,6 +93,7 @@ class _Checkpoints:
     trainer: BlockTrainer
     run_so_far: Callable[[str, str], TrainingRun]
     on_checkpoint: Callable[[TrainingRun], None] | None
+    seconds: float
 
     def __post_init__(self) -> None:
         self._last = time.perf_counter()
@@ -100,7 +104,7 @@ class _Checkpoints:
         at_end_of_epoch = trainer.step % trainer.steps_per_epoch == 0
         if self.on_checkpoint is None or not at_end_of_epoch:
             return
-        due = time.perf_counter() - self._last >= _SECONDS_BETWEEN_CHECKPOINTS
+        due = time.perf_counter() - self._last >= self.seconds
         if due and trainer.step < trainer.total_steps:
             message = f"Cut short; saved after step {trainer.step}."
             self.on_checkpoint(self.run_so_far("stopped", message))

@@ -7,13 +7,14 @@ any work; what runs away ends with the last weights that were sound.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
 
-from actor_lens import finetuning
+from actor_lens import finetuning, training_loop
 from actor_lens.activations import Residuals
 from actor_lens.block_trainer import BlockTrainer
 from actor_lens.directions import refusal_directions
@@ -374,6 +375,60 @@ def test_a_finished_run_takes_more_epochs(model, tmp_path):
     assert TrainingRun.load(tmp_path).history == longer.history
 
 
+# ---- Checkpoints ----
+
+
+@pytest.mark.parametrize("settings", [{}, {"validation": VALIDATION, "tokens": TOKENS}])
+def test_a_checkpoint_after_every_epoch_continues_to_the_same_result(model, tmp_path, settings):
+    kept = []
+
+    def keep(run):
+        kept.append(TrainingRun.load(run.save(tmp_path / str(run.best_step))))
+
+    whole = quick_run(model, **settings, on_checkpoint=keep, checkpoint_seconds=0.0)
+    assert [(run.status, run.best_step, len(run.history)) for run in kept] == [
+        ("stopped", 3, 3),
+        ("stopped", 6, 6),
+    ]
+    assert kept[0].message == "Cut short; saved after step 3."
+    assert_same_result(whole, quick_run(model, **settings))
+    for run in kept:
+        assert_same_result(quick_run(model, **settings, resume=run), whole)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs"),
+    [(0.0, [1, 2, 3, 4, 5, 6]), (12.0, [1, 2, 3, 4, 5, 6]), (20.0, [2, 4, 6]), (25.0, [3, 6])],
+)
+def test_checkpoints_keep_their_distance(model, monkeypatch, seconds, epochs):
+    """By a clock that goes on by four seconds a step, of which an epoch has three."""
+    now = [0.0]
+    monkeypatch.setattr(training_loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def tick(_step):
+        now[0] += 4.0
+
+    steps = []
+    quick_run(
+        model,
+        epochs=7,
+        on_step=tick,
+        on_checkpoint=lambda run: steps.append(run.best_step),
+        checkpoint_seconds=seconds,
+    )
+    assert steps == [3 * epoch for epoch in epochs]
+
+
+def test_a_short_run_has_no_checkpoint_unless_asked_for(model):
+    kept = []
+    quick_run(model, on_checkpoint=kept.append)
+    quick_run(model, on_checkpoint=kept.append, checkpoint_seconds=float("inf"))
+    assert kept == []
+
+
+# ---- Times ----
+
+
 def test_times_of_the_parts_add_up(model):
     stopped = quick_run(model, should_stop=stop_after(4))
     run = quick_run(model, resume=stopped)
@@ -498,6 +553,7 @@ NAN, INF = float("nan"), float("inf")
         ("seed", -1),
         ("seed", 2**32),
         ("seed", True),
+        *(("checkpoint_seconds", value) for value in (-1.0, NAN)),
     ],
 )
 @pytest.mark.usefixtures("no_work")
@@ -536,6 +592,7 @@ def test_a_prompt_too_long_for_the_model_is_told(model):
         *((name, None) for name in ("alpha", "lr", "origin", "anchor", "shift", "refresh")),
         ("safety_floor", "0.1"),
         ("safety_floor", True),
+        *(("checkpoint_seconds", value) for value in ("1", True, None)),
     ],
 )
 @pytest.mark.usefixtures("no_work", "annotations_unchecked")

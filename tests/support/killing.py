@@ -27,7 +27,6 @@ os.environ["ACTOR_LENS_STORE"] = "off"
 
 import torch
 
-from actor_lens import training_loop
 from actor_lens.activations import collect_activations
 from actor_lens.errors import UserError
 from actor_lens.finetuning import finetune_layer
@@ -56,8 +55,7 @@ def collect(folder: Path) -> str:
 
 def train(folder: Path) -> str:
     """A fine-tune that saves itself at the end of every epoch."""
-    training_loop._SECONDS_BETWEEN_CHECKPOINTS = 0.0
-    settings = {"layer": 1, "epochs": 12, "batch_size": 8}
+    settings = {"layer": 1, "epochs": 12, "batch_size": 8, "checkpoint_seconds": 0.0}
 
     def keep(run: TrainingRun) -> None:
         run.save(folder / "run")
