@@ -1,0 +1,181 @@
+"""The divergence is that of the textbook between what the model says next with and without a run.
+
+Truth is one forward pass of the Hugging Face model a prompt, softmax in numpy's float64, and
+SciPy's relative entropy. An unchanged block moves nothing, not by a rounding error, and the model
+is as before afterwards, bit for bit.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import rel_entr, softmax
+
+from actor_lens import capability
+from actor_lens.capability import Divergence, next_token_divergence
+from actor_lens.errors import UserError
+from actor_lens.models import ChatModel
+from actor_lens.prompts import Prompt, PromptSet
+from actor_lens.training_run import TrainingRun
+from tests.support.tiny_models import ARCHITECTURES, tiny_chat_model
+from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
+
+PROMPTS = tiny_prompts(3, offset=40)
+
+
+@pytest.fixture(scope="module")
+def model() -> ChatModel:
+    return tiny_chat_model()
+
+
+@pytest.fixture(scope="module")
+def run(model: ChatModel) -> TrainingRun:
+    return quick_run(model, lr=1e-2)
+
+
+def distributions(model: ChatModel) -> np.ndarray:
+    """What the model says next after each prompt: ``[prompt, token]``."""
+    rows = []
+    for ids in model.tokenize(PROMPTS.texts):
+        with torch.no_grad():
+            rows.append(model.hf(torch.tensor([ids])).logits[0, -1].double().numpy())
+    return softmax(np.stack(rows), axis=1)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_divergence_is_scipys_of_single_prompts(architecture: str):
+    model = tiny_chat_model(architecture)
+    run = quick_run(model, layer=2, lr=1e-2)
+    base = distributions(model)
+    with run.applied_to(model):
+        changed = distributions(model)
+    expected = rel_entr(base, changed).sum(axis=1)
+    other_way = rel_entr(changed, base).sum(axis=1)
+    assert not np.allclose(expected, other_way, rtol=1e-3)  # else either would do
+    for batch_size in (None, 1, 4):
+        found = next_token_divergence(model, run, PROMPTS, batch_size=batch_size)
+        np.testing.assert_allclose(found.values, expected, rtol=1e-3, atol=1e-6)
+        assert found.values.dtype == torch.float64
+        assert found.prompts == PROMPTS
+
+
+def test_an_unchanged_block_moves_nothing_at_all(model: ChatModel):
+    untrained = quick_run(model, should_stop=lambda: True)
+    found = next_token_divergence(model, untrained, PROMPTS)
+    assert found.values.tolist() == [0.0] * len(PROMPTS)
+    assert found.mean == 0.0
+
+
+NEVER = -float("inf")
+
+
+@pytest.mark.parametrize(
+    ("base", "changed", "expected"),
+    [
+        ([0.0, 0.0], [0.0, np.log(3)], 0.5 * np.log(2) + 0.5 * np.log(2 / 3)),
+        ([5.0, 5.0, 5.0], [-7.0, -7.0, -7.0], 0.0),
+        ([2000.0, 0.0], [2000.0, 0.0], 0.0),
+        ([2000.0, 0.0], [0.0, 2000.0], 2000.0),
+        ([0.0, 0.0, NEVER], [0.0, 0.0, NEVER], 0.0),
+        ([0.0, 0.0, NEVER], [0.0, 0.0, 0.0], np.log(1.5)),
+        ([0.0, 0.0], [0.0, NEVER], float("inf")),
+    ],
+)
+def test_divergence_of_given_logits(
+    model: ChatModel,
+    run: TrainingRun,
+    monkeypatch: pytest.MonkeyPatch,
+    base: list[float],
+    changed: list[float],
+    expected: float,
+):
+    said = iter([torch.tensor([base, base]), torch.tensor([changed, base])])
+    monkeypatch.setattr(capability, "first_token_logits", lambda *_, **__: next(said))
+    found = next_token_divergence(model, run, PROMPTS[:2])
+    assert found.values[0].item() == pytest.approx(expected, abs=1e-12)
+    assert found.values[1].item() == 0.0
+
+
+def test_divergence_is_never_below_zero(
+    model: ChatModel, run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where the two differ by less than the sums are rounded to."""
+    generator = torch.Generator().manual_seed(0)
+    logits, noise = torch.randn(2, 300, 50, generator=generator, dtype=torch.float64)
+    said = iter([logits, logits + 1e-10 * noise])
+    monkeypatch.setattr(capability, "first_token_logits", lambda *_, **__: next(said))
+    prompts = PromptSet(tuple(Prompt(f"{i}", "benign") for i in range(300)))
+    values = next_token_divergence(model, run, prompts).values
+    assert bool((values >= 0).all())
+    assert 0 < float(values.max()) < 1e-10
+
+
+def test_the_model_is_as_before_afterwards(model: ChatModel, run: TrainingRun):
+    before = copied_tensors(model)
+    assert next_token_divergence(model, run, PROMPTS).mean > 1e-3
+    assert same_bits(before, copied_tensors(model))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("call", [0, 1])
+def test_the_model_is_as_before_after_an_exception(
+    model: ChatModel,
+    run: TrainingRun,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+    call: int,
+):
+    before, calls = copied_tensors(model), []
+    really: Callable[..., torch.Tensor] = capability.first_token_logits
+
+    def failing(*args: object, **settings: object) -> torch.Tensor:
+        calls.append(same_bits(before, copied_tensors(model)))
+        if len(calls) == call + 1:
+            raise error
+        return really(*args, **settings)
+
+    monkeypatch.setattr(capability, "first_token_logits", failing)
+    with pytest.raises(error):
+        next_token_divergence(model, run, PROMPTS)
+    assert calls == [True, False][: call + 1]  # in the second pass the run was in place
+    assert same_bits(before, copied_tensors(model))
+
+
+def test_table_has_a_row_for_each_prompt(model: ChatModel, run: TrainingRun):
+    found = next_token_divergence(model, run, PROMPTS)
+    frame = found.frame()
+    assert list(frame.columns) == ["prompt_index", "prompt", "label", "split", "category", "kl"]
+    assert frame["prompt"].tolist() == list(PROMPTS.texts)
+    assert frame["kl"].tolist() == found.values.tolist()
+    assert found.mean == pytest.approx(frame["kl"].mean())
+    alone = Divergence(torch.tensor([1.0, 2.0], dtype=torch.float64), PROMPTS[:2])
+    assert alone.mean == 1.5
+
+
+@pytest.mark.parametrize(
+    ("prompts", "seed", "message"),
+    [
+        (PromptSet(()), 0, "no prompts were given; check the label, split or file"),
+        (PROMPTS, 1, "trained on other weights"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_before_any_work(
+    run: TrainingRun,
+    monkeypatch: pytest.MonkeyPatch,
+    prompts: PromptSet,
+    seed: int,
+    message: str,
+):
+    def work(*_args: object, **_settings: object) -> None:
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr(capability, "first_token_logits", work)
+    with pytest.raises(UserError, match=message):
+        next_token_divergence(tiny_chat_model(seed=seed), run, prompts)
+
+
+def test_an_overlong_prompt_is_told(model: ChatModel, run: TrainingRun):
+    prompts = PromptSet((*PROMPTS, Prompt("long " * 60, "benign")))
+    with pytest.raises(UserError, match=r"has 304 tokens .* shorten or remove it"):
+        next_token_divergence(model, run, prompts)
