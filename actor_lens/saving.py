@@ -1,4 +1,4 @@
-"""Writing a file, or several together, whole or not at all: a failing write changes nothing."""
+"""Writing files or a whole folder completely or not at all: a failing write changes nothing."""
 
 import os
 import secrets
@@ -60,6 +60,46 @@ def replacing_together(folder: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     finish_replacing(folder)
+
+
+@contextmanager
+def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder; on success it takes the place of `folder` and of all that is in it.
+
+    On any exception, also Ctrl-C, `folder` stays untouched. It never holds half of the new files;
+    where the machine stops just between the two renames, the old folder is beside it under a name
+    that begins with a dot and ends in `.old`.
+
+    Raises:
+        UserError: If the file system refuses (folder above missing, not writable, disk full).
+    """
+    target = Path(os.path.realpath(folder))
+    token = secrets.token_hex(8)
+    staging, old = (target.with_name(f".{token}.{end}") for end in ("tmp", "old"))
+    try:
+        staging.mkdir()
+        yield staging
+        for path in staging.rglob("*"):
+            if path.is_file():
+                _flush_to_disk(path)
+        _exchange(staging, target, old)
+    except OSError as error:
+        raise _refused(folder, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _exchange(new: Path, target: Path, old: Path) -> None:
+    """Put a folder in the place of another; where that fails, the old one is back."""
+    try:
+        if target.exists():
+            os.replace(target, old)
+        os.replace(new, target)
+    finally:
+        if not new.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            os.replace(old, target)
 
 
 def finish_replacing(folder: str | os.PathLike[str]) -> None:

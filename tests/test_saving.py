@@ -2,7 +2,8 @@
 
 On success the new content is there and nothing else is; on any failure or interrupt every file is
 bit for bit what it was and no temporary file stays behind. Files that are written together are
-never seen half new and half old, not even when the machine stops while they move.
+never seen half new and half old, not even when the machine stops while they move. A whole folder
+is replaced with all that was in it.
 """
 
 import contextlib
@@ -14,7 +15,12 @@ import sys
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.saving import finish_replacing, replacing, replacing_together
+from actor_lens.saving import (
+    finish_replacing,
+    replacing,
+    replacing_folder,
+    replacing_together,
+)
 
 
 def contents(folder):
@@ -43,10 +49,18 @@ def write_two(folder, text):
         (staging / "b.txt").write_text(text)
 
 
-WRITERS = pytest.mark.parametrize("write", [write_one, write_two])
+def write_folder(folder, text):
+    with replacing_folder(folder / "model") as staging:
+        (staging / "a.txt").write_text(text)
+        (staging / "below").mkdir()
+        (staging / "below" / "b.txt").write_text(text)
 
 
-@WRITERS
+BESIDE = pytest.mark.parametrize("write", [write_one, write_two])
+WRITERS = pytest.mark.parametrize("write", [write_one, write_two, write_folder])
+
+
+@BESIDE
 def test_new_content_replaces_old_and_leaves_other_files(tmp_path, write):
     (tmp_path / "other.txt").write_text("kept")
     write(tmp_path, "first")
@@ -99,6 +113,102 @@ def test_missing_folder_is_told_in_one_line(tmp_path, write):
     with pytest.raises(UserError, match="No such file or directory") as told:
         write(tmp_path / "missing", "new")
     assert "\n" not in str(told.value)
+
+
+# ---- A whole folder ----
+
+
+def test_a_folder_is_replaced_with_all_that_was_in_it(tmp_path):
+    write_folder(tmp_path, "old")
+    (tmp_path / "model" / "stale.txt").write_text("old")
+    (tmp_path / "other.txt").write_text("kept")
+    write_folder(tmp_path, "new")
+    assert contents(tmp_path) == {"a.txt": b"new", "b.txt": b"new", "other.txt": b"kept"}
+    assert sorted(os.listdir(tmp_path)) == ["model", "other.txt"]
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "model").mkdir()
+    write_folder(tmp_path, "new")
+    assert contents(tmp_path) == {"a.txt": b"new", "b.txt": b"new"}
+
+
+def test_nothing_is_under_the_name_until_all_is_there(tmp_path):
+    with replacing_folder(tmp_path / "model") as staging:
+        (staging / "a.txt").write_text("new")
+        assert not (tmp_path / "model").exists()
+    assert (tmp_path / "model" / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+@pytest.mark.parametrize("there_before", [True, False])
+def test_a_rename_of_folders_that_fails_keeps_the_old(
+    tmp_path, monkeypatch, renames, error, there_before
+):
+    if there_before:
+        write_folder(tmp_path, "old")
+    before, names = contents(tmp_path), os.listdir(tmp_path)
+    really, left = os.replace, [renames]
+
+    def failing(source, target):
+        left[0] -= 1
+        if left[0] == -1:
+            raise error
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    if renames == 1 and not there_before:  # there is only one rename
+        write_folder(tmp_path, "new")
+        assert contents(tmp_path) == {"a.txt": b"new", "b.txt": b"new"}
+        return
+    with pytest.raises((UserError, KeyboardInterrupt)):
+        write_folder(tmp_path, "new")
+    assert contents(tmp_path) == before
+    assert os.listdir(tmp_path) == names
+
+
+KILLED_FOLDER = """
+import os, sys
+from pathlib import Path
+from actor_lens.saving import replacing_folder
+left, really = int(sys.argv[2]), os.replace
+def dying(source, target):
+    global left
+    if left == 0:
+        os._exit(9)
+    left -= 1
+    really(source, target)
+os.replace = dying
+with replacing_folder(Path(sys.argv[1]) / "model") as staging:
+    (staging / "a.txt").write_text("new")
+    (staging / "b.txt").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("renames", range(3))
+def test_a_killed_process_leaves_no_half_folder_and_the_old_files(tmp_path, renames):
+    write_folder(tmp_path, "old")
+    command = [sys.executable, "-c", KILLED_FOLDER, str(tmp_path), str(renames)]
+    ended = subprocess.run(command, check=False, capture_output=True)
+    assert ended.returncode == (0 if renames == 2 else 9), ended.stderr
+    old, new = {"a.txt": b"old", "b.txt": b"old"}, {"a.txt": b"new", "b.txt": b"new"}
+    assert contents(tmp_path / "model") == [old, {}, new][renames]
+    if renames == 1:  # just between the two renames
+        [aside] = tmp_path.glob(".*.old")
+        assert contents(aside) == old
+
+
+# ---- Links, and moves that are cut short ----
+
+
+def test_a_link_keeps_pointing_at_the_folder_that_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    write_folder(tmp_path / "disk", "old")
+    (tmp_path / "model").symlink_to(tmp_path / "disk" / "model")
+    write_folder(tmp_path, "new")
+    assert (tmp_path / "model").is_symlink()
+    assert contents(tmp_path / "disk") == {"a.txt": b"new", "b.txt": b"new"}
 
 
 def test_link_keeps_pointing_at_the_file_that_is_replaced(tmp_path):
