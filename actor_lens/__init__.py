@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from actor_lens.evaluation import EvaluationChange as EvaluationChange
     from actor_lens.evaluation import compare_evaluations as compare_evaluations
     from actor_lens.evaluation import evaluate as evaluate
+    from actor_lens.export import export_model as export_model
     from actor_lens.finetuning import finetune_layer as finetune_layer
     from actor_lens.layer_choice import LayerChoice as LayerChoice
     from actor_lens.layer_choice import LayerScores as LayerScores
@@ -79,6 +80,7 @@ _MODULES = {
     "directions": ("Directions", "refusal_directions"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
+    "export": ("export_model",),
     "finetuning": ("finetune_layer",),
     "layer_choice": (
         "LayerChoice",
