@@ -103,7 +103,7 @@ def _grid(count: int, columns: int) -> tuple[go.Figure, list[tuple[int, int]]]:
         cols=columns,
         shared_xaxes=columns == 1,
         vertical_spacing=0.05 if columns == 1 else 0.2 / rows,
-        horizontal_spacing=0.09 if columns > 1 else None,
+        horizontal_spacing=0.13 if columns > 1 else None,
     )
     return figure, [(1 + place // columns, 1 + place % columns) for place in range(count)]
 

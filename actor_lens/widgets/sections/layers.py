@@ -112,14 +112,14 @@ class LayersSection(Section):
             x=LEFT,
             y=LOWER,
             title=f"How well each layer separates the labels: {self.score.label}",
-            note="Whiskers: 95 % intervals. Yellow: layers that tie. Click a layer to choose it.",
+            note="Whiskers: 95 % interval. Yellow: layers that tie.",
         )
 
     def _outcomes_panel(self) -> Panel:
         seen = self.exploration
         frame = outcome_table(seen.outcomes, seen.shown.counts())
         figure = figures.layer_outcomes(_Outcomes(frame, seen.refused_before))
-        note = "First token, validation prompts. Horizontal: before."
+        note = "First token, validation. Dotted: before."
         return Panel(
             "outcomes",
             figure,
