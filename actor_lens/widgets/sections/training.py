@@ -77,7 +77,7 @@ class TrainSection(Section):
         narrow = ipw.Layout(width="190px")
         most = max(2, max(counts.values(), default=2))
         self.epochs = ipw.BoundedIntText(
-            value=settings.epochs, min=1, max=1000, description="Epochs", layout=narrow
+            value=settings.epochs, min=1, max=10**6, description="Epochs", layout=narrow
         )
         self.lr = ipw.FloatLogSlider(
             value=settings.lr,

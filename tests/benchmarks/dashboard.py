@@ -1,0 +1,118 @@
+"""How quick the dashboard is in a real browser: ``python -m tests.benchmarks.dashboard``.
+
+Milliseconds from the release of the mouse button until everything is on the screen, for clicks on a
+layer with 1,002 prompts and 32 layers; and, while a layer of the bundled model is trained, how late
+and how often the page is painted. Nothing else should run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from actor_lens.bench.costs import machine_facts
+from tests.support.chromium import chromium, find_browser
+from tests.support.dashboard_cells import DASHBOARD, DEEP, TOY, UPDATES_NOTED
+from tests.support.jupyter_server import jupyter_server
+from tests.support.notebook_page import Frontend, NotebookPage
+
+CLICKS, PAINTS = 40, 40
+
+
+@contextmanager
+def dashboard(made: str, frontend: Frontend) -> Iterator[NotebookPage]:
+    """A notebook with a dashboard in a browser of its own."""
+    program = find_browser()
+    if program is None:
+        raise SystemExit("no Chromium or Chrome found")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        chromium(program) as browser,
+        jupyter_server(Path(folder)) as jupyter,
+    ):
+        page = NotebookPage(
+            browser,
+            jupyter,
+            "benchmark",
+            frontend=frontend,
+            size=(1440, 1100),
+            pictures=Path(folder),
+        )
+        try:
+            page.open([made, DASHBOARD])
+            page.run_all()
+            page.wait_ran()
+            page.figure.wait_drawn()
+            yield page
+        finally:
+            page.close()
+
+
+def clicks(frontend: Frontend) -> dict[str, Any]:
+    """Clicks on a layer until all panels are redrawn."""
+    with dashboard(DEEP, frontend) as page:
+        medians = page.figure.trace(panel="layers", kind="median", label="benign")
+        took = []
+        for _ in range(CLICKS + 2):
+            layer = (page.kernel_value("dashboard.layer") + 7) % 32
+            took.append(page.figure.timed_click(medians, layer, ("layers", "prompts")).painted)
+    return _spread(took[2:])  # the first warm up
+
+
+def painting(frontend: Frontend) -> dict[str, Any]:
+    """Updates while training: milliseconds from Python to the screen, and how many a second."""
+    with dashboard(TOY, frontend) as page:
+        page.figure.record_updates()
+        page.run_cell(UPDATES_NOTED)
+        page.toggle("Train").click()
+        page.field("Epochs").fill("100000")
+        page.field("Epochs").press("Tab")
+        page.button("Train").click()
+        page.wait_until(lambda: len(page.figure.updates()) >= PAINTS, 120, "updates")
+        painted = page.figure.updates()
+        page.button("Stop").click()
+        page.wait_value("dashboard.status", "ready")
+        sent = page.kernel_value("sent")[: len(painted)]
+        ended = page.kernel_value("dashboard.run.history[-1].seconds")
+    lags = [1000 * (shown - told) for told, shown in zip(sent, painted, strict=True)]
+    live = sent[5:]  # the first ones set the panel up
+    return {
+        "lag": _spread(lags),
+        "updates_per_second": (len(live) - 1) / (live[-1] - live[0]),
+        "trained_seconds": ended,
+    }
+
+
+def _spread(milliseconds: list[float]) -> dict[str, float]:
+    return {
+        "median": statistics.median(milliseconds),
+        "95th_percentile": statistics.quantiles(milliseconds, n=20)[-1],
+        "n": len(milliseconds),
+    }
+
+
+def main() -> None:
+    """Measure and print one JSON record."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frontend", choices=("lab", "notebook"), default="lab")
+    words = parser.parse_args()
+    record = {
+        "machine": machine_facts(torch.device("cpu")),
+        "frontend": words.frontend,
+        "click_on_a_layer_ms": clicks(words.frontend),
+        "live_painting": painting(words.frontend),
+    }
+    sys.stdout.write(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

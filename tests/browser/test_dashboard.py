@@ -1,0 +1,271 @@
+"""The dashboard in a browser: what the page shows and what Python holds are the same at any time.
+
+A layer and prompts are chosen by clicking, training is started, watched and stopped, and nothing
+that happens on the way (a reload, an error, an interrupt, prompts full of HTML, a second
+dashboard) leaves a page that does not draw or a button that does not work.
+"""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.support.dashboard_cells import DASHBOARD, DEEP, STRANGE, TOY, UPDATES_NOTED
+
+SECTIONS = ("Layers", "Prompts", "Your prompt", "What if", "Train", "Compare")
+# The panels that show the chosen layer, and those that grow while a block is trained.
+OF_THE_LAYER = ("layers", "prompts")
+TRAINING = "training"
+
+STATUS_NOTED = """
+import time
+
+moments = []
+dashboard.observe(lambda change: moments.append((change["new"], time.time())), "status")
+"""
+STEP_BROKEN = """
+from actor_lens.block_trainer import BlockTrainer
+
+def broken(*_):
+    raise RuntimeError("<b>step broken</b>")
+
+whole, BlockTrainer.take_step = BlockTrainer.take_step, broken
+"""
+WEIGHTS = "[float(one.double().abs().sum()) for one in model.hf.parameters()]"
+
+
+@pytest.fixture
+def dashboard_in(open_notebook):
+    """Open a notebook whose cells make a model and prompts, and show their dashboard."""
+
+    def shown(made=TOY, **settings):
+        notebook = open_notebook([made, DASHBOARD], **settings)
+        notebook.run_all()
+        notebook.wait_ran()
+        notebook.figure.wait_drawn()
+        return notebook
+
+    return shown
+
+
+def choose(notebook, layer):
+    medians = notebook.figure.trace(panel="layers", kind="median", label="benign")
+    notebook.figure.click(medians, layer)
+    notebook.wait_value("dashboard.layer", layer)
+
+
+def another_layer(notebook):
+    return (notebook.kernel_value("dashboard.layer") + 3) % notebook.kernel_value("model.n_layers")
+
+
+def train(notebook, epochs=100_000):
+    """Start a run that ends only when it is told to."""
+    notebook.toggle("Train").click()
+    notebook.field("Epochs").fill(str(epochs))
+    notebook.field("Epochs").press("Tab")
+    notebook.button("Train").click()
+    notebook.wait_value("dashboard.status", "training")
+    steps = training_values(notebook)
+    notebook.wait_until(lambda: training_values(notebook) > steps, 60, "a curve that grows")
+
+
+def stop(notebook):
+    notebook.button("Stop").click()
+    notebook.wait_value("dashboard.status in ('training', 'paused')", False)
+    assert notebook.kernel_value("dashboard.run is not None and len(dashboard.run.history) > 0")
+    buttons_at_rest(notebook)
+
+
+def buttons_at_rest(notebook):
+    expect(notebook.button("Train")).to_be_enabled()
+    for text in ("Pause", "Resume", "Stop"):
+        for button in notebook.button(text).all():
+            expect(button).to_be_disabled()
+
+
+def training_values(notebook):
+    traces = notebook.figure.traces(panel=TRAINING)
+    return sum(len(notebook.figure.values(trace, "y") or []) for trace in traces)
+
+
+def panels_with_marks(notebook):
+    figure = notebook.figure
+    return {one.meta.get("panel") for one in figure.traces() if one.visible and figure.marks(one)}
+
+
+def test_choosing_training_and_stopping(dashboard_in, frontend):
+    notebook = dashboard_in(frontend=frontend)
+    choose(notebook, another_layer(notebook))
+
+    notebook.toggle("Prompts").click()
+    points = notebook.figure.trace(panel="prompts", kind="points", label="pseudo_harmful")
+    notebook.figure.click(points, 0)
+    labels = "[dashboard.exploration.shown[i].label for i in dashboard.selection]"
+    notebook.wait_value(labels, ["pseudo_harmful"])
+
+    notebook.run_cell(STATUS_NOTED)
+    train(notebook)
+    assert notebook.run_cell("6 * 7") == "42"
+    assert notebook.kernel_value("dashboard.status") == "training"
+    notebook.button("Pause").click()
+    notebook.wait_value("dashboard.status", "paused")
+    notebook.button("Resume").click()
+    notebook.wait_value("dashboard.status", "training")
+    stop(notebook)
+    ended = notebook.kernel_value("moments[-1][1]")
+    assert ended - notebook.last_click() <= 0.5
+
+    expect(notebook.page.locator(".js-plotly-plot")).to_have_count(1)
+    assert notebook.save().stat().st_size <= 200_000
+
+
+def test_a_reload_in_the_middle_and_after(dashboard_in, frontend):
+    notebook = dashboard_in(frontend=frontend)
+    train(notebook)
+    for running in (True, False):
+        panels = panels_with_marks(notebook)
+        notebook.reload()
+        notebook.figure.wait_drawn()
+        assert panels_with_marks(notebook) == panels
+        notebook.toggle("Layers").click()
+        choose(notebook, another_layer(notebook))
+        assert notebook.kernel_value("dashboard.status == 'training'") == running
+        notebook.toggle("Train").click()
+        if running:
+            values = training_values(notebook)
+            notebook.wait_until(lambda v=values: training_values(notebook) > v, 60, "growth")
+            stop(notebook)
+    train(notebook)
+    stop(notebook)
+
+
+def test_a_click_redraws_a_thousand_prompts(dashboard_in):
+    notebook = dashboard_in(DEEP)
+    assert notebook.kernel_value("(len(drawn), model.n_layers)") == (1002, 32)
+    medians = notebook.figure.trace(panel="layers", kind="median", label="benign")
+    for layer in (3, 31, 0):
+        notebook.figure.timed_click(medians, layer, OF_THE_LAYER)  # waits for both panels
+        assert notebook.kernel_value("dashboard.layer") == layer
+        points = notebook.figure.trace(panel="prompts", kind="points", label="harmful")
+        held = "dashboard.projections().query('label == \"harmful\"')['projection'].tolist()"
+        assert notebook.figure.values(points, "y") == pytest.approx(notebook.kernel_value(held))
+
+
+def test_training_is_painted_but_not_too_often(dashboard_in):
+    notebook = dashboard_in()
+    notebook.figure.record_updates()
+    notebook.run_cell(UPDATES_NOTED)
+    train(notebook)
+    notebook.wait_until(lambda: len(notebook.figure.updates()) >= 25, 60, "25 updates")
+    painted = notebook.figure.updates()
+    stop(notebook)
+    sent = notebook.kernel_value("sent")[: len(painted)]
+    assert all(after > before for before, after in zip(sent, painted, strict=True))
+    live = sent[5:]  # the first ones set the panel up
+    assert (len(live) - 1) / (live[-1] - live[0]) <= 5
+
+
+def test_an_error_in_the_worker_is_shown_and_undone(dashboard_in):
+    notebook = dashboard_in()
+    before = notebook.kernel_value(WEIGHTS)
+    notebook.run_cell(STEP_BROKEN)
+    notebook.toggle("Train").click()
+    notebook.button("Train").click()
+    notebook.wait_text("<b>step broken</b>")
+    expect(notebook.outputs.locator("b", has_text="step broken")).to_have_count(0)
+    notebook.wait_value("dashboard.status in ('training', 'paused')", False)
+    assert notebook.kernel_value(WEIGHTS) == before
+    buttons_at_rest(notebook)
+    notebook.run_cell("BlockTrainer.take_step = whole")
+    train(notebook)
+    stop(notebook)
+
+
+def test_everything_works_from_the_keyboard(dashboard_in, frontend):
+    notebook = dashboard_in(frontend=frontend)
+    layer = notebook.kernel_value("dashboard.layer")
+    key, moved = ("ArrowRight", layer + 1) if layer == 0 else ("ArrowLeft", layer - 1)
+    notebook.tab_to(notebook.slider("Layer"))
+    notebook.page.keyboard.press(key)
+    notebook.wait_value("dashboard.layer", moved)
+    notebook.tab_to(notebook.toggle("Train"))
+    notebook.page.keyboard.press("Space")
+    notebook.tab_to(notebook.field("Epochs"))
+    notebook.page.keyboard.press("ControlOrMeta+a")
+    notebook.page.keyboard.type("100000")
+    notebook.tab_to(notebook.button("Train"))
+    notebook.page.keyboard.press("Space")
+    notebook.wait_value("dashboard.status", "training")
+    notebook.tab_to(notebook.button("Stop"))
+    notebook.page.keyboard.press("Space")
+    notebook.wait_value("dashboard.status in ('training', 'paused')", False)
+    buttons_at_rest(notebook)
+
+
+def test_prompts_are_shown_as_text(dashboard_in):
+    notebook = dashboard_in(STRANGE)
+    notebook.toggle("Prompts").click()
+    notebook.run_cell("dashboard.selection = tuple(range(21))")
+    notebook.wait_text("<script>window.harmed = 1</script>")
+    notebook.wait_text("onerror='window.harmed = 1'")
+    points = notebook.figure.trace(panel="prompts", kind="points", label="benign")
+    notebook.figure.click(points, 0)
+
+    notebook.toggle("Your prompt").click()
+    box = notebook.outputs.locator("textarea")
+    for text in ("<img src=x onerror='window.harmed = 1'>", "z" * 10_000, "\U0001f600\n\u0645"):
+        box.fill(text)
+        box.press("Tab")
+        notebook.kernel_value("dashboard.status")
+    expect(notebook.outputs.locator("h1")).to_have_count(0)
+    assert notebook.page.evaluate("window.harmed === undefined")
+    notebook.toggle("Layers").click()
+    choose(notebook, another_layer(notebook))
+
+
+def test_a_second_dashboard_waits_for_the_first(dashboard_in):
+    notebook = dashboard_in()
+    train(notebook)
+    notebook.run_cell("second = widgets.Dashboard(model, prompts, look=look)\nsecond")
+    notebook.toggle("Train").nth(1).click()
+    notebook.button("Train").nth(1).click()
+    notebook.wait_text(re.compile("wait", re.IGNORECASE))
+    assert notebook.kernel_value("second.status") != "training"
+    assert notebook.kernel_value("dashboard.status") == "training"
+    notebook.button("Stop").nth(0).click()
+    notebook.wait_value("dashboard.status == 'training'", False)
+    notebook.wait_value("second.status == 'training' or second.run is not None", True)
+
+
+def test_an_interrupt_and_a_restart_of_the_kernel(dashboard_in):
+    notebook = dashboard_in()
+    train(notebook)
+    notebook.interrupt_kernel()
+    assert notebook.run_cell("6 * 7") == "42"
+    assert notebook.kernel_value("dashboard.status") == "training"
+    stop(notebook)
+
+    train(notebook)
+    notebook.restart_kernel()
+    notebook.run_all()
+    notebook.wait_ran()
+    notebook.figure.wait_drawn()
+    buttons_at_rest(notebook)
+    train(notebook)
+    stop(notebook)
+
+
+@pytest.mark.parametrize("width", [1440, 1024])
+def test_every_section_fits_the_window(dashboard_in, frontend, width):
+    notebook = dashboard_in(frontend=frontend, width=width, height=1300)
+    train(notebook)
+    notebook.wait_until(lambda: training_values(notebook) > 100, 60, "some curves")
+    stop(notebook)
+    for section in SECTIONS:
+        notebook.toggle(section).click()
+        expect(notebook.toggle(section)).to_have_class(re.compile("mod-active"))
+        notebook.kernel_value("dashboard.status")
+        name = section.lower().replace(" ", "-")
+        notebook.screenshot(f"dashboard-{name}", top=notebook.outputs.first)
+        beyond = "element => element.scrollWidth - element.clientWidth"
+        assert notebook.outputs.last.evaluate(beyond) <= 1
