@@ -26,9 +26,15 @@ def _alike(answer: object, right: object, tolerance: float) -> bool:
     if isinstance(right, str) or isinstance(answer, str):
         return str(answer).strip().lower() == str(right).strip().lower()
     if isinstance(right, Collection):
-        if not isinstance(answer, Collection):
+        if not isinstance(answer, Collection) or len(answer) != len(right):
             return False
-        return sorted(map(str, answer)) == sorted(map(str, right))
+        pairs = zip(sorted(answer, key=_order), sorted(right, key=_order), strict=True)
+        return all(_alike(one, other, tolerance) for one, other in pairs)
     if isinstance(right, Real) and isinstance(answer, Real):
         return math.isclose(float(answer), float(right), rel_tol=0, abs_tol=tolerance)
     return answer == right
+
+
+def _order(value: object) -> tuple[float, str]:
+    """Numbers by size, all else by its text."""
+    return (float(value), "") if isinstance(value, Real) else (math.inf, str(value))

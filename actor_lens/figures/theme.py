@@ -31,7 +31,7 @@ NOTE_WIDTH = 100
 TITLE_HEIGHT, NOTE_LINE, TOP_GAP = 46, 16, 28
 UNWANTED_BUTTONS = ("sendChartToCloud", "select2d", "lasso2d")
 _UNSEEN = re.compile("[\\x00-\\x08\\x0e-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
-_NUMERIC = {ord(c): f"&#{ord(c)};" for c in "\"'$"}
+_NUMERIC = {ord(c): f"&#{ord(c)};" for c in "\"'$%"}
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,9 @@ def finish(
 def escape(text: object) -> str:
     """Escape text for plotly, whose labels understand a part of HTML.
 
-    Quotes and dollar signs become numeric entities: plotly does not know `&quot;`, and a pair of
-    dollar signs would be read as a formula. Control characters, and those that turn the reading
-    direction of what follows, are dropped.
+    Quotes, dollar and percent signs become numeric entities: plotly does not know `&quot;`, a pair
+    of dollar signs would be read as a formula, and `%{y}` as a place for a number. Control
+    characters, and those that turn the reading direction of what follows, are dropped.
     """
     shown = _UNSEEN.sub("", str(text)).encode("utf-8", "replace").decode("utf-8")
     return html.escape(shown, quote=False).translate(_NUMERIC)

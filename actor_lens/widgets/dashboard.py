@@ -8,6 +8,7 @@ what happens when something is clicked.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ from actor_lens.prompts import PromptSet
 from actor_lens.study import Look, look_at_layers
 from actor_lens.training_run import TrainingRun
 from actor_lens.widgets.exploration import Exploration
-from actor_lens.widgets.jobs import Control, Worker
+from actor_lens.widgets.jobs import Control, Worker, weights_held
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import layer_slides, paragraph, row, safe
 from actor_lens.widgets.sections.base import Section
@@ -81,7 +82,7 @@ class Dashboard(ipw.VBox):
             prompts: With train, validation and test splits.
             layer: Where to begin; the recommended one unless given.
             per_label: Most training prompts of each label.
-            look: What ``look_at_layers`` saw already, with the same training prompts.
+            look: What ``look_at_layers`` saw already; its training prompts are then used.
             run: A fine-tune of an earlier session to show or to continue.
             seed: Of the sample of training prompts.
             **look_options: For ``look_at_layers``, for instance ``rounds`` or ``batch_size``.
@@ -90,16 +91,20 @@ class Dashboard(ipw.VBox):
             UserError: If a split lacks a label, the model refuses nothing harmful, or the run
                 belongs to another model.
         """
-        train = prompts.by_split()[0].sample(per_label, seed=seed)
-        if look is None:
-            look = look_at_layers(model, prompts, train=train, seed=seed, **look_options)
         if run is not None:
             run.check_belongs_to(model)
-        self.exploration = Exploration(model, prompts, train, look, layer)
+            layer = run.layer if layer is None else layer
+        with weights_held(model):
+            if look is None:
+                train = prompts.by_split()[0].sample(per_label, seed=seed)
+                look = look_at_layers(model, prompts, train=train, seed=seed, **look_options)
+            train = look.train_residuals.prompts
+            self.exploration = Exploration(model, prompts, train, look, layer=layer, seed=seed)
         if run is not None:
             self.exploration.add_run(run)
             self.exploration.history = run.history
         self._lock = threading.RLock()
+        self._told = False
         self._panels: dict[str, tuple[Any, Panel]] = {}
         name = f"dashboard {next(_numbers)}"
         self.worker = Worker(model, name, on_change=self._job_changed, on_error=self._show_error)
@@ -128,6 +133,14 @@ class Dashboard(ipw.VBox):
         self._link()
         self.redraw()
         self._linked.checkpoint()
+
+    @traitlets.validate("layer")
+    def _existing(self, proposal: dict[str, Any]) -> int:
+        return self.exploration.model.check_layer(proposal["value"])
+
+    @traitlets.validate("selection")
+    def _drawn(self, proposal: dict[str, Any]) -> tuple[int, ...]:
+        return self.exploration.checked_selection(proposal["value"])
 
     # ---- What the next cell reads ----
 
@@ -165,20 +178,30 @@ class Dashboard(ipw.VBox):
     # ---- What sections ask ----
 
     def redraw(self) -> None:
-        """Draw what changed."""
+        """Draw what changed. What goes wrong is shown and not raised: a job may be drawing."""
         with self._lock:
-            section = self.sections[self._choose.value]
-            section.refresh()
-            self._linked.show(self._composition())
+            try:
+                self.sections[self._choose.value].refresh()
+                self._linked.show(self._composition())
+            except Exception as error:
+                where = "".join(traceback.format_exception(error))
+                self._show_error(f"drawing failed: {type(error).__name__}: {error}", where)
 
     def start(self, job: str, work: Callable[[Control], None]) -> bool:
         """Run a job in a thread; errors are shown."""
-        self._error.value = ""
+        if self.worker.busy:
+            return False
+        self._error.value, self._told = "", False
         return self.worker.start(job, work)
 
     def tell(self, text: str) -> None:
         """Show one line about what happens."""
+        self._told = True
         self._message.value = paragraph(safe(text))
+
+    def warn(self, text: str) -> None:
+        """Show what went wrong while the work goes on."""
+        self._show_error(text, "")
 
     # ---- Parts ----
 
@@ -264,7 +287,8 @@ class Dashboard(ipw.VBox):
         key = (seen.origin, lines, low)
         layers = self._cached("layers", key, lambda: self._layers_panel(lines, low))
         if seen.view == "pca":
-            prompts = self._cached("prompts", ("pca", layer, low), lambda: self._pca(layer, low))
+            pca_key = ("pca", layer, seen.selection, low)
+            prompts = self._cached("prompts", pca_key, lambda: self._pca(layer, low))
         else:
             frame_key = (layer, seen.origin, seen.selection, low)
             prompts = self._cached("prompts", frame_key, lambda: self._strip(layer, low))
@@ -321,6 +345,9 @@ class Dashboard(ipw.VBox):
         figure = figures.layer_map(layer_map(seen.look.projections.residuals, layer))
         figure.update_yaxes(scaleanchor=None)
         figure.update_traces(showlegend=False)
+        for trace in figure.data if seen.selection else ():
+            held = [row for row, one in enumerate(trace.customdata) if one in seen.selection]
+            trace.update(selectedpoints=held, unselected={"marker": {"opacity": 0.16}})
         return Panel(
             "prompts",
             figure,
@@ -366,26 +393,28 @@ class Dashboard(ipw.VBox):
 
     def _job_changed(self) -> None:
         worker = self.worker
-        if worker.waiting_for:
-            self.status = "waiting"
-            self.tell(f"{worker.waiting_for} uses this model: waiting for it to end")
-        elif worker.busy and worker.control.paused:
-            self.status = "paused"
-            self.tell("paused")
-        elif worker.busy:
-            self.status = worker.job
-            self.tell(f"{worker.job} …")
-        else:
-            finished = self.status not in ("ready", "failed")
-            self.status = "ready"
-            if finished and not self._error.value:
-                self.tell("ready")
-        self.redraw()
-        if not worker.busy:
-            self._linked.checkpoint()
+        with self._lock:
+            words = ""
+            if worker.waiting_for:
+                self.status = "waiting"
+                words = f"{worker.waiting_for} uses this model: waiting for it to end"
+            elif worker.busy and worker.control.paused:
+                self.status = words = "paused"
+            elif worker.busy:
+                self.status = worker.job
+                words = f"{worker.job} …"
+            else:
+                self.status = "ready"
+                if not self._told:  # else what the job said last stays
+                    words = "ready"
+            if words:
+                self._message.value = paragraph(safe(words))
+            self.redraw()
+            if not worker.busy:
+                self._linked.checkpoint()
 
     def _show_error(self, message: str, where: str) -> None:
         details = f"<details><summary>where</summary><pre>{safe(where, 20_000)}</pre></details>"
         text = f"⚠ {safe(message, 1000)}{details if where else ''}"
         self._error.value = f'<div role="alert">{paragraph(text, warn=True)}</div>'
-        self.tell("something went wrong; see below")
+        self.tell("something went wrong; see the message at the end")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -31,12 +31,13 @@ class Compared:
     Attributes:
         before: The untouched model.
         after: With the run applied.
-        divergence: Mean KL divergence from the untouched model at benign prompts, in nats.
+        divergence: Mean KL divergence from the untouched model at benign prompts, in nats; None
+            where there are none.
     """
 
     before: Evaluation
     after: Evaluation
-    divergence: float
+    divergence: float | None
 
 
 @dataclass(eq=False)
@@ -70,15 +71,24 @@ class Exploration(traitlets.HasTraits):
     compared: traitlets.Dict[int, Compared] = traitlets.Dict(
         help="By position of the run among the runs."
     )
-    replies = traitlets.Dict(help="By time (before, after), evaluations of selected prompts.")
+    replies: traitlets.Dict[str, dict[int, str]] = traitlets.Dict(
+        help="By time (before, after), replies by position of the prompt."
+    )
 
     projections_after: traitlets.Dict[int, Projections] = traitlets.Dict(
-        help="By id of the run, of the drawn prompts."
+        help="By position of the run, of the drawn prompts."
     )
     scores_after = traitlets.Any(None, help="Refusal scores of the drawn prompts with the run.")
 
     def __init__(
-        self, model: ChatModel, prompts: PromptSet, train: PromptSet, look: Look, layer: int | None
+        self,
+        model: ChatModel,
+        prompts: PromptSet,
+        train: PromptSet,
+        look: Look,
+        *,
+        layer: int | None = None,
+        seed: int = 0,
     ) -> None:
         """Begin at the recommended layer, unless another is given.
 
@@ -88,14 +98,17 @@ class Exploration(traitlets.HasTraits):
             train: Training prompts.
             look: What ``look_at_layers`` saw of the model with these.
             layer: Where to begin.
+            seed: With which the training prompts were drawn.
         """
         choice = recommended(look)
         layer = choice.layer if layer is None else model.check_layer(layer)
-        super().__init__(layer=layer, settings=FinetuneConfig(layer=layer))
+        super().__init__(layer=layer, settings=FinetuneConfig(layer=layer, seed=seed))
         self.model, self.prompts, self.train, self.look = model, prompts, train, look
         self.choice = choice
         self.baseline = current_refusals(model, self.shown, look.tokens)
         self.predicted_for: tuple[Any, ...] = ()
+        self.swept: FinetuneConfig | None = None
+        self._frames: dict[str, pd.DataFrame] = {}
         self.evaluated: dict[str, Evaluation] = {}
 
     @traitlets.validate("layer")
@@ -107,7 +120,15 @@ class Exploration(traitlets.HasTraits):
 
     @traitlets.validate("selection")
     def _drawn(self, proposal: dict[str, Any]) -> tuple[int, ...]:
-        places = tuple(int(place) for place in proposal["value"])
+        return self.checked_selection(proposal["value"])
+
+    def checked_selection(self, selection: Iterable[int]) -> tuple[int, ...]:
+        """Positions of drawn prompts as plain numbers.
+
+        Raises:
+            UserError: If there is no prompt at one of them.
+        """
+        places = tuple(int(place) for place in selection)
         if any(not 0 <= place < len(self.shown) for place in places):
             raise UserError(
                 f"selection holds positions outside 0 to {len(self.shown) - 1}; give positions of "
@@ -119,10 +140,6 @@ class Exploration(traitlets.HasTraits):
     def shown(self) -> PromptSet:
         """The prompts that are drawn: the validation prompts, to which nothing was fitted."""
         return self.look.projections.prompts
-
-    @cached_property
-    def _frames(self) -> dict[str, pd.DataFrame]:
-        return {}
 
     def projections(self, origin: str | None = None) -> pd.DataFrame:
         """Table of the drawn prompts at all layers, made once for each origin."""
@@ -145,7 +162,9 @@ class Exploration(traitlets.HasTraits):
 
     def add_run(self, run: TrainingRun) -> None:
         """Make a run that of the session; what was known of the one before it does not hold."""
-        self.runs = (*self.runs, run)
+        # What continuing needs is several times the block: only the last run keeps it.
+        earlier = (replace(one, resume_state=None) for one in self.runs)
+        self.runs = (*earlier, run)
         self.scores_after, self.replies = None, {}
         self.run = run
 
@@ -153,9 +172,9 @@ class Exploration(traitlets.HasTraits):
         """The settings of a fine-tune of the chosen layer."""
         return replace(self.settings, layer=self.layer if layer is None else layer)
 
-    def targets(self, *, layer: int | None = None, of_shown: bool = False) -> Targets:
-        """Where prompts should move at the chosen layer; of training prompts unless asked."""
-        look, config = self.look, self.config(layer)
+    def targets(self, *, config: FinetuneConfig | None = None, of_shown: bool = False) -> Targets:
+        """Where prompts should move by the settings; of training prompts unless asked."""
+        look, config = self.look, config or self.config()
         residuals = look.projections.residuals if of_shown else look.train_residuals
         return just_enough_targets(
             residuals,

@@ -15,6 +15,7 @@ from typing import Any
 
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
+from actor_lens.training_run import TrainingRun
 
 _WAIT = 0.2
 
@@ -112,8 +113,8 @@ class Worker:
             self._thread = threading.Thread(
                 target=self._run, args=(work, self.control), name=f"actor-lens {job}", daemon=True
             )
-            self._thread.start()
-        self._on_change()
+        self._on_change()  # before the job, which may end at once
+        self._thread.start()
         return True
 
     def pause(self) -> None:
@@ -160,10 +161,11 @@ class Worker:
 
 
 class _Claim:
-    """Who works on a model."""
+    """Who works on a model, and who needs its weights as they are."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.weights = threading.RLock()
         self.owner = ""
 
 
@@ -172,12 +174,33 @@ _claims_lock = threading.Lock()
 
 
 @contextmanager
+def weights_held(model: ChatModel) -> Iterator[None]:
+    """Keep others from putting trained weights into a model, or from reading it meanwhile.
+
+    Training needs none of this: it never touches the model.
+    """
+    with _claim_of(model).weights:
+        yield
+
+
+@contextmanager
+def applied(run: TrainingRun, model: ChatModel) -> Iterator[None]:
+    """``run.applied_to(model)`` while nobody else reads the model's weights."""
+    with weights_held(model), run.applied_to(model):
+        yield
+
+
+def _claim_of(model: ChatModel) -> _Claim:
+    with _claims_lock:
+        return _claims.setdefault(model.hf, _Claim())
+
+
+@contextmanager
 def _claimed(
     model: ChatModel, owner: str, tell: Callable[[str], None], control: Control
 ) -> Iterator[None]:
     """Hold a model; while another holds it, ``tell`` whom, and stay ready to be stopped."""
-    with _claims_lock:
-        claim = _claims.setdefault(model.hf, _Claim())
+    claim = _claim_of(model)
     if not claim.lock.acquire(blocking=False):
         tell(claim.owner)
         while not claim.lock.acquire(timeout=_WAIT):

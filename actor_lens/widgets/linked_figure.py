@@ -7,6 +7,7 @@ and with two of them one may stay blank after the page is reloaded.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ import plotly.graph_objects as go
 
 from actor_lens.figures import Composition, config
 
-_SECONDS_TO_CHECKPOINT = 1.0
+_SECONDS_TO_CHECKPOINT, _LONGEST_WAIT = 1.5, 6.0
+_UPLOAD = "sendChartToCloud"
 OnClick = Callable[[Any, int], None]
 """Told the trace that was clicked and the position of the point in it."""
 OnSelect = Callable[[list[tuple[Any, list[int]]]], None]
@@ -37,9 +39,12 @@ class LinkedFigure:
         self.lock = threading.RLock()
         self._on_click, self._on_select = on_click, on_select
         self._timer: threading.Timer | None = None
+        self._waiting_since = 0.0
         self._shown = composition
         self.widget = go.FigureWidget(composition.figure())
-        self.widget._config = {**config(), "modeBarButtonsToRemove": ["sendChartToCloud"]}
+        # A lasso selects here, so its button stays; the one that uploads does not.
+        self.widget._config = {**config(), "modeBarButtonsToRemove": [_UPLOAD]}
+        self.widget.layout.modebar = {"remove": [_UPLOAD]}
         self._clicks: list[tuple[Any, int]] = []
         self._held: list[tuple[Any, list[int]]] = []
         self._listen()
@@ -65,12 +70,18 @@ class LinkedFigure:
             self.widget._repr_mimebundle_()
 
     def _checkpoint_soon(self) -> None:
-        """A checkpoint sends everything, so many changes in a row share one."""
+        """A checkpoint sends everything, so many changes in a row share one, after the last."""
         with self.lock:
-            if self._timer is None or not self._timer.is_alive():
-                self._timer = threading.Timer(_SECONDS_TO_CHECKPOINT, self.checkpoint)
-                self._timer.daemon = True
-                self._timer.start()
+            now = time.monotonic()
+            if self._timer is not None and self._timer.is_alive():
+                if now - self._waiting_since > _LONGEST_WAIT:
+                    return
+                self._timer.cancel()
+            else:
+                self._waiting_since = now
+            self._timer = threading.Timer(_SECONDS_TO_CHECKPOINT, self.checkpoint)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _update(self, composition: Composition) -> None:
         with self.widget.batch_update():

@@ -14,6 +14,7 @@ from actor_lens.widgets.parts import Throttle
 
 # How often axes, marks and all are drawn anew while training.
 DRAWN_PER_SECOND = 0.5
+RECENT_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,10 @@ def progress_text(history: Sequence[TrainingStep]) -> str:
     """Step, speed and time left in words."""
     if not history:
         return "starting"
-    last = history[-1]
-    speed = last.step / last.seconds if last.seconds > 0 else 0.0
+    # Of the last steps: a pause long ago says nothing about the time that is left.
+    last, first = history[-1], history[max(0, len(history) - RECENT_STEPS)]
+    passed = last.seconds - first.seconds
+    speed = (last.step - first.step) / passed if passed > 0 else 0.0
     text = f"step {last.step} of {last.total_steps}, epoch {last.epoch}, loss {last.loss:.4f}"
     if speed <= 0:
         return text

@@ -12,6 +12,7 @@ from actor_lens.errors import UserError
 from actor_lens.figures import Composition, Panel, compose
 from actor_lens.models import ChatModel
 from actor_lens.projections import TokenProjections, token_projections
+from actor_lens.widgets.jobs import weights_held
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import block, button, paragraph, row, safe
 
@@ -39,7 +40,8 @@ class PromptProbe(ipw.VBox):
             UserError: If the prompt is empty or too long.
         """
         self._model, self._directions = model, directions
-        first = token_projections(model, prompt, directions)
+        with weights_held(model):
+            first = token_projections(model, prompt, directions)
         self._box = ipw.Textarea(
             value=prompt, description="Prompt", rows=2, layout=ipw.Layout(width="100%")
         )
@@ -73,7 +75,8 @@ class PromptProbe(ipw.VBox):
 
     def _show(self, prompt: str) -> None:
         try:
-            self.tokens = token_projections(self._model, prompt, self._directions)
+            with weights_held(self._model):
+                self.tokens = token_projections(self._model, prompt, self._directions)
             self._text.value = self._words(prompt)
         except UserError as error:
             self._text.value = paragraph(f"⚠ {safe(error)}", warn=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 import ipywidgets as ipw
 import plotly.graph_objects as go
@@ -65,7 +66,7 @@ class TrainingMonitor(ipw.VBox):
         with self._lock:
             if step.step == 1:
                 self._steps, self._paint = [], Throttle()
-                self._stop.clear()
+                self._live = replace(self._live, best_step=None, message="")
             self._steps.append(step)
             if self._paint.due() or step.step == step.total_steps:
                 self._draw()
@@ -78,7 +79,9 @@ class TrainingMonitor(ipw.VBox):
         JupyterLab lets clicks through while a cell runs. Where a frontend does not, they wait for
         the end of the cell; training in a thread, as the dashboard does, stops at once everywhere.
         """
-        return self._stop.is_set()
+        asked = self._stop.is_set()
+        self._stop.clear()  # one press ends one run
+        return asked
 
     def finish(self, run: TrainingRun) -> None:
         """Show how a run ended, also one that was loaded."""

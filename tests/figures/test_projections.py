@@ -121,7 +121,7 @@ def test_a_map_has_equal_scales_and_its_axes_escaped():
     layout = layer_map(mapped()).layout
     assert (layout.yaxis.scaleanchor, layout.yaxis.scaleratio) == ("x", 1)
     assert layout.title.text == "Prompts at layer 3: principal components"
-    assert layout.yaxis.title.text == "PC 2 (&lt;9%)"
+    assert layout.yaxis.title.text == "PC 2 (&lt;9&#37;)"
 
 
 def test_a_tsne_map_warns_of_its_distances_and_shows_no_units():

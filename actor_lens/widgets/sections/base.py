@@ -34,6 +34,9 @@ class Desk(Protocol):
     def tell(self, text: str) -> None:
         """Show one line about what happens."""
 
+    def warn(self, text: str) -> None:
+        """Show what went wrong while the work goes on."""
+
 
 class Section:
     """Controls, panels of the figure, and text below it.

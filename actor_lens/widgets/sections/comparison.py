@@ -16,10 +16,10 @@ from actor_lens.export import export_model
 from actor_lens.figures import Panel
 from actor_lens.projections import project
 from actor_lens.study import StudyPlan, run_study
-from actor_lens.training_run import TrainingRun
+from actor_lens.training_run import RUN_FILE, TrainingRun
 from actor_lens.widgets.exploration import Compared
-from actor_lens.widgets.jobs import Control
-from actor_lens.widgets.parts import button, paragraph, row, safe, table
+from actor_lens.widgets.jobs import Control, applied, weights_held
+from actor_lens.widgets.parts import button, checkbox, paragraph, row, safe, table
 from actor_lens.widgets.sections.base import LOWER, ROOM_FOR_RATES, Desk, Section
 
 _COLUMNS = {
@@ -30,6 +30,7 @@ _COLUMNS = {
     "reply_after": "reply after",
 }
 ROWS = 60
+EVALUATING = "evaluating"
 
 
 class CompareSection(Section):
@@ -49,19 +50,20 @@ class CompareSection(Section):
             style="info",
         )
         self.stop = button("Stop", desk.worker.stop, tip="End after the run that is asked now")
-        self.folder = ipw.Text(value="runs/my-layer", description="Folder")
+        self.folder = ipw.Text(description="Folder", placeholder="runs/...")
+        self.overwrite = checkbox("overwrite what is there")
         self.save = button("Save run", self._save, tip="The trained block, settings and history")
         self.export = button("Export model", self._export, tip="A whole Hugging Face folder")
         self.report = button("Write report", self._report, tip="One HTML file that works offline")
         self.controls = ipw.VBox(
             [
                 row(self.runs, ipw.VBox([self.evaluate, self.stop])),
-                row(self.folder, self.save, self.export, self.report),
+                row(self.folder, self.overwrite, self.save, self.export, self.report),
             ]
         )
         self.text = ipw.HTML()
         self.below = self.text
-        self.runs.observe(lambda _change: desk.redraw(), "value")
+        self.runs.observe(self._run_chosen, "value")
 
     def panels(self) -> list[Panel]:
         """Rates on the right; where validation prompts moved on the left."""
@@ -73,9 +75,9 @@ class CompareSection(Section):
         panels = [
             self.cached("rates", key, self._rates_panel),
         ]
-        after = seen.projections_after.get(id(run))
+        after = seen.projections_after.get(places[-1])
         if after is not None:
-            panels.append(self.cached("shifts", run, lambda: self._shifts_panel(run, after)))
+            panels.append(self.cached("shifts", after, lambda: self._shifts_panel(run, after)))
         return panels
 
     def refresh(self) -> None:
@@ -87,7 +89,7 @@ class CompareSection(Section):
             self.runs.value = (len(options) - 1,) if options else ()
         for control in (self.evaluate, self.save, self.export, self.report):
             control.disabled = busy or not self.runs.value
-        self.stop.disabled = not busy
+        self.stop.disabled = self.desk.worker.job != EVALUATING
         self.text.value = self._words()
 
     def changed(self, number: int) -> list[dict[str, Any]]:
@@ -143,6 +145,12 @@ class CompareSection(Section):
             note="Below the grey line: toward compliance.",
         )
 
+    def _run_chosen(self, _change: object) -> None:
+        if self.runs.value:
+            number = self.runs.value[-1]
+            self.folder.value = f"runs/layer-{self.exploration.runs[number].layer}-run-{number + 1}"
+        self.desk.redraw()
+
     def _chosen(self) -> TrainingRun | None:
         numbers = self.runs.value
         return self.exploration.runs[numbers[-1]] if numbers else None
@@ -159,16 +167,18 @@ class CompareSection(Section):
                 control.check()
                 run = seen.runs[number]
                 self.desk.tell(f"asking the test prompts with run {number + 1}")
-                with run.applied_to(seen.model):
+                with applied(run, seen.model):
                     after = evaluate(seen.model, test)
                     residuals = collect_residuals(seen.model, seen.shown, store=False)
-                benign = test.where(label="benign")
-                away = next_token_divergence(seen.model, run, benign).mean if benign else 0.0
+                benign, away = test.where(label="benign"), None
+                if len(benign):
+                    with weights_held(seen.model):
+                        away = next_token_divergence(seen.model, run, benign).mean
                 moved = project(residuals, seen.look.directions)
-                seen.projections_after = {**seen.projections_after, id(run): moved}
+                seen.projections_after = {**seen.projections_after, number: moved}
                 seen.compared = {**seen.compared, number: Compared(before, after, away)}
 
-        self.desk.start("evaluating", work)
+        self.desk.start(EVALUATING, work)
 
     def _before(self) -> Evaluation:
         """The untouched model on the test prompts, asked once a session."""
@@ -180,10 +190,12 @@ class CompareSection(Section):
         return seen.evaluated["before"]
 
     def _save(self) -> None:
-        run, folder = self._chosen(), self._path()
+        run, folder, overwrite = self._chosen(), self._path(), self.overwrite.value
 
         def work(_control: Control) -> None:
             assert run is not None
+            if (folder / RUN_FILE).exists() and not overwrite:
+                raise UserError(f"{folder}: holds a run; give another folder, or tick overwrite")
             run.save(folder)
             self.desk.tell(f"saved in {folder}")
 
@@ -191,10 +203,12 @@ class CompareSection(Section):
 
     def _export(self) -> None:
         seen, run, folder = self.exploration, self._chosen(), self._path() / "model"
+        overwrite = self.overwrite.value
 
         def work(_control: Control) -> None:
             assert run is not None
-            export_model(seen.model, run, folder, overwrite=True)
+            with weights_held(seen.model):
+                export_model(seen.model, run, folder, overwrite=overwrite)
             self.desk.tell(f"exported to {folder}")
 
         self.desk.start("exporting", work)
@@ -207,7 +221,8 @@ class CompareSection(Section):
 
             assert run is not None
             plan = StudyPlan(run.config, choose_layer=False, per_label=dict(run.train_prompts))
-            study = run_study(seen.model, seen.prompts, plan, run=run)
+            with weights_held(seen.model):
+                study = run_study(seen.model, seen.prompts, plan, run=run)
             folder.mkdir(parents=True, exist_ok=True)
             write_report(study, folder / "report.html")
             self.desk.tell(f"report written to {folder / 'report.html'}")
@@ -215,7 +230,7 @@ class CompareSection(Section):
         self.desk.start("writing the report", work)
 
     def _path(self) -> Path:
-        return Path(self.folder.value.strip() or "runs/my-layer").expanduser()
+        return Path(self.folder.value.strip() or "runs/layer").expanduser()
 
 
 def _name(number: int, run: TrainingRun) -> str:
@@ -236,8 +251,9 @@ def _summary(run: TrainingRun, number: int, compared: Compared) -> str:
             ("trade-off score", "tradeoff_score"),
         )
     ]
-    text = "; ".join(scores)
-    return safe(
-        f"Run {number + 1}, layer {run.layer}: {text}; KL divergence at benign prompts "
-        f"{compared.divergence:.3g} nats (first reply token, mean)."
-    )
+    if compared.divergence is not None:
+        scores.append(
+            f"KL divergence at benign prompts {compared.divergence:.3g} nats (first reply token, "
+            "mean)"
+        )
+    return safe(f"Run {number + 1}, layer {run.layer}: {'; '.join(scores)}.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ipywidgets as ipw
 import pandas as pd
 
 from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.figures import Panel
+from actor_lens.figures.theme import ORIGIN_NAMES
 from actor_lens.layer_choice import predict_refusals
 from actor_lens.layer_sweep import outcome_table, sweep_layers
 from actor_lens.sweep_cells import CellOutcome
@@ -22,6 +25,7 @@ SCORES = {
     "gap": "gap",
     "linear probe": "probe",
 }
+TRYING = "trying every layer"
 _COLUMNS = {
     "layer": "layer",
     "predicted_compliance_rate": "C.R. predicted",
@@ -69,11 +73,11 @@ class LayersSection(Section):
         """The reason for the recommendation, ties and outcomes in words."""
         seen, busy = self.exploration, self.desk.worker.busy
         self.try_all.disabled = busy
-        self.stop.disabled = not busy
+        self.stop.disabled = self.desk.worker.job != TRYING
         parts = [paragraph(safe(text), warn=True) for text in seen.look.scores.warnings]
         parts.append(paragraph(f"Recommended: {safe(self._reason())}."))
         if seen.outcomes:
-            parts.append(table(self.rows(), _COLUMNS, caption=_CAPTION))
+            parts.append(table(self.rows(), _COLUMNS, caption=_CAPTION + self._settings()))
         self.text.value = "".join(parts)
 
     def _reason(self) -> str:
@@ -87,6 +91,15 @@ class LayersSection(Section):
         ties = [str(layer) for layer in choice.ties]
         tied = f" (layers {', '.join(ties)} tie)" if len(ties) > 1 else ""
         return f"layer {choice.layer}{tied}: {choice.reason}"
+
+    def _settings(self) -> str:
+        swept = self.exploration.swept
+        if swept is None:
+            return ""
+        return (
+            f" With alpha {swept.alpha:g}, origin {ORIGIN_NAMES[swept.origin]}, "
+            f"{swept.shift} shift, {swept.epochs} epochs, rate {swept.lr:g}."
+        )
 
     def rows(self) -> list[dict[str, object]]:
         """What was predicted for each layer and what training it reached."""
@@ -131,24 +144,28 @@ class LayersSection(Section):
 
     def _try_all(self) -> None:
         seen = self.exploration
-        seen.outcomes, seen.sweep, seen.predictions = (), None, {}
+        if self.desk.worker.busy:
+            return
+        config = seen.config()
+        seen.outcomes, seen.sweep, seen.predictions, seen.swept = (), None, {}, config
 
         def work(control: Control) -> None:
             def keep(outcome: CellOutcome) -> None:
-                targets = seen.targets(layer=outcome.cell.layer, of_shown=True)
+                cell = outcome.cell
+                targets = seen.targets(config=cell.settings(config), of_shown=True)
                 predicted = predict_refusals(seen.model, targets, seen.look.tokens)
-                seen.predictions = {**seen.predictions, outcome.cell.layer: predicted}
+                seen.predictions = {**seen.predictions, cell.layer: predicted}
                 seen.outcomes = (*seen.outcomes, outcome)
-                self.desk.tell(f"layer {outcome.cell.layer} tried")
+                self.desk.tell(f"layer {cell.layer} tried")
 
             try:
                 seen.sweep = sweep_layers(
                     seen.model,
                     seen.train,
                     seen.shown,
-                    alphas=[seen.settings.alpha],
-                    seeds=[seen.settings.seed],
-                    settings=seen.config(),
+                    alphas=[config.alpha],
+                    seeds=[config.seed],
+                    settings=replace(config, safety_floor=None),
                     tokens=seen.look.tokens,
                     on_outcome=keep,
                     should_stop=control.should_stop,
@@ -157,7 +174,7 @@ class LayersSection(Section):
                 control.check()
                 raise
 
-        self.desk.start("trying every layer", work)
+        self.desk.start(TRYING, work)
 
 
 class _Outcomes:

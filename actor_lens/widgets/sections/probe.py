@@ -14,7 +14,7 @@ from actor_lens.figures.theme import LABEL_STYLES
 from actor_lens.projections import TokenProjections, token_projections
 from actor_lens.prompts import Prompt, PromptSet
 from actor_lens.widgets.exploration import TokenLook
-from actor_lens.widgets.jobs import Control
+from actor_lens.widgets.jobs import Control, applied
 from actor_lens.widgets.parts import block, button, checkbox, paragraph, row, safe
 from actor_lens.widgets.sections.base import LOWER, WHOLE, Desk, Section
 
@@ -96,7 +96,7 @@ class ProbeSection(Section):
                 replies["before"] = evaluate(seen.model, prompts, new_tokens=REPLY_TOKENS)
             control.check()
             if run is not None:
-                with run.applied_to(seen.model):
+                with applied(run, seen.model):
                     found.after = token_projections(seen.model, text, directions)
                     if wanted:
                         replies["after"] = evaluate(seen.model, prompts, new_tokens=REPLY_TOKENS)

@@ -6,10 +6,10 @@ import ipywidgets as ipw
 import numpy as np
 import pandas as pd
 
-from actor_lens.evaluation import Evaluation, evaluate
+from actor_lens.evaluation import evaluate
 from actor_lens.figures.theme import LABEL_STYLES
 from actor_lens.layer_choice import current_refusals
-from actor_lens.widgets.jobs import Control
+from actor_lens.widgets.jobs import Control, applied
 from actor_lens.widgets.parts import button, checkbox, paragraph, row, table
 from actor_lens.widgets.sections.base import Desk, Section
 
@@ -102,10 +102,7 @@ class PromptsSection(Section):
         """The selection, in the list and in the table."""
         seen = self.exploration
         self.get_replies.disabled = self.desk.worker.busy or not seen.selection
-        listed = {value for _, value in self.list.options}
-        self._following = True
-        self.list.value = tuple(place for place in seen.selection if place in listed)
-        self._following = False
+        self._show_selection()
         places = list(seen.selection)
         if not places:
             self.text.value = paragraph(
@@ -134,7 +131,8 @@ class PromptsSection(Section):
         after = seen.scores_after
         found["score_after"] = np.nan if after is None else after.numpy()[places]
         for time in ("before", "after"):
-            found[f"reply_{time}"] = _replies(seen.replies.get(time), found["prompt"])
+            replies = seen.replies.get(time, {})
+            found[f"reply_{time}"] = [replies.get(place) for place in places]
         return found
 
     def _fill(self, _change: object = None) -> None:
@@ -148,8 +146,15 @@ class PromptsSection(Section):
         self._following = True
         self.list.options = options
         self._following = False
+        self._show_selection()
         count = f"{len(places)} prompts" if len(places) <= LISTED else f"{LISTED} of {len(places)}"
         self.list.description = count
+
+    def _show_selection(self) -> None:
+        listed = {value for _, value in self.list.options}
+        self._following = True
+        self.list.value = tuple(one for one in self.exploration.selection if one in listed)
+        self._following = False
 
     def _chosen(self, change: dict[str, object]) -> None:
         if not self._following:
@@ -163,14 +168,20 @@ class PromptsSection(Section):
 
     def _get_replies(self) -> None:
         seen = self.exploration
-        prompts, run = seen.shown.select(seen.selection[:REPLIED]), seen.run
+        places, run = seen.selection[:REPLIED], seen.run
+        prompts = seen.shown.select(places)
+
+        def replies() -> dict[int, str]:
+            # An evaluation's table leaves out what a model should not have said.
+            told = evaluate(seen.model, prompts).frame()["reply"]
+            return dict(zip(places, told, strict=True))
 
         def work(control: Control) -> None:
-            found = {"before": evaluate(seen.model, prompts)}
+            found = {"before": replies()}
             control.check()
             if run is not None:
-                with run.applied_to(seen.model):
-                    found["after"] = evaluate(seen.model, prompts)
+                with applied(run, seen.model):
+                    found["after"] = replies()
                     after = current_refusals(seen.model, seen.shown, seen.look.tokens)
                 seen.scores_after = after.refusal_scores
             seen.replies = found
@@ -181,14 +192,6 @@ class PromptsSection(Section):
 def _line(text: str) -> str:
     short = " ".join(text[: 4 * OPTION_LENGTH].split())
     return short if len(short) <= OPTION_LENGTH else short[: OPTION_LENGTH - 1] + "…"
-
-
-def _replies(evaluation: Evaluation | None, prompts: pd.Series[str]) -> list[str | None]:
-    """Replies by prompt; of those to harmful prompts only what an evaluation shows."""
-    if evaluation is None:
-        return [None] * len(prompts)
-    frame = evaluation.frame().set_index("prompt")["reply"]
-    return [frame.get(prompt) for prompt in prompts]
 
 
 def _plain(record: dict[object, object]) -> dict[str, object]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ipywidgets as ipw
 import torch
 
+from actor_lens.errors import UserError
 from actor_lens.figures import Panel
 from actor_lens.finetuning import finetune_layer
 from actor_lens.safety_floor import tradeoff
-from actor_lens.training_run import TrainingRun, TrainingStep
+from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text
 from actor_lens.widgets.parts import Throttle, button, checkbox, paragraph, row, safe
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Recorded steps that are kept, and what they may take together in memory.
 RECORDED, RECORDED_BYTES = 60, 2 * 10**9
 SECONDS_BETWEEN_LARGE = 30.0
+TRAINING = "training"
 
 
 class TrainSection(Section):
@@ -38,6 +40,7 @@ class TrainSection(Section):
         super().__init__(desk)
         self.recorded: list[TrainingRun] = []
         self._curves = LiveCurves()
+        self._launched: FinetuneConfig | None = None
         self._make_settings()
         worker = desk.worker
         self.train = button("Train", self._train, tip="Train the chosen layer", style="success")
@@ -71,6 +74,8 @@ class TrainSection(Section):
         self.text = ipw.HTML()
         self.below = self.text
         self.smoothing.observe(lambda _change: desk.redraw(), "value")
+        for control in (self.epochs, self.lr, self.batch_size, self.use_floor, self.floor):
+            control.observe(self._settings_changed, "value")
 
     def _make_settings(self) -> None:
         settings, counts = self.exploration.settings, self.exploration.train.counts()
@@ -117,9 +122,10 @@ class TrainSection(Section):
             control.disabled = busy
         for control in (self.use_floor, self.floor, self.folder):
             control.disabled = busy
-        self.pause.disabled = not busy or worker.control.paused
-        self.resume.disabled = not busy or not worker.control.paused
-        self.stop.disabled = not busy
+        training = worker.job == TRAINING
+        self.pause.disabled = not training or worker.control.paused
+        self.resume.disabled = not training or not worker.control.paused
+        self.stop.disabled = not training
         run = seen.run
         unfinished = run is not None and run.status == "stopped" and run.resume_state is not None
         self.go_on.disabled = busy or not unfinished
@@ -127,6 +133,7 @@ class TrainSection(Section):
         if seen.history:
             last = seen.history[-1]
             self.progress.max, self.progress.value = last.total_steps, last.step
+        if seen.history or training:
             self.words.value = paragraph(safe(progress_text(seen.history)))
         if run is not None and not busy:
             kept = f"Layer {run.layer}: {run.status}; the weights of step {run.best_step} are kept."
@@ -145,13 +152,13 @@ class TrainSection(Section):
     def _panel(self) -> Panel:
         seen = self.exploration
         shares = {row["label"]: row["refused"] for row in seen.baseline.rates().to_dict("records")}
-        run = seen.run
-        finished = run is not None and run.history == seen.history
+        ended = seen.run is not None and self.desk.worker.job != TRAINING
+        shown = seen.run.config if ended and seen.run is not None else self._launched
         live = LiveRun(
             seen.history,
-            run.config if finished and run is not None else self._config(),
+            shown or self._config(),
             shares,
-            run.best_step if finished and run is not None else None,
+            seen.run.best_step if ended and seen.run is not None else None,
         )
         return self._curves.panel(
             live,
@@ -161,7 +168,7 @@ class TrainSection(Section):
             anew=not self.desk.worker.busy,
         )
 
-    def _config(self) -> Any:
+    def _config(self) -> FinetuneConfig:
         seen = self.exploration
         return replace(
             seen.config(),
@@ -171,6 +178,9 @@ class TrainSection(Section):
             safety_floor=self.floor.value if self.use_floor.value else None,
         )
 
+    def _settings_changed(self, _change: object) -> None:
+        self.exploration.settings = self._config()
+
     def _train(self) -> None:
         self._launch(None)
 
@@ -179,14 +189,15 @@ class TrainSection(Section):
 
     def _launch(self, resume: TrainingRun | None) -> None:
         seen = self.exploration
-        config = self._config() if resume is None else resume.config
-        if resume is not None and resume.history and self.epochs.value > config.epochs:
-            config = replace(config, epochs=self.epochs.value)
-        train = seen.train.sample(self.per_label.value, seed=config.seed)
-        folder = self.folder.value.strip()
         if self.desk.worker.busy:
             return
-        seen.settings = config
+        config, counts = self._config(), {}
+        if resume is not None:
+            config = replace(resume.config, epochs=max(resume.config.epochs, self.epochs.value))
+            counts = dict(resume.train_prompts)
+        train = seen.train.sample(counts or self.per_label.value, seed=config.seed)
+        folder = self.folder.value.strip()
+        self._launched = config
         seen.history = () if resume is None else resume.history
         self.recorded = [] if resume is None else self.recorded
         history: list[TrainingStep] = list(seen.history)
@@ -199,8 +210,12 @@ class TrainSection(Section):
 
         def record(run: TrainingRun) -> None:
             self._record(run)
-            if folder:
+            if not folder:
+                return
+            try:
                 run.save(Path(folder))
+            except UserError as error:  # no reason to lose the run
+                self.desk.warn(str(error))
 
         def work(control: Control) -> None:
             with _thread_to_spare():
@@ -216,11 +231,11 @@ class TrainSection(Section):
                     on_checkpoint=record,
                     checkpoint_seconds=self._seconds_between(),
                 )
-            record(run)
             seen.history = run.history
             seen.add_run(run)
+            record(run)
 
-        self.desk.start("training", work)
+        self.desk.start(TRAINING, work)
 
     def _seconds_between(self) -> float:
         """Small blocks are recorded after every epoch, large ones now and then."""
@@ -232,11 +247,27 @@ class TrainSection(Section):
         """Keep a step to go back to; where room is short, every other one goes."""
         if self.recorded and self.recorded[-1].history == run.history:
             return
-        self.recorded.append(replace(run, resume_state=None))
+        self.recorded.append(self._as_it_is(run))
         taken = sum(tensor.nbytes for tensor in run.state.values())
         room = max(2, min(RECORDED, RECORDED_BYTES // max(1, taken)))
         if len(self.recorded) > room:
             self.recorded = self.recorded[::-2][::-1]
+
+    def _as_it_is(self, run: TrainingRun) -> TrainingRun:
+        """A run with the weights of its last step, where a safety floor keeps those of another."""
+        if run.resume_state is None:
+            return run
+        prefix = self.exploration.model.block_prefix(run.layer)
+        now = {
+            prefix + name.removeprefix("weight."): tensor
+            for name, tensor in run.resume_state.tensors.items()
+            if name.startswith("weight.")
+        }
+        state = {
+            name: now[name].to(tensor.dtype) if name in now else tensor
+            for name, tensor in run.state.items()
+        }
+        return replace(run, state=state, best_step=run.resume_state.step, resume_state=None)
 
     def _keep_step(self) -> None:
         self._use(self.recorded[self.rewind.value])
@@ -253,6 +284,7 @@ class TrainSection(Section):
     def _use(self, run: TrainingRun) -> None:
         self.rewind.value = self.recorded.index(run)
         note = f"Rewound to step {run.best_step}."
+        self.exploration.history = run.history
         self.exploration.add_run(replace(run, status="stopped", message=note))
         self.desk.tell(note)
 

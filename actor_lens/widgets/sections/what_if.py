@@ -8,7 +8,6 @@ from typing import Any
 import ipywidgets as ipw
 
 from actor_lens import figures
-from actor_lens.errors import UserError
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import NOTE_LINE, ORIGIN_NAMES
 from actor_lens.finetuning import ANCHORS
@@ -76,10 +75,7 @@ class WhatIfSection(Section):
     def refresh(self) -> None:
         """Warnings where a class would move the wrong way."""
         self.predict.disabled = self.desk.worker.busy
-        try:
-            warnings = self.exploration.targets().preview().warnings
-        except UserError as error:
-            warnings = (str(error),)
+        warnings = self.exploration.targets().preview().warnings
         parts = [paragraph(f"⚠ {safe(text)}", warn=True) for text in warnings]
         parts = parts or [paragraph("No class would move the wrong way.")]
         if self.exploration.settings.anchor == "current":
@@ -131,10 +127,10 @@ class WhatIfSection(Section):
 
     def _predict(self) -> None:
         seen = self.exploration
-        asked = seen.target_settings
+        asked, targets = seen.target_settings, seen.targets(of_shown=True)
 
         def work(_control: Control) -> None:
-            found = predict_refusals(seen.model, seen.targets(of_shown=True), seen.look.tokens)
+            found = predict_refusals(seen.model, targets, seen.look.tokens)
             seen.predicted_for = asked
             seen.predicted = found
 
