@@ -163,12 +163,24 @@ def _tied_layers(scores: Framed, name: str) -> tuple[int, ...]:
 
 
 def _shade_ties(figure: go.Figure, layers: tuple[int, ...], row: int) -> None:
-    for layer in layers:
+    """One rectangle for neighbours: fewer shapes are redrawn sooner."""
+    for first, last in _runs(layers):
         figure.add_vrect(
-            x0=layer - 0.4,
-            x1=layer + 0.4,
+            x0=first - 0.4,
+            x1=last + 0.4,
             **{"fillcolor": TIE_SHADE, "line_width": 0, "layer": "below"},
             name="tie",
             row=row,
             col=1,
         )
+
+
+def _runs(layers: tuple[int, ...]) -> list[tuple[int, int]]:
+    """First and last of layers that follow one another."""
+    runs: list[tuple[int, int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], layer)
+        else:
+            runs.append((layer, layer))
+    return runs

@@ -25,6 +25,7 @@ from actor_lens.prompts import PromptSet
 from actor_lens.study import Look, look_at_layers
 from actor_lens.training_run import TrainingRun
 from actor_lens.widgets.exploration import Exploration
+from actor_lens.widgets.figure_box import FigureBox
 from actor_lens.widgets.jobs import Control, Worker, weights_held
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import layer_slides, paragraph, row, safe
@@ -50,7 +51,7 @@ _TOKEN_PANELS = ("tokens", "tokens after")
 _numbers = iter(range(1, 10**9))
 
 
-class Dashboard(ipw.VBox):
+class Dashboard(FigureBox):
     """A model and its prompts, to be looked at, previewed, trained and compared.
 
     Traits for the next cell: ``layer``, ``selection`` (positions among the validation prompts),
@@ -290,8 +291,15 @@ class Dashboard(ipw.VBox):
             pca_key = ("pca", layer, seen.selection, low)
             prompts = self._cached("prompts", pca_key, lambda: self._pca(layer, low))
         else:
-            frame_key = (layer, seen.origin, seen.selection, low)
-            prompts = self._cached("prompts", frame_key, lambda: self._strip(layer, low))
+            strip_key = (seen.origin, seen.selection, low)
+            strip = self._cached("prompts", strip_key, lambda: self._strip(layer, low))
+            # Between two layers only heights differ: what stands there is not written again.
+            heights = seen.heights(layer)
+            prompts = strip.with_points(
+                {label: {"y": heights[label]} for label in heights},
+                by="label",
+                title=f"Prompts at layer {layer}",
+            )
         return [layers.marked(layer), prompts]
 
     def _lines(self) -> dict[str, list[float]]:

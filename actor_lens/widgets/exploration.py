@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import traitlets
 
 from actor_lens.errors import UserError
@@ -167,6 +168,16 @@ class Exploration(traitlets.HasTraits):
         self.runs = (*earlier, run)
         self.scores_after, self.replies = None, {}
         self.run = run
+
+    def heights(self, layer: int) -> dict[str, np.ndarray]:
+        """Projections of the drawn prompts at a layer, by label, in the order of the prompts."""
+        origin = float(self.look.directions.origins(self.origin)[layer])
+        values = self.look.projections.values[layer].numpy() - np.float32(origin)
+        labels = np.array(self.shown.labels)
+        return {
+            label: values[labels == label].astype(float)
+            for label in dict.fromkeys(self.shown.labels)
+        }
 
     def config(self, layer: int | None = None) -> FinetuneConfig:
         """The settings of a fine-tune of the chosen layer."""

@@ -13,11 +13,12 @@ from actor_lens.errors import UserError
 from actor_lens.figures import Composition, Panel, compose
 from actor_lens.layer_choice import LayerScores
 from actor_lens.projections import Projections
+from actor_lens.widgets.figure_box import FigureBox
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import layer_slides
 
 
-class LayerPicker(ipw.VBox):
+class LayerPicker(FigureBox):
     """A figure and a slider that agree on one layer.
 
     The trait ``layer`` is the chosen one: read it in the next cell, set it, or watch it.

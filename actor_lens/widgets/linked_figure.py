@@ -110,6 +110,7 @@ class LinkedFigure:
         if fresh:
             self.widget.add_traces(fresh)
         self._listen(staying)
+        self.checkpoint()
 
     def _update_layout(self, composition: Composition) -> None:
         changed = _changed(self._shown.layout, composition.layout)

@@ -79,7 +79,9 @@ class LiveCurves:
             panel = Panel("training", figure, x=(0.0, 1.0), y=y, title=title, note=note)
             self._drawn = (key, panel)
             return panel
-        return self._drawn[1].with_points(points)
+        return self._drawn[1].with_points(
+            {kind: {"x": x, "y": y} for kind, (x, y) in points.items()}
+        )
 
 
 def progress_text(history: Sequence[TrainingStep]) -> str:

@@ -12,12 +12,13 @@ from actor_lens.errors import UserError
 from actor_lens.figures import Composition, Panel, compose
 from actor_lens.models import ChatModel
 from actor_lens.projections import TokenProjections, token_projections
+from actor_lens.widgets.figure_box import FigureBox
 from actor_lens.widgets.jobs import weights_held
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import block, button, paragraph, row, safe
 
 
-class PromptProbe(ipw.VBox):
+class PromptProbe(FigureBox):
     """A text box and a heatmap of the prompt in it, token by token and layer by layer.
 
     Traits for the next cell: ``prompt``, and ``tokens``, the ``TokenProjections`` shown.

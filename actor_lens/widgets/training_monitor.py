@@ -13,12 +13,13 @@ import traitlets
 from actor_lens import figures
 from actor_lens.figures import Composition, compose
 from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.widgets.figure_box import FigureBox
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text
 from actor_lens.widgets.parts import Throttle, button, paragraph, row, safe
 
 
-class TrainingMonitor(ipw.VBox):
+class TrainingMonitor(FigureBox):
     """Live curves of a fine-tune, painted a few times a second, from any thread.
 
     Pass ``monitor.update`` as ``on_step`` and ``monitor.should_stop`` as ``should_stop``; show the

@@ -168,7 +168,9 @@ def test_parts_are_left_as_they_are():
 
 def test_points_can_be_exchanged_without_drawing_anew():
     panel = Panel("training", PARTS["training"], x=(0.0, 1.0), y=(0.0, 1.0))
-    moved = compose([panel.with_points({"loss": ([1, 2], [3.0, 4.0])})], height=300).figure()
+    moved = compose(
+        [panel.with_points({"loss": {"x": [1, 2], "y": [3.0, 4.0]}})], height=300
+    ).figure()
     for trace, original in zip(moved.data, PARTS["training"].data, strict=True):
         if trace.meta["kind"] == "loss":
             assert (list(trace.x), list(trace.y)) == ([1, 2], [3.0, 4.0])

@@ -47,8 +47,12 @@ def test_a_score_that_was_not_measured_has_no_panel():
 
 def test_tied_layers_are_shaded_in_every_panel():
     shaded = [s for s in layer_scores(scores()).layout.shapes if s.name == "tie"]
-    assert sorted({(s.x0 + s.x1) / 2 for s in shaded}) == [2, 3]
-    assert len(shaded) == 2 * 5
+    assert {(s.x0, s.x1) for s in shaded} == {(1.6, 3.4)}  # layers 2 and 3, as one
+    assert len(shaded) == 5
+    apart = scores()
+    apart.ties = (0, 2, 3)
+    spans = {(s.x0, s.x1) for s in layer_scores(apart).layout.shapes}
+    assert spans == {(-0.4, 0.4), (1.6, 3.4)}
 
 
 def test_a_score_without_a_best_layer_shades_nothing():
