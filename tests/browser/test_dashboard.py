@@ -210,19 +210,6 @@ def test_prompts_are_shown_as_text(dashboard_in):
     choose(notebook, another_layer(notebook))
 
 
-def test_a_restart_of_the_kernel_while_training(dashboard_in):
-    notebook = dashboard_in()
-    train(notebook)
-    notebook.restart_kernel()
-    notebook.run_all()
-    notebook.wait_ran()
-    notebook.figure.wait_drawn()
-    notebook.toggle("Train").click()
-    buttons_at_rest(notebook)
-    train(notebook)
-    stop(notebook)
-
-
 @pytest.mark.parametrize(("width", "frontend"), [(1440, "lab"), (1024, "notebook")])
 def test_every_section_fits_the_window(dashboard_in, frontend, width):
     notebook = dashboard_in(frontend=frontend, width=width, height=1300)
