@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.figures import prompts_at_layer, token_heatmap
+from actor_lens.figures import projections_by_layer, prompts_at_layer, token_heatmap
 from actor_lens.figures.prompts import MOST_TOKENS
 from tests.figures.results import LABELS, NASTY, Tokens, projections, token_table
 from tests.figures.traces import trace
@@ -91,3 +91,12 @@ def test_text_from_outside_is_text():
 def test_nothing_to_draw_is_said():
     empty = Tokens(token_table().iloc[:0])
     assert token_heatmap(empty).layout.annotations[0].text == "no tokens to show"
+
+
+def test_a_prompt_is_no_template():
+    lines = {"use %{y} & $x$": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    line = projections_by_layer(projections(), lines=lines).data[-1]
+    assert "%{y}" not in line.name
+    assert "%{y}" not in line.hovertemplate.split("<extra>")[1]
+    drawn = prompts_at_layer(projections().table.assign(prompt="use %{y}"), 1)
+    assert all("%{y}" not in text for trace in drawn.data for text in trace.text)

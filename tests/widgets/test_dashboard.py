@@ -116,7 +116,7 @@ def test_slider_menu_and_trait_are_one(dashboard):
     assert dashboard._menu.value == 3
     with pytest.raises(UserError, match="layer 8 is out of range"):
         dashboard.layer = 8
-    assert dashboard.exploration.layer == 3
+    assert dashboard.layer == dashboard.exploration.layer == dashboard._slider.value == 3
 
 
 def test_clicks_lasso_and_list_make_one_selection(dashboard):
@@ -146,6 +146,7 @@ def test_clicks_lasso_and_list_make_one_selection(dashboard):
     assert dashboard.selection == (place,)
     with pytest.raises(UserError, match="outside"):
         dashboard.selection = (10_000,)
+    assert dashboard.selection == dashboard.exploration.selection == (place,)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -448,6 +449,83 @@ def test_any_recorded_step_can_be_used_again(dashboard):
     scores = [run.history[-1].refused for run in section.recorded]
     tradeoffs = [(1 - one["pseudo_harmful"] + one["harmful"]) / 2 for one in scores]
     assert tradeoffs[steps.index(dashboard.run.best_step)] == max(tradeoffs)
+
+
+def test_with_a_safety_floor_recorded_steps_are_still_those_of_each_epoch(dashboard):
+    run = trained(dashboard, epochs=4, use_floor=True)
+    recorded = dashboard.sections["Train"].recorded
+    steps = [one.best_step for one in recorded]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 4
+    assert not same_bits(dict(recorded[0].state), dict(recorded[-1].state))
+    kept = [one for one in recorded if one.best_step == run.best_step]
+    if kept:  # else the untrained weights were best
+        assert same_bits(dict(kept[0].state), dict(run.state))
+
+
+def test_the_panel_names_the_layer_that_was_trained(dashboard):
+    dashboard.layer = 4
+    trained(dashboard)
+    dashboard.layer = 6
+    titles = [mark.text for mark in dashboard.figure.layout.annotations]
+    assert "<b>Training layer 4</b>" in titles
+    assert any(shape.name == "best step" for shape in dashboard.figure.layout.shapes)
+
+
+def test_a_folder_that_cannot_be_written_costs_no_run(dashboard, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    section = dashboard.sections["Train"]
+    dashboard.section = "Train"
+    section.epochs.value, section.folder.value = 2, str(tmp_path / "file" / "run")
+    section.train.click()
+    assert dashboard.worker.join(SOON)
+    assert dashboard.run.status == "completed"
+    assert "cannot be made" in dashboard._error.value
+
+
+def test_an_error_in_drawing_costs_no_run(dashboard, monkeypatch):
+    section = dashboard.sections["Train"]
+    dashboard.section = "Train"
+
+    def broken(*_arguments, **_options):
+        raise ValueError("no drawing")
+
+    monkeypatch.setattr(section._curves, "panel", broken)
+    section.epochs.value = 2
+    section.train.click()
+    assert dashboard.worker.join(SOON)
+    assert dashboard.run.status == "completed"
+    assert "drawing failed: ValueError: no drawing" in dashboard._error.value
+
+
+def test_a_prediction_is_for_the_layer_it_was_asked_for(dashboard, model, look):
+    other = threading.Event()
+    blocker = Dashboard(model, dashboard.exploration.prompts, look=look)
+    blocker.start("holding", lambda _control: other.wait(SOON))
+    dashboard.section, dashboard.layer = "What if", 4
+    dashboard.sections["What if"].predict.click()
+    dashboard.layer = 6  # while it waits
+    other.set()
+    finish(blocker)
+    finish(dashboard)
+    assert dashboard.exploration.predicted.layer == 4
+    assert dashboard.exploration.predicted_for[0] == 4
+
+
+def test_what_was_saved_is_told_and_nothing_is_overwritten_unasked(dashboard, tmp_path):
+    trained(dashboard)
+    dashboard.section = "Compare"
+    section = dashboard.sections["Compare"]
+    section.folder.value = str(tmp_path / "kept")
+    section.save.click()
+    finish(dashboard)
+    assert f"saved in {tmp_path / 'kept'}" in dashboard._message.value
+    section.save.click()
+    assert dashboard.worker.join(SOON)
+    assert "holds a run" in dashboard._error.value
+    section.overwrite.value = True
+    section.save.click()
+    finish(dashboard)
 
 
 def test_an_error_in_the_worker_is_shown_escaped_and_the_buttons_work_again(

@@ -66,3 +66,5 @@ def test_stop_ends_a_run_and_keeps_its_weights():
     run = quick_run(tiny_chat_model(), on_step=press, should_stop=monitor.should_stop)
     assert run.status == "stopped"
     assert len(run.history) == 2
+    again = quick_run(tiny_chat_model(), on_step=monitor.update, should_stop=monitor.should_stop)
+    assert again.status == "completed"
