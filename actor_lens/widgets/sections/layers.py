@@ -173,6 +173,7 @@ class LayersSection(Section):
             except KeyboardInterrupt:  # so the sweep says that it was stopped
                 control.check()
                 raise
+            self.desk.tell("every layer was tried")
 
         self.desk.start(TRYING, work)
 
