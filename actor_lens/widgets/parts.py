@@ -17,7 +17,6 @@ from actor_lens.figures.theme import LABEL_STYLES
 # More often than this a browser that also redraws a figure falls behind.
 PAINTS_PER_SECOND = 5.0
 CELL_LENGTH, SHORT_CELL = 400, 14
-WIDE = ipw.Layout(width="100%")
 # Characters that turn the reading direction of what follows, and those that nobody sees.
 _UNSEEN = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 _TABLE_STYLE = "border-collapse:collapse;width:100%;font-size:12px;line-height:1.35;color:inherit"
