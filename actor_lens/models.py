@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +27,12 @@ from actor_lens.weights import WeightsIdentity, fingerprint
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        LogitsProcessor,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BUNDLED_MODELS = {"toy": "toy-chat"}
@@ -46,6 +51,9 @@ class ChatModel:
         fingerprint: Identifies the weights as they were loaded and the chat template (hex
             digits): directions and runs depend on both.
         source: What ``load_model`` was called with; None for a model made in memory.
+        system_prompt: What the system says before every prompt; None for nothing.
+        decoding: Makes, for the prompts of a batch, what changes their next-token scores before a
+            token is picked; None leaves them alone. Replies and first-token scores feel it.
     """
 
     name: str
@@ -53,6 +61,8 @@ class ChatModel:
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
     source: Mapping[str, Any] | None = None
+    system_prompt: str | None = None
+    decoding: Callable[[Sequence[str]], LogitsProcessor] | None = None
     _weights: WeightsIdentity = field(default_factory=WeightsIdentity, repr=False, compare=False)
 
     @cached_property
@@ -161,12 +171,14 @@ class ChatModel:
         return index
 
     def render(self, prompt: str) -> str:
-        """The prompt as the model sees it: one user turn, then the opening of the reply.
+        """The prompt as the model sees it: one turn of the user, then the opening of the reply.
+
+        A system prompt, where there is one, comes first.
 
         Raises:
             UserError: If the chat template cannot render the prompt.
         """
-        return _render(self.name, self.tokenizer, prompt)
+        return _render(self.name, self.tokenizer, prompt, self.system_prompt)
 
     def tokenize(self, prompts: Sequence[str], *, room: int = 0) -> list[list[int]]:
         """Token ids of each templated prompt, without padding.
@@ -450,11 +462,14 @@ def _template_text(chat_template: str | Path) -> str:
         ) from error
 
 
-def _render(name: str, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+def _render(
+    name: str, tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None
+) -> str:
+    turns = [{"role": "user", "content": prompt}]
+    if system_prompt is not None:
+        turns.insert(0, {"role": "system", "content": system_prompt})
     try:
-        rendered = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program: it may fail in any way
         raise UserError(
             f"the chat template of '{name}' fails on {shown(prompt)} ({type(error).__name__}: "

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from transformers import PreTrainedModel
+    from transformers import LogitsProcessor, PreTrainedModel
 
 Intervention = Callable[[TokenBatch], "AbstractContextManager[None]"]
 """Entered around the forward pass of a batch, for instance to shift its rows."""
@@ -57,7 +57,9 @@ def generate_replies(
     def reply(batch: TokenBatch) -> None:
         with torch.no_grad():
             generated: Any = greedy.generate(  # type: ignore[operator]
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                logits_processor=_processors(model, prompts, batch),
             )
         texts = model.tokenizer.batch_decode(
             generated[:, batch.input_ids.shape[1] :], skip_special_tokens=True
@@ -108,7 +110,10 @@ def first_token_logits(
     def first_token(batch: TokenBatch) -> None:
         entered = nullcontext() if intervention is None else intervention(batch)
         with entered:
-            logits[list(batch.indices)] = _last_logits(model, batch)
+            last = _last_logits(model, batch)
+        for process in _processors(model, prompts, batch):
+            last = process(batch.input_ids, last)
+        logits[list(batch.indices)] = last.float().cpu()
 
     run_in_batches(model, model.tokenize(prompts), first_token, batch_size=batch_size)
     return logits
@@ -144,5 +149,14 @@ def _last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt v
             use_cache=False,
             logits_to_keep=1,
         )
-    last: Tensor = output.logits[:, -1].float().cpu()
+    last: Tensor = output.logits[:, -1].float()
     return last
+
+
+def _processors(
+    model: ChatModel, prompts: Sequence[str], batch: TokenBatch
+) -> list[LogitsProcessor]:
+    """What the model's way of decoding does to the next-token scores of a batch."""
+    if model.decoding is None:
+        return []
+    return [model.decoding([prompts[index] for index in batch.indices])]

@@ -1,0 +1,39 @@
+"""Ways to reduce over-refusal, to be compared with ACTOR: one module each, one small protocol.
+
+A method of your own is one file: a class with ``name`` and ``fit`` whose result has
+``applied_to`` (see ``base``). ``al.compare`` takes it beside the names of those here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from actor_lens.errors import UserError
+from actor_lens.methods.base import FittedMethod, Method
+
+__all__ = ["METHODS", "FittedMethod", "Method", "make_method"]
+
+METHODS: dict[str, str] = {}
+"""Name of each method, in the order of the tables, and where its class is (``module:Class``)."""
+
+
+def make_method(name: str, **settings: Any) -> Method:
+    """A method by its name.
+
+    Args:
+        name: One of ``METHODS``.
+        settings: Fields of its class that differ from their defaults.
+
+    Raises:
+        UserError: If there is no method of that name, or it has no such setting.
+    """
+    if name not in METHODS:
+        raise UserError(f"unknown method '{name}'; use one of: {', '.join(METHODS)}")
+    module, class_name = METHODS[name].split(":")
+    make = getattr(importlib.import_module(f"actor_lens.methods.{module}"), class_name)
+    try:
+        method: Method = make(**{"name": name, **settings})
+    except TypeError as error:
+        raise UserError(f"method '{name}' has no such setting ({error})") from error
+    return method
