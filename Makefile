@@ -23,8 +23,11 @@ demo: $(USE_STAMP) ## Find the layer of the bundled model, train it, show what c
 lab: $(USE_STAMP) ## Open the notebooks in JupyterLab
 	$(RUN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_quickstart.ipynb $(ARGS)
 
+# The browser tests come last and alone: they measure how long a page takes to answer. 5: pytest's code
+# for no tests, where ARGS names others.
 test: lint types ## Lint, check types, run all tests (ARGS=options for pytest)
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n auto --maxprocesses 4 -m "not browser" $(ARGS)
+	$(RUN) -m pytest -m browser $(ARGS) || [ $$? -eq 5 ]
 
 lint: $(TEST_STAMP) ## Check style and format with ruff
 	$(RUN) -m ruff check

@@ -10,14 +10,29 @@ import ipywidgets as ipw
 
 
 class PageHelper(anywidget.AnyWidget):
-    """An invisible part of a widget that keeps its figure as wide as the page, and its arrow keys.
+    """An invisible part of a widget that sees to its figure's width, its arrow keys and its comms.
 
     A figure that is drawn before its place has a width stays 700 pixels wide, so the page is told
     of every change of width. Notebook 7 takes arrow keys for moves between cells unless the very
-    element with the focus says that it wants them.
+    element with the focus says that it wants them. JupyterLab sends clicks to a subshell of the
+    kernel, and goes on doing so when a crash, or a restart by someone else, has ended it: then the
+    kernel answers that it knows no such subshell, and JupyterLab is made to ask for a new one.
     """
 
     _esm = """
+    function initialize({ model }) {
+      const kernel = model.widget_manager?.kernel; // in JupyterLab and Notebook 7 only
+      if (!kernel?.anyMessage || !("commsOverSubshells" in kernel)) return;
+      const heal = (_kernel, { msg, direction }) => {
+        const usual = kernel.commsOverSubshells;
+        const lost = direction === "recv" && msg.content?.ename === "UnknownSubshellError";
+        if (!lost || usual === "disabled") return;
+        kernel.commsOverSubshells = "disabled"; // forgets the subshell
+        setTimeout(() => (kernel.commsOverSubshells = usual), 200);
+      };
+      kernel.anyMessage.connect(heal);
+      return () => kernel.anyMessage.disconnect(heal);
+    }
     function render({ el }) {
       el.style.display = "none";
       const fit = () => window.dispatchEvent(new Event("resize"));
@@ -41,7 +56,7 @@ class PageHelper(anywidget.AnyWidget):
         document.removeEventListener("focusin", keep);
       };
     }
-    export default { render };
+    export default { initialize, render };
     """
 
 

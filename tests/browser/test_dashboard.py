@@ -148,6 +148,34 @@ def test_a_reload_in_the_middle_and_after(dashboard_in):
     stop(notebook)
 
 
+def test_an_interrupt_and_two_restarts_in_the_middle(dashboard_in, tmp_path):
+    notebook = dashboard_in(frontend="notebook")
+    notebook.toggle("Train").click()
+    notebook.field("Save to").fill(str(tmp_path / "run"))
+    train(notebook)
+    notebook.interrupt_kernel()
+    stop(notebook)
+
+    # By the server: a crashed kernel comes back in the same way, without word from the page.
+    for by_server in (False, True):
+        train(notebook)
+        notebook.restart_kernel(by_server=by_server)
+        notebook.run_all()
+        notebook.wait_ran()
+        notebook.figure.wait_drawn()
+    saved = f"al.TrainingRun.load({str(tmp_path / 'run')!r})"
+    steps = notebook.kernel_value(f"len({saved}.history)")
+    assert steps > 0
+    notebook.run_cell(f"dashboard.exploration.add_run({saved})")
+    notebook.toggle("Train").click()
+    notebook.button("Continue run").click()
+    notebook.wait_value("dashboard.status", TRAINING)
+    notebook.wait_until(
+        lambda: notebook.kernel_value("len(dashboard.exploration.history)") > steps, 60, "steps"
+    )
+    stop(notebook)
+
+
 def test_a_click_redraws_a_thousand_prompts(dashboard_in):
     notebook = dashboard_in(DEEP)
     assert notebook.kernel_value("(len(drawn), model.n_layers)") == (1002, 32)

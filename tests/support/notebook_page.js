@@ -247,6 +247,7 @@
     pressable,
     ready,
     recordUpdates,
+    restartKernel: () => notebook().sessionContext.session.kernel.restart(),
     runAll: () => run("notebook:run-all-cells", "all"),
     runNewCell,
     save: () => app().commands.execute("docmanager:save").then(() => null),

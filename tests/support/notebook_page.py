@@ -160,9 +160,15 @@ class NotebookPage:
         """Interrupt the kernel, as the stop button of the toolbar does."""
         self._jupyter.tell_kernel(self.path.name, "interrupt")
 
-    def restart_kernel(self) -> None:
-        """Restart the kernel, and wait until the page has it back."""
-        self._jupyter.tell_kernel(self.path.name, "restart")
+    def restart_kernel(self, *, by_server: bool = False) -> None:
+        """Restart the kernel, as the toolbar does or behind the page's back; wait until it is back.
+
+        The server says nothing beforehand, so the page goes on as if it were the same kernel.
+        """
+        if by_server:
+            self._jupyter.tell_kernel(self.path.name, "restart")
+        else:
+            self.page.evaluate("harness.restartKernel()")
         self._wait_ready(1)
 
     def screenshot(self, name: str, top: Locator | None = None) -> Path:
