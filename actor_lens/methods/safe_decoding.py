@@ -168,10 +168,11 @@ def mixed(
         alpha: Weight of the expert.
         common: Least number of common tokens.
     """
-    p_base, p_expert = base.softmax(-1), expert.softmax(-1)
+    # In float64: what is common may hold next to no probability.
+    p_base, p_expert = base.double().softmax(-1), expert.double().softmax(-1)
     p = (p_base + alpha * (p_expert - p_base)).clamp(min=1e-8)
     p = torch.where(common_tokens(base, expert, common), p, 0.0)
-    return (p / p.sum(-1, keepdim=True)).log()
+    return (p / p.sum(-1, keepdim=True)).log().float()
 
 
 def common_tokens(
