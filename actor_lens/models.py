@@ -11,14 +11,14 @@ import copy
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from actor_lens.data import bundled
 from actor_lens.errors import UserError
@@ -78,7 +78,7 @@ class ChatModel:
         try:
             return TransformerBridge.boot_transformers(
                 self.name,
-                hf_model=_twin(self.hf),
+                hf_model=twin(self.hf),
                 tokenizer=self.tokenizer,
                 device=str(self.device),
                 dtype=self.hf.dtype,
@@ -173,7 +173,8 @@ class ChatModel:
     def render(self, prompt: str) -> str:
         """The prompt as the model sees it: one turn of the user, then the opening of the reply.
 
-        A system prompt, where there is one, comes first.
+        A system prompt, where there is one, comes first: in a turn of the system, or, where the
+        template has none, before what the user says.
 
         Raises:
             UserError: If the chat template cannot render the prompt.
@@ -308,6 +309,26 @@ def wrap_model(
     model = ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=fingerprint(hf, tokenizer))
     model.block_prefix(0)  # looks for the blocks now, not in the middle of some later stage
     return model
+
+
+def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
+    """A second module tree over the same tensors: wrapping it leaves ``hf`` as it was.
+
+    Args:
+        hf: The model whose tensors are shared.
+        replaced: Values of parameters that the second tree has for itself, by their names.
+    """
+    memo: dict[int, Any] = {id(t): t for t in [*hf.parameters(), *hf.buffers()]}
+    own = dict(hf.named_parameters())  # a tied tensor is here under its first name alone
+    for name, value in (replaced or {}).items():
+        if name in own:
+            like = own[name]
+            values = value.to(device=like.device, dtype=like.dtype, copy=True)
+            memo[id(like)] = nn.Parameter(values, requires_grad=False)
+    second = copy.deepcopy(hf, memo)
+    if not second.config.architectures:  # a model that was never saved; TransformerLens goes by it
+        second.config.architectures = [type(hf).__name__]
+    return second
 
 
 @contextmanager
@@ -465,26 +486,26 @@ def _template_text(chat_template: str | Path) -> str:
 def _render(
     name: str, tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None
 ) -> str:
-    turns = [{"role": "user", "content": prompt}]
+    user = {"role": "user", "content": prompt}
     if system_prompt is not None:
-        turns.insert(0, {"role": "system", "content": system_prompt})
+        system = {"role": "system", "content": system_prompt}
+        with suppress(Exception):  # a template is a program: it may fail in any way
+            rendered = _templated(tokenizer, [system, user])
+            if system_prompt.strip() in rendered:
+                return rendered
+        # A template that knows no system: what it says comes before what the user says.
+        user["content"] = f"{system_prompt}\n\n{prompt}"
     try:
-        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program: it may fail in any way
+        return _templated(tokenizer, [user])
+    except Exception as error:
         raise UserError(
             f"the chat template of '{name}' fails on {shown(prompt)} ({type(error).__name__}: "
             f"{_one_line(error)}); mend it or pass another one"
         ) from error
-    return str(rendered)
 
 
-def _twin(hf: PreTrainedModel) -> PreTrainedModel:
-    """A second module tree over the same tensors: wrapping it leaves ``hf`` as it was."""
-    memo: dict[int, Any] = {id(t): t for t in [*hf.parameters(), *hf.buffers()]}
-    twin = copy.deepcopy(hf, memo)
-    if not twin.config.architectures:  # a model that was never saved; TransformerLens goes by it
-        twin.config.architectures = [type(hf).__name__]
-    return twin
+def _templated(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
 def _give_in_memory_tokenizer_a_name(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS
 from actor_lens.saving import finish_replacing, replacing_together
-from actor_lens.weights import tensor_digest
+from actor_lens.weights import overwritten, tensor_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,13 +183,8 @@ class TrainingRun:
             UserError: If the run belongs to another model.
         """
         self.check_belongs_to(model)
-        tensors = model.hf.state_dict()
-        kept = {name: tensors[name].detach().clone() for name in self.state}
-        try:
-            _overwrite(tensors, self.state)
+        with overwritten(model.hf, self.state):
             yield model
-        finally:
-            _overwrite(tensors, kept)
 
     def check_belongs_to(self, model: ChatModel) -> None:
         """Check that the trained block fits a model and was trained from its weights.
@@ -318,12 +312,6 @@ def parameters_changed_outside(model: ChatModel, layer: int, before: Mapping[str
     tensors = model.hf.state_dict()
     # By address: a tied embedding has two names and counts once.
     return sum({tensors[name].data_ptr(): tensors[name].numel() for name in changed}.values())
-
-
-def _overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, value in values.items():
-            tensors[name].copy_(value)
 
 
 def _row(step: TrainingStep) -> dict[str, Any]:

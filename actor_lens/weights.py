@@ -1,9 +1,11 @@
-"""What identifies a model's weights, as they were loaded and as they are now."""
+"""What identifies a model's weights, and how other weights take their place for a time."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,6 +58,32 @@ def tensor_digest(tensor: Tensor) -> str:
     """A hash of every bit of a tensor, quick, against damage and change but not against forgery."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return xxhash.xxh3_128_hexdigest(flat.view(torch.uint8).numpy().data)
+
+
+@contextmanager
+def overwritten(hf: PreTrainedModel, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Other values in some tensors of a model for the time of a ``with`` statement.
+
+    The tensors are overwritten in place, so that whatever shares them sees the values too, and are
+    restored bit for bit on any exit.
+
+    Args:
+        hf: The model.
+        values: By the Hugging Face names of its tensors, in their shapes.
+    """
+    tensors = hf.state_dict()
+    kept = {name: tensors[name].detach().clone() for name in values}
+    try:
+        _overwrite(tensors, values)
+        yield
+    finally:
+        _overwrite(tensors, kept)
+
+
+def _overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in values.items():
+            tensors[name].copy_(value)
 
 
 def _samples(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -440,6 +441,41 @@ def test_a_template_cannot_reach_outside(folder, tmp_path, monkeypatch, template
     message = refusal(lambda: load_model(folder, chat_template=template))
     assert "SecurityError" in message or "UndefinedError" in message
     assert not (tmp_path / "HERE").exists()
+
+
+# ---- System prompts ----
+
+KNOWS_A_SYSTEM = "{% for m in messages %}[{{ m.role }}] {{ m.content | trim }} {% endfor %}"
+KNOWS_NONE = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
+    "{% endif %}[{{ m.role }}] {{ m.content }} {% endfor %}"
+)
+PASSES_IT_OVER = (
+    "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}] {{ m.content }} "
+    "{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "rendered"),
+    [
+        (KNOWS_A_SYSTEM, "[system] Be kind. [user] Hi "),
+        (KNOWS_NONE, "[user] Be kind. \n\nHi "),
+        (PASSES_IT_OVER, "[user] Be kind. \n\nHi "),
+    ],
+)
+def test_a_system_prompt_comes_first_whatever_the_template_knows(template, rendered):
+    model = replace(tiny_chat_model(), system_prompt="Be kind. ")
+    model.tokenizer.chat_template = template
+    assert model.render("Hi") == rendered
+    assert replace(model, system_prompt=None).render("Hi") == "[user] Hi "
+
+
+def test_a_template_that_always_fails_does_so_with_a_system_prompt_too():
+    model = replace(tiny_chat_model(), system_prompt="Be kind.")
+    model.tokenizer.chat_template = "{{ raise_exception('never') }}"
+    with pytest.raises(UserError, match="the chat template of 'tiny-llama' fails"):
+        model.render("Hi")
 
 
 # ---- Code that comes with a checkpoint ----

@@ -6,8 +6,9 @@ It changes with any element of any tensor and comes back when the bits come back
 import pytest
 import torch
 
+from actor_lens.weights import overwritten
 from tests.support.tiny_models import tiny_chat_model
-from tests.support.tiny_runs import quick_run
+from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
 
 
 @pytest.fixture
@@ -66,3 +67,32 @@ def test_unchanged_tensors_are_read_in_full_only_once(model, monkeypatch):
     monkeypatch.setattr(weights, "tensor_digest", lambda t: sizes.append(t.numel()) or real(t))
     _ = model.identity
     assert max(sizes) < 2 * 1024
+
+
+def test_other_values_stand_in_for_a_time_and_the_old_ones_come_back_bit_for_bit(model):
+    name = f"{model.block_prefix(1)}mlp.up_proj.weight"
+    before = copied_tensors(model)
+    values = {name: torch.zeros_like(before[name])}
+
+    def fail_inside():
+        with overwritten(model.hf, values):
+            inside = copied_tensors(model)
+            assert not inside[name].any()
+            assert all(torch.equal(inside[one], before[one]) for one in before if one != name)
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        fail_inside()
+    assert same_bits(copied_tensors(model), before)
+
+
+def test_values_that_do_not_fit_leave_nothing_behind(model):
+    before = copied_tensors(model)
+    prefix = model.block_prefix(1)
+    values = {
+        f"{prefix}mlp.up_proj.weight": torch.zeros(1),
+        f"{prefix}mlp.down_proj.weight": torch.zeros(3, 3),
+    }
+    with pytest.raises(RuntimeError), overwritten(model.hf, values):
+        pass
+    assert same_bits(copied_tensors(model), before)

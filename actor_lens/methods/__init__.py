@@ -14,7 +14,16 @@ from actor_lens.methods.base import FittedMethod, Method
 
 __all__ = ["METHODS", "FittedMethod", "Method", "make_method"]
 
-METHODS: dict[str, str] = {}
+METHODS: dict[str, str] = {
+    "self-cd": "self_cd:SelfCD",
+    "safe-decoding": "safe_decoding:SafeDecoding",
+    "dro": "dro:DRO",
+    "sft-full": "sft:FullSFT",
+    "sft-layer": "sft:LayerSFT",
+    "lora": "lora_sft:LoraSFT",
+    "lora-layer": "lora_sft:LayerLoraSFT",
+    "loreft": "loreft:LoReFT",
+}
 """Name of each method, in the order of the tables, and where its class is (``module:Class``)."""
 
 

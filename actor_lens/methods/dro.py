@@ -1,0 +1,406 @@
+"""Directed representation optimisation (DRO): a safety prompt whose embeddings are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from actor_lens.batching import TokenBatch, pad_batch
+from actor_lens.errors import UserError
+from actor_lens.judges import RefusalTokens, refusal_scores, refusal_tokens
+from actor_lens.methods.reply_training import Trial, best_trial, check_trainable, train_step
+from actor_lens.methods.self_cd import SAFETY_PROMPT
+from actor_lens.methods.trained_weights import check_fitted_to
+from actor_lens.methods.validation_score import validation_score
+from actor_lens.models import ChatModel
+from actor_lens.passes import run_in_batches
+from actor_lens.prompts import PromptSet
+
+
+@dataclass(frozen=True)
+class DRO:
+    """A soft prompt, at first the embeddings of a safety prompt, trained against two fixed probes.
+
+    ``x`` ``[prompt, d_model]`` is the last layer's output (after the final norm) at the last prompt
+    token, ``x_0`` with the safety prompt's own embeddings, ``x_soft`` with the soft prompt
+    ``[token, d_model]`` in their place. ``g(x) = V (x - mean)`` are the top ``components``
+    principal coordinates; ``f_r(g)`` and ``f_h(g)`` linear probes of refusal and of harmfulness,
+    fitted by logistic regression and then frozen; ``y`` is 1 for harmful prompts, 0 for others.
+    The loss is
+
+    ``BCE(f_r(x_soft) - f_r(x_0), y) + 1e-2 BCE(f_h(x_soft), y) + 1e-3 residual``
+
+    where ``residual`` is the mean square of the part of ``x_soft - x_0`` outside the principal
+    coordinates. Probes and coordinates come from the training prompts, with and without the safety
+    prompt; a prompt counts as refused if its first-token refusal score is above 0.
+
+    Chosen on validation prompts: learning rate and number of epochs. Fixed: all else.
+
+    Attributes:
+        name: In tables.
+        safety_prompt: Where the soft prompt starts; one embedding a token.
+        components: Number of principal coordinates.
+        harmfulness_weight: Of the second term.
+        residual_weight: Of the third term.
+        lrs: Learning rates that are tried.
+        epochs: Most passes over the training prompts.
+        batch_size: Prompts in a step.
+        seed: Of their order.
+
+    Source: Zheng et al. 2024 (arXiv 2401.18018); weights as in the authors' code.
+    """
+
+    name: str = "dro"
+    safety_prompt: str = SAFETY_PROMPT
+    components: int = 4
+    harmfulness_weight: float = 1e-2
+    residual_weight: float = 1e-3
+    lrs: tuple[float, ...] = (3e-3, 1e-2)
+    epochs: int = 2
+    batch_size: int = 16
+    seed: int = 0
+
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedDRO:
+        """Fit the probes and train the soft prompt; the model stays as it is.
+
+        Raises:
+            UserError: If training prompts are all refused or none, harmful or harmless ones are
+                missing, or the safety prompt has no tokens of its own in the templated prompts.
+        """
+        check_trainable(model, self.lrs, self.epochs, self.batch_size)
+        tokens = refusal_tokens(model, validation)
+        place = SoftPlace.of(model, self.safety_prompt)
+        speaker = replace(model, system_prompt=self.safety_prompt)
+        objective = self._objective(model, speaker, train, tokens)
+        trials = self._trials(speaker, train, place, objective)
+
+        def score(state: Mapping[str, Tensor]) -> float:
+            with soft_prompt(model, place, state["soft"]):
+                return validation_score(speaker, validation, tokens)
+
+        best = best_trial(trials, score)
+        own = {key: value for key, value in asdict(self).items() if key not in ("name", "lrs")}
+        tried = {"tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs), "most_epochs": self.epochs}
+        return FittedDRO(
+            settings={**own, **tried, "lr": best.lr, "epochs": best.epochs},
+            trained_parameters=best.n_parameters,
+            fingerprint=model.fingerprint,
+            safety_prompt=self.safety_prompt,
+            place=place,
+            soft=best.state["soft"],
+        )
+
+    def _objective(
+        self, model: ChatModel, speaker: ChatModel, train: PromptSet, tokens: RefusalTokens
+    ) -> Objective:
+        plain, warned = last_states(model, train.texts), last_states(speaker, train.texts)
+        refused = torch.cat(
+            [refusal_scores(one, train.texts, tokens) > 0 for one in (model, speaker)]
+        )
+        harmful = torch.tensor([label == "harmful" for label in train.labels])
+        return Objective.fitted(
+            torch.cat([plain, warned]),
+            refused,
+            torch.cat([harmful, harmful]),
+            components=self.components,
+            weights=(self.harmfulness_weight, self.residual_weight),
+        )
+
+    def _trials(
+        self, speaker: ChatModel, train: PromptSet, place: SoftPlace, objective: Objective
+    ) -> Iterator[Trial]:
+        token_ids = speaker.tokenize(train.texts)
+        before = last_states(speaker, train.texts)
+        harmful = torch.tensor([label == "harmful" for label in train.labels])
+        for lr in self.lrs:
+            soft = nn.Parameter(place.embeddings(speaker))
+            optimizer = torch.optim.AdamW([soft], lr=lr, weight_decay=0.0)
+            order = torch.Generator().manual_seed(self.seed)
+            for epoch in range(1, self.epochs + 1):
+                rows = torch.randperm(len(train), generator=order)
+                for chosen in torch.split(rows, self.batch_size):
+                    batch = pad_batch(
+                        [token_ids[row] for row in chosen.tolist()],
+                        pad_token_id=speaker.pad_token_id,
+                        device=speaker.device,
+                    )
+                    loss = partial(
+                        soft_loss,
+                        speaker,
+                        place,
+                        soft,
+                        batch,
+                        before[chosen],
+                        harmful[chosen],
+                        objective,
+                    )
+                    train_step(optimizer, [soft], loss)
+                state = {"soft": soft.detach().to("cpu", copy=True)}
+                yield Trial(lr, epoch, soft.numel(), state)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedDRO:
+    """A trained soft prompt.
+
+    Attributes:
+        settings: Every setting.
+        trained_parameters: Of the soft prompt.
+        fingerprint: Of the model that it was trained for.
+        safety_prompt: The system prompt whose embeddings it takes the place of.
+        place: Where.
+        soft: The soft prompt, float32.
+        chosen: What validation prompts have chosen.
+    """
+
+    settings: Mapping[str, Any]
+    trained_parameters: int
+    fingerprint: str
+    safety_prompt: str
+    place: SoftPlace
+    soft: Float[Tensor, "token d_model"] = field(repr=False)
+    chosen: tuple[str, ...] = ("lr", "epochs")
+
+    @contextmanager
+    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
+        """The model under the soft prompt: a system prompt, and a hook that goes on any exit.
+
+        Raises:
+            UserError: If it was trained for another model.
+        """
+        check_fitted_to(model, self.fingerprint)
+        with soft_prompt(model, self.place, self.soft):
+            yield replace(model, system_prompt=self.safety_prompt)
+
+
+@dataclass(frozen=True)
+class SoftPlace:
+    """The tokens whose embeddings a soft prompt takes the place of.
+
+    Attributes:
+        ids: The tokens of the safety prompt as they stand in every templated prompt.
+    """
+
+    ids: tuple[int, ...]
+
+    @classmethod
+    def of(cls, model: ChatModel, safety_prompt: str) -> SoftPlace:
+        """Find the tokens of a system prompt that do not depend on what the user says.
+
+        Raises:
+            UserError: If there are none.
+        """
+        speaker = replace(model, system_prompt=safety_prompt)
+        rendered = speaker.render("a")
+        start = rendered.find(safety_prompt.strip())
+        end = start + len(safety_prompt.strip())
+        encoded = model.tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        # Tokens that reach over an end of the text would take something of the template along.
+        ids = tuple(int(token) for token, (a, b) in spans if start <= a < b <= end)
+        if start < 0 or not ids:
+            raise UserError(
+                f"the safety prompt has no tokens of its own in the prompts of '{model.name}'; "
+                "give another safety_prompt"
+            )
+        return cls(ids)
+
+    def embeddings(self, model: ChatModel) -> Float[Tensor, "token d_model"]:
+        """What the embedding module gives for the tokens, float32."""
+        with torch.no_grad():
+            ids = torch.tensor([self.ids], device=model.device)
+            vectors: Tensor = model.hf.get_input_embeddings()(ids)[0]
+        return vectors.float().clone()
+
+    def mask(self, input_ids: Int[Tensor, "prompt token"]) -> Bool[Tensor, "prompt token"]:
+        """True on the first run of exactly these tokens in each row; rows without have none."""
+        found = torch.zeros_like(input_ids, dtype=torch.bool)
+        length = len(self.ids)
+        if input_ids.shape[1] < length:  # a generated token
+            return found
+        wanted = torch.tensor(self.ids, device=input_ids.device)
+        starts = (input_ids.unfold(1, length, 1) == wanted).all(-1)
+        for row, start in enumerate(starts.int().argmax(dim=1).tolist()):
+            if starts[row, start]:
+                found[row, start : start + length] = True
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Principal coordinates and the two probes in them, all frozen.
+
+    Attributes:
+        mean: Of the states, ``[d_model]``.
+        axes: Orthonormal rows, the top principal axes.
+        refusal: Weights and, last, the intercept of the refusal probe, ``[component + 1]``.
+        harmfulness: The same of the harmfulness probe.
+        weights: Of the harmfulness term and of the residual term.
+    """
+
+    mean: Float[Tensor, " d_model"]
+    axes: Float[Tensor, "component d_model"]
+    refusal: Float[Tensor, " coefficient"]
+    harmfulness: Float[Tensor, " coefficient"]
+    weights: tuple[float, float]
+
+    @classmethod
+    def fitted(
+        cls,
+        states: Float[Tensor, "prompt d_model"],
+        refused: Bool[Tensor, " prompt"],
+        harmful: Bool[Tensor, " prompt"],
+        *,
+        components: int,
+        weights: tuple[float, float],
+    ) -> Objective:
+        """Principal coordinates by singular values in float64, probes by logistic regression.
+
+        Raises:
+            UserError: If prompts are all refused or none, all harmful or none, or there are not
+                ``components`` coordinates.
+        """
+        if not 1 <= components <= min(states.shape):
+            raise UserError(
+                f"components is {components}; give a whole number from 1 to {min(states.shape)}"
+            )
+        mean = states.double().mean(0)
+        centred = states.double() - mean
+        axes = torch.linalg.svd(centred, full_matrices=False).Vh[:components]
+        coordinates = centred @ axes.T
+        return cls(
+            mean.float(),
+            axes.float(),
+            _probe(coordinates, refused, "refused"),
+            _probe(coordinates, harmful, "harmful"),
+            weights,
+        )
+
+    def loss(
+        self,
+        states: Float[Tensor, "prompt d_model"],
+        before: Float[Tensor, "prompt d_model"],
+        harmful: Bool[Tensor, " prompt"],
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch; see ``DRO``.
+
+        Args:
+            states: With the soft prompt.
+            before: With the safety prompt that it started from.
+            harmful: Of each prompt.
+        """
+        after, start = self._coordinates(states), self._coordinates(before)
+        target = harmful.float()
+        entropy = functional.binary_cross_entropy_with_logits
+        refusal = entropy((after - start) @ self.refusal[:-1], target)
+        harmfulness = entropy(after @ self.harmfulness[:-1] + self.harmfulness[-1], target)
+        change = states - before
+        outside = change - change @ self.axes.T @ self.axes
+        residual = outside.square().sum(1).mean() / max(1, len(self.mean) - len(self.axes))
+        return refusal + self.weights[0] * harmfulness + self.weights[1] * residual
+
+    def _coordinates(
+        self, states: Float[Tensor, "prompt d_model"]
+    ) -> Float[Tensor, "prompt component"]:
+        coordinates: Tensor = (states - self.mean) @ self.axes.T
+        return coordinates
+
+
+def soft_loss(
+    speaker: ChatModel,
+    place: SoftPlace,
+    soft: Float[Tensor, "token d_model"],
+    batch: TokenBatch,
+    before: Float[Tensor, "prompt d_model"],
+    harmful: Bool[Tensor, " prompt"],
+    objective: Objective,
+) -> Float[Tensor, ""]:
+    """The loss of a batch with a soft prompt, with gradients for the soft prompt."""
+    with soft_prompt(speaker, place, soft):
+        states = _last_state(speaker, batch)
+    return objective.loss(states.cpu(), before, harmful)
+
+
+def last_states(model: ChatModel, prompts: Sequence[str]) -> Float[Tensor, "prompt d_model"]:
+    """The last layer's output, after the final norm, at the last prompt token; float32."""
+    states = torch.empty(len(prompts), model.d_model)
+
+    def run(batch: TokenBatch) -> None:
+        with torch.no_grad():
+            states[list(batch.indices)] = _last_state(model, batch).cpu()
+
+    run_in_batches(model, model.tokenize(prompts), run)
+    return states
+
+
+@contextmanager
+def soft_prompt(
+    model: ChatModel, place: SoftPlace, soft: Float[Tensor, "token d_model"]
+) -> Iterator[None]:
+    """Put a soft prompt in the place of some tokens' embeddings, in every forward pass inside.
+
+    Rows without these tokens, and generated tokens, are left alone.
+
+    Args:
+        model: The model whose ``hf`` is run inside the context.
+        place: Which tokens.
+        soft: Their embeddings.
+    """
+    embedding = model.hf.get_input_embeddings()
+    handle = embedding.register_forward_hook(_soft_hook(embedding, place, soft))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _soft_hook(
+    embedding: nn.Module, place: SoftPlace, soft: Float[Tensor, "token d_model"]
+) -> Callable[[nn.Module, Any, Any], Any]:
+    def hook(called: nn.Module, inputs: Any, output: Any) -> Any:
+        if called is not embedding:  # a copy made meanwhile keeps its hooks
+            return output
+        mask = place.mask(inputs[0])
+        if not mask.any():
+            return output
+        vectors = soft.to(device=output.device, dtype=output.dtype)
+        # Every row that has the tokens has all of them, in their order.
+        repeated = vectors.repeat(int(mask.any(1).sum()), 1)
+        return output.masked_scatter(mask[..., None], repeated)
+
+    return hook
+
+
+def _last_state(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt d_model"]:
+    output: Any = model.hf.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    )
+    state: Tensor = output.last_hidden_state[:, -1].float()
+    return state
+
+
+def _probe(
+    coordinates: Float[Tensor, "prompt component"], positive: Bool[Tensor, " prompt"], what: str
+) -> Float[Tensor, " coefficient"]:
+    from sklearn.linear_model import LogisticRegression
+
+    if bool(positive.all()) or not bool(positive.any()):
+        share = "all" if bool(positive.all()) else "none"
+        raise UserError(
+            f"{share} of the training prompts are {what}: no probe can be fitted; give prompts of "
+            "both kinds"
+        )
+    probe = LogisticRegression(max_iter=1000).fit(coordinates.numpy(), positive.numpy())
+    coefficients = torch.tensor([*probe.coef_[0], probe.intercept_[0]])
+    return coefficients.float()

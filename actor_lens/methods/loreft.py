@@ -1,0 +1,204 @@
+"""Low-rank representation fine-tuning (LoReFT): a trained edit of one layer's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from actor_lens.errors import UserError
+from actor_lens.judges import refusal_tokens
+from actor_lens.methods.reply_method import CHOSEN, ReplyMethod
+from actor_lens.methods.reply_training import ReplyBatch, Trainee, reply_loss
+from actor_lens.methods.target_layer import target_layer
+from actor_lens.methods.trained_weights import check_fitted_to
+from actor_lens.methods.validation_score import validation_score
+from actor_lens.models import ChatModel
+from actor_lens.prompts import PromptSet
+
+
+@dataclass(frozen=True)
+class LoReFT(ReplyMethod):
+    """An edit of the residual after one block, at the last prompt token, trained on replies.
+
+    ``h <- h + R^T (W h + b - R h)``: ``h`` ``[d_model]``, ``R`` ``[rank, d_model]`` with
+    orthonormal rows, ``W`` ``[rank, d_model]``, ``b`` ``[rank]``. The part of ``h`` in the row
+    space of ``R`` is replaced by ``W h + b``. At the start ``W = R`` and ``b = 0``: no edit. The
+    edit depends on ``h``, so it cannot be merged into the weights. Tokens of the reply are not
+    edited. The loss is that of ``FullSFT``.
+
+    Chosen on validation prompts: learning rate, number of epochs and, unless it is named, the
+    layer. Fixed: the rank, and what ``FullSFT`` fixes.
+
+    Attributes:
+        rank: Rows of ``R``.
+        layer: After which block; None for the one that ``target_layer`` chooses.
+
+    Source: Wu et al. 2024 (arXiv 2404.03592), equation 3; there, ``W`` is random at the start.
+    """
+
+    name: str = "loreft"
+    lrs: tuple[float, ...] = (3e-3, 3e-2)
+    epochs: int = 3
+    rank: int = 4
+    layer: int | None = None
+
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedLoReFT:
+        """Train the edit; the model stays as it is.
+
+        Raises:
+            UserError: If the rank is not one of 1 to ``d_model``, there are too few usable
+                replies, or training diverges.
+        """
+        if not 1 <= self.rank <= model.d_model:
+            raise UserError(f"rank is {self.rank}; give a whole number from 1 to {model.d_model}")
+        tokens = refusal_tokens(model, validation)
+        layer = target_layer(model, train, validation, tokens, self.layer)
+        make = partial(edit_trainee, model, layer, rank=self.rank, seed=self.seed)
+
+        def score(state: Mapping[str, Tensor]) -> float:
+            with edited_last_token(model, layer, partial(edited, **state)):
+                return validation_score(model, validation, tokens)
+
+        best, settings = self.train(model, train, make, score)
+        return FittedLoReFT(
+            settings={**settings, "layer": layer},
+            chosen=CHOSEN if self.layer is not None else ("layer", *CHOSEN),
+            trained_parameters=best.n_parameters,
+            fingerprint=model.fingerprint,
+            layer=layer,
+            state=best.state,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FittedLoReFT:
+    """A trained edit.
+
+    Attributes:
+        settings: Every setting.
+        chosen: Those that were chosen on validation prompts.
+        trained_parameters: Of ``R``, ``W`` and ``b``.
+        fingerprint: Of the model that it was trained for.
+        layer: After which block.
+        state: ``rotation`` (``R``), ``weight`` (``W``) and ``bias`` (``b``), float32.
+    """
+
+    settings: Mapping[str, Any]
+    chosen: tuple[str, ...]
+    trained_parameters: int
+    fingerprint: str
+    layer: int
+    state: Mapping[str, Tensor] = field(repr=False)
+
+    @contextmanager
+    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
+        """The model with the edit at the last prompt token, by a hook that goes on any exit.
+
+        Raises:
+            UserError: If it was trained for another model.
+        """
+        check_fitted_to(model, self.fingerprint)
+        with edited_last_token(model, self.layer, partial(edited, **self.state)):
+            yield model
+
+
+class Edit(nn.Module):
+    """The trained form of the edit: ``R`` is kept orthonormal by a parametrisation."""
+
+    def __init__(self, d_model: int, rank: int) -> None:
+        """Random ``R``; ``W = R`` and ``b = 0``."""
+        super().__init__()
+        self.projection = nn.Linear(d_model, rank, bias=False)
+        nn.init.orthogonal_(self.projection.weight)
+        # Other maps would take the exponential or inverse of d_model x d_model at every step.
+        nn.utils.parametrizations.orthogonal(self.projection, orthogonal_map="householder")
+        self.weight = nn.Parameter(self.projection.weight.detach().clone())
+        self.bias = nn.Parameter(torch.zeros(rank))
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """The edit of each row."""
+        rotation = self.projection.weight
+        return edited(residual, rotation=rotation, weight=self.weight, bias=self.bias)
+
+    def state(self) -> dict[str, Tensor]:
+        """``R``, ``W`` and ``b`` as they are now, on the CPU."""
+        named = {"rotation": self.projection.weight, "weight": self.weight, "bias": self.bias}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
+
+
+def edited(
+    residual: Float[Tensor, "prompt d_model"],
+    *,
+    rotation: Float[Tensor, "rank d_model"],
+    weight: Float[Tensor, "rank d_model"],
+    bias: Float[Tensor, " rank"],
+) -> Float[Tensor, "prompt d_model"]:
+    """``h + R^T (W h + b - R h)`` of each row, in float32, in the dtype of ``h``."""
+    h = residual.float()
+    rotation, weight, bias = (x.to(h.device) for x in (rotation, weight, bias))
+    moved = h @ (weight - rotation).T + bias
+    return (h + moved @ rotation).to(residual.dtype)
+
+
+@contextmanager
+def edited_last_token(
+    model: ChatModel,
+    layer: int,
+    edit: Any,
+    columns: Int[Tensor, " prompt"] | None = None,
+) -> Iterator[None]:
+    """Edit the residual after a block at the last prompt token, in every forward pass inside.
+
+    Args:
+        model: The model whose ``hf`` is run inside the context.
+        layer: After which block.
+        edit: Takes and gives ``[prompt, d_model]``.
+        columns: Where each row's last prompt token is; None for the last of each row, and for
+            nothing at all in passes over one token, which is a generated one.
+    """
+    block = model.blocks[model.check_layer(layer)]
+
+    def edit_rows(residual: Tensor) -> Tensor:
+        if columns is None and residual.shape[1] == 1:
+            return residual
+        rows = torch.arange(len(residual), device=residual.device)
+        at = residual.shape[1] - 1 if columns is None else columns.to(residual.device)
+        result = residual.clone()
+        result[rows, at] = edit(residual[rows, at])
+        return result
+
+    def hook(called: nn.Module, _inputs: object, output: Any) -> Any:
+        if called is not block:  # a copy made meanwhile keeps its hooks
+            return output
+        if isinstance(output, tuple):
+            return (edit_rows(output[0]), *output[1:])
+        return edit_rows(output)
+
+    handle = block.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def edit_trainee(model: ChatModel, layer: int, *, rank: int, seed: int) -> Trainee:
+    """A random edit that changes nothing yet."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        edit = Edit(model.d_model, rank)
+    edit.to(model.device)
+
+    def loss(batch: ReplyBatch) -> Tensor:
+        width = batch.input_ids.shape[1]
+        columns = torch.tensor([width - 1 - length for length in batch.reply_lengths])
+        with edited_last_token(model, layer, edit, columns):
+            return reply_loss(model.hf, batch)
+
+    return Trainee(list(edit.parameters()), loss, edit.state)

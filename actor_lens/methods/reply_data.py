@@ -1,0 +1,205 @@
+"""Prompts with the replies that a model is to give: what training on replies needs.
+
+A reply comes from the prompt file or from the model itself; none is invented. The judge has the
+last word: a harmful prompt is trained on with a refusal or not at all, any other prompt with an
+answer or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from actor_lens.errors import UserError
+from actor_lens.judges import KeywordJudge
+from actor_lens.models import ChatModel
+from actor_lens.prompts import LABELS, Prompt, PromptSet
+from actor_lens.replies import generate_replies
+
+SOURCES = ("auto", "file", "model")
+HELPFUL = (
+    "You are a helpful assistant. Answer every harmless request fully and do not refuse it, even "
+    "if it sounds alarming."
+)
+_MIN_EXAMPLES = 2
+
+
+@dataclass(frozen=True)
+class ReplyExample:
+    """A templated prompt and the reply to it, as tokens.
+
+    Attributes:
+        label: Of the prompt.
+        prompt_ids: The templated prompt, up to where the reply begins.
+        reply_ids: The reply, with the token that ends it.
+    """
+
+    label: str
+    prompt_ids: tuple[int, ...] = field(repr=False)
+    reply_ids: tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ReplyData:
+    """What there is to train on.
+
+    Attributes:
+        examples: In the order of the prompts.
+        from_file: How many replies are those of the prompt file.
+        from_model: How many the model has given itself.
+        left_out: Number of prompts of each label without a usable reply.
+    """
+
+    examples: tuple[ReplyExample, ...]
+    from_file: int
+    from_model: int
+    left_out: dict[str, int]
+
+    def settings(self) -> dict[str, Any]:
+        """The counts, as settings of a method."""
+        return {
+            "replies_from_file": self.from_file,
+            "replies_from_model": self.from_model,
+            **{f"{label}_left_out": count for label, count in self.left_out.items() if count},
+        }
+
+
+def reply_data(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    source: str = "auto",
+    new_tokens: int = 64,
+    judge: KeywordJudge | None = None,
+) -> ReplyData:
+    """Find a usable reply to each prompt.
+
+    The model's own replies are greedy. Harmful prompts are put to it as they are; the others first
+    under a system prompt that asks for help (``HELPFUL``), then, where that was refused, as they
+    are. Replies to harmful prompts that are no refusals are dropped at once.
+
+    Args:
+        model: The untouched model.
+        prompts: Training prompts.
+        source: ``"file"`` for the replies of the prompt file, ``"model"`` for the model's own,
+            ``"auto"`` for those of the file and, where it has no usable one, the model's own.
+        new_tokens: Longest reply of the model.
+        judge: Says what is a refusal.
+
+    Raises:
+        UserError: If the source is not known, or fewer than two prompts of a label are left, or a
+            prompt does not fit into the model with its reply.
+    """
+    if source not in SOURCES:
+        raise UserError(f"reply source '{source}' is not known; use one of {', '.join(SOURCES)}")
+    judge = judge or KeywordJudge()
+    found: dict[int, str] = {}
+    if source != "model":
+        found = _usable(prompts, dict(_replies_of_file(prompts)), judge)
+    from_file = len(found)
+    if source != "file":
+        for speaker, labels in _speakers(model):
+            asked = [
+                row
+                for row, prompt in enumerate(prompts)
+                if row not in found and prompt.label in labels
+            ]
+            texts = [prompts[row].prompt for row in asked]
+            replies = generate_replies(speaker, texts, new_tokens=new_tokens) if texts else []
+            found |= _usable(prompts, dict(zip(asked, replies, strict=True)), judge)
+    left_out: dict[str, int] = dict.fromkeys(LABELS, 0)
+    for row, prompt in enumerate(prompts):
+        left_out[prompt.label] += row not in found
+    _check_enough(prompts, left_out, source)
+    examples = tuple(encoded(model, prompts[row], found[row]) for row in sorted(found))
+    return ReplyData(examples, from_file, len(found) - from_file, left_out)
+
+
+def encoded(model: ChatModel, prompt: Prompt, reply: str) -> ReplyExample:
+    """The tokens of a prompt and its reply, as the chat template puts them together.
+
+    Raises:
+        UserError: If together they are longer than the model takes.
+    """
+    (prompt_ids,) = model.tokenize([prompt.prompt])
+    before, text, after = _conversation(model, prompt.prompt, reply)
+    joint = _ids(model, before + text)
+    # Tokens may not run across the place where the reply begins: the model never saw such.
+    apart = joint[: len(prompt_ids)] != prompt_ids
+    reply_ids = _ids(model, text) if apart else joint[len(prompt_ids) :]
+    example = ReplyExample(prompt.label, tuple(prompt_ids), (*reply_ids, _end_token(model, after)))
+    length = len(example.prompt_ids) + len(example.reply_ids)
+    if length > model.max_tokens:
+        raise UserError(
+            f"a prompt and its reply have {length} tokens; '{model.name}' takes "
+            f"{model.max_tokens}: shorten or remove it"
+        )
+    return example
+
+
+def _conversation(model: ChatModel, prompt: str, reply: str) -> tuple[str, str, str]:
+    """The rendered turns: all before the reply, the reply, what the template puts after it."""
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
+    opening = model.render(prompt)
+    with suppress(Exception):  # a template is a program: it may fail in any way
+        whole = str(model.tokenizer.apply_chat_template(turns, tokenize=False))
+        if whole.startswith(opening) and reply.strip() in whole[len(opening) :]:
+            end = whole.rindex(reply.strip()) + len(reply.strip())
+            return opening, whole[len(opening) : end], whole[end:]
+    return opening, reply, ""
+
+
+def _end_token(model: ChatModel, after: str) -> int:
+    """What ends a reply: the first end token that the template puts there, else the model's."""
+    shipped = model.hf.generation_config
+    ends: Any = None if shipped is None else shipped.eos_token_id
+    ends = model.tokenizer.eos_token_id if ends is None else ends
+    if ends is None:
+        raise UserError(f"'{model.name}' has no end token: replies cannot be trained on")
+    ends = ends if isinstance(ends, list) else [ends]
+    return int(next((token for token in _ids(model, after) if token in ends), ends[0]))
+
+
+def _ids(model: ChatModel, text: str) -> list[int]:
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _replies_of_file(prompts: PromptSet) -> Iterator[tuple[int, str]]:
+    for row, prompt in enumerate(prompts):
+        if prompt.reply is not None:
+            yield row, prompt.reply
+
+
+def _speakers(model: ChatModel) -> tuple[tuple[ChatModel, tuple[str, ...]], ...]:
+    """Ways to ask the model itself, each with the labels it is for, the best one first."""
+    harmless = ("pseudo_harmful", "benign")
+    return (
+        (replace(model, system_prompt=HELPFUL), harmless),
+        (model, (*harmless, "harmful")),
+    )
+
+
+def _usable(prompts: PromptSet, replies: dict[int, str], judge: KeywordJudge) -> dict[int, str]:
+    """Refusals of harmful prompts, answers to the others."""
+    return {
+        row: reply
+        for row, reply in replies.items()
+        if reply.strip() and judge.refused(reply) == (prompts[row].label == "harmful")
+    }
+
+
+def _check_enough(prompts: PromptSet, left_out: dict[str, int], source: str) -> None:
+    counts = prompts.counts()
+    labels: Sequence[str] = [label for label in LABELS if counts[label] or label == "harmful"]
+    for label in labels:
+        usable = counts[label] - left_out[label]
+        if usable < _MIN_EXAMPLES:
+            kind = "refusal" if label == "harmful" else "answer"
+            raise UserError(
+                f"{prompts.name}: {usable} {label} prompts of {counts[label]} have a usable reply "
+                f"(source '{source}'), at least {_MIN_EXAMPLES} needed; give such prompts a "
+                f'"reply" that is a {kind}'
+            )

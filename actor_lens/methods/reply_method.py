@@ -1,0 +1,109 @@
+"""What all methods that train on replies have in common: their settings and the way to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from actor_lens.judges import RefusalTokens
+from actor_lens.methods.reply_data import reply_data
+from actor_lens.methods.reply_training import (
+    Trainee,
+    Trial,
+    best_trial,
+    check_trainable,
+    reply_trials,
+)
+from actor_lens.methods.trained_weights import FittedWeights
+from actor_lens.methods.validation_score import validation_score
+from actor_lens.models import ChatModel
+from actor_lens.prompts import PromptSet
+from actor_lens.weights import overwritten
+
+CHOSEN = ("lr", "epochs")
+"""What validation prompts choose for every method that trains on replies."""
+
+
+@dataclass(frozen=True)
+class ReplyMethod:
+    """Settings of training on replies.
+
+    Attributes:
+        name: In tables.
+        replies: ``"auto"``, ``"file"`` or ``"model"``: where replies come from; see
+            ``reply_data``.
+        lrs: Learning rates that are tried; validation prompts choose.
+        epochs: Most passes over the examples; validation prompts choose how many.
+        batch_size: Examples in a step.
+        new_tokens: Longest reply, where the model itself is asked for it.
+        seed: Of the order of the examples and of random weights at the start.
+    """
+
+    name: str
+    replies: str = "auto"
+    lrs: tuple[float, ...] = (1e-3,)
+    epochs: int = 2
+    batch_size: int = 16
+    new_tokens: int = 64
+    seed: int = 0
+
+    def train(
+        self,
+        model: ChatModel,
+        prompts: PromptSet,
+        make_trainee: Callable[[], Trainee],
+        score: Callable[[Mapping[str, Tensor]], float],
+    ) -> tuple[Trial, dict[str, Any]]:
+        """The best trial, and the settings that it was reached with.
+
+        Args:
+            model: The untouched model.
+            prompts: Training prompts.
+            make_trainee: Makes what is trained.
+            score: How good a state is on validation prompts.
+
+        Raises:
+            UserError: If there are too few usable replies, the weights cannot be trained, or
+                training diverges.
+        """
+        check_trainable(model, self.lrs, self.epochs, self.batch_size)
+        data = reply_data(model, prompts, source=self.replies, new_tokens=self.new_tokens)
+        trials = reply_trials(
+            model,
+            data.examples,
+            make_trainee,
+            lrs=self.lrs,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+        best = best_trial(trials, score)
+        tried = {"tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs), "most_epochs": self.epochs}
+        own = {key: value for key, value in asdict(self).items() if key not in ("name", "lrs")}
+        return best, {**own, **tried, "lr": best.lr, "epochs": best.epochs, **data.settings()}
+
+    def fit_weights(
+        self,
+        model: ChatModel,
+        train: PromptSet,
+        validation: PromptSet,
+        tokens: RefusalTokens,
+        make_trainee: Callable[[], Trainee],
+    ) -> FittedWeights:
+        """Train what ends in other weights of the model; they are judged in their place."""
+
+        def score(state: Mapping[str, Tensor]) -> float:
+            with overwritten(model.hf, state):
+                return validation_score(model, validation, tokens)
+
+        best, settings = self.train(model, train, make_trainee, score)
+        return FittedWeights(
+            settings=settings,
+            chosen=CHOSEN,
+            trained_parameters=best.n_parameters,
+            fingerprint=model.fingerprint,
+            state=best.state,
+        )

@@ -1,0 +1,220 @@
+"""Training on replies: next-token loss on the reply alone, and the choice among trials.
+
+What is trained is up to the method (all weights, one block, an adapter): it hands over a
+``Trainee``. A trial is one learning rate at the end of one epoch; validation prompts choose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from actor_lens.batching import pad_batch
+from actor_lens.errors import UserError
+from actor_lens.methods.reply_data import ReplyExample
+from actor_lens.models import ChatModel
+
+IGNORED = -100
+"""Label of a token that is no target: template, prompt, padding."""
+_LARGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class ReplyBatch:
+    """Prompts with replies, padded on the left.
+
+    Attributes:
+        input_ids: Padding, templated prompt, reply, end token.
+        attention_mask: 0 on padding.
+        position_ids: Counted from the first token that is not padding.
+        labels: The reply's tokens and its end token in their places, ``IGNORED`` elsewhere.
+        reply_lengths: Of each row, the end token included.
+    """
+
+    input_ids: Int[Tensor, "prompt token"]
+    attention_mask: Int[Tensor, "prompt token"]
+    position_ids: Int[Tensor, "prompt token"]
+    labels: Int[Tensor, "prompt token"]
+    reply_lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Trainee:
+    """What a method trains.
+
+    Attributes:
+        parameters: Changed by the optimiser.
+        loss: Of a batch, with gradients for the parameters.
+        state: A copy of what training has made of them, in the form that the method applies.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[ReplyBatch], Tensor]
+    state: Callable[[], Mapping[str, Tensor]]
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """The state after some epochs at a learning rate.
+
+    Attributes:
+        lr: Learning rate.
+        epochs: Passes over the examples so far.
+        n_parameters: How many numbers are trained.
+        state: As the method applies it.
+    """
+
+    lr: float
+    epochs: int
+    n_parameters: int
+    state: Mapping[str, Tensor] = field(repr=False)
+
+
+def collated(model: ChatModel, examples: Sequence[ReplyExample]) -> ReplyBatch:
+    """Examples as one batch on the device of the model."""
+    padded = pad_batch(
+        [(*example.prompt_ids, *example.reply_ids) for example in examples],
+        pad_token_id=model.pad_token_id,
+        device=model.device,
+    )
+    labels = torch.full_like(padded.input_ids, IGNORED)
+    for row, example in enumerate(examples):
+        length = len(example.reply_ids)
+        labels[row, -length:] = padded.input_ids[row, -length:]
+    lengths = tuple(len(example.reply_ids) for example in examples)
+    return ReplyBatch(padded.input_ids, padded.attention_mask, padded.position_ids, labels, lengths)
+
+
+def reply_loss(hf: nn.Module, batch: ReplyBatch) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the reply tokens of a batch, in nats.
+
+    Only the last positions, those that predict a token of a reply, get logits.
+    """
+    longest = max(batch.reply_lengths)
+    with _half_precision(hf):
+        output: Any = hf(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            logits_to_keep=longest + 1,
+        )
+    predicted = output.logits[:, -longest - 1 : -1].float()
+    return functional.cross_entropy(
+        predicted.flatten(0, 1), batch.labels[:, -longest:].flatten(), ignore_index=IGNORED
+    )
+
+
+def reply_trials(
+    model: ChatModel,
+    examples: Sequence[ReplyExample],
+    make_trainee: Callable[[], Trainee],
+    *,
+    lrs: Sequence[float],
+    epochs: int,
+    batch_size: int,
+    seed: int,
+) -> Iterator[Trial]:
+    """Train anew at each learning rate, with a trial after every epoch; AdamW, no decay.
+
+    Args:
+        model: Says where batches go.
+        examples: To train on.
+        make_trainee: Makes what is trained, from the untouched model.
+        lrs: Learning rates to try.
+        epochs: Most passes over the examples.
+        batch_size: Examples in a step.
+        seed: Of their order.
+
+    Raises:
+        UserError: If the weights of the model cannot be trained.
+    """
+    check_trainable(model, lrs, epochs, batch_size)
+    for lr in lrs:
+        trainee = make_trainee()
+        optimizer = torch.optim.AdamW(list(trainee.parameters), lr=lr, weight_decay=0.0)
+        order = torch.Generator().manual_seed(seed)
+        for epoch in range(1, epochs + 1):
+            rows = torch.randperm(len(examples), generator=order).tolist()
+            for start in range(0, len(rows), batch_size):
+                chosen = [examples[row] for row in rows[start : start + batch_size]]
+                train_step(
+                    optimizer, trainee.parameters, partial(trainee.loss, collated(model, chosen))
+                )
+            yield Trial(lr, epoch, trainee.n_parameters, trainee.state())
+
+
+def train_step(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    loss: Callable[[], Tensor],
+) -> None:
+    """One step of an optimiser, the gradient clipped to length 1."""
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(loss(), list(parameters), allow_unused=True)
+    # Not ``backward``: it would also fill in gradients of tensors that the model shares.
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    nn.utils.clip_grad_norm_(list(parameters), _LARGEST_GRADIENT)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def best_trial(trials: Iterator[Trial], score: Callable[[Mapping[str, Tensor]], float]) -> Trial:
+    """The trial with the highest score on validation prompts; the earlier of two equal ones.
+
+    Raises:
+        UserError: If training diverged in every trial.
+    """
+    best: Trial | None = None
+    highest = -math.inf
+    for trial in trials:
+        if not all(bool(tensor.isfinite().all()) for tensor in trial.state.values()):
+            continue
+        value = score(trial.state)
+        if value > highest:  # never true of NaN
+            best, highest = trial, value
+    if best is None:
+        raise UserError("training diverged at every learning rate; give lower ones (lrs)")
+    return best
+
+
+def check_trainable(model: ChatModel, lrs: Sequence[float], epochs: int, batch_size: int) -> None:
+    """Check settings and weights before any work is done.
+
+    Raises:
+        UserError: If weights are quantised, a learning rate is not positive, there is none, or
+            ``epochs`` or ``batch_size`` is below 1.
+    """
+    if not all(parameter.is_floating_point() for parameter in model.hf.parameters()):
+        raise UserError(
+            f"the weights of '{model.name}' are quantised and cannot be trained; load the model "
+            "without quantisation"
+        )
+    if not lrs or not all(0 < lr < math.inf for lr in lrs):
+        raise UserError(f"lrs is {tuple(lrs)}; give at least one positive learning rate")
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; give a whole number of at least 1")
+
+
+def _half_precision(hf: nn.Module) -> AbstractContextManager[Any]:
+    """Trained float32 copies among half-precision weights: products are taken in bfloat16."""
+    parameters = list(hf.parameters())
+    if all(parameter.dtype == torch.float32 for parameter in parameters):
+        return nullcontext()
+    return torch.autocast(parameters[0].device.type, dtype=torch.bfloat16)

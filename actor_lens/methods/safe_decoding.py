@@ -1,0 +1,194 @@
+"""SafeDecoding: the first tokens of a reply are drawn toward a model that was taught to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from actor_lens.errors import UserError
+from actor_lens.methods.lora_sft import lora_trainee
+from actor_lens.methods.reply_data import reply_data
+from actor_lens.methods.reply_training import best_trial, reply_trials
+from actor_lens.methods.second_pass import SecondPass, reply_processor
+from actor_lens.methods.trained_weights import check_fitted_to
+from actor_lens.models import ChatModel, twin
+from actor_lens.prompts import PromptSet
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class SafeDecoding:
+    """A LoRA expert, trained on the model's own refusals, weighs in on the first tokens.
+
+    ``P = P_base + alpha (P_expert - P_base)`` over the tokens that are common to the two lists of
+    likeliest tokens, each of the shortest length ``k`` at which at least ``common`` are common;
+    probabilities are ``[prompt, vocabulary]``. What comes out negative is raised to 1e-8, what is
+    not common gets 0, and ``P`` is normalised. After ``first_tokens`` tokens the base model goes on
+    alone. Replies are greedy. A method against jailbreaks: it makes refusals likelier, never rarer,
+    and stands in the table to show what that costs.
+
+    Nothing is chosen on validation prompts: the settings are the paper's, but for the adapter's
+    learning rate and epochs, which are ours.
+
+    Attributes:
+        name: In tables.
+        alpha: Weight of the expert.
+        first_tokens: How many tokens of a reply the expert weighs in on.
+        common: Least number of tokens in the common list.
+        lr: Learning rate of the adapter.
+        epochs: Passes over the refusals.
+        rank: Of the adapter.
+        scale: LoRA's alpha.
+        batch_size: Examples in a step.
+        new_tokens: Longest refusal that is trained on.
+        seed: Of the order of the examples and of the adapter's random half.
+
+    Source: Xu et al. 2024 (arXiv 2402.08983), equations 2 to 4.
+    """
+
+    name: str = "safe-decoding"
+    alpha: float = 3.0
+    first_tokens: int = 5
+    common: int = 5
+    lr: float = 2e-3
+    epochs: int = 2
+    rank: int = 8
+    scale: float = 16.0
+    batch_size: int = 16
+    new_tokens: int = 64
+    seed: int = 0
+
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedSafeDecoding:
+        """Train the expert on refusals of harmful training prompts; the model stays as it is.
+
+        Raises:
+            UserError: If the model refuses too few of them, PEFT is not installed, or the weights
+                cannot be trained.
+        """
+        del validation
+        if self.common < 1 or self.first_tokens < 1:
+            raise UserError("safe-decoding needs common and first_tokens of at least 1")
+        harmful = train.where(label="harmful")
+        data = reply_data(model, harmful, source="model", new_tokens=self.new_tokens)
+        trials = reply_trials(
+            model,
+            data.examples,
+            partial(lora_trainee, model, rank=self.rank, scale=self.scale, seed=self.seed),
+            lrs=(self.lr,),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+        *_, last = trials
+        expert = best_trial(iter([last]), lambda _state: 0.0)
+        own = {name: value for name, value in asdict(self).items() if name != "name"}
+        return FittedSafeDecoding(
+            settings={**own, **data.settings()},
+            trained_parameters=expert.n_parameters,
+            fingerprint=model.fingerprint,
+            method=self,
+            state=expert.state,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSafeDecoding:
+    """An expert, and how much it weighs.
+
+    Attributes:
+        settings: Every setting.
+        trained_parameters: Of the adapter.
+        fingerprint: Of the model that it was trained for.
+        method: Says how the expert weighs in.
+        state: Weights of the expert where they differ from the model's.
+        chosen: Nothing was chosen on validation prompts.
+    """
+
+    settings: Mapping[str, Any]
+    trained_parameters: int
+    fingerprint: str
+    method: SafeDecoding
+    state: Mapping[str, Tensor] = field(repr=False)
+    chosen: tuple[str, ...] = ()
+
+    @contextmanager
+    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
+        """A model that shares all with this one and listens to the expert when it decodes.
+
+        The expert is a second module tree that has the adapted weights for itself.
+
+        Raises:
+            UserError: If it was trained for another model.
+        """
+        check_fitted_to(model, self.fingerprint)
+        expert = twin(model.hf, self.state)
+
+        def decoding(prompts: Sequence[str]) -> LogitsProcessor:
+            return guarded(model, expert, prompts, self.method)
+
+        yield replace(model, decoding=decoding)
+
+
+def guarded(
+    model: ChatModel, expert: PreTrainedModel, prompts: Sequence[str], method: SafeDecoding
+) -> LogitsProcessor:
+    """What lets an expert weigh in on the first tokens of a batch."""
+    expert_pass = SecondPass(expert, model, prompts)
+
+    def change(reply: Tensor, scores: Tensor) -> Tensor:
+        if reply.shape[1] >= method.first_tokens:
+            return scores
+        base, taught = scores.float(), expert_pass.logits(reply)
+        return mixed(base, taught, alpha=method.alpha, common=method.common)
+
+    return reply_processor(model, prompts, change)
+
+
+def mixed(
+    base: Float[Tensor, "prompt vocabulary"],
+    expert: Float[Tensor, "prompt vocabulary"],
+    *,
+    alpha: float,
+    common: int,
+) -> Float[Tensor, "prompt vocabulary"]:
+    """Log-probabilities ``log P`` of the mixture; minus infinity outside the common tokens.
+
+    Args:
+        base: Logits of the model.
+        expert: Logits of the expert.
+        alpha: Weight of the expert.
+        common: Least number of common tokens.
+    """
+    # In float64: what is common may hold next to no probability.
+    p_base, p_expert = base.double().softmax(-1), expert.double().softmax(-1)
+    p = (p_base + alpha * (p_expert - p_base)).clamp(min=1e-8)
+    p = torch.where(common_tokens(base, expert, common), p, 0.0)
+    return (p / p.sum(-1, keepdim=True)).log().float()
+
+
+def common_tokens(
+    base: Float[Tensor, "prompt vocabulary"], expert: Float[Tensor, "prompt vocabulary"], least: int
+) -> Bool[Tensor, "prompt vocabulary"]:
+    """Tokens in both lists of the k likeliest, k the smallest with at least ``least`` of them.
+
+    A token enters both lists at the larger of its two ranks, so k is the ``least``-th smallest of
+    those.
+    """
+    enters = torch.maximum(_ranks(base), _ranks(expert))
+    k = enters.sort(-1).values[:, min(least, enters.shape[1]) - 1]
+    return enters <= k[:, None]
+
+
+def _ranks(logits: Float[Tensor, "prompt vocabulary"]) -> Int[Tensor, "prompt vocabulary"]:
+    """Rank of each token, 0 for the likeliest; of equal ones the lower id comes first."""
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    return order.argsort(dim=-1)

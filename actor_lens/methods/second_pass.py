@@ -1,0 +1,108 @@
+"""A second reading of the same reply while it is generated: by another prompt or other weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from actor_lens.batching import TokenBatch, pad_batch
+from actor_lens.models import ChatModel
+
+if TYPE_CHECKING:
+    from transformers import LogitsProcessor, PreTrainedModel
+
+ReplyChange = Callable[[Tensor, Tensor], Tensor]
+
+
+class SecondPass:
+    """Next-token logits of a model that reads its own prompts, then the reply so far.
+
+    It keeps a key-value cache of its own, so that a token costs one short pass. When asked about a
+    reply that does not go on from the one before, it begins anew.
+    """
+
+    def __init__(self, hf: PreTrainedModel, reader: ChatModel, prompts: Sequence[str]) -> None:
+        """Nothing is run yet.
+
+        Args:
+            hf: Its weights.
+            reader: Says how prompts are templated and tokenised for it.
+            prompts: Of the rows of a batch.
+
+        Raises:
+            UserError: If a templated prompt is longer than the model takes.
+        """
+        self._hf = hf
+        self._batch: TokenBatch = pad_batch(
+            reader.tokenize(prompts), pad_token_id=reader.pad_token_id, device=reader.device
+        )
+        self._read: Tensor | None = None
+        self._cache: Any = None
+
+    def logits(self, reply: Int[Tensor, "prompt token"]) -> Float[Tensor, "prompt vocabulary"]:
+        """Logits of the token after a reply so far, float32.
+
+        Args:
+            reply: Generated tokens of each row, none at first. Rows that have ended go on with
+                padding; what is said of those is not used.
+        """
+        known = self._read
+        goes_on = (
+            known is not None
+            and reply.shape[1] == known.shape[1] + 1
+            and torch.equal(reply[:, :-1], known)
+        )
+        fresh = reply[:, -1:] if goes_on else torch.cat([self._batch.input_ids, reply], dim=1)
+        if not goes_on:
+            self._cache = None
+        self._read = reply.clone()
+        return self._run(fresh, reply.shape[1])
+
+    def _run(
+        self, fresh: Int[Tensor, "prompt fresh"], length: int
+    ) -> Float[Tensor, "prompt vocabulary"]:
+        """Read the tokens that are not in the cache yet; the reply has ``length`` tokens."""
+        batch = self._batch
+        more = torch.arange(1, length + 1, device=fresh.device)
+        positions = torch.cat([batch.position_ids, batch.position_ids[:, -1:] + more], dim=1)
+        ones = batch.attention_mask.new_ones(len(fresh), length)
+        with torch.no_grad():
+            output: Any = self._hf(
+                input_ids=fresh,
+                attention_mask=torch.cat([batch.attention_mask, ones], dim=1),
+                position_ids=positions[:, -fresh.shape[1] :],
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self._cache = output.past_key_values
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+
+def reply_processor(
+    model: ChatModel, prompts: Sequence[str], change: ReplyChange
+) -> LogitsProcessor:
+    """Scores changed by a function of the reply so far, for the prompts of one batch.
+
+    It may be called again from the beginning.
+
+    Args:
+        model: Generates.
+        prompts: Of the rows of the batch, which is padded on the left to the longest of them.
+        change: Gives the scores of the next tokens from the reply so far, ``[prompt, token]``, and
+            the scores that the model gives, ``[prompt, vocabulary]``.
+    """
+    from transformers import LogitsProcessor
+
+    width = max(len(ids) for ids in model.tokenize(prompts))
+
+    class Changed(LogitsProcessor):
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            return change(input_ids[:, width:], scores)
+
+    return Changed()

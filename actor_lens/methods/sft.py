@@ -1,0 +1,125 @@
+"""Supervised fine-tuning on replies (SFT): of all weights, or of one block only."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from actor_lens.blocks import graft
+from actor_lens.judges import refusal_tokens
+from actor_lens.methods.reply_method import ReplyMethod
+from actor_lens.methods.reply_training import Trainee, reply_loss
+from actor_lens.methods.target_layer import target_layer
+from actor_lens.methods.trained_weights import FittedWeights
+from actor_lens.models import ChatModel
+from actor_lens.prompts import PromptSet
+
+
+@dataclass(frozen=True)
+class FullSFT(ReplyMethod):
+    """All weights trained on replies: answers to harmless prompts, refusals of harmful ones.
+
+    ``loss = - mean over reply tokens t of log p(t | prompt, reply before t)``: cross-entropy of
+    logits ``[prompt, token, vocabulary]`` on the reply and its end token; template, prompt and
+    padding are masked. A float32 copy is trained; with gradients and the two moments of AdamW it
+    takes four times the float32 weights.
+
+    Chosen on validation prompts, by ``validation_score``: the learning rate (of ``lrs``) and the
+    number of epochs (up to ``epochs``). Fixed: AdamW without decay, gradients clipped to length 1,
+    batch size. The settings (``ReplyMethod``) are ours.
+
+    Source: the baseline of Dabas et al. 2025 (arXiv 2507.04250), whose settings are not known.
+    """
+
+    name: str = "sft-full"
+    lrs: tuple[float, ...] = (2e-4, 1e-3)
+
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedWeights:
+        """Train a copy of the model, which itself stays as it is.
+
+        Raises:
+            UserError: If there are too few usable replies, or the weights cannot be trained.
+        """
+        tokens = refusal_tokens(model, validation)
+        return self.fit_weights(model, train, validation, tokens, partial(full_trainee, model))
+
+
+@dataclass(frozen=True)
+class LayerSFT(ReplyMethod):
+    """SFT of one block: the parameters of ACTOR with the loss and the replies of SFT.
+
+    The loss and the choices of ``FullSFT``, with every weight outside block ``layer`` frozen. It
+    tells apart what the loss of ACTOR does and what training a single layer does.
+
+    Attributes:
+        layer: The block; None for the one that ``target_layer`` chooses on validation prompts.
+
+    Source: the loss of SFT as in Dabas et al. 2025 (arXiv 2507.04250); the single layer is ours.
+    """
+
+    name: str = "sft-layer"
+    lrs: tuple[float, ...] = (1e-3, 3e-3)
+    layer: int | None = None
+
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedWeights:
+        """Train a copy of the block; the model stays as it is.
+
+        Raises:
+            UserError: If there are too few usable replies, or the weights cannot be trained.
+        """
+        tokens = refusal_tokens(model, validation)
+        layer = target_layer(model, train, validation, tokens, self.layer)
+        make_trainee = partial(layer_trainee, model, layer)
+        fitted = self.fit_weights(model, train, validation, tokens, make_trainee)
+        return with_layer(fitted, layer, named=self.layer is not None)
+
+
+def with_layer(fitted: FittedWeights, layer: int, *, named: bool) -> FittedWeights:
+    """The same with the layer among its settings, as chosen unless the user named it."""
+    return replace(
+        fitted,
+        settings={**fitted.settings, "layer": layer},
+        chosen=fitted.chosen if named else ("layer", *fitted.chosen),
+    )
+
+
+def full_trainee(model: ChatModel) -> Trainee:
+    """A float32 copy of the whole model, all of it trained."""
+    hf: nn.Module = copy.deepcopy(model.hf)
+    hf.float()
+    hf.requires_grad_(True)
+    return Trainee(
+        parameters=list(hf.parameters()),
+        loss=partial(reply_loss, hf),
+        state=lambda: changed_tensors(model, hf.state_dict()),
+    )
+
+
+def layer_trainee(model: ChatModel, layer: int) -> Trainee:
+    """A float32 copy of one block, grafted into a model that shares all the rest."""
+    block = copy.deepcopy(model.blocks[layer]).float()
+    block.requires_grad_(True)
+    prefix = model.block_prefix(layer)
+
+    def state() -> dict[str, Tensor]:
+        named = {f"{prefix}{name}": tensor for name, tensor in block.state_dict().items()}
+        return changed_tensors(model, named)
+
+    loss = partial(reply_loss, graft(model, {layer: block}))
+    return Trainee(parameters=list(block.parameters()), loss=loss, state=state)
+
+
+def changed_tensors(model: ChatModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies, in the model's dtype and on the CPU, of those tensors that differ from its own."""
+    own = model.hf.state_dict()
+    cast = {name: tensor.detach().to(own[name].dtype) for name, tensor in tensors.items()}
+    return {
+        name: tensor.to("cpu", copy=True)
+        for name, tensor in cast.items()
+        if not torch.equal(tensor, own[name])
+    }
