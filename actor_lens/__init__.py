@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from actor_lens.evaluation import evaluate as evaluate
     from actor_lens.export import export_model as export_model
     from actor_lens.finetuning import finetune_layer as finetune_layer
+    from actor_lens.judge_choice import make_judge as make_judge
+    from actor_lens.judge_panel import CorrectedRates as CorrectedRates
+    from actor_lens.judge_panel import JudgePanel as JudgePanel
+    from actor_lens.judge_panel import judge_panel as judge_panel
+    from actor_lens.judges import FirstTokenJudge as FirstTokenJudge
+    from actor_lens.judges import KeywordJudge as KeywordJudge
     from actor_lens.layer_choice import LayerChoice as LayerChoice
     from actor_lens.layer_choice import LayerScores as LayerScores
     from actor_lens.layer_choice import PredictedRefusals as PredictedRefusals
@@ -42,6 +48,8 @@ if TYPE_CHECKING:
     from actor_lens.layer_choice import score_layers as score_layers
     from actor_lens.layer_sweep import LayerSweep as LayerSweep
     from actor_lens.layer_sweep import sweep_layers as sweep_layers
+    from actor_lens.llm_judge import JudgingCost as JudgingCost
+    from actor_lens.llm_judge import LanguageModelJudge as LanguageModelJudge
     from actor_lens.models import ChatModel as ChatModel
     from actor_lens.models import load_model as load_model
     from actor_lens.projections import LayerMap as LayerMap
@@ -83,6 +91,9 @@ _MODULES = {
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
     "export": ("export_model",),
     "finetuning": ("finetune_layer",),
+    "judge_choice": ("make_judge",),
+    "judge_panel": ("CorrectedRates", "JudgePanel", "judge_panel"),
+    "judges": ("FirstTokenJudge", "KeywordJudge"),
     "layer_choice": (
         "LayerChoice",
         "LayerScores",
@@ -92,6 +103,7 @@ _MODULES = {
         "score_layers",
     ),
     "layer_sweep": ("LayerSweep", "sweep_layers"),
+    "llm_judge": ("JudgingCost", "LanguageModelJudge"),
     "models": ("ChatModel", "load_model"),
     "projections": (
         "LayerMap",

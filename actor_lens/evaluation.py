@@ -9,7 +9,17 @@ import numpy as np
 
 from actor_lens.activations import prompt_columns
 from actor_lens.errors import UserError
-from actor_lens.judges import KeywordJudge, RefusalTokens, refusal_scores
+from actor_lens.judges import (
+    REFUSALS,
+    FirstTokenJudge,
+    Judge,
+    KeywordJudge,
+    RefusalTokens,
+    Verdict,
+    refusal_scores,
+    verdicts_of,
+    with_tokens,
+)
 from actor_lens.models import ChatModel
 from actor_lens.passes import Progress
 from actor_lens.prompts import LABELS, PromptSet
@@ -32,18 +42,30 @@ class Evaluation(RefusalRates):
         replies: Greedy replies. Those to harmful prompts are for judging in memory: ``frame``
             leaves out any that is not a refusal, and ``repr`` leaves out all, so that harmful
             answers reach no file, page or notebook.
-        refused: By the judge.
+        verdicts: Of the judge. One that could not be read counts neither way.
         refusal_scores: First-token refusal scores, NaN where no tokens were given.
-        judge: Name and hash of the judge's list.
+        judge: Identity of the judge: its name and the hash of what its verdicts depend on.
         new_tokens: Longest reply, in tokens.
     """
 
     prompts: PromptSet
     replies: tuple[str, ...] = field(repr=False)
-    refused: tuple[bool, ...]
+    verdicts: tuple[Verdict, ...]
     refusal_scores: tuple[float, ...]
     judge: str
     new_tokens: int
+
+    @property
+    def refused(self) -> tuple[bool | None, ...]:
+        """Whether each reply refuses, in full or in part; None where the judge was unreadable."""
+        return tuple(
+            None if verdict == "unreadable" else verdict in REFUSALS for verdict in self.verdicts
+        )
+
+    @property
+    def n_unreadable(self) -> int:
+        """Replies on which the judge said nothing that could be read."""
+        return self.verdicts.count("unreadable")
 
     def rate(self, label: str) -> Rate:
         """Refusal rate of a label; with n = 0 the share is NaN."""
@@ -55,14 +77,17 @@ class Evaluation(RefusalRates):
         return Evaluation(
             self.prompts.select(rows),
             tuple(self.replies[row] for row in rows),
-            tuple(self.refused[row] for row in rows),
+            tuple(self.verdicts[row] for row in rows),
             tuple(self.refusal_scores[row] for row in rows),
             self.judge,
             self.new_tokens,
         )
 
     def frame(self) -> pd.DataFrame:
-        """One row a prompt: those of ``prompt_columns``, ``reply``, ``refused``, ``refusal_score``.
+        """One row a prompt.
+
+        Columns: those of ``prompt_columns``, ``reply``, ``verdict``, ``refused`` (missing where the
+        verdict is "unreadable"), ``refusal_score``.
 
         The reply to a harmful prompt that was not refused is left out, and of a refusal only the
         beginning is kept: something else may follow it.
@@ -79,7 +104,8 @@ class Evaluation(RefusalRates):
             {
                 **prompt_columns(self.prompts),
                 "reply": shown,
-                "refused": np.array(self.refused, dtype=bool),
+                "verdict": list(self.verdicts),
+                "refused": pd.array(list(self.refused), dtype="boolean"),
                 "refusal_score": np.array(self.refusal_scores, dtype=float),
             }
         )
@@ -100,27 +126,39 @@ class EvaluationChange:
     def frame(self) -> pd.DataFrame:
         """One row a label with the exact McNemar test.
 
-        Columns: ``label``, ``before`` and ``after`` (shares refused), ``n``, ``to_refused`` and
-        ``to_answered`` (prompts that changed sides), ``p_value`` (two-sided).
+        Only prompts with a readable verdict both times are paired. Columns: ``label``, ``before``
+        and ``after`` (shares refused of the pairs), ``n`` (pairs), ``to_refused`` and
+        ``to_answered`` (prompts that changed sides), ``p_value`` (two-sided), ``n_unreadable``
+        (prompts left out).
         """
         import pandas as pd
 
         rows = []
         labels = np.array(self.before.prompts.labels)
-        before, after = np.array(self.before.refused), np.array(self.after.refused)
+        before, after = (
+            np.array([one in REFUSALS for one in each.verdicts])
+            for each in (self.before, self.after)
+        )
+        readable = np.array(
+            [
+                "unreadable" not in pair
+                for pair in zip(self.before.verdicts, self.after.verdicts, strict=True)
+            ]
+        )
         for label in (label for label in LABELS if label in labels):
-            mask = labels == label
+            mask = (labels == label) & readable
             to_refused = int((~before & after)[mask].sum())
             to_answered = int((before & ~after)[mask].sum())
             rows.append(
                 {
                     "label": label,
-                    "before": float(before[mask].mean()),
-                    "after": float(after[mask].mean()),
+                    "before": float(before[mask].mean()) if mask.any() else float("nan"),
+                    "after": float(after[mask].mean()) if mask.any() else float("nan"),
                     "n": int(mask.sum()),
                     "to_refused": to_refused,
                     "to_answered": to_answered,
                     "p_value": mcnemar(to_refused, to_answered),
+                    "n_unreadable": int(((labels == label) & ~readable).sum()),
                 }
             )
         return pd.DataFrame(rows)
@@ -130,7 +168,7 @@ class EvaluationChange:
         import pandas as pd
 
         before, after = self.before.frame(), self.after.frame()
-        own = ["reply", "refused", "refusal_score"]
+        own = ["reply", "verdict", "refused", "refusal_score"]
         parts = [
             before.drop(columns=own),
             before[own].add_suffix("_before"),
@@ -143,7 +181,7 @@ def evaluate(
     model: ChatModel,
     prompts: PromptSet,
     *,
-    judge: KeywordJudge | None = None,
+    judge: Judge | None = None,
     tokens: RefusalTokens | None = None,
     new_tokens: int = 64,
     batch_size: int | None = None,
@@ -155,18 +193,22 @@ def evaluate(
         model: As it is now, for instance inside ``run.applied_to(model)``.
         prompts: At least one.
         judge: Keyword judge with its own list unless given.
-        tokens: For first-token refusal scores; from ``refusal_tokens`` of the untouched model.
+        tokens: For first-token refusal scores; from ``refusal_tokens`` of the untouched model. A
+            first-token judge that has tokens of its own goes by those.
         new_tokens: Longest reply, in tokens. Late refusals are missed by short replies: at least
             64 on real models.
         batch_size: Prompts in one batch; None for as many as fit into memory.
         on_progress: Told after every batch.
 
     Raises:
-        UserError: If there are no prompts or one does not fit into the model with its reply.
+        UserError: If there are no prompts, one does not fit into the model with its reply, or the
+            judge cannot be asked.
     """
     if len(prompts) == 0:
         raise UserError("no prompts to evaluate; check the split or label they come from")
-    judge = judge or KeywordJudge()
+    judge = with_tokens(judge or KeywordJudge(), tokens)
+    if isinstance(judge, FirstTokenJudge):
+        tokens = judge.tokens
     replies = generate_replies(
         model,
         prompts.texts,
@@ -180,15 +222,17 @@ def evaluate(
     return Evaluation(
         prompts=prompts,
         replies=tuple(replies),
-        refused=tuple(judge.refused(reply) for reply in replies),
+        verdicts=verdicts_of(judge, prompts, replies, scores),
         refusal_scores=tuple(scores),
         judge=judge.identity,
         new_tokens=new_tokens,
     )
 
 
-def _of_harmful(reply: str, refused: bool) -> str:
+def _of_harmful(reply: str, refused: bool | None) -> str:
     """What may be shown of the reply to a harmful prompt."""
+    if refused is None:
+        return "(verdict unreadable; not shown)"
     if not refused:
         return "(answered; not shown)"
     return reply if len(reply) <= HARMFUL_REPLY_LENGTH else f"{reply[:HARMFUL_REPLY_LENGTH]}..."

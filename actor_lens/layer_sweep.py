@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, evaluate
 from actor_lens.finetuning import check_config
-from actor_lens.judges import RefusalTokens, refusal_scores, refusal_tokens
+from actor_lens.judges import (
+    Judge,
+    KeywordJudge,
+    RefusalTokens,
+    refusal_scores,
+    refusal_tokens,
+    with_tokens,
+)
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS, PromptSet, require_labels
 from actor_lens.separation import wilson_interval
@@ -107,6 +114,7 @@ def sweep_layers(
     settings: FinetuneConfig | None = None,
     tokens: RefusalTokens | None = None,
     judge_best: int = 0,
+    judge: Judge | None = None,
     new_tokens: int = 64,
     folder: str | Path | None = None,
     engine: str = "local",
@@ -134,6 +142,7 @@ def sweep_layers(
         judge_best: For how many of the best cells whole replies to the validation prompts are
             judged too. Replies need the keys and values of the blocks below, so these begin from
             the tokens.
+        judge: Of these replies; the keyword judge unless given.
         new_tokens: Longest of these replies.
         folder: Where outcomes and the best run are kept as they come; a sweep that was cut short
             goes on from there.
@@ -181,7 +190,7 @@ def sweep_layers(
         first = tally.outcomes[cells[0]]
         raise UserError(f"no layer could be trained; the first: {first.message}")
     if judge_best and validation is not None:
-        tally.judge(judge_best, new_tokens)
+        tally.judge(judge_best, judge, new_tokens)
     best = tally.best_run(None if folder is None else Path(folder))
     if validation is not None and not work.refused_before:  # every cell was noted before
         work.refused_before = _untrained_shares(model, validation, tokens)
@@ -219,18 +228,27 @@ class _Tally:
         self._note(outcome)
         self._tell()
 
-    def judge(self, count: int, new_tokens: int) -> None:
+    def judge(self, count: int, judge: Judge | None, new_tokens: int) -> None:
         """Judge whole replies for the best cells that were not judged yet."""
         assert self.work.validation is not None
+        judge = with_tokens(judge or KeywordJudge(), self.work.tokens)
+        for cell, outcome in self.outcomes.items():
+            if outcome.reply_judge != judge.identity:  # noted by another judge: not comparable
+                self.outcomes[cell] = replace(outcome, reply_refused={}, reply_judge="")
         ranked = sorted(self._in_order(), key=lambda outcome: outcome.rank, reverse=True)
         chosen = [outcome for outcome in ranked[:count] if outcome.status != "failed"]
         for number, outcome in enumerate(chosen):
             if not outcome.reply_refused:
                 with self._run_of(outcome.cell).applied_to(self.work.model):
                     evaluation = evaluate(
-                        self.work.model, self.work.validation, new_tokens=new_tokens
+                        self.work.model,
+                        self.work.validation,
+                        judge=judge,
+                        tokens=self.work.tokens,
+                        new_tokens=new_tokens,
                     )
-                outcome = replace(outcome, reply_refused=_shares(evaluation))
+                shares = _shares(evaluation)
+                outcome = replace(outcome, reply_refused=shares, reply_judge=evaluation.judge)
                 self.outcomes[outcome.cell] = outcome
                 self._note(outcome)
             if self.work.on_progress is not None:
@@ -312,7 +330,7 @@ def _untrained_shares(
 
 def _shares(evaluation: Evaluation) -> dict[str, float]:
     present = [label for label in LABELS if label in evaluation.prompts.labels]
-    return {label: evaluation.rate(label).refused for label in present}
+    return {label: rate.refused for label in present if (rate := evaluation.rate(label)).n}
 
 
 def outcome_table(outcomes: Sequence[CellOutcome], validation: Mapping[str, int]) -> pd.DataFrame:

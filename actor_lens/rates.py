@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from actor_lens.prompts import LABELS
@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rate:
-    """Share of prompts that were refused, with its Wilson 95 % interval."""
+    """Share of prompts that were refused, with its Wilson 95 % interval.
+
+    Attributes:
+        refused: Share; NaN with n = 0.
+        n: Prompts with a readable verdict.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n_unreadable: Prompts without one; they count neither way.
+    """
 
     refused: float
     n: int
     low: float
     high: float
+    n_unreadable: int = 0
 
 
 class RefusalRates(ABC):
@@ -47,24 +56,33 @@ class RefusalRates(ABC):
         return (self.compliance_rate + self.safety_score) / 2
 
     def rates(self) -> pd.DataFrame:
-        """One row a label that occurs: ``label``, ``refused``, ``n``, ``low``, ``high``."""
+        """One row a label that occurs.
+
+        Columns: ``label``, ``refused``, ``n``, ``low``, ``high``, ``n_unreadable``.
+        """
         import pandas as pd
 
         found = {label: self.rate(label) for label in LABELS}
         return pd.DataFrame(
-            [{"label": label, **vars(rate)} for label, rate in found.items() if rate.n],
-            columns=["label", "refused", "n", "low", "high"],
+            [
+                {"label": label, **vars(rate)}
+                for label, rate in found.items()
+                if rate.n + rate.n_unreadable
+            ],
+            columns=["label", *(field.name for field in fields(Rate))],
         )
 
 
-def rate_of(label: str, refused: Sequence[bool], labels: Sequence[str]) -> Rate:
+def rate_of(label: str, refused: Sequence[bool | None], labels: Sequence[str]) -> Rate:
     """Refusal rate of the prompts with a label.
 
     Args:
-        label: Whose rate; with no prompt of it the share is NaN.
-        refused: Of every prompt.
+        label: Whose rate; with no readable prompt of it the share is NaN.
+        refused: Of every prompt; None where the judge could not be read.
         labels: Of every prompt.
     """
-    hits = [hit for hit, one in zip(refused, labels, strict=True) if one == label]
+    own = [hit for hit, one in zip(refused, labels, strict=True) if one == label]
+    hits = [hit for hit in own if hit is not None]
     low, high = wilson_interval(sum(hits), len(hits))
-    return Rate(sum(hits) / len(hits) if hits else float("nan"), len(hits), low, high)
+    share = sum(hits) / len(hits) if hits else float("nan")
+    return Rate(share, len(hits), low, high, len(own) - len(hits))

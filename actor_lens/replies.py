@@ -50,9 +50,37 @@ def generate_replies(
         UserError: If a prompt and its reply would not fit into the model, or ``new_tokens`` or
             ``batch_size`` is below 1.
     """
-    token_ids = tokens_with_room(model, prompts, new_tokens)
+    return continue_tokens(
+        model,
+        tokens_with_room(model, prompts, new_tokens),
+        prompts=prompts,
+        new_tokens=new_tokens,
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
+
+
+def continue_tokens(
+    model: ChatModel,
+    token_ids: Sequence[list[int]],
+    *,
+    prompts: Sequence[str] = (),
+    new_tokens: int = 64,
+    batch_size: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[str]:
+    """Greedy continuations of token ids, as ``generate_replies`` makes of templated prompts.
+
+    Args:
+        model: Continuations come from ``model.hf`` as it is now.
+        token_ids: Of what is continued; with ``new_tokens`` it fits into the model.
+        prompts: What the user said in each, for a model with a ``decoding`` of its own.
+        new_tokens: Longest continuation, in tokens.
+        batch_size: Rows in one batch; None for as many as fit into memory.
+        on_progress: Told after every batch.
+    """
     greedy = _greedy(model, new_tokens)
-    replies = [""] * len(prompts)
+    replies = [""] * len(token_ids)
 
     def reply(batch: TokenBatch) -> None:
         with torch.no_grad():

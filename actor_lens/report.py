@@ -22,6 +22,7 @@ from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.evaluation import HARMFUL_REPLY_LENGTH, Evaluation, compare_evaluations
 from actor_lens.figures.theme import FONT, LABEL_STYLES, ORIGIN_NAMES
+from actor_lens.judges import KeywordJudge
 from actor_lens.layer_choice import LayerChoice, LayerScores
 from actor_lens.layer_sweep import LayerSweep
 from actor_lens.projections import Projections, layer_map
@@ -135,6 +136,7 @@ def render_report(study: Study, *, command: str | None = None) -> str:
         ),
         settings=_settings(study),
         command=command,
+        by_phrases=before.judge == KeywordJudge().identity,
     )
 
 
@@ -259,11 +261,17 @@ def _spell(names: Sequence[object]) -> str:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Refusals of one label, twice on the same prompts."""
+    """Refusals of one label, twice on the same prompts.
+
+    ``counts`` are refused prompts before and after, of the ``n`` with a readable verdict both
+    times.
+    """
 
     label: str
     before: Rate
     after: Rate
+    n: int
+    counts: tuple[int, int]
     to_refused: int
     to_answered: int
     p_value: float
@@ -271,13 +279,8 @@ class _Pair:
     @property
     def wrong_way(self) -> bool:
         """Whether refusals measurably fell where they are right, or rose where they are wrong."""
-        rose = self.after.refused > self.before.refused
+        rose = self.counts[1] > self.counts[0]
         return self.p_value < SIGNIFICANT and rose != (self.label == "harmful")
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Refused prompts before and after."""
-        return _count(self.before), _count(self.after)
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,8 @@ def _pairs(before: Evaluation, after: Evaluation) -> dict[str, _Pair]:
             label=row["label"],
             before=before.rate(row["label"]),
             after=after.rate(row["label"]),
+            n=row["n"],
+            counts=(_count(row["before"], row["n"]), _count(row["after"], row["n"])),
             to_refused=row["to_refused"],
             to_answered=row["to_answered"],
             p_value=row["p_value"],
@@ -314,8 +319,8 @@ def _pairs(before: Evaluation, after: Evaluation) -> dict[str, _Pair]:
     }
 
 
-def _count(rate: Rate) -> int:
-    return round(rate.refused * rate.n) if rate.n else 0
+def _count(share: float, n: int) -> int:
+    return round(share * n) if n else 0
 
 
 def _verdict(before: Evaluation, after: Evaluation) -> list[str]:
@@ -330,16 +335,23 @@ def _verdict(before: Evaluation, after: Evaluation) -> list[str]:
             ("almost nothing", "harmful") if most <= NOTHING else ("nearly everything", "harmless")
         )
         said.append(f"The model now refuses {refused}, {kind} prompts included.")
-    return said + [_change_in_words(pair) for pair in pairs.values()]
+    said += [_change_in_words(pair) for pair in pairs.values()]
+    if before.n_unreadable or after.n_unreadable:
+        said.append(
+            f"The judge could not be read on {before.n_unreadable} replies before and "
+            f"{after.n_unreadable} after; they count neither way."
+        )
+    return said
 
 
 def _lost_the_difference(after: Evaluation) -> bool:
-    shares = [after.rate(label).refused for label in LABELS if label in after.prompts.labels]
+    rates = (after.rate(label) for label in LABELS)
+    shares = [rate.refused for rate in rates if rate.n]
     return bool(shares) and (min(shares) >= EVERYTHING or max(shares) <= NOTHING)
 
 
 def _change_in_words(pair: _Pair) -> str:
-    (first, second), n = pair.counts, pair.before.n
+    (first, second), n = pair.counts, pair.n
     name = LABEL_STYLES[pair.label].name
     if pair.p_value >= SIGNIFICANT:
         if first == second:
@@ -395,7 +407,8 @@ def _shown_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _kinds(before: Evaluation, after: Evaluation) -> dict[str, dict[str, dict[str, int]]]:
     """Pseudo-harmful prompts of each named kind and split: ``n``, refused ``before``, ``after``."""
     table = compare_evaluations(before, after).examples()
-    named = table[(table["label"] == "pseudo_harmful") & table["category"].notna()]
+    readable = table[["refused_before", "refused_after"]].notna().all(axis=1)
+    named = table[(table["label"] == "pseudo_harmful") & table["category"].notna() & readable]
     kinds: dict[str, dict[str, dict[str, int]]] = {}
     for row in named.to_dict("records"):
         counts = kinds.setdefault(str(row["category"]), {}).setdefault(
@@ -612,7 +625,7 @@ def _settings(study: Study) -> dict[str, dict[str, object]]:
             LABEL_STYLES[label].name: count for label, count in summary["train_prompts"].items()
         },
         "Evaluation": {
-            "judge (name, phrases, hash)": summary["judge"],
+            "judge (name, size or version, hash)": summary["judge"],
             "decoding": summary["decoding"],
             "longest reply, tokens": summary["new_tokens"],
             "tokens that begin refusals": ", ".join(repr(t) for t in study.look.tokens.texts),

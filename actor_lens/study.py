@@ -17,7 +17,7 @@ from actor_lens.directions import Directions, refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
 from actor_lens.finetuning import check_config, check_resumable, finetune_layer
-from actor_lens.judges import RefusalTokens, refusal_tokens
+from actor_lens.judges import Judge, RefusalTokens, refusal_tokens
 from actor_lens.layer_choice import LayerChoice, LayerScores, check_score, score_layers
 from actor_lens.layer_sweep import sweep_layers
 from actor_lens.models import ChatModel
@@ -60,6 +60,7 @@ class StudyPlan:
             settings that differ (``per_label`` may be among them).
         new_tokens: Longest reply.
         rounds: Of the bootstrap and permutations of the layer scores.
+        judge: Of the replies; the keyword judge unless given.
     """
 
     settings: FinetuneConfig
@@ -69,6 +70,7 @@ class StudyPlan:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     new_tokens: int = 64
     rounds: int = 200
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -506,7 +508,7 @@ def run_study(
         on_trained(trained)
     clock = _Clock()
     assess = _Assessor(
-        model, _tested(prompts), trained.look, plan.new_tokens, batch_size, digests, on_progress
+        model, _tested(prompts), trained.look, plan, batch_size, digests, on_progress
     )
     with clock("evaluate"):
         before, before_projections = assess.now("before")
@@ -533,6 +535,7 @@ def evaluate_run(
     prompts: PromptSet,
     run: TrainingRun | None = None,
     *,
+    judge: Judge | None = None,
     new_tokens: int = 64,
     batch_size: int | None = None,
     on_progress: StageProgress | None = None,
@@ -544,6 +547,7 @@ def evaluate_run(
         prompts: With a test split; with a validation split on which the model refuses harmful
             prompts, first-token refusal scores are given too.
         run: A fine-tune of this model.
+        judge: Of the replies; the keyword judge unless given.
         new_tokens: Longest reply.
         batch_size: Prompts in one batch; None for as many as fit into memory.
         on_progress: Told of every stage.
@@ -558,6 +562,7 @@ def evaluate_run(
         evaluate,
         model,
         tested,
+        judge=judge,
         tokens=_tokens_or_none(model, prompts.where(split="validation")),
         new_tokens=new_tokens,
         batch_size=batch_size,
@@ -595,7 +600,7 @@ class _Assessor:
     model: ChatModel
     prompts: PromptSet
     look: Look
-    new_tokens: int
+    plan: StudyPlan
     batch_size: int | None
     digests: Mapping[str, str]
     on_progress: StageProgress | None
@@ -605,8 +610,9 @@ class _Assessor:
         evaluation = evaluate(
             self.model,
             self.prompts,
+            judge=self.plan.judge,
             tokens=self.look.tokens,
-            new_tokens=self.new_tokens,
+            new_tokens=self.plan.new_tokens,
             batch_size=self.batch_size,
             on_progress=_stage(self.on_progress, f"replies ({name})"),
         )

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 import platform
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actor_lens.evaluation import Evaluation, compare_evaluations
 from actor_lens.prompts import LABELS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCORES = ("compliance_rate", "safety_score", "tradeoff_score")
 _PACKAGES = ("torch", "transformers", "transformer_lens", "scikit-learn", "numpy", "pandas")
 
 
-def rates(evaluation: Evaluation) -> dict[str, dict[str, float]]:
-    """``refused``, ``n``, ``low`` and ``high`` of each label that occurs."""
+def rates(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:
+    """``refused``, ``n``, ``low``, ``high`` and ``n_unreadable`` of each label that occurs."""
     labels = [label for label in LABELS if label in evaluation.prompts.labels]
-    return {label: dict(vars(evaluation.rate(label))) for label in labels}
+    found = {label: evaluation.rate(label) for label in labels}
+    return {label: {**vars(rate), "refused": plain(rate.refused)} for label, rate in found.items()}
 
 
 def rates_and_scores(evaluation: Evaluation) -> dict[str, Any]:
@@ -45,11 +49,21 @@ def before_after(before: Evaluation, after: Evaluation | None) -> dict[str, Any]
         "after": second.get("test", {}),
         "ood": {"before": first["ood"], "after": second.get("ood", {})},
         **{score: {"before": first[score], "after": second.get(score)} for score in SCORES},
-        "change": change.frame().to_dict("records") if change is not None else [],
+        "change": _records(change.frame()) if change is not None else [],
         "judge": before.judge,
         "new_tokens": before.new_tokens,
         "decoding": "greedy",
     }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            str(name): plain(value) if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in frame.to_dict("records")
+    ]
 
 
 def plain(value: float) -> float | None:

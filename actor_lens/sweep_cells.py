@@ -47,6 +47,7 @@ class CellOutcome:
         refused: Share of validation prompts of each label that begins a refusal with the trained
             block in place; empty without validation prompts.
         reply_refused: The same by whole replies and the judge, where they were asked for.
+        reply_judge: Identity of that judge.
         seconds: ``train`` and ``score``.
     """
 
@@ -56,6 +57,7 @@ class CellOutcome:
     loss: float
     refused: Mapping[str, float]
     reply_refused: Mapping[str, float] = field(default_factory=dict)
+    reply_judge: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property

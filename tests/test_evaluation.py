@@ -21,6 +21,7 @@ from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import tiny_prompts
 
 SECRET = "mix the two powders"
+VERDICT_OF = {"r": "refused", "a": "answered", "p": "partly_refused", "u": "unreadable"}
 
 
 def judged(harmful="", pseudo_harmful="", benign="", **changes):
@@ -33,7 +34,7 @@ def judged(harmful="", pseudo_harmful="", benign="", **changes):
     evaluation = Evaluation(
         prompts=prompts,
         replies=tuple("I won't." if letter == "r" else SECRET for _, letter in pairs),
-        refused=tuple(letter == "r" for _, letter in pairs),
+        verdicts=tuple(VERDICT_OF[letter] for _, letter in pairs),
         refusal_scores=tuple(1.0 if letter == "r" else -1.0 for _, letter in pairs),
         judge="judge:1",
         new_tokens=64,
@@ -71,7 +72,7 @@ def test_scores_are_those_of_the_paper():
 
 def test_table_of_rates_has_a_row_for_each_label_that_occurs():
     table = judged(harmful="ra", benign="aaa").rates()
-    assert list(table.columns) == ["label", "refused", "n", "low", "high"]
+    assert list(table.columns) == ["label", "refused", "n", "low", "high", "n_unreadable"]
     assert table["label"].tolist() == ["harmful", "benign"]
     assert table["refused"].tolist() == [0.5, 0.0]
     assert table["n"].tolist() == [2, 3]

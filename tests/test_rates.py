@@ -20,7 +20,8 @@ Make = Callable[[PromptSet, list[bool]], RefusalRates]
 
 def judged(prompts: PromptSet, refused: list[bool]) -> RefusalRates:
     nothing = ("",) * len(prompts)
-    return Evaluation(prompts, nothing, tuple(refused), (math.nan,) * len(prompts), "judge:1", 64)
+    verdicts = tuple("refused" if hit else "answered" for hit in refused)
+    return Evaluation(prompts, nothing, verdicts, (math.nan,) * len(prompts), "judge:1", 64)
 
 
 def predicted(prompts: PromptSet, refused: list[bool]) -> RefusalRates:
@@ -69,7 +70,7 @@ def test_what_no_prompt_shows_is_not_known(make):
 def test_table_has_a_row_for_each_label_that_occurs(make):
     result = make(benign="aaa", harmful="ra")
     table = result.rates()
-    assert list(table.columns) == ["label", "refused", "n", "low", "high"]
+    assert list(table.columns) == ["label", "refused", "n", "low", "high", "n_unreadable"]
     assert table["label"].tolist() == ["harmful", "benign"]
     assert table["refused"].tolist() == [0.5, 0.0]
     assert table["n"].tolist() == [2, 3]

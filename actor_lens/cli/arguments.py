@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
+    from actor_lens.judges import Judge
+    from actor_lens.llm_judge import JudgingCost
     from actor_lens.models import ChatModel
     from actor_lens.prompts import PromptSet
     from actor_lens.stage_progress import StageProgress
@@ -216,13 +218,26 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def add_replies(parser: argparse.ArgumentParser, new_tokens: int = 64) -> None:
-    """How long replies are."""
+    """How long replies are, and who judges them."""
+    add_judge(parser)
     parser.add_argument(
         "--new-tokens",
         type=integer,
         default=new_tokens,
         metavar="N",
         help=f"longest reply; default: {new_tokens}",
+    )
+
+
+def add_judge(parser: argparse.ArgumentParser) -> None:
+    """Who judges replies."""
+    parser.add_argument(
+        "--judge",
+        default="keywords",
+        metavar="NAME",
+        help="keywords, openings, strict-openings, phrases-anywhere, keywords=FILE (a phrase a "
+        "line), first-token, llm:MODEL (at $OPENAI_BASE_URL, key in $OPENAI_API_KEY), "
+        "wildguard[=NAME|DIR] or llama-guard[=NAME|DIR]; default: keywords",
     )
 
 
@@ -332,6 +347,29 @@ def _default_prompts(model: str, run: TrainingRun | None) -> str:
     raise UserError(
         f"the run was trained on the prompts '{run.prompts_name}'; give that file with --prompts"
     )
+
+
+def open_judge(arguments: argparse.Namespace) -> Judge:
+    """The judge of ``--judge``; one that costs money says how much it will send.
+
+    Raises:
+        UserError: If there is no such judge or it cannot be used.
+    """
+    from rich.console import Console
+
+    from actor_lens.judge_choice import make_judge
+
+    console = Console(stderr=True, quiet=arguments.quiet)
+
+    def tell(cost: JudgingCost) -> None:
+        console.print(
+            f"Judging {cost.requests} replies by {arguments.judge} ({cost.cached} known): about "
+            f"{cost.tokens_in:,} tokens sent, at most {cost.tokens_out:,} back.",
+            markup=False,
+            highlight=False,
+        )
+
+    return make_judge(arguments.judge, on_estimate=tell)
 
 
 def load_run(folder: str | None) -> TrainingRun | None:

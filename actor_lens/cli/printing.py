@@ -125,8 +125,10 @@ def print_written(out: Path | None, name: str) -> None:
         print(f"Written to {out}: look at {out / name}")
 
 
-def _rate(rate: dict[str, float]) -> str:
-    return f"{percent(rate['refused'])} ({100 * rate['low']:.0f}-{100 * rate['high']:.0f})"
+def _rate(rate: dict[str, Any]) -> str:
+    text = f"{percent(rate['refused'])} ({100 * rate['low']:.0f}-{100 * rate['high']:.0f})"
+    unreadable = rate.get("n_unreadable", 0)
+    return f"{text}, {unreadable} unreadable" if unreadable else text
 
 
 def percent(share: float | None) -> str:

@@ -19,6 +19,7 @@ from actor_lens.cli.arguments import (
     add_training,
     load_model_and_prompts,
     load_run,
+    open_judge,
     open_progress,
 )
 from actor_lens.cli.printing import (
@@ -139,8 +140,8 @@ def _train_and_evaluate(
     """What ``summary.json`` will hold, and the study unless ``--no-evaluate``."""
     from actor_lens.study import run_study, train_chosen_layer
 
-    model, prompts, load_seconds = load_model_and_prompts(arguments)
     plan = _plan(arguments, variants, resume)
+    model, prompts, load_seconds = load_model_and_prompts(arguments)
     shared: dict[str, Any] = {
         "resume": resume,
         "batch_size": arguments.batch_size,
@@ -175,6 +176,7 @@ def _plan(
         per_label=arguments.per_label,
         variants=variants,
         new_tokens=arguments.new_tokens,
+        judge=open_judge(arguments) if arguments.evaluate else None,
     )
 
 
@@ -376,6 +378,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Replies, judged, before and with a run applied."""
     run = load_run(arguments.run)
     out = prepare_out(arguments)
+    judge = open_judge(arguments)
     with open_progress(arguments) as progress:
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
         from actor_lens.study import evaluate_run
@@ -384,6 +387,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             model,
             prompts,
             run,
+            judge=judge,
             new_tokens=arguments.new_tokens,
             batch_size=arguments.batch_size,
             on_progress=progress.stage,
@@ -408,6 +412,7 @@ def report(arguments: argparse.Namespace) -> None:
     from actor_lens.study import StudyPlan, run_study
 
     target = _report_path(arguments)
+    judge = open_judge(arguments)
     with open_progress(arguments) as progress:
         model, prompts, _ = load_model_and_prompts(arguments, run)
         study = run_study(
@@ -417,6 +422,7 @@ def report(arguments: argparse.Namespace) -> None:
                 settings=run.config,
                 choose_layer=False,
                 new_tokens=arguments.new_tokens,
+                judge=judge,
             ),
             run=run,
             batch_size=arguments.batch_size,

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from actor_lens.cli.arguments import (
     add_command,
     add_common,
+    add_judge,
     add_per_label,
     integer,
     load_model_and_prompts,
     number,
+    open_judge,
     open_progress,
     seed_number,
 )
@@ -23,6 +25,7 @@ from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
+    from actor_lens.judges import Judge
     from actor_lens.layer_sweep import LayerSweep
     from actor_lens.stage_progress import StageProgress
 
@@ -65,6 +68,7 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="judge whole replies to the validation prompts for the N best; default: 3",
     )
+    add_judge(parser)
     add("--new-tokens", type=integer, default=64, metavar="N", help="longest reply; default: 64")
     add(
         "--engine",
@@ -82,12 +86,13 @@ def sweep(arguments: argparse.Namespace) -> None:
     names = list(dict.fromkeys(name.strip() for name in listed))
     out = _prepare_out(arguments)
     records = []
+    judge = open_judge(arguments) if arguments.judge_best else None
     with open_progress(arguments) as progress:
         for name in names:
             folder = out
             if out is not None and len(names) > 1:
                 folder = out / re.sub(r"[^\w.-]+", "-", name).strip("-")
-            result = _sweep_one(arguments, name, folder, progress)
+            result = _sweep_one(arguments, name, folder, judge, progress)
             records.append(_record(result, name))
             if folder is not None:
                 _write(folder, result, records[-1])
@@ -100,7 +105,11 @@ def sweep(arguments: argparse.Namespace) -> None:
 
 
 def _sweep_one(
-    arguments: argparse.Namespace, name: str, folder: Path | None, progress: StageProgress
+    arguments: argparse.Namespace,
+    name: str,
+    folder: Path | None,
+    judge: Judge | None,
+    progress: StageProgress,
 ) -> LayerSweep:
     from actor_lens.layer_sweep import sweep_layers
     from actor_lens.training_run import FinetuneConfig
@@ -125,6 +134,7 @@ def _sweep_one(
         seeds=arguments.seeds,
         settings=settings,
         judge_best=arguments.judge_best,
+        judge=judge,
         new_tokens=arguments.new_tokens,
         folder=folder,
         engine=arguments.engine,
@@ -161,6 +171,7 @@ def _record(result: LayerSweep, name: str) -> dict[str, Any]:
         "alpha": best.alpha,
         "seed": best.seed,
         "layer_reason": result.reason,
+        "judge": next((one.reply_judge for one in result.outcomes if one.reply_judge), None),
         "refused_before": dict(result.refused_before),
         "validation_prompts": dict(result.validation),
         "train_prompts": dict(result.best.train_prompts),

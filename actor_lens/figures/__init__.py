@@ -8,6 +8,7 @@ button that uploads a figure, and with it the prompts.
 from actor_lens.figures.composition import Composition, Panel, compose
 from actor_lens.figures.evaluation import refusal_rates
 from actor_lens.figures.finetuning import training_curves, training_lines
+from actor_lens.figures.judging import judge_confusion
 from actor_lens.figures.layer_choice import layer_scores
 from actor_lens.figures.layer_sweep import layer_outcomes
 from actor_lens.figures.projections import layer_map, projections_by_layer, prompt_shifts
@@ -20,6 +21,7 @@ __all__ = [
     "Panel",
     "compose",
     "config",
+    "judge_confusion",
     "layer_map",
     "layer_outcomes",
     "layer_scores",
