@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from actor_lens.data import bundled
+from actor_lens.errors import UserError
 from actor_lens.prompt_sets import PromptSet, overlap_report
 
 if TYPE_CHECKING:
@@ -59,9 +61,9 @@ class PromptCheck:
         grouped = table.groupby(["label", "split", "category"], dropna=False, sort=True)["tokens"]
         found = grouped.agg(prompts="size", median_tokens="median", most_tokens="max")
         found = found.reset_index()
-        for column in ("split", "category"):
-            found[column] = found[column].astype(object).where(found[column].notna(), None)
-        return pd.DataFrame(found)
+        columns = {name: found[name].astype(object) for name in ("split", "category")}
+        named = {name: column.where(column.notna(), None) for name, column in columns.items()}
+        return pd.DataFrame(found).assign(**named)
 
 
 def check_prompts(
@@ -80,3 +82,31 @@ def check_prompts(
     started = time.perf_counter()
     overlaps = overlap_report(prompts)
     return PromptCheck(prompts, lengths, overlaps, time.perf_counter() - started)
+
+
+def token_counter(model: str) -> Callable[[Sequence[str]], list[int]]:
+    """Counts tokens of prompts themselves, without chat template, by a model's tokenizer alone.
+
+    Args:
+        model: "toy", a folder, or a hub name. No weights are read.
+
+    Raises:
+        UserError: If the tokenizer cannot be loaded.
+    """
+    import transformers
+
+    source = str(bundled("toy-chat")) if model == "toy" else model
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # broken folders make the library raise many kinds
+        short = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"the tokenizer of '{model}' cannot be loaded ({short}); give a hub name, a model "
+            "folder, or toy"
+        ) from error
+
+    def count(texts: Sequence[str]) -> list[int]:
+        ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [len(each) for each in ids]
+
+    return count

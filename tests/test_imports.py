@@ -34,6 +34,7 @@ ORDER = (
     "benchmarks",
     "mixtures",
     "prompts",
+    "prompt_check",
     "weights",
     "models",
     "memory",
