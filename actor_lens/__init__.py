@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actor_lens.activations import collect_activations as collect_activations
     from actor_lens.activations import collect_block_inputs as collect_block_inputs
     from actor_lens.activations import collect_residuals as collect_residuals
+    from actor_lens.benchmarks import benchmark as benchmark
     from actor_lens.capability import Divergence as Divergence
     from actor_lens.capability import next_token_divergence as next_token_divergence
     from actor_lens.directions import Directions as Directions
@@ -85,6 +86,7 @@ _MODULES = {
         "collect_block_inputs",
         "collect_residuals",
     ),
+    "benchmarks": ("benchmark",),
     "capability": ("Divergence", "next_token_divergence"),
     "directions": ("Directions", "refusal_directions"),
     "errors": ("UserError",),

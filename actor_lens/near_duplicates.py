@@ -8,7 +8,7 @@ I", "can you", "the") are dropped first, so that the same question asked in anot
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 THRESHOLD = 0.7
 SHINGLE_LENGTH = 5
@@ -47,10 +47,21 @@ def similar_pairs(
             yield min(here, there), max(here, there), similarity
 
 
-def group_similar(texts: Sequence[str], *, threshold: float = THRESHOLD) -> list[int]:
+def group_similar(
+    texts: Sequence[str],
+    *,
+    threshold: float = THRESHOLD,
+    groups: Sequence[Hashable] | None = None,
+) -> list[int]:
     """Group near-duplicates, and near-duplicates of those; the number of each text's group.
 
     A group's number is the index of its first text.
+
+    Args:
+        texts: The prompts.
+        threshold: The least Jaccard similarity.
+        groups: One value for each text; texts with equal values are put together as well, None
+            binds to nothing.
     """
     parents = list(range(len(texts)))
 
@@ -60,9 +71,16 @@ def group_similar(texts: Sequence[str], *, threshold: float = THRESHOLD) -> list
             index = parents[index]
         return index
 
-    for first, second, _ in similar_pairs(texts, threshold=threshold, family=root):
+    def join(first: int, second: int) -> None:
         low, high = sorted((root(first), root(second)))
         parents[high] = low
+
+    first_of: dict[Hashable, int] = {}
+    for index, group in enumerate(groups or ()):
+        if group is not None:
+            join(first_of.setdefault(group, index), index)
+    for first, second, _ in similar_pairs(texts, threshold=threshold, family=root):
+        join(first, second)
     return [root(index) for index in range(len(texts))]
 
 

@@ -26,13 +26,18 @@ def read_rows(path: Path) -> list[Row]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(f'{path}: prompts come from {_TYPES} files, not "{path.suffix}"')
-    rows = list(reader(path, _text(path)))
+    rows = list(reader(path, read_text(path)))
     if not rows:
         raise UserError(f'{path}: is empty; it needs rows with at least "prompt" and "label"')
     return rows
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte-order mark.
+
+    Raises:
+        UserError: If the file is missing, unreadable, or not UTF-8 at some line.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:

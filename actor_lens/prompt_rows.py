@@ -97,7 +97,7 @@ def drop_repeats(path: Path, numbered: Sequence[NumberedPrompt]) -> list[Numbere
     if repeats:
         warnings.warn(
             f"{path}: {len(repeats)} repeated prompts left out, the first at line {repeats[0]}",
-            stacklevel=3,
+            stacklevel=4,
         )
     return list(first.values())
 

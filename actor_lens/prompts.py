@@ -1,46 +1,27 @@
-"""Labelled prompts: load them, check them, split them, and look for overlap between splits.
+"""Labelled prompts: load them from wherever they are.
 
 A prompt file has one JSON object a line with `prompt` and `label` (`harmful`, `pseudo_harmful`
 or `benign`), and optionally `split`, `category` and `reply`; or it is a CSV file with those
-columns. Directions are fitted on `train`, the layer is chosen on `validation`, rates come from
-`test`; `ood` marks prompts of kinds that occur in none of the three.
+columns. Public prompt sets are loaded by name (`benchmark_sets`), and several sources mixed
+(`mixtures`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
 
-from actor_lens.data import bundled
 from actor_lens.errors import UserError
-from actor_lens.near_duplicates import group_similar, similar_pairs
-from actor_lens.prompt_files import read_rows
-from actor_lens.prompt_rows import (
-    LABELS,
-    SPLITS,
-    Label,
-    Prompt,
-    Split,
-    check_known,
-    drop_repeats,
-    have_splits,
-    parse_row,
-    shown,
+from actor_lens.mixtures import BUNDLED, is_mixture, load_mixture
+from actor_lens.prompt_rows import LABELS, SPLITS, Label, Prompt, Split, shown
+from actor_lens.prompt_sets import (
+    PromptSet,
+    overlap_report,
+    read_bundled,
+    read_prompt_file,
+    require_labels,
+    split_prompts,
 )
-from actor_lens.prompt_splits import Group, check_fractions, deal, shuffle_key
-from actor_lens.saving import replacing
-
-if TYPE_CHECKING:
-    import pandas
-
-BUNDLED = ("toy", "starter")
 
 __all__ = [
     "BUNDLED",
@@ -57,272 +38,41 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class PromptSet:
-    """Prompts in a fixed order; every result of a later stage keeps this order.
-
-    Two sets are equal when they hold the same prompts in the same order, whatever their names.
-    """
-
-    prompts: tuple[Prompt, ...]
-    name: str = field(default="prompts", compare=False)
-
-    def __len__(self) -> int:
-        """The number of prompts."""
-        return len(self.prompts)
-
-    def __iter__(self) -> Iterator[Prompt]:
-        """Each prompt in order."""
-        return iter(self.prompts)
-
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-    @overload
-    def __getitem__(self, index: slice) -> PromptSet: ...
-    def __getitem__(self, index: int | slice) -> Prompt | PromptSet:
-        """One prompt, or a slice as a set."""
-        if isinstance(index, slice):
-            return replace(self, prompts=self.prompts[index])
-        return self.prompts[index]
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The text of each prompt."""
-        return tuple(prompt.prompt for prompt in self.prompts)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label of each prompt."""
-        return tuple(prompt.label for prompt in self.prompts)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over every field of every prompt in order (64 hex digits); the name is left out.
-
-        Two sets with one fingerprint give the same results.
-        """
-        rows = [[getattr(p, f.name) for f in fields(Prompt)] for p in self.prompts]
-        return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
-
-    def select(self, indices: Iterable[int]) -> PromptSet:
-        """The prompts at these indices, in the order of the indices."""
-        return replace(self, prompts=tuple(self.prompts[int(index)] for index in indices))
-
-    def where(
-        self, label: str | None = None, split: str | None = None, category: str | None = None
-    ) -> PromptSet:
-        """The prompts with this label, split and category; None takes all.
-
-        Raises:
-            UserError: If the label or split is not one there is; an unknown category matches none.
-        """
-        if label is not None:
-            check_known("label", label, LABELS)
-        if split is not None:
-            check_known("split", split, SPLITS)
-        return replace(
-            self,
-            prompts=tuple(
-                prompt
-                for prompt in self.prompts
-                if label in (None, prompt.label)
-                and split in (None, prompt.split)
-                and category in (None, prompt.category)
-            ),
-        )
-
-    def by_split(self) -> tuple[PromptSet, PromptSet, PromptSet]:
-        """The prompts for training, for validation and for the test; any of them may be empty."""
-        return self.where(split="train"), self.where(split="validation"), self.where(split="test")
-
-    def sample(self, per_label: int | Mapping[str, int], seed: int = 0) -> PromptSet:
-        """At most so many prompts per label, spread evenly over categories, in their order here.
-
-        With one seed a smaller sample is part of every larger one, so that results for 25 and for
-        60 prompts differ by the added 35 alone.
-
-        Args:
-            per_label: One number for all labels, or one for each; a label that is not named keeps
-                all its prompts.
-            seed: Chooses which prompts; the order of the set plays no part in it.
-
-        Raises:
-            UserError: If a number is negative or a label unknown.
-        """
-        limits = per_label if isinstance(per_label, Mapping) else dict.fromkeys(LABELS, per_label)
-        for label, limit in limits.items():
-            check_known("label", label, LABELS)
-            if limit < 0:
-                raise UserError(f"per_label={limit} for {label}: give a number from 0")
-        chosen: list[int] = []
-        for label in LABELS:
-            chosen += _spread_over_categories(self, label, seed)[: limits.get(label)]
-        return self.select(sorted(chosen))
-
-    def counts(self) -> dict[str, int]:
-        """The number of prompts per label, zero included."""
-        labels = self.labels
-        return {label: labels.count(label) for label in LABELS}
-
-    def frame(self) -> pandas.DataFrame:
-        """One row per prompt: prompt, label, split, category, reply (None where there is none)."""
-        import pandas as pd
-
-        columns = [f.name for f in fields(Prompt)]
-        rows = [[getattr(prompt, name) for name in columns] for prompt in self.prompts]
-        return pd.DataFrame(rows, columns=columns, dtype=object)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a .jsonl file that `load_prompts` reads back; an old file is replaced whole.
-
-        Raises:
-            UserError: If the name does not end in .jsonl, there are no prompts, or the file cannot
-                be written; an old file then stays as it was.
-        """
-        if Path(path).suffix.lower() != ".jsonl":
-            raise UserError(f"{path}: prompts are saved as JSON lines; end the name in .jsonl")
-        if not self.prompts:
-            raise UserError(f"{path}: there are no prompts to save")
-        rows = (
-            {key: value for key, value in asdict(prompt).items() if value is not None}
-            for prompt in self.prompts
-        )
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with replacing(path) as temporary:
-            temporary.write_bytes(text.encode())
-
-
 def load_prompts(source: str | os.PathLike[str], *, seed: int = 0) -> PromptSet:
-    """Load the bundled prompts by name, or a file.
+    """Load the bundled prompts by name, a file, public prompt sets by name, or a mixture.
 
-    Labels and splits are read without regard to case, and with hyphens or spaces for underscores
-    ("Pseudo-harmful"). Keys other than those of `Prompt` are ignored, unless one looks like a slip
-    of the pen ("catagory"). A prompt that appears twice with one label in one split is kept
-    once, with a warning, because it would count twice in every rate. A file where no row has a
-    split goes through `split_prompts`.
-
-    Args:
-        source: "toy" (for the bundled model), "starter" (for real chat models), or the path of a
-            .jsonl or .csv file.
-        seed: For the split, where the file has none.
-
-    Raises:
-        UserError: If the source is unknown or the file cannot be used; the message names the line.
-    """
-    path = _resolve(source)
-    numbered = [(line, parse_row(path, line, row)) for line, row in read_rows(path)]
-    numbered = drop_repeats(path, numbered)
-    prompts = PromptSet(tuple(prompt for _, prompt in numbered), name=_name(source))
-    if have_splits(path, numbered):
-        return prompts
-    try:
-        return split_prompts(prompts, seed=seed)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def split_prompts(
-    prompts: PromptSet, *, fractions: Sequence[float] = (0.5, 0.2, 0.3), seed: int = 0
-) -> PromptSet:
-    """Give each prompt a split: seeded, stratified by label and category, twins on one side.
-
-    Near-duplicates (see `near_duplicates`), and near-duplicates of those, go to the same split,
-    also where their labels differ. Which split a prompt gets depends on the seed and on the texts,
-    not on their order. Prompts marked `ood` stay so; other splits are given anew.
+    Of a file, labels and splits are read without regard to case, and with hyphens or spaces for
+    underscores ("Pseudo-harmful"). Keys other than those of `Prompt` are ignored, unless one looks
+    like a slip of the pen ("catagory"). A prompt that appears twice with one label in one split is
+    kept once, with a warning, because it would count twice in every rate. A file where no row has
+    a split goes through `split_prompts`.
 
     Args:
-        prompts: The prompts to split.
-        fractions: The shares of train, validation and test.
-        seed: Chooses which prompts go where.
+        source: "toy" (for the bundled model), "starter" (for real chat models), the path of a
+            .jsonl or .csv file, or a mixture such as "xstest=path.csv,advbench,ultrachat:200" or
+            "paper,hex-phi=folder": public prompt sets from the hub or from files, bundled prompts
+            and prompt files, split together (see `mixtures`).
+        seed: For the samples, and for the split where there is none.
 
     Raises:
-        UserError: If the fractions do not add up, or a label has too few prompts that differ to
-            put one in each split.
+        UserError: If the source is unknown or cannot be used; the message names the line.
     """
-    check_fractions(fractions)
-    indices = [index for index, prompt in enumerate(prompts) if prompt.split != "ood"]
-    together: dict[int, list[Prompt]] = defaultdict(list)
-    numbers = group_similar([prompts[index].prompt for index in indices])
-    for index, number in zip(indices, numbers, strict=True):
-        together[number].append(prompts[index])
-    groups = [
-        Group(
-            key=min(shuffle_key(seed, prompt.prompt) for prompt in members),
-            strata=tuple((prompt.label, prompt.category) for prompt in members),
-        )
-        for members in together.values()
-    ]
-    dealt = dict(zip(together, deal(groups, fractions), strict=True))
-    split = list(prompts)
-    for index, number in zip(indices, numbers, strict=True):
-        split[index] = replace(split[index], split=dealt[number])
-    return replace(prompts, prompts=tuple(split))
-
-
-def overlap_report(prompts: PromptSet) -> pandas.DataFrame:
-    """Near-duplicate pairs whose two prompts lie in different splits, the most similar first.
-
-    An empty table is what an honest test needs. Paraphrases in other words are not found.
-
-    Returns:
-        Columns split_a, split_b, prompt_a, prompt_b, similarity (1.0: equal up to case,
-        punctuation and function words). Prompts without a split are left out.
-    """
-    import pandas as pd
-
-    placed = [prompt for prompt in prompts if prompt.split is not None]
-    texts = [prompt.prompt for prompt in placed]
-    splits = [prompt.split for prompt in placed]
-    rows = [
-        (splits[i], splits[j], texts[i], texts[j], similarity)
-        for i, j, similarity in similar_pairs(texts, family=lambda i: splits.index(splits[i]))
-    ]
-    rows.sort(key=lambda row: (-row[-1], row[2], row[3]))
-    columns = ["split_a", "split_b", "prompt_a", "prompt_b", "similarity"]
-    return pd.DataFrame(rows, columns=columns).astype({"similarity": float})
-
-
-def require_labels(prompts: PromptSet, minimum: int, labels: Sequence[str] = LABELS) -> None:
-    """Make sure that a stage has enough prompts of each label.
-
-    Raises:
-        UserError: If a label has fewer than `minimum` prompts.
-    """
-    counts = prompts.counts()
-    for label in labels:
-        check_known("label", label, LABELS)
-        if counts[label] < minimum:
-            raise UserError(
-                f"{prompts.name}: {counts[label]} {label} prompts, at least {minimum} needed; "
-                "add prompts of that label"
-            )
-
-
-def _spread_over_categories(prompts: PromptSet, label: str, seed: int) -> list[int]:
-    """Indices with a label in drawing order: one of each category, then the next of each."""
-    by_category: dict[str | None, list[int]] = defaultdict(list)
-    indices = [index for index, prompt in enumerate(prompts) if prompt.label == label]
-    for index in sorted(indices, key=lambda index: shuffle_key(seed, prompts[index].prompt)):
-        by_category[prompts[index].category].append(index)
-    rounds = zip_longest(*by_category.values())
-    return [index for drawn in rounds for index in drawn if index is not None]
-
-
-def _resolve(source: str | os.PathLike[str]) -> Path:
     if isinstance(source, str) and source in BUNDLED:
-        return bundled(f"prompts/{source}.jsonl")
+        return read_bundled(source)
     path = Path(source).expanduser()
+    if _exists(path):
+        return read_prompt_file(path, path.name, seed=seed)
+    if isinstance(source, str) and is_mixture(source):
+        return load_mixture(source, seed=seed)
+    raise UserError(
+        f"{shown(str(source))}: no such prompt file, nor bundled prompts or public prompt set of "
+        "that name (actor-lens prompts list shows the latter); give a .jsonl or .csv file, or one "
+        f"of: {', '.join(BUNDLED)}"
+    )
+
+
+def _exists(path: Path) -> bool:
     try:
-        exists = path.exists()
+        return path.exists()
     except OSError:  # for example a whole prompt given as a name, too long for a path
-        exists = False
-    if not exists:
-        raise UserError(
-            f"{shown(str(source))}: no such prompt file, nor bundled prompts of that name; give "
-            f"a .jsonl or .csv file, or one of: {', '.join(BUNDLED)}"
-        )
-    return path
-
-
-def _name(source: str | os.PathLike[str]) -> str:
-    return source if isinstance(source, str) and source in BUNDLED else Path(source).name
+        return False

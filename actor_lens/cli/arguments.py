@@ -46,7 +46,12 @@ def add_common(
     default_seed = "that of the run, else 0" if seed is None else seed
     add = parser.add_argument
     add("--model", metavar="NAME|DIR", help="hub name or folder; default: the bundled 'toy'")
-    add("--prompts", metavar="NAME|FILE", help="toy, starter, or a .jsonl or .csv file")
+    add(
+        "--prompts",
+        metavar="NAME|FILE",
+        help="toy, starter, a .jsonl or .csv file, paper, or public sets from the hub or a file, "
+        "such as xstest=path.csv,advbench,ultrachat:200; see actor-lens prompts list",
+    )
     add(
         "--out",
         metavar="DIR",

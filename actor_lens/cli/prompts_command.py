@@ -1,0 +1,241 @@
+"""The commands ``prompts list``, ``prompts show`` and ``prompts check``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import add_command, integer, seed_number
+from actor_lens.cli.printing import print_json
+
+if TYPE_CHECKING:
+    from actor_lens.benchmark_sets import BenchmarkSet
+    from actor_lens.prompt_check import PromptCheck
+    from actor_lens.prompts import PromptSet
+
+
+def add_commands(commands: Any) -> None:
+    """Register ``prompts`` and what is below it."""
+    text = "public prompt sets, and a look at prompts before they are used"
+    parser = commands.add_parser("prompts", help=text, description=f"{text.capitalize()}.")
+    inner = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_command(inner, "list", list_sets, "every public prompt set: labels, rows, licence")
+    show_parser = add_command(inner, "show", show, "a set: licence, labels and why, first rows")
+    show_parser.add_argument("name", metavar="NAME", help="a set, NAME=PATH for a file, or paper")
+    show_parser.add_argument(
+        "--rows", type=integer, default=5, metavar="N", help="rows to show; default: 5, 0 for none"
+    )
+    check_parser = add_command(
+        inner, "check", check, "counts, token lengths, near-duplicates across splits"
+    )
+    check_parser.add_argument("source", metavar="SOURCE", help="anything that --prompts takes")
+    check_parser.add_argument(
+        "--model",
+        metavar="NAME|DIR",
+        default="toy",
+        help="tokenizer that counts tokens; default: toy",
+    )
+    for each in (show_parser, check_parser):
+        each.add_argument(
+            "--seed", type=seed_number, default=0, metavar="N", help="of samples and splits; "
+            "default: 0",
+        )  # fmt: skip
+    for each in (inner.choices["list"], show_parser, check_parser):
+        each.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+# ---- list ----
+
+
+def list_sets(arguments: argparse.Namespace) -> None:
+    """One row a set."""
+    from actor_lens.benchmark_sets import BENCHMARKS
+
+    if arguments.json:
+        print_json({"sets": [_record(each) for each in BENCHMARKS]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Public prompt sets", title_justify="left")
+    for column in ("name", "labels", "rows", "licence", "gated"):
+        table.add_column(column, justify="right" if column == "rows" else "left", overflow="fold")
+    for each in BENCHMARKS:
+        rows = "" if each.rows is None else f"{each.rows:,}"
+        gated = "yes" if each.gated else ""
+        table.add_row(each.name, _labels(each), rows, each.licence, gated)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "Use: --prompts NAME, NAME=FILE or NAME:N, several with commas. 'paper' is the mixture of "
+        "the paper: actor-lens prompts show paper",
+        markup=False,
+    )
+
+
+def _labels(found: BenchmarkSet) -> str:
+    return ", ".join(label.replace("_", "-") for label in found.labels)
+
+
+def _record(found: BenchmarkSet) -> dict[str, Any]:
+    """What there is to know of a set, as plain values."""
+    names = (
+        "name", "title", "labels", "why", "licence", "citation", "page", "hub", "config", "rows",
+        "gated", "usual", "notes",
+    )  # fmt: skip
+    record = {name: getattr(found, name) for name in names}
+    return {**record, "labels": list(found.labels)}
+
+
+# ---- show ----
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """A set and its first rows, or the parts of the paper's mixture.
+
+    Raises:
+        UserError: If the set is unknown or cannot be fetched.
+    """
+    from actor_lens.benchmark_sets import known_benchmark
+    from actor_lens.benchmarks import benchmark
+
+    if arguments.name == "paper":
+        _show_paper(arguments)
+        return
+    name, _, path = arguments.name.partition("=")
+    found = known_benchmark(name)
+    prompts = None
+    if arguments.rows > 0:
+        prompts = benchmark(name, path=path or None, split=None, seed=arguments.seed)
+    if arguments.json:
+        print_json(_record(found) | _rows_record(prompts, arguments.rows))
+        return
+    _print_set(found)
+    if prompts is not None:
+        _print_rows(prompts, arguments.rows)
+
+
+def _rows_record(prompts: PromptSet | None, count: int) -> dict[str, Any]:
+    if prompts is None:
+        return {}
+    first = [{"prompt": p.prompt, "label": p.label, "category": p.category} for p in prompts]
+    return {"loaded": prompts.name, "counts": prompts.counts(), "first": first[:count]}
+
+
+def _print_set(found: BenchmarkSet) -> None:
+    lines = {
+        found.title: "",
+        "labels": f"{_labels(found)}: {found.why}",
+        "licence": found.licence + (", licence click needed" if found.gated else ""),
+        "citation": found.citation,
+        "page": found.page,
+        "rows": "differs between versions" if found.rows is None else f"{found.rows:,}",
+        "drawn": "all" if found.usual is None else f"{found.usual:,} a label unless NAME:N",
+        "notes": found.notes,
+    }
+    for key, text in lines.items():
+        if text or key == found.title:
+            print(f"{key}: {text}" if text else key)
+
+
+def _print_rows(prompts: PromptSet, count: int) -> None:
+    counts = ", ".join(f"{number} {label}" for label, number in prompts.counts().items() if number)
+    print(f"\n{prompts.name}: {len(prompts)} prompts ({counts})")
+    for prompt in prompts[:count]:
+        category = f", {prompt.category}" if prompt.category else ""
+        print(f"  [{prompt.label}{category}] {_plain(prompt.prompt)}")
+
+
+def _plain(text: str) -> str:
+    """A prompt on one line, without what a terminal would obey."""
+    line = " ".join(text.split())
+    clean = "".join(character if character.isprintable() else "?" for character in line)
+    return clean if len(clean) <= 200 else f"{clean[:197]}..."
+
+
+def _show_paper(arguments: argparse.Namespace) -> None:
+    from actor_lens.benchmark_sets import known_benchmark
+    from actor_lens.mixtures import PAPER
+
+    parts = [(part, known_benchmark(part.name)) for part in PAPER]
+    if arguments.json:
+        records = [
+            _record(found) | {"limit": part.limit, "split": part.split, "label": part.label}
+            for part, found in parts
+        ]
+        print_json({"name": "paper", "parts": records})
+        return
+    print("The mixture of the paper (arXiv 2507.04250); how many prompts of each is our choice:")
+    for part, found in parts:
+        label = part.label or " and ".join(found.labels)
+        use = part.split or "train, validation, test"
+        most = f", at most {part.limit}" if part.limit else ""
+        gated = f"; licence click needed at {found.page}" if found.gated else ""
+        print(f"  {part.name}: {label} -> {use}{most}; {found.licence}{gated}")
+    print("Any part from a file: --prompts paper,hex-phi=FOLDER,xstest=FILE")
+
+
+# ---- check ----
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Look at prompts; near-duplicates across splits are warned of.
+
+    Raises:
+        UserError: If prompts or tokenizer cannot be loaded.
+    """
+    from actor_lens.prompt_check import check_prompts, token_counter
+    from actor_lens.prompts import load_prompts
+
+    prompts = load_prompts(arguments.source, seed=arguments.seed)
+    found = check_prompts(prompts, count_tokens=token_counter(arguments.model))
+    if arguments.json:
+        print_json(_check_record(found))
+    else:
+        _print_check(found, arguments.model)
+
+
+def _check_record(found: PromptCheck) -> dict[str, Any]:
+    frame = found.frame()
+    return {
+        "prompts": found.prompts.name,
+        "n": len(found.prompts),
+        "counts": frame.to_dict("records"),
+        "overlaps": found.overlaps.to_dict("records"),
+        "overlap_seconds": round(found.seconds, 3),
+        "warnings": list(found.warnings),
+    }
+
+
+def _print_check(found: PromptCheck, model: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    title = f"{found.prompts.name}: {len(found.prompts)} prompts (tokens: {model})"
+    table = Table(title=escape(title), title_justify="left")
+    for column in ("label", "split", "category", "prompts", "median tokens", "most tokens"):
+        right = column.endswith(("prompts", "tokens"))
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in found.frame().to_dict("records"):
+        table.add_row(
+            row["label"].replace("_", "-"),
+            row["split"] or "",
+            escape(_plain(row["category"] or "")),
+            str(row["prompts"]),
+            f"{row['median_tokens']:.0f}",
+            f"{row['most_tokens']:.0f}",
+        )
+    console.print(table)
+    for warning in found.warnings:
+        console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
+    for row in found.overlaps.head(10).to_dict("records"):
+        pair = f"{_plain(row['prompt_a'])} | {_plain(row['prompt_b'])}"
+        console.print(
+            f"  {row['similarity']:.2f} {row['split_a']}/{row['split_b']}: {pair}", markup=False
+        )
+    console.print(
+        f"{len(found.overlaps)} near-duplicate pairs across splits, searched in "
+        f"{found.seconds:.1f} s. Paraphrases in other words are not found."
+    )
