@@ -179,7 +179,7 @@ class JudgePanel:
         the disagreements of one kind, makes a rate that is about the picking.
 
         Args:
-            count: How many in all, or a few more: every pattern gives equally many, as far as it has.
+            count: How many in all, or a few more: every pattern gives equally many, if it has them.
             seed: Of the draw.
         """
         generator = np.random.default_rng(seed)
