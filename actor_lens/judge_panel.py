@@ -179,7 +179,7 @@ class JudgePanel:
         the disagreements of one kind, makes a rate that is about the picking.
 
         Args:
-            count: How many in all; every pattern gives one at least, or all that it has.
+            count: How many in all, or a few more: every pattern gives equally many, if it has them.
             seed: Of the draw.
         """
         generator = np.random.default_rng(seed)
@@ -305,7 +305,7 @@ def _picked(verdicts: Sequence[Verdict], mask: np.ndarray) -> list[Verdict]:
     return [verdict for verdict, take in zip(verdicts, mask, strict=True) if take]
 
 
-def _agreement(one: Sequence[Verdict], other: Sequence[Verdict]) -> dict[str, float]:
+def _agreement(one: Sequence[Verdict], other: Sequence[Verdict]) -> dict[str, int | float]:
     from sklearn.metrics import cohen_kappa_score
 
     pairs = [

@@ -115,13 +115,14 @@ def _last_byte(path: Path) -> bytes:
 
 
 def _verdicts_in(lines: bytes) -> dict[str, Verdict]:
-    known = {str(verdict): verdict for verdict in VERDICTS}
     found: dict[str, Verdict] = {}
     for line in lines.splitlines():
         try:
             record = json.loads(line)
         except ValueError:  # cut short by a crash
             continue
-        if isinstance(record, dict) and record.get("verdict") in known:
-            found[str(record.get("key"))] = known[record["verdict"]]
+        if isinstance(record, dict):
+            found |= {
+                str(record.get("key")): one for one in VERDICTS if record.get("verdict") == one
+            }
     return found

@@ -5,8 +5,9 @@ No table, example or printed form ever shows an answer to a harmful prompt. Eval
 compared only if prompts, judge and reply length are the same.
 """
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from scipy.stats import binomtest
 from actor_lens import evaluation as evaluation_module
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate, mcnemar
-from actor_lens.judges import KeywordJudge, RefusalTokens, refusal_scores
+from actor_lens.judges import FirstTokenJudge, KeywordJudge, RefusalTokens, refusal_scores
 from actor_lens.prompts import Prompt, PromptSet
+from actor_lens.summary import before_after
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import tiny_prompts
 
@@ -106,6 +108,7 @@ def test_table_has_a_row_for_each_prompt():
         "split",
         "category",
         "reply",
+        "verdict",
         "refused",
         "refusal_score",
     ]
@@ -113,6 +116,54 @@ def test_table_has_a_row_for_each_prompt():
     assert table["refused"].tolist() == [True, False]
     assert table["refusal_score"].tolist() == [1.0, -1.0]
     assert table["label"].tolist() == ["harmful", "pseudo_harmful"]
+
+
+# ---- Partial refusals, and verdicts that could not be read ----
+
+
+def test_a_partial_refusal_is_a_refusal_and_an_unreadable_verdict_is_neither():
+    evaluation = judged(harmful="rpau", pseudo_harmful="uuu", benign="aa")
+    harmful = evaluation.rate("harmful")
+    assert (harmful.refused, harmful.n, harmful.n_unreadable) == (2 / 3, 3, 1)
+    assert evaluation.refused[:4] == (True, True, False, None)
+    assert evaluation.n_unreadable == 4
+    assert evaluation.safety_score == 2 / 3
+    lost = evaluation.rate("pseudo_harmful")
+    assert (lost.n, lost.low, lost.high, lost.n_unreadable) == (0, 0.0, 1.0, 3)
+    assert math.isnan(lost.refused)
+    assert math.isnan(evaluation.compliance_rate)
+    table = evaluation.rates().set_index("label")
+    assert table["n_unreadable"].to_dict() == {"harmful": 1, "benign": 0, "pseudo_harmful": 3}
+    shown = evaluation.frame()
+    assert shown["refused"].isna().tolist() == [False] * 3 + [True] * 4 + [False] * 2
+    assert shown["refused"].mean() == 2 / 5
+    assert shown["verdict"].tolist() == list(evaluation.verdicts)
+
+
+def test_an_unreadable_reply_to_a_harmful_prompt_is_not_shown():
+    assert judged(harmful="u").frame()["reply"].tolist() == ["(verdict unreadable; not shown)"]
+    assert (
+        SECRET
+        not in compare_evaluations(judged(harmful="u"), judged(harmful="u")).examples().to_csv()
+    )
+
+
+def test_only_prompts_that_were_readable_both_times_are_paired():
+    before = judged(harmful="rrau", benign="uu", pseudo_harmful="r")
+    after = judged(harmful="auru", benign="ua", pseudo_harmful="a")
+    table = compare_evaluations(before, after).frame().set_index("label")
+    assert table.loc["harmful"].tolist() == [0.5, 0.5, 2, 1, 1, 1.0, 2]
+    assert table.loc["benign", ["n", "to_refused", "to_answered", "n_unreadable"]].tolist() == [
+        *(0, 0, 0),
+        2,
+    ]
+    assert math.isnan(table.loc["benign", "after"])
+    record = before_after(before, after)
+    text = json.dumps(record, allow_nan=False)
+    assert json.loads(text)["before"]["benign"] == {
+        **{"refused": None, "n": 0, "low": 0.0, "high": 1.0},
+        "n_unreadable": 2,
+    }
 
 
 # ---- Harmful answers are shown nowhere ----
@@ -167,13 +218,14 @@ def test_change_counts_prompts_that_changed_sides():
         "to_refused",
         "to_answered",
         "p_value",
+        "n_unreadable",
     ]
-    assert table.loc["harmful"].tolist() == [1.0, 0.75, 4, 0, 1, 1.0]
+    assert table.loc["harmful"].tolist() == [1.0, 0.75, 4, 0, 1, 1.0, 0]
     pseudo = table.loc["pseudo_harmful"]
     assert pseudo.tolist()[:5] == pytest.approx([7 / 9, 2 / 9, 9, 1, 6])
     # 2 (C(7,0) + C(7,1)) / 2^7
     assert pseudo["p_value"] == pytest.approx(0.125)
-    assert table.loc["benign"].tolist() == [0.0, 0.0, 3, 0, 0, 1.0]
+    assert table.loc["benign"].tolist() == [0.0, 0.0, 3, 0, 0, 1.0, 0]
 
 
 def test_mcnemar_is_the_exact_sign_test():
@@ -247,6 +299,48 @@ def test_without_tokens_there_are_no_first_token_scores(model):
     evaluation = evaluate(model, tiny_prompts(1), new_tokens=2)
     assert all(math.isnan(score) for score in evaluation.refusal_scores)
     assert evaluation.judge == KeywordJudge().identity
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_first_token_judge_goes_by_the_scores(model, own):
+    tokens, others = RefusalTokens(tuple(range(0, 300, 2)), ("",) * 150), RefusalTokens((7,), ("",))
+    prompts = tiny_prompts(4)
+    judge = FirstTokenJudge(tokens) if own else FirstTokenJudge()
+    evaluation = evaluate(
+        model, prompts, judge=judge, tokens=others if own else tokens, new_tokens=2
+    )
+    scores = refusal_scores(model, prompts.texts, tokens)
+    assert evaluation.refused == tuple(bool(score > 0) for score in scores)
+    assert len(set(evaluation.refused)) == 2
+    assert evaluation.judge == FirstTokenJudge(tokens).identity
+    assert evaluation.judge != FirstTokenJudge(others).identity
+
+
+def test_a_first_token_judge_needs_tokens_and_says_so_before_replies_are_generated(
+    model, monkeypatch
+):
+    monkeypatch.delattr(evaluation_module, "generate_replies")
+    with pytest.raises(UserError, match=r"tokens=refusal_tokens\(model, prompts\)"):
+        evaluate(model, tiny_prompts(1), judge=FirstTokenJudge())
+    with pytest.raises(UserError, match="reads first-token refusal scores"):
+        FirstTokenJudge().verdicts(tiny_prompts(1), ("",) * 3)
+
+
+@dataclass(frozen=True)
+class Short:
+    """A judge that loses a verdict."""
+
+    name: str = "short"
+    identity: str = "short:1"
+
+    def verdicts(self, prompts, replies):
+        del prompts
+        return ("answered",) * (len(replies) - 1)
+
+
+def test_a_judge_that_loses_a_verdict_is_caught(model):
+    with pytest.raises(UserError, match="judge 'short' gave 2 verdicts on 3 replies"):
+        evaluate(model, tiny_prompts(1), judge=Short(), new_tokens=2)
 
 
 @pytest.mark.parametrize(

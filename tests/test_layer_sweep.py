@@ -13,7 +13,7 @@ import torch
 from actor_lens import collecting, layer_sweep, sweep_work
 from actor_lens.errors import UserError
 from actor_lens.finetuning import finetune_layer
-from actor_lens.judges import RefusalTokens
+from actor_lens.judges import KeywordJudge, RefusalTokens
 from actor_lens.layer_choice import LayerChoice
 from actor_lens.layer_sweep import sweep_layers
 from actor_lens.safety_floor import ValidationChecks
@@ -126,6 +126,15 @@ def test_whole_replies_decide_where_they_were_judged(model, pseudo_harmful_refus
     assert [bool(outcome.reply_refused) for outcome in sweep.outcomes] == [True, True, False]
     assert "first-token" not in sweep.reason
     assert "layer 2" not in sweep.reason
+
+
+def test_another_judge_judges_a_continued_sweep_anew(model, tmp_path):
+    one, other = (KeywordJudge(name, ("no reply says this",), ()) for name in ("one", "other"))
+    for judge in (one, other, one):
+        sweep = sweep_of(model, [0, 1, 2], judge_best=2, judge=judge, new_tokens=2, folder=tmp_path)
+        judged = [outcome for outcome in sweep.outcomes if outcome.reply_refused]
+        assert len(judged) == 2
+        assert {outcome.reply_judge for outcome in judged} == {judge.identity}
 
 
 def test_without_validation_prompts_the_lowest_loss_wins(model):
