@@ -95,23 +95,23 @@ def test_configurations_and_splits_are_those_of_the_set(tmp_path):
     ]
 
 
-def test_the_first_prompt_of_files_without_a_header_is_kept(tmp_path):
+@pytest.mark.parametrize("described", [True, False])
+def test_the_first_prompt_of_files_without_a_header_is_kept(tmp_path, described):
     readme = (
         "---\nconfigs:\n- config_name: default\n  data_files:\n"
         "  - split: Category_1\n    path: category_1.csv\n"
         "  - split: Category_3\n    path: category_3.csv\n---\n"
     )
     files = {
-        "README.md": readme.encode(),
         "category_1.csv": b'"First, of one"\nSecond of one\n',
         "category_3.csv": b"First of three\n",
     }
+    if described:
+        files["README.md"] = readme.encode()
     _, rows = fetched(tmp_path, files, name="hex-phi")
-    assert rows == [
-        ["harmful", "Category_1", "First, of one"],
-        ["harmful", "Category_1", "Second of one"],
-        ["harmful", "Category_3", "First of three"],
-    ]
+    assert [text for _, _, text in rows] == ["First, of one", "Second of one", "First of three"]
+    parts = ["Category_1", "Category_1", "Category_3"] if described else ["train"] * 3
+    assert [category for _, category, _ in rows] == parts
 
 
 @pytest.mark.parametrize(

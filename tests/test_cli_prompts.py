@@ -107,7 +107,7 @@ def test_lengths_are_those_of_the_tokenizer():
     assert found.frame()["prompts"].sum() == 30
 
 
-def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be(tmp_path):
+def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be():
     prompts = al.benchmark("oktest", path=FIXTURES / "OKTest.csv", split=None)
     frame = check_prompts(prompts).frame()
     assert frame["median_tokens"].isna().all()

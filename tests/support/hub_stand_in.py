@@ -62,8 +62,9 @@ class _Answer(BaseHTTPRequestHandler):
     def _answer_about(self, rest: list[str]) -> None:
         action = rest[0] if rest else ""
         if action.startswith("tree/"):
-            folder = action.split("/", 2)[2:]
-            self._send(200, self._entries() if not folder or not folder[0] else [])
+            folder = "/".join(action.split("/")[2:])
+            inside = [each for each in self._entries() if _folder(each["path"]) == folder]
+            self._send(200, inside)
         else:
             siblings = [{"rfilename": name} for name in self.server.files]
             self._send(200, {
@@ -73,9 +74,14 @@ class _Answer(BaseHTTPRequestHandler):
             })  # fmt: skip
 
     def _entries(self) -> list[dict[str, object]]:
-        return [
+        """Files and folders, each by its path."""
+        files = [
             {"type": "file", "path": name, "size": len(content), "oid": _etag(content)}
             for name, content in self.server.files.items()
+        ]
+        folders = {name.rpartition("/")[0] for name in self.server.files} - {""}
+        return files + [
+            {"type": "directory", "path": name, "oid": _etag(name.encode())} for name in folders
         ]
 
     def _send_file(self, name: str) -> None:
@@ -98,6 +104,10 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+def _folder(path: object) -> str:
+    return str(path).rpartition("/")[0]
 
 
 def _etag(content: bytes) -> str:
