@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from actor_lens.benchmarks import benchmark
 from actor_lens.errors import UserError
 from tests.support.hub_stand_in import COMMIT, hub_stand_in
 
+FIXTURES = Path(__file__).parent / "fixtures" / "benchmarks"
 XSTEST = {
     "README.md": b"---\nlicense: cc-by-4.0\n---\n",
     "xstest_prompts.csv": b"id,prompt,type,label,focus\n"
@@ -159,6 +161,26 @@ def test_with_the_hub_switched_off_and_no_cache_a_file_is_asked_for(tmp_path, mo
         "xstest: the hub is switched off (HF_HUB_OFFLINE) and the set is not in the cache; "
         "download it from https://huggingface.co/datasets/Paul/XSTest and give xstest=PATH"
     )
+
+
+def test_a_huge_set_is_streamed(tmp_path):
+    rows = (FIXTURES / "ultrachat.jsonl").read_bytes()
+    readme = (
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        "  - split: train_sft\n    path: data/train_sft.jsonl\n"
+        "  - split: test_sft\n    path: data/test_sft.jsonl\n---\n"
+    )
+    # The other split is broken, and no one looks at it.
+    files = {
+        "README.md": readme.encode(),
+        "data/train_sft.jsonl": rows,
+        "data/test_sft.jsonl": b"{",
+    }
+    _, found = fetched(tmp_path, files, name="ultrachat")
+    assert found == [
+        ["benign", None, "Which soup suits winter?"],
+        ["benign", None, "How tall is a giraffe?"],
+    ]
 
 
 def test_of_a_huge_set_only_the_first_rows_are_read(monkeypatch):

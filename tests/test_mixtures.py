@@ -165,6 +165,11 @@ class TestLoading:
                 mixed = al.load_prompts(f"advbench={files['advbench']},oktest={files['oktest']}")
         assert not set(mixed.texts) & set(same)
 
+    def test_a_folder_of_a_sets_name_does_not_hide_the_set(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "xstest").mkdir()
+        assert "the hub is switched off" in refusal("xstest")
+
     def test_a_part_that_cannot_be_loaded_is_named(self, files):
         message = refusal(f"xstest={files['xstest']},hex-phi=nowhere")
         assert message.startswith("nowhere: no such file or folder; download HEx-PHI from https://")
