@@ -65,7 +65,7 @@ def _files_in(folder: Path, benchmark: BenchmarkSet) -> list[Path]:
     patterns = [p.casefold() for p in benchmark.files]
     if benchmark.splits and len(patterns) == len(benchmark.splits) > 1:
         # One file for each split: all of them.
-        chosen = [f for f in readable for p in patterns if _fits(f, folder, p)]
+        chosen = [f for p in patterns for f in readable if _fits(f, folder, p)]
     else:
         found = ([f for f in readable if _fits(f, folder, p)] for p in patterns)
         chosen = next((files for files in found if files), readable)

@@ -67,10 +67,8 @@ def _load(benchmark: BenchmarkSet, revision: str | None) -> dict[str, Any]:
     """Rows by split: downloaded, or streamed where only the first are read."""
     from datasets import load_dataset
 
-    # Files without a header: the library would take the first prompt for the column's name.
-    options: dict[str, Any] = (
-        {} if benchmark.header else {"header": None, "column_names": ["prompt"]}
-    )
+    # With a name of our own, the library does not take the first prompt for the column's name.
+    options: dict[str, Any] = {} if benchmark.header else {"names": ["prompt"]}
     streaming = benchmark.first_rows is not None
     if benchmark.hub:
         found = load_dataset(

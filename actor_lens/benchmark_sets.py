@@ -53,7 +53,8 @@ class BenchmarkSet:
         gated: Whether the hub asks for a licence click.
         header: Whether its CSV files begin with the names of the columns.
         usual: Prompts a label that are drawn where no limit is given; None for all.
-        first_rows: How many rows are read of a set too large to fetch; None for all.
+        first_rows: How many rows of a split are read, streamed, of a set too large to fetch whole;
+            None for all.
         repeats: Whether prompts occur several times as a rule, so that it is no fault.
         kinds: Kinds of row that are left out unless asked for.
         twins: Which rows must lie on one side of a split; None where near-duplicates are all.
@@ -339,6 +340,7 @@ BENCHMARKS: tuple[BenchmarkSet, ...] = (
         splits=("30k_train",),
         files=("round0/30k/train*", "*30k*train*"),
         usual=1000,
+        first_rows=30_000,
         repeats=True,
         kinds=("safe",),
         notes="A prompt occurs with several answers; it is kept once.",

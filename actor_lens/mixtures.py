@@ -104,7 +104,7 @@ def _parse_part(text: str, source: str) -> Part:
     name, colon, number = left.strip().partition(":")
     if not name or (equals and not path.strip()):
         raise UserError(f"{shown(source)}: an empty part; write NAME, NAME=PATH or NAME:N")
-    if not equals and (text in BUNDLED or text == "paper" or Path(text).expanduser().exists()):
+    if not equals and (text in BUNDLED or text == "paper" or Path(text).expanduser().is_file()):
         return Part(text)
     if colon and not (number.isdecimal() and int(number) > 0):
         raise UserError(f"{shown(text)}: after the colon a number of prompts from 1 is expected")

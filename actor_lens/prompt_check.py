@@ -59,11 +59,12 @@ class PromptCheck:
         table = self.prompts.frame()[["label", "split", "category"]]
         table["tokens"] = float("nan") if self.lengths is None else list(map(float, self.lengths))
         grouped = table.groupby(["label", "split", "category"], dropna=False, sort=True)["tokens"]
-        found = grouped.agg(prompts="size", median_tokens="median", most_tokens="max")
-        found = found.reset_index()
+        found = pd.DataFrame(
+            grouped.agg(prompts="size", median_tokens="median", most_tokens="max")
+        ).reset_index()
         columns = {name: found[name].astype(object) for name in ("split", "category")}
         named = {name: column.where(column.notna(), None) for name, column in columns.items()}
-        return pd.DataFrame(found).assign(**named)
+        return found.assign(**named)
 
 
 def check_prompts(

@@ -60,10 +60,12 @@ def load_prompts(source: str | os.PathLike[str], *, seed: int = 0) -> PromptSet:
     if isinstance(source, str) and source in BUNDLED:
         return read_bundled(source)
     path = Path(source).expanduser()
-    if _exists(path):
+    named = isinstance(source, str) and is_mixture(source)
+    # A folder that happens to be called "xstest" does not hide the set of that name.
+    if _exists(path) and not (named and path.is_dir()):
         return read_prompt_file(path, path.name, seed=seed)
-    if isinstance(source, str) and is_mixture(source):
-        return load_mixture(source, seed=seed)
+    if named:
+        return load_mixture(str(source), seed=seed)
     raise UserError(
         f"{shown(str(source))}: no such prompt file, nor bundled prompts or public prompt set of "
         "that name (actor-lens prompts list shows the latter); give a .jsonl or .csv file, or one "

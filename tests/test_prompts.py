@@ -389,6 +389,29 @@ class TestSplit:
         assert all(sides[prompt.prompt.rstrip("!?.")] == prompt.split for prompt in split)
         assert overlap_report(split).empty
 
+    def test_groups_stay_on_one_side_whatever_their_words(self):
+        prompts = labelled((30, 30, 30))
+        groups = [f"pair {index % 30}" if index % 3 else None for index in range(90)]
+        apart = set()
+        for seed in range(10):
+            split = split_prompts(prompts, seed=seed, groups=groups)
+            sides = {}
+            for prompt, group in zip(split, groups, strict=True):
+                sides.setdefault(group, set()).add(prompt.split)
+            assert len(sides.pop(None)) == 3  # bound to nothing
+            assert all(len(side) == 1 for side in sides.values())
+            free = split_prompts(prompts, seed=seed)
+            apart |= {
+                groups[i]
+                for i in range(90)
+                if groups[i] and free[i].split != free[groups.index(groups[i])].split
+            }
+        assert apart  # without groups the pairs part
+
+    def test_a_group_for_every_prompt_is_needed(self):
+        with pytest.raises(ValueError, match="2 groups for 9 prompts"):
+            split_prompts(labelled((3, 3, 3)), groups=["a", "b"])
+
     @given(st.randoms(use_true_random=False), st.integers(0, 3))
     def test_the_order_of_the_file_plays_no_part(self, shuffler, seed):
         prompts = list(labelled((12, 9, 15), categories=3))
