@@ -64,7 +64,7 @@ class DRO:
     harmfulness_weight: float = 1e-2
     residual_weight: float = 1e-3
     lrs: tuple[float, ...] = (3e-3, 1e-2)
-    epochs: int = 2
+    epochs: int = 3
     batch_size: int = 16
     seed: int = 0
 
@@ -79,6 +79,7 @@ class DRO:
         tokens = refusal_tokens(model, validation)
         place = SoftPlace.of(model, self.safety_prompt)
         speaker = replace(model, system_prompt=self.safety_prompt)
+        place.check(speaker, train.texts)
         objective = self._objective(model, speaker, train, tokens)
         trials = self._trials(speaker, train, place, objective)
 
@@ -196,8 +197,13 @@ class SoftPlace:
         """Find the tokens of a system prompt that do not depend on what the user says.
 
         Raises:
-            UserError: If there are none.
+            UserError: If there are none, or the tokenizer cannot say where its tokens stand.
         """
+        if not model.tokenizer.is_fast:
+            raise UserError(
+                f"the tokenizer of '{model.name}' cannot say where its tokens stand in a text; "
+                "dro needs a fast tokenizer (tokenizer.json)"
+            )
         speaker = replace(model, system_prompt=safety_prompt)
         rendered = speaker.render("a")
         start = rendered.find(safety_prompt.strip())
@@ -212,6 +218,19 @@ class SoftPlace:
                 "give another safety_prompt"
             )
         return cls(ids)
+
+    def check(self, speaker: ChatModel, prompts: Sequence[str]) -> None:
+        """Make sure that every templated prompt holds the tokens.
+
+        Raises:
+            UserError: If one does not: the template or the tokenizer changes what the system says.
+        """
+        for ids in speaker.tokenize(prompts):
+            if not bool(self.mask(torch.tensor([ids])).any()):
+                raise UserError(
+                    f"the safety prompt does not keep its tokens in every prompt of "
+                    f"'{speaker.name}'; give another safety_prompt"
+                )
 
     def embeddings(self, model: ChatModel) -> Float[Tensor, "token d_model"]:
         """What the embedding module gives for the tokens, float32."""

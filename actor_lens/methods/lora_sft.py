@@ -43,7 +43,7 @@ class LoraSFT(ReplyMethod):
     """
 
     name: str = "lora"
-    lrs: tuple[float, ...] = (2e-3, 1e-2)
+    lrs: tuple[float, ...] = (3e-3, 1e-2)
     rank: int = 8
     scale: float = 16.0
 
@@ -70,6 +70,7 @@ class LayerLoraSFT(LoraSFT):
     """
 
     name: str = "lora-layer"
+    epochs: int = 3
     layer: int | None = None
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedWeights:

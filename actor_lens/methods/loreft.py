@@ -44,8 +44,8 @@ class LoReFT(ReplyMethod):
     """
 
     name: str = "loreft"
-    lrs: tuple[float, ...] = (3e-3, 3e-2)
-    epochs: int = 3
+    lrs: tuple[float, ...] = (3e-3, 1e-2)
+    epochs: int = 5
     rank: int = 4
     layer: int | None = None
 

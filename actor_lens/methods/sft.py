@@ -64,6 +64,7 @@ class LayerSFT(ReplyMethod):
 
     name: str = "sft-layer"
     lrs: tuple[float, ...] = (1e-3, 3e-3)
+    epochs: int = 4
     layer: int | None = None
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedWeights:

@@ -13,7 +13,8 @@ from actor_lens.prompts import PromptSet
 def validation_score(model: ChatModel, validation: PromptSet, tokens: RefusalTokens) -> float:
     """Trade-off score of how likely replies begin as refusals do; no text is generated.
 
-    See ``score_of``.
+    See ``score_of``. Refusals that begin with tokens of which the untouched model begins none, as a
+    model may learn them from a prompt file, count as answers.
 
     Args:
         model: As it is now, with whatever is to be judged at work.

@@ -232,6 +232,19 @@ def test_a_template_without_a_system_is_no_hindrance():
     assert model.tokenizer.decode(SoftPlace.of(model, SAFETY).ids) == SAFETY
 
 
+def test_prompts_that_lose_the_tokens_are_an_error():
+    model = shared_tiny_model()
+    with pytest.raises(UserError, match="does not keep its tokens"):
+        SoftPlace.of(model, SAFETY).check(model, ["x"])
+
+
+def test_a_tokenizer_without_positions_is_an_error(monkeypatch):
+    model = tiny_chat_model()
+    monkeypatch.setattr(type(model.tokenizer), "is_fast", False)
+    with pytest.raises(UserError, match="fast tokenizer"):
+        SoftPlace.of(model, SAFETY)
+
+
 def test_a_blank_safety_prompt_is_an_error():
     with pytest.raises(UserError, match="no tokens of its own"):
         SoftPlace.of(shared_tiny_model(), " ")
