@@ -43,8 +43,8 @@ class Scans:
     where ``u_l`` is the mean of ``d_l`` over harmful training prompts. ``sigma`` takes a pass of
     its own over the prompt, without steering, before the prompt's real pass; the sign is kept for
     the tokens that are generated after it, and found anew at the next prompt pass. Within a pass
-    each row of the batch has its own. Replies must be generated with a key-value cache, as is usual: a
-    pass over one token is a generated token, every other pass is one over prompts.
+    each row of the batch has its own. Replies must be generated with a key-value cache, as is
+    usual: a pass over one token is a generated token, every other pass is one over prompts.
 
     Chosen on validation prompts: ``T``, where harmful prompts are told apart from all others best
     (mean of the two shares that are right); then ``alpha``, by the trade-off within the limits of

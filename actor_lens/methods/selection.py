@@ -180,7 +180,7 @@ def middle_layers(model: ChatModel, most: int = 8) -> list[int]:
 
 
 def thresholds_of(values: Float[Tensor, " prompt"]) -> list[float]:
-    """The thresholds at which ``value >= threshold`` can differ: the lowest value, and midpoints."""
+    """The thresholds at which ``value >= threshold`` can differ: the lowest and all midpoints."""
     levels = sorted(set(values.double().tolist()))
     return [levels[0], *((low + high) / 2 for low, high in pairwise(levels))]
 
