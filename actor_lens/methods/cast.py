@@ -18,14 +18,17 @@ from actor_lens.methods.tails import label_means, tail_residuals
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet, require_labels
 
+KINDS = ("axis", "means")
+
 
 @dataclass(frozen=True)
 class Cast:
     """``h <- h + f(sim(h_c, c)) b r``: a behaviour vector where a condition holds.
 
-    ``c``, ``[d_model]``, is the condition vector of layer ``l_c``: the first principal component of
-    the training prompts' last-token residuals, harmful and pseudo-harmful, about the middle of the
-    two means. ``sim(h, c) = cos(h, tanh((c c^T / c.c) h))`` with ``h`` the residual after block
+    ``c``, ``[d_model]``, is the condition vector of layer ``l_c``, from the training prompts'
+    last-token residuals: ``"axis"``, the first principal component of harmful and pseudo-harmful
+    ones about the middle of the two means (the paper's), or ``"means"``, the difference of the two
+    means, of length 1. ``sim(h, c) = cos(h, tanh((c c^T / c.c) h))`` with ``h`` the residual after block
     ``l_c`` at the last prompt token. ``f`` is 1 where the similarity lies on the harmless side of a
     threshold, else 0. ``r = mean(harmful) - mean(benign)``, ``[d_model]``, is added with a strength
     ``b < 0`` (away from refusal) after one block ``l_b >= l_c``, at all tokens.
@@ -34,8 +37,8 @@ class Cast:
     after it, and looked at anew in the next prompt pass; each row of a batch has its own. Replies
     must be generated with a key-value cache: a pass over one token is a generated token.
 
-    Chosen on validation prompts: ``l_c``, the threshold and the side by the best F1 at finding
-    harmful prompts among all; then ``l_b`` and ``b`` by the trade-off within the limits of
+    Chosen on validation prompts: ``l_c``, the kind of ``c``, the threshold and the side by the best
+    F1 at finding harmful prompts among all; then ``l_b`` and ``b`` by the trade-off within the limits of
     ``selection``; ``b = 0`` is among the candidates.
 
     Attributes:
@@ -75,6 +78,7 @@ class Cast:
         return FittedIntervention(
             settings={
                 "condition_layer": condition.layer,
+                "condition_vector": condition.kind,
                 "threshold": condition.threshold,
                 "harmful_side": "above" if condition.harmful_above else "below",
                 "condition_f1": round(condition.f1, 4),
@@ -83,7 +87,14 @@ class Cast:
                 "max_kl": self.max_kl,
                 **choice.settings,
             },
-            chosen=("condition_layer", "threshold", "harmful_side", "layer", "strength"),
+            chosen=(
+                "condition_layer",
+                "condition_vector",
+                "threshold",
+                "harmful_side",
+                "layer",
+                "strength",
+            ),
             enter=partial(
                 steer_where, condition=condition, layer=layer, vector=strength * vectors[layer]
             ),
@@ -101,6 +112,7 @@ class Condition:
         threshold: Of the similarity.
         harmful_above: Whether harmful prompts have the larger similarity.
         f1: At finding harmful prompts among the validation prompts.
+        kind: Of the vector: one of ``KINDS``.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -108,6 +120,7 @@ class Condition:
     threshold: float
     harmful_above: bool
     f1: float
+    kind: str = "axis"
 
     def harmless(self, last: Float[Tensor, "prompt d_model"]) -> Bool[Tensor, " prompt"]:
         """Which residuals, at the last prompt token, are on the harmless side."""
@@ -125,19 +138,25 @@ def similarity(
 
 
 def condition_vector(
-    residuals: Float[Tensor, "prompt d_model"], labels: Sequence[str]
+    residuals: Float[Tensor, "prompt d_model"], labels: Sequence[str], kind: str = "axis"
 ) -> Float[Tensor, " d_model"]:
-    """First principal component of two classes about the middle of their means, of length 1.
+    """What tells two classes apart, of length 1; harmful prompts come out higher on it.
 
-    The sign is that harmful prompts come out higher.
+    Args:
+        residuals: Of the training prompts at one layer.
+        labels: Of the prompts.
+        kind: ``"axis"``, the first principal component of harmful and pseudo-harmful prompts about
+            the middle of their means, or ``"means"``, the difference of the two means.
     """
     rows = residuals.double()
     harmful = rows[[label == "harmful" for label in labels]]
     other = rows[[label == "pseudo_harmful" for label in labels]]
+    apart = harmful.mean(0) - other.mean(0)
+    if kind == "means":
+        return (apart / apart.norm()).float()
     centred = torch.cat([harmful, other]) - (harmful.mean(0) + other.mean(0)) / 2
     axis = torch.linalg.svd(centred, full_matrices=False).Vh[0]
-    sign = 1.0 if float((harmful.mean(0) - other.mean(0)) @ axis) >= 0 else -1.0
-    return torch.mul(axis, sign).float()
+    return torch.mul(axis, 1.0 if float(apart @ axis) >= 0 else -1.0).float()
 
 
 def best_f1(
@@ -167,12 +186,13 @@ def _best_condition(
     held_out = tail_residuals(model, selection.prompts.texts)[:, -1]
     harmful = [label == "harmful" for label in selection.prompts.labels]
 
-    def condition_at(layer: int) -> Condition:
-        vector = condition_vector(residuals[layer], labels)
+    def condition_at(layer: int, kind: str) -> Condition:
+        vector = condition_vector(residuals[layer], labels, kind)
         threshold, above, f1 = best_f1(similarity(held_out[layer], vector), harmful)
-        return Condition(vector, layer, threshold, above, f1)
+        return Condition(vector, layer, threshold, above, f1, kind)
 
-    return max(map(condition_at, layers), key=lambda condition: condition.f1)
+    tried = [condition_at(layer, kind) for layer in layers for kind in KINDS]
+    return max(tried, key=lambda condition: condition.f1)
 
 
 @contextmanager
