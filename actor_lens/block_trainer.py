@@ -36,8 +36,20 @@ class DivergedError(Exception):
 class BlockTrainer:
     """A float32 copy of a block, its optimiser, its cached inputs, and the targets."""
 
-    def __init__(self, model: ChatModel, config: FinetuneConfig, inputs: BlockInputs) -> None:
+    def __init__(
+        self,
+        model: ChatModel,
+        config: FinetuneConfig,
+        inputs: BlockInputs,
+        vector: Float[Tensor, " d_model"] | None = None,
+    ) -> None:
         """Copy the block and take the initial activations, R and origin.
+
+        Args:
+            model: Left as it is.
+            config: Settings.
+            inputs: Of the block, for the training prompts.
+            vector: Takes the place of R in fixed targets, for controls; None for R.
 
         Raises:
             UserError: If the activations are not finite, or R is zero.
@@ -59,7 +71,9 @@ class BlockTrainer:
             for label in LABELS
         }
         self._initial = self.activations()
-        self._initial_vector = self._vector(self._initial)
+        self._initial_vector = (
+            self._vector(self._initial) if vector is None else vector.float().to(self._device)
+        )
         self._initial_origin = self._origin(self._initial, self._initial_vector)
         self._vector_now, self._origin_now = self._initial_vector, self._initial_origin
         self._last_seen = self._initial.clone()

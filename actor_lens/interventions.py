@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -42,7 +43,7 @@ def shift_last_token(
         edited[:, -1] += shifts.to(device=residual.device, dtype=residual.dtype)
         return edited
 
-    with _edit_blocks(model, [model.check_layer(layer)], edit):
+    with edit_blocks(model, [model.check_layer(layer)], edit):
         yield
 
 
@@ -57,7 +58,7 @@ def add_direction(
         layer: After which block.
         vector: Along the refusal direction it makes refusals more likely, against it less.
     """
-    with _edit_blocks(
+    with edit_blocks(
         model,
         [model.check_layer(layer)],
         lambda residual: residual + vector.to(device=residual.device, dtype=residual.dtype),
@@ -83,6 +84,71 @@ def ablate_direction(
 
     Source: Arditi et al. 2024 (arXiv 2406.11717), here at block outputs only.
     """
+    edit = _ablation(direction)
+    chosen = range(model.n_layers) if layers is None else [model.check_layer(x) for x in layers]
+    with edit_blocks(model, chosen, edit):
+        yield
+
+
+@contextmanager
+def ablate_everywhere(model: ChatModel, direction: Float[Tensor, " d_model"]) -> Iterator[None]:
+    """Keep a direction out of the residual stream altogether: ``h <- h - u u.h`` with unit ``u``.
+
+    Done to what every block receives and to what its attention and its MLP add to the stream, at
+    every layer and token. So no part of the model can read the direction or write it.
+
+    Args:
+        model: The model whose ``hf`` is run inside the context.
+        direction: Of any length but zero.
+
+    Raises:
+        UserError: If the direction has no length or is not finite, or a block is built in a way
+            that hides what it adds to the stream.
+
+    Source: Arditi et al. 2024 (arXiv 2406.11717), directional ablation.
+    """
+    edit = _ablation(direction)
+    writers = [part for block in model.blocks for part in residual_writers(block)]
+    with ExitStack() as stack, torch.no_grad():
+        for block in model.blocks:
+            hook = _input_hook(block, edit)
+            handle = block.register_forward_pre_hook(hook, with_kwargs=True)
+            stack.callback(handle.remove)
+        for writer in writers:
+            stack.callback(writer.register_forward_hook(_edit_hook(writer, edit)).remove)
+        yield
+
+
+def residual_writers(block: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The two modules of a block whose outputs are added to the residual stream.
+
+    They are the attention and the MLP, or the norms after them where there are such (Gemma 2
+    and 3).
+
+    Raises:
+        UserError: If the block has no two modules of the names that transformers gives them.
+    """
+    parts = dict(block.named_children())
+    attention = parts.get("self_attn", parts.get("attn"))
+    mlp = parts.get("mlp")
+    if "post_feedforward_layernorm" in parts:
+        attention = parts.get("post_attention_layernorm")
+        mlp = parts["post_feedforward_layernorm"]
+    if attention is None or mlp is None:
+        raise UserError(
+            f"{type(block).__name__} has no attention and MLP of a known name "
+            f"({', '.join(parts)}): what it adds to the residual stream cannot be edited; "
+            "use another model"
+        )
+    return attention, mlp
+
+
+def _ablation(direction: Float[Tensor, " d_model"]) -> Edit:
+    """Takes out the part along a direction.
+
+    Raises:
+        UserError: If the direction has no length or is not finite.
+    """
     norm = float(direction.double().norm())
     if not 0 < norm < math.inf:
         raise UserError(f"direction has length {norm}; give a finite one that is not zero")
@@ -92,18 +158,36 @@ def ablate_direction(
         ablated: Tensor = residual - (residual @ unit)[..., None] * unit
         return ablated
 
-    chosen = range(model.n_layers) if layers is None else [model.check_layer(x) for x in layers]
-    with _edit_blocks(model, chosen, edit):
-        yield
+    return edit
 
 
 @contextmanager
-def _edit_blocks(model: ChatModel, layers: Iterable[int], edit: Edit) -> Iterator[None]:
+def edit_blocks(model: ChatModel, layers: Iterable[int], edit: Edit) -> Iterator[None]:
+    """Put an edit of the residual stream after some blocks.
+
+    Args:
+        model: The model whose ``hf`` is run inside the context.
+        layers: After which blocks; they exist.
+        edit: Given what a block hands on ``[prompt, token, d_model]``, which is not to be written
+            to; what it returns is handed on instead. A pass over one token is a generated token,
+            fed back with the key-value cache.
+    """
     with ExitStack() as stack, torch.no_grad():
         for layer in layers:
             block = model.blocks[layer]
             stack.callback(block.register_forward_hook(_edit_hook(block, edit)).remove)
         yield
+
+
+def _input_hook(block: nn.Module, edit: Edit) -> Callable[..., Any]:
+    def hook(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if called is not block:
+            return None
+        if args:
+            return (edit(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+    return hook
 
 
 def _edit_hook(block: nn.Module, edit: Edit) -> Callable[[nn.Module, object, object], object]:

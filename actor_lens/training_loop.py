@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from actor_lens.activations import BlockInputs
@@ -33,6 +34,7 @@ def train_block(
     resume: TrainingRun | None = None,
     on_checkpoint: Callable[[TrainingRun], None] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    vector: Float[Tensor, " d_model"] | None = None,
 ) -> TrainingRun:
     """Train one block on its cached inputs, with settings that were checked already.
 
@@ -47,12 +49,13 @@ def train_block(
         on_checkpoint: Told the run so far at the end of an epoch, for instance to save it.
         checkpoint_seconds: Least time between two checkpoints; 0 hands one out after every epoch
             but the last.
+        vector: Takes the place of R in fixed targets, for controls; None for R.
 
     Raises:
         UserError: If activations are not finite or R is zero.
     """
     started = time.perf_counter()
-    trainer = BlockTrainer(model, config, inputs)
+    trainer = BlockTrainer(model, config, inputs, vector)
     kept = KeptWeights(trainer, checks, config.safety_floor)
     history: list[TrainingStep] = []
     if resume is not None and resume.resume_state is not None:

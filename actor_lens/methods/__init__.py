@@ -15,6 +15,9 @@ from actor_lens.methods.base import FittedMethod, Method
 __all__ = ["METHODS", "FittedMethod", "Method", "make_method"]
 
 METHODS: dict[str, str] = {
+    "default": "default:Default",
+    "prompt-helpful": "system_prompt:HelpfulPrompt",
+    "prompt-cautious": "system_prompt:CautiousPrompt",
     "self-cd": "self_cd:SelfCD",
     "safe-decoding": "safe_decoding:SafeDecoding",
     "dro": "dro:DRO",
@@ -23,6 +26,17 @@ METHODS: dict[str, str] = {
     "lora": "lora_sft:LoraSFT",
     "lora-layer": "lora_sft:LayerLoraSFT",
     "loreft": "loreft:LoReFT",
+    "ablation": "ablation:DirectionalAblation",
+    "activation-addition": "activation_addition:ActivationAddition",
+    "surgical": "surgical:Surgical",
+    "scans": "scans:Scans",
+    "cast": "cast:Cast",
+    "angular": "angular:AngularSteering",
+    "uniform-shift": "actor:UniformShift",
+    "actor": "actor:Actor",
+    "actor-raw": "actor:RawActor",
+    "control-random-direction": "random_direction:RandomDirection",
+    "control-shuffled-labels": "shuffled_labels:ShuffledLabels",
 }
 """Name of each method, in the order of the tables, and where its class is (``module:Class``)."""
 

@@ -1,0 +1,180 @@
+"""ACTOR as a method among others, the paper's raw formula, and the uniform shift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from actor_lens.activations import collect_residuals
+from actor_lens.directions import refusal_directions
+from actor_lens.finetuning import finetune_layer
+from actor_lens.layer_choice import score_layers
+from actor_lens.methods.selection import Effect, Selection
+from actor_lens.models import ChatModel
+from actor_lens.projections import project
+from actor_lens.prompts import PromptSet, require_labels
+from actor_lens.training_run import FinetuneConfig, TrainingRun
+
+
+@dataclass(frozen=True)
+class Actor:
+    """One block trained so that each prompt's activation moves just enough.
+
+    ``loss = 1 - cos(a, a_tgt)`` with ``a``, ``[d_model]``, after block ``l`` at the last prompt
+    token, ``a_tgt = a -/+ alpha (a.u - o) u`` (minus for pseudo-harmful and benign prompts, plus
+    for harmful ones), ``u = R / |R|``, ``R = mean(harmful) - mean(benign)`` and ``o`` the
+    projection of the mean benign prompt. Only the block's parameters are trained.
+
+    Chosen on validation prompts: the layer, by ``score_layers(...).best()``; if layers tie, the
+    first ``trials`` of them are trained and the one with the best trade-off is kept.
+
+    Attributes:
+        name: Of the row.
+        layer: The block; None chooses it.
+        trials: At most so many tied layers are trained.
+        alpha: How much of the way to the origin a target goes.
+        origin: See ``Directions.origins``.
+        anchor: See ``FinetuneConfig``, as the settings below.
+        shift: ``"projected"`` or ``"uniform"``.
+        epochs: Passes over the training prompts.
+        lr: Learning rate.
+        batch_size: Prompts in a step.
+        seed: Of the order of the prompts.
+
+    Source: Dabas et al. 2025 (arXiv 2507.04250); the origin is this project's own.
+    """
+
+    name: str = "actor"
+    layer: int | None = None
+    trials: int = 3
+    alpha: float = FinetuneConfig.alpha
+    origin: str = FinetuneConfig.origin
+    anchor: str = FinetuneConfig.anchor
+    shift: str = FinetuneConfig.shift
+    epochs: int = FinetuneConfig.epochs
+    lr: float = FinetuneConfig.lr
+    batch_size: int = FinetuneConfig.batch_size
+    seed: int = FinetuneConfig.seed
+
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedRun:
+        """Choose the layer on the validation prompts, train it on the training prompts.
+
+        Raises:
+            UserError: If a label has too few prompts, a setting is not allowed, or the model
+                refuses no harmful prompt.
+        """
+        require_labels(train, 2)
+        if self.layer is not None:
+            return self._fitted(self.trained(model, train, self.layer), ())
+        selection = Selection.of(model, validation)
+        layers = self._layers(model, train, selection)
+        runs = {layer: self.trained(model, train, layer) for layer in layers}
+
+        def tried() -> Iterator[tuple[int, Effect]]:
+            for layer, run in runs.items():
+                yield layer, selection.effect_of(model, run.applied_to(model))
+
+        choice = selection.best(tried(), max_kl=None)
+        return self._fitted(runs[choice.candidate], ("layer",), layers, choice.settings)
+
+    def trained(self, model: ChatModel, train: PromptSet, layer: int) -> TrainingRun:
+        """The fine-tune of one block."""
+        config = asdict(self._config(layer))
+        return finetune_layer(model, train, **config, store=False)
+
+    def _config(self, layer: int) -> FinetuneConfig:
+        return FinetuneConfig(
+            layer=layer,
+            alpha=self.alpha,
+            origin=self.origin,
+            anchor=self.anchor,
+            shift=self.shift,
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+
+    def _layers(self, model: ChatModel, train: PromptSet, selection: Selection) -> tuple[int, ...]:
+        """The layer that the scores recommend, and those that tie with it."""
+        directions = refusal_directions(collect_residuals(model, train, store=False))
+        scores = score_layers(
+            project(collect_residuals(model, selection.prompts, store=False), directions),
+            model=model,
+            tokens=selection.tokens,
+            alpha=self.alpha,
+            origin=self.origin,
+            rounds=1,  # intervals of scores that play no part here
+            seed=self.seed,
+        )
+        return scores.best().tried_order[: max(1, self.trials)]
+
+    def _fitted(
+        self,
+        run: TrainingRun,
+        chosen: tuple[str, ...],
+        tried: tuple[int, ...] = (),
+        choice: Mapping[str, Any] | None = None,
+    ) -> FittedRun:
+        settings = {
+            **asdict(run.config),
+            "tried_layers": list(tried) or [run.layer],
+            "status": run.status,
+            **(choice or {}),
+        }
+        return FittedRun(run, settings, chosen)
+
+
+@dataclass(frozen=True)
+class RawActor(Actor):
+    """ACTOR with the paper's formula as written: ``a_tgt = a -/+ alpha (a.u) u``, origin 0.
+
+    All else is as in ``Actor``. The stream has a large mean, so that benign prompts may project
+    negatively on ``R``, and then the formula moves them toward refusal.
+    """
+
+    name: str = "actor-raw"
+    origin: str = "zero"
+
+
+@dataclass(frozen=True)
+class UniformShift(Actor):
+    """ACTOR with one shift for all prompts: ``a_tgt = a -/+ alpha R``; the collapse ablation.
+
+    All else is as in ``Actor``; the layer too is chosen as there.
+    """
+
+    name: str = "uniform-shift"
+    shift: str = "uniform"
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRun:
+    """A trained block.
+
+    Attributes:
+        run: The fine-tune.
+        settings: Of the fine-tune, and how its layer came about.
+        chosen: ``layer``, unless it was given.
+    """
+
+    run: TrainingRun
+    settings: Mapping[str, Any]
+    chosen: tuple[str, ...]
+
+    @property
+    def trained_parameters(self) -> int:
+        """Those of one block."""
+        return self.run.trained_parameters
+
+    @contextmanager
+    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
+        """Put the trained block in place for the time of a ``with`` statement.
+
+        Raises:
+            UserError: If the run belongs to another model.
+        """
+        with self.run.applied_to(model):
+            yield model

@@ -1,0 +1,275 @@
+"""SCANS: each prompt is judged by its own activations, then steered to refusal or away from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from actor_lens.errors import UserError
+from actor_lens.interventions import edit_blocks
+from actor_lens.methods.fitted import FittedIntervention
+from actor_lens.methods.selection import MAX_KL, Selection, thresholds_of
+from actor_lens.methods.tails import (
+    closing_tokens,
+    label_means,
+    opening_ids,
+    reading_blocks,
+    tail_residuals,
+)
+from actor_lens.models import ChatModel
+from actor_lens.prompts import PromptSet, require_labels
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Scans:
+    """``h_l <- h_l + alpha v_l`` if ``sigma(q) >= T``, else ``h_l <- h_l - alpha v_l``.
+
+    ``v_l = mean(harmful) - mean(benign)`` at the last token, ``[d_model]``. It is added after the
+    middle third of the blocks, from the last token of the user's text on: at the template's closing
+    tokens and at every generated one. The sign is the prompt's own: with the word ``opening`` put
+    after the templated prompt, and ``d_l(q) = h_l[end of the user's text] - h_l[last]``,
+
+        sigma(q) = mean over the upper third of the layers of cos(d_l(q), u_l)
+
+    where ``u_l`` is the mean of ``d_l`` over harmful training prompts. ``sigma`` takes a pass of
+    its own over the prompt, without steering, before the prompt's real pass; the sign is kept for
+    the tokens that are generated after it, and found anew at the next prompt pass. Within a pass
+    each row of the batch has its own. Replies must be generated with a key-value cache, as is
+    usual: a pass over one token is a generated token, every other pass is one over prompts.
+
+    Chosen on validation prompts: ``T``, where harmful prompts are told apart from all others best
+    (mean of the two shares that are right); then ``alpha``, by the trade-off within the limits of
+    ``selection``; 0 is among the candidates.
+
+    Attributes:
+        name: Of the row.
+        alphas: Strengths to try. Of the order of 1, as ``v_l`` is not normalised and the shifts of
+            several layers add up.
+        opening: The word put into the model's mouth.
+        max_kl: Largest mean divergence on benign prompts, in nats.
+
+    Source: Cao et al., AAAI 2025, SCANS.
+    """
+
+    name: str = "scans"
+    alphas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 3.5)
+    opening: str = "Sure"
+    max_kl: float = MAX_KL
+
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
+        """Vectors from the training prompts; threshold and strength on the validation prompts.
+
+        Raises:
+            UserError: If a label is missing, the model refuses no harmful prompt, or the chat
+                template closes the user's text with no token.
+        """
+        require_labels(train, 1, ("harmful", "benign"))
+        selection = Selection.of(model, validation)
+        signs = fit_signs(model, train, selection.prompts, self.opening)
+        means = label_means(tail_residuals(model, train.texts), train.labels)
+        vectors = (means["harmful"] - means["benign"])[:, -1]
+        layers = middle_third(model.n_layers)
+        tried = [(0.0, selection.untouched)]
+        for alpha in self.alphas:
+            change = steer_by_sign(model, signs, alpha * vectors, layers)
+            tried.append((alpha, selection.effect_of(model, change)))
+        choice = selection.best(tried, max_kl=self.max_kl)
+        return FittedIntervention(
+            settings={
+                "alpha": choice.candidate,
+                "threshold": signs.threshold,
+                "steered_layers": list(layers),
+                "judging_layers": list(signs.layers),
+                "opening": self.opening,
+                "max_kl": self.max_kl,
+                **choice.settings,
+            },
+            chosen=("alpha", "threshold"),
+            enter=partial(
+                steer_by_sign, signs=signs, vectors=choice.candidate * vectors, layers=layers
+            ),
+            fingerprint=model.fingerprint,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Signs:
+    """Says of a prompt whether it is harmful, by its own activations.
+
+    Attributes:
+        reference: ``u_l`` of the judging layers.
+        layers: The judging layers.
+        threshold: ``T``.
+        opening: Token ids that are put after the prompt.
+        closing: Tokens of the template after the user's text.
+    """
+
+    reference: Float[Tensor, "judging d_model"]
+    layers: tuple[int, ...]
+    threshold: float
+    opening: tuple[int, ...]
+    closing: int
+
+    @property
+    def tail(self) -> int:
+        """Tokens from the end of the user's text to the last of the opening, both included."""
+        return 1 + self.closing + len(self.opening)
+
+
+def middle_third(n_layers: int) -> tuple[int, ...]:
+    """The layers that are steered; at least one."""
+    start = n_layers // 3
+    return tuple(range(start, max(start + 1, 2 * n_layers // 3)))
+
+
+def upper_third(n_layers: int) -> tuple[int, ...]:
+    """The layers that judge; at least one."""
+    return tuple(range(min(2 * n_layers // 3, n_layers - 1), n_layers))
+
+
+def fit_signs(model: ChatModel, train: PromptSet, held_out: PromptSet, opening: str) -> Signs:
+    """Reference from the training prompts, threshold from held-out prompts.
+
+    Raises:
+        UserError: If the chat template closes the user's text with no token.
+    """
+    closing = closing_tokens(model)
+    if closing == 0:
+        raise UserError(
+            f"the chat template of '{model.name}' puts no token after the user's text: SCANS "
+            "compares the two; use another method"
+        )
+    ids, layers = tuple(opening_ids(model, opening)), upper_third(model.n_layers)
+    start = Signs(torch.empty(0, model.d_model), layers, 0.0, ids, closing)
+    harmful = train.where(label="harmful")
+    reference = _steps(model, harmful, start).double().mean(dim=1).float()
+    values = sigma(_steps(model, held_out, start), reference)
+    threshold = best_threshold(values, [label == "harmful" for label in held_out.labels])
+    return Signs(reference, layers, threshold, ids, closing)
+
+
+def _steps(
+    model: ChatModel, prompts: PromptSet, signs: Signs
+) -> Float[Tensor, "judging prompt d_model"]:
+    tails = tail_residuals(model, prompts.texts, signs.tail, opening=signs.opening)
+    chosen = tails[list(signs.layers)]
+    return torch.sub(chosen[:, 0], chosen[:, -1])
+
+
+def sigma(
+    steps: Float[Tensor, "judging prompt d_model"], reference: Float[Tensor, "judging d_model"]
+) -> Float[Tensor, " prompt"]:
+    """Mean over layers of the cosine between each prompt's step and the reference."""
+    cosines = nn.functional.cosine_similarity(steps, reference[:, None], dim=-1)
+    return torch.mean(cosines, dim=0)
+
+
+def best_threshold(values: Float[Tensor, " prompt"], positive: Sequence[bool]) -> float:
+    """Between two values: where ``value >= threshold`` finds positives best, balanced.
+
+    The lowest of the thresholds that are equally good.
+    """
+    truth = torch.tensor(list(positive))
+
+    def balanced(threshold: float) -> float:
+        found = values.double() >= threshold
+        return float(found[truth].double().mean() + (~found[~truth]).double().mean())
+
+    return max(thresholds_of(values), key=balanced)
+
+
+@contextmanager
+def steer_by_sign(
+    model: ChatModel,
+    signs: Signs,
+    vectors: Float[Tensor, "layer d_model"],
+    layers: Sequence[int],
+) -> Iterator[None]:
+    """Add vectors to prompts that are judged harmful, and take them from the others.
+
+    Args:
+        model: The model whose ``hf`` is run inside the context.
+        signs: Judges each prompt.
+        vectors: Of every layer of the model, strength included.
+        layers: After which blocks.
+    """
+    judged = _Judged(model, signs)
+    base = model.hf.base_model
+
+    def edit(layer: int, residual: Tensor) -> Tensor:
+        if judged.is_judging:
+            return residual
+        steered = residual.clone()
+        start = -min(1 + signs.closing, residual.shape[1])  # a generated token: that one
+        vector = vectors[layer].to(device=residual.device, dtype=residual.dtype)
+        rows = judged.signs.to(device=residual.device, dtype=residual.dtype)
+        steered[:, start:] += rows[:, None, None] * vector
+        return steered
+
+    handle = base.register_forward_pre_hook(judged.before_pass, with_kwargs=True)
+    try:
+        with _each_edited(model, layers, edit):
+            yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _each_edited(model: ChatModel, layers: Sequence[int], edit: Any) -> Iterator[None]:
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(edit_blocks(model, [layer], partial(edit, layer)))
+        yield
+
+
+@dataclass
+class _Judged:
+    """The sign of every row of the batch that is being answered."""
+
+    model: ChatModel
+    criterion: Signs
+    signs: Tensor = field(default_factory=lambda: torch.empty(0))
+    is_judging: bool = False
+
+    def before_pass(self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Judge the prompts of a pass before it begins."""
+        if base is not self.model.hf.base_model or self.is_judging:
+            return
+        ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+        if ids.shape[1] == 1:  # a generated token: the sign of its prompt is known
+            return
+        self.is_judging = True
+        try:
+            self.signs = self._judge(ids, kwargs.get("attention_mask"))
+        finally:
+            self.is_judging = False
+
+    def _judge(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        mask = torch.ones_like(ids) if mask is None else mask
+        opening = torch.tensor(self.criterion.opening, device=ids.device).expand(len(ids), -1)
+        ids = torch.cat([ids, opening], dim=1)
+        mask = torch.cat([mask, torch.ones_like(opening)], dim=1)
+        steps: list[Tensor] = []
+
+        def take(_layer: int, residual: Tensor) -> None:
+            tail = residual[:, -self.criterion.tail :].float().cpu()
+            steps.append(tail[:, 0] - tail[:, -1])
+
+        with reading_blocks(self.model, self.criterion.layers, take):
+            self.model.hf.base_model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                use_cache=False,
+            )
+        harmful = sigma(torch.stack(steps), self.criterion.reference) >= self.criterion.threshold
+        return torch.where(harmful, 1.0, -1.0)

@@ -1,0 +1,113 @@
+"""Residuals at the last tokens of a templated prompt, read by hooks.
+
+A chat template closes the user's text with the same tokens for every prompt. Prompts are padded on
+the left, so those closing tokens, and the last token of the user's text before them, stand at the
+same places from the end in every row of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.batching import TokenBatch
+from actor_lens.errors import UserError
+from actor_lens.interventions import edit_blocks
+from actor_lens.models import ChatModel
+from actor_lens.passes import run_in_batches
+from actor_lens.prompts import LABELS
+
+# Texts that end in different words and signs: what all of them share at the end is the template's.
+_PROBES = ("What is the time", "Tell me a story.", "Is it 7?", "Thanks, I am glad")
+
+Means = Mapping[str, Float[Tensor, "layer position d_model"]]
+"""The mean residual of each label."""
+
+
+def closing_tokens(model: ChatModel) -> int:
+    """How many tokens the chat template puts after the user's text, the same for every prompt."""
+    first, *others = (list(reversed(ids)) for ids in model.tokenize(_PROBES))
+    shared = 0
+    while all(shared < len(ids) and ids[shared] == first[shared] for ids in others):
+        shared += 1
+    return shared
+
+
+def opening_ids(model: ChatModel, text: str) -> list[int]:
+    """Token ids of words put into the model's mouth, to follow a templated prompt.
+
+    Raises:
+        UserError: If the text has no tokens.
+    """
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise UserError(f"'{text}' has no tokens in '{model.name}'; give another word")
+    return ids
+
+
+def tail_residuals(
+    model: ChatModel,
+    prompts: Sequence[str],
+    count: int = 1,
+    *,
+    opening: Sequence[int] = (),
+) -> Float[Tensor, "layer position prompt d_model"]:
+    """What every block hands on at the last tokens of each prompt, float32 on the CPU.
+
+    Args:
+        model: As it is now. Its head is not run.
+        prompts: User messages.
+        count: How many tokens, counted from the end; the last is at position ``-1``. At most
+            ``closing_tokens`` and one, and those of the opening.
+        opening: Token ids that follow each templated prompt.
+    """
+    token_ids = [[*ids, *opening] for ids in model.tokenize(prompts, room=len(opening))]
+    tails = torch.empty(model.n_layers, count, len(prompts), model.d_model)
+
+    def run(batch: TokenBatch) -> None:
+        def keep(layer: int, residual: Tensor) -> None:
+            kept = residual[:, -count:].float().cpu()
+            tails[layer][:, list(batch.indices)] = kept.transpose(0, 1)
+
+        with reading_blocks(model, range(model.n_layers), keep):
+            model.hf.base_model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                position_ids=batch.position_ids,
+                use_cache=False,
+            )
+
+    run_in_batches(model, token_ids, run)
+    return tails
+
+
+@contextmanager
+def reading_blocks(
+    model: ChatModel, layers: Iterable[int], take: Callable[[int, Tensor], None]
+) -> Iterator[None]:
+    """Hand out each layer and what its block hands on, without a change to it."""
+
+    def read(layer: int, residual: Tensor) -> Tensor:
+        take(layer, residual)
+        return residual
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(edit_blocks(model, [layer], partial(read, layer)))
+        yield
+
+
+def label_means(
+    tails: Float[Tensor, "layer position prompt d_model"], labels: Sequence[str]
+) -> Means:
+    """Mean over the prompts of each label that is present, summed in float64."""
+    return {
+        label: tails[:, :, [one == label for one in labels]].double().mean(dim=2).float()
+        for label in LABELS
+        if label in labels
+    }
