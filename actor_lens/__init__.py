@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from actor_lens.activations import collect_residuals as collect_residuals
     from actor_lens.capability import Divergence as Divergence
     from actor_lens.capability import next_token_divergence as next_token_divergence
+    from actor_lens.description import ModelDescription as ModelDescription
+    from actor_lens.description import describe as describe
     from actor_lens.directions import Directions as Directions
     from actor_lens.directions import refusal_directions as refusal_directions
     from actor_lens.errors import UserError as UserError
@@ -78,6 +80,7 @@ _MODULES = {
         "collect_residuals",
     ),
     "capability": ("Divergence", "next_token_divergence"),
+    "description": ("ModelDescription", "describe"),
     "directions": ("Directions", "refusal_directions"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),

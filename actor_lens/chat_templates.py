@@ -7,7 +7,7 @@ switches; what it does with a system prompt is found out by asking it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
 from actor_lens.prompt_rows import shown
@@ -55,7 +55,7 @@ def render(
     turns = [{"role": "user", "content": prompt}]
     if system_prompt is not None:
         turns.insert(0, {"role": "system", "content": system_prompt})
-    switches = {THINKING_SWITCH: False} if has_thinking_switch(tokenizer) else {}
+    switches: dict[str, Any] = {THINKING_SWITCH: False} if has_thinking_switch(tokenizer) else {}
     try:
         rendered = tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, **switches

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from actor_lens.chat_templates import check_system_prompt, set_chat_template
-from actor_lens.data import bundled
+from actor_lens.data import BUNDLED_MODELS, bundled
 from actor_lens.errors import UserError
 from actor_lens.model_errors import one_line, one_line_errors
 from actor_lens.quantization import quantization_config
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-BUNDLED_MODELS = {"toy": "toy-chat"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 

@@ -24,7 +24,7 @@ from actor_lens.errors import UserError
 from actor_lens.model_errors import one_line
 from actor_lens.model_loading import read_checkpoint
 from actor_lens.prompt_rows import shown
-from actor_lens.quantization import quantization_of, shared_state
+from actor_lens.quantization import quantization_of, settle, shared_state
 from actor_lens.weights import WeightsIdentity, fingerprint
 
 if TYPE_CHECKING:
@@ -309,6 +309,7 @@ def wrap_model(
     hf.set_attn_implementation("eager")
     hf.eval()  # type: ignore[no-untyped-call]
     hf.requires_grad_(False)
+    settle(hf)
     model = ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=fingerprint(hf, tokenizer))
     model.block_prefix(0)  # looks for the blocks now, not in the middle of some later stage
     return model

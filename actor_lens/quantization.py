@@ -64,18 +64,30 @@ def quantization_of(hf: PreTrainedModel) -> str | None:
     return str(getattr(method, "value", method))
 
 
-def shared_state(hf: PreTrainedModel) -> list[Any]:
-    """What quantised layers keep beside their parameters, for a second module tree to share.
+def settle(hf: PreTrainedModel) -> None:
+    """Bring quantised layers into the form that they keep, before they are used or shared.
 
-    An 8-bit layer moves its numbers from the parameter into a state of its own at its first
-    forward pass. With two trees over one parameter the second would find none, so it is done here.
+    At its first forward pass an 8-bit layer moves its numbers from the parameter into a state of
+    its own, and a 4-bit layer packs the parameter anew where a CPU multiplies bfloat16. A second
+    module tree over the same parameters would then find nothing, or nonsense. The first is done
+    here once and for all; the second is switched off, since it also rounds the scales and fails on
+    widths that are no multiple of its blocks.
     """
+    for module in hf.modules():
+        layer: Any = module
+        if hasattr(layer, "init_8bit_state") and layer.weight.CB is not None:
+            layer.init_8bit_state()
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+
+
+def shared_state(hf: PreTrainedModel) -> list[Any]:
+    """What settled layers keep beside their parameters, for a second module tree to share."""
     states: list[Any] = []
     for module in hf.modules():
-        if hasattr(module, "init_8bit_state"):
-            if module.weight.CB is not None:
-                module.init_8bit_state()
-            states.append(module.state)
-        if getattr(module, "quant_state", None) is not None:
-            states.append(module.quant_state)
+        layer: Any = module
+        if hasattr(layer, "init_8bit_state"):
+            states.append(layer.state)
+        if getattr(layer, "quant_state", None) is not None:
+            states.append(layer.quant_state)
     return states
