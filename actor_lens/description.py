@@ -119,11 +119,11 @@ class ModelDescription:
 
     @property
     def marked_example(self) -> str:
-        """The example with its last token, where activations are read, in double brackets."""
+        """The example with its last token, where activations are read, in guillemets."""
         last = self.example_tokens[-1]
         if self.example.endswith(last):
-            return f"{self.example[: -len(last)]}[[{last}]]"
-        return f"{self.example} [[{last}]]"
+            return f"{self.example[: -len(last)]}«{last}»"
+        return f"{self.example} «{last}»"  # tokenizers that change spaces or bytes
 
     def frame(self) -> pd.DataFrame:
         """One row a fact: ``part`` (model, template, memory or support), ``name``, ``value``."""

@@ -101,7 +101,7 @@ def print_description(described: ModelDescription) -> None:
     for name, value in _facts(described):
         table.add_row(name, _escaped(value))
     console.print(table)
-    console.print("The model reads, with the last token in double brackets:")
+    console.print("The model reads, with the last token in guillemets:")
     console.print(described.marked_example, markup=False)
     for check in described.checks:
         if check.passed is None:
