@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from actor_lens.benchmarks import benchmark as benchmark
     from actor_lens.capability import Divergence as Divergence
     from actor_lens.capability import next_token_divergence as next_token_divergence
+    from actor_lens.description import ModelDescription as ModelDescription
+    from actor_lens.description import describe as describe
     from actor_lens.directions import Directions as Directions
     from actor_lens.directions import refusal_directions as refusal_directions
     from actor_lens.errors import UserError as UserError
@@ -88,6 +90,7 @@ _MODULES = {
     ),
     "benchmarks": ("benchmark",),
     "capability": ("Divergence", "next_token_divergence"),
+    "description": ("ModelDescription", "describe"),
     "directions": ("Directions", "refusal_directions"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from actor_lens.errors import UserError
 
+BUNDLED_MODELS = {"toy": "toy-chat"}
+"""Short names of models, and their folders in the data folder."""
+
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -150,8 +150,10 @@ def check_config(model: ChatModel, config: FinetuneConfig, validation: PromptSet
     """Check the settings of a fine-tune before any work is done.
 
     Raises:
-        UserError: Naming the setting, what was found and what is allowed.
+        UserError: Naming the setting, what was found and what is allowed; if the model is
+            quantised.
     """
+    model.check_full_precision()
     model.check_layer(config.layer)
     check_origin(config.origin)
     for name in ("alpha", "lr"):

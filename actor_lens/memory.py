@@ -30,7 +30,7 @@ def token_budget(model: ChatModel, longest: int, *, cap: int | None = None) -> i
     free = min(free_memory(device) for device in devices)
     on_cpu = all(device.type == "cpu" for device in devices)
     cap = cap or (_ENOUGH_ON_CPU if on_cpu else _ENOUGH_ON_GPU)
-    return max(1, min(cap, int(_SHARE * free / _bytes_per_token(model, longest))))
+    return max(1, min(cap, int(_SHARE * free / bytes_per_token(model, longest))))
 
 
 def free_memory(device: torch.device) -> int:
@@ -54,7 +54,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def _bytes_per_token(model: ChatModel, longest: int) -> int:
+def bytes_per_token(model: ChatModel, longest: int) -> int:
     """A generous estimate of the temporaries of one block, which are freed before the next."""
     config = model.hf.config.get_text_config()
     width = 12 * model.d_model + 4 * int(getattr(config, "intermediate_size", 4 * model.d_model))

@@ -8,10 +8,9 @@ TransformerLens ``TransformerBridge`` over a second module tree that shares ever
 from __future__ import annotations
 
 import copy
+import hashlib
 import operator
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,23 +19,17 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from actor_lens.data import bundled
+from actor_lens.chat_templates import check_system_prompt, render
 from actor_lens.errors import UserError
+from actor_lens.model_errors import one_line
+from actor_lens.model_loading import read_checkpoint
 from actor_lens.prompt_rows import shown
+from actor_lens.quantization import quantization_of, settle, shared_state
 from actor_lens.weights import WeightsIdentity, fingerprint
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import (
-        LogitsProcessor,
-        PreTrainedConfig,
-        PreTrainedModel,
-        PreTrainedTokenizerBase,
-    )
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-BUNDLED_MODELS = {"toy": "toy-chat"}
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+    from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +42,8 @@ class ChatModel:
             and the TransformerLens twin agree bit for bit.
         tokenizer: Its tokenizer, which holds the chat template.
         fingerprint: Identifies the weights as they were loaded and the chat template (hex
-            digits): directions and runs depend on both.
+            digits), then, after a dash, the system prompt if there is one: directions and runs
+            depend on all of them.
         source: What ``load_model`` was called with; None for a model made in memory.
         system_prompt: What the system says before every prompt; None for nothing.
         decoding: Makes, for the prompts of a batch, what changes their next-token scores before a
@@ -86,7 +80,7 @@ class ChatModel:
         except ValueError as error:
             raise UserError(
                 f"model '{self.name}' cannot be looked into: TransformerLens does not wrap a "
-                f"{type(self.hf).__name__} ({_one_line(error)[:100]}); use another model"
+                f"{type(self.hf).__name__} ({one_line(error)[:100]}); use another model"
             ) from error
 
     @property
@@ -146,6 +140,42 @@ class ChatModel:
         """Longest templated prompt that the model takes, in tokens."""
         return int(getattr(self.hf.config, "max_position_embeddings", 2**31))
 
+    @property
+    def quantization(self) -> str | None:
+        """``"4bit"``, ``"8bit"`` or another method; None for weights in full precision."""
+        return quantization_of(self.hf)
+
+    def check_full_precision(self) -> None:
+        """Refuse to train or export a model with quantised weights.
+
+        Raises:
+            UserError: If the model is quantised.
+        """
+        if self.quantization is not None:
+            raise UserError(
+                f"model '{self.name}' has {self.quantization} weights, and a block is trained and "
+                "exported in full precision only: load the model without quantization (looking "
+                "and evaluating work with it)"
+            )
+
+    def with_system_prompt(self, system_prompt: str | None) -> ChatModel:
+        """The same model with another system prompt, or without one (None).
+
+        All weights are shared, and the TransformerLens twin where there is one already.
+
+        Raises:
+            UserError: If the prompt is empty or the chat template has no system role.
+        """
+        check_system_prompt(self.name, self.tokenizer, system_prompt)
+        identified = self.fingerprint.partition("-")[0]
+        if system_prompt is not None:
+            identified += f"-{hashlib.sha256(system_prompt.encode()).hexdigest()[:16]}"
+        source = self.source and {**self.source, "system_prompt": system_prompt}
+        other = replace(self, system_prompt=system_prompt, fingerprint=identified, source=source)
+        if "bridge" in self.__dict__:
+            other.__dict__["bridge"] = self.bridge
+        return other
+
     def block_prefix(self, layer: int) -> str:
         """Hugging Face name of a block's tensors, up to and with the dot: ``model.layers.5.``."""
         return f"{self.hf.base_model_prefix}.{self.blocks_name}.{layer}."
@@ -173,13 +203,12 @@ class ChatModel:
     def render(self, prompt: str) -> str:
         """The prompt as the model sees it: one turn of the user, then the opening of the reply.
 
-        A system prompt, where there is one, comes first: in a turn of the system, or, where the
-        template has none, before what the user says.
+        A system prompt, where there is one, comes first.
 
         Raises:
             UserError: If the chat template cannot render the prompt.
         """
-        return _render(self.name, self.tokenizer, prompt, self.system_prompt)
+        return render(self.name, self.tokenizer, prompt, self.system_prompt)
 
     def tokenize(self, prompts: Sequence[str], *, room: int = 0) -> list[list[int]]:
         """Token ids of each templated prompt, without padding.
@@ -223,6 +252,9 @@ def load_model(
     device_map: str | Mapping[str, int | str] | None = None,
     dtype: str = "auto",
     chat_template: str | Path | None = None,
+    system_prompt: str | None = None,
+    revision: str | None = None,
+    quantization: str | None = None,
     trust_remote_code: bool = False,
 ) -> ChatModel:
     """Load a chat model by hub name or folder.
@@ -237,60 +269,31 @@ def load_model(
         dtype: ``"auto"`` is the checkpoint's own type on a GPU and float32 on a CPU; else
             ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         chat_template: A Jinja template, or the path of a file with one, for a tokenizer without.
+        system_prompt: What the system says before every prompt.
+        revision: Branch, tag or commit of a hub model; the commit that was read is kept in
+            ``source``.
+        quantization: ``"4bit"`` or ``"8bit"``, through bitsandbytes: for looking and evaluating,
+            not for training.
         trust_remote_code: Run model code that comes with the checkpoint. Off unless asked for.
 
     Raises:
         UserError: If the model cannot be found or read, is not a causal language model, has no
-            tokenizer or chat template, or does not fit on its devices.
+            tokenizer or chat template, or does not fit on its devices; if it is gated, not in the
+            cache while offline, or its template has no system role for the system prompt.
     """
-    import transformers
-
-    if device_map is not None and device != "auto":
-        raise UserError(
-            f"device '{device}' and a device map were given; leave one of them out (a map says "
-            "itself which devices it uses)"
-        )
-
-    name = str(name)
-    source = _resolve(name)
-    torch_device = _device(device)
-    torch_dtype = _dtype(dtype, torch_device)
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with _one_line_errors(name):
-        config = transformers.AutoConfig.from_pretrained(
-            source, trust_remote_code=trust_remote_code
-        )
-        _check_causal(name, config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, trust_remote_code=trust_remote_code
-        )
-        _set_chat_template(name, tokenizer, chat_template)
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=torch_dtype,
-            device_map=device_map,
-            attn_implementation="eager",
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, by name
-        )
-        hf, report = loaded
-        _check_complete(name, report)
-        if device_map is None:
-            hf.to(torch_device)
-        else:
-            _check_not_offloaded(name, hf)
-    loaded_with = {
-        "name": os.path.abspath(source) if os.path.isdir(source) else name,
-        "device": device,
-        "device_map": device_map,
-        "dtype": dtype,
-        "chat_template": tokenizer.chat_template,
-        "trust_remote_code": trust_remote_code,
-    }
-    return replace(wrap_model(hf, tokenizer, name=name), source=loaded_with)
+    hf, tokenizer, loaded_with = read_checkpoint(
+        str(name),
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        chat_template=chat_template,
+        system_prompt=system_prompt,
+        revision=revision,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+    )
+    model = wrap_model(hf, tokenizer, name=str(name)).with_system_prompt(system_prompt)
+    return replace(model, source=loaded_with)
 
 
 def wrap_model(
@@ -306,6 +309,7 @@ def wrap_model(
     hf.set_attn_implementation("eager")
     hf.eval()  # type: ignore[no-untyped-call]
     hf.requires_grad_(False)
+    settle(hf)
     model = ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=fingerprint(hf, tokenizer))
     model.block_prefix(0)  # looks for the blocks now, not in the middle of some later stage
     return model
@@ -318,7 +322,8 @@ def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> P
         hf: The model whose tensors are shared.
         replaced: Values of parameters that the second tree has for itself, by their names.
     """
-    memo: dict[int, Any] = {id(t): t for t in [*hf.parameters(), *hf.buffers()]}
+    shared = [*hf.parameters(), *hf.buffers(), *shared_state(hf)]
+    memo: dict[int, Any] = {id(one): one for one in shared}
     own = dict(hf.named_parameters())  # a tied tensor is here under its first name alone
     for name, value in (replaced or {}).items():
         if name in own:
@@ -329,183 +334,6 @@ def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> P
     if not second.config.architectures:  # a model that was never saved; TransformerLens goes by it
         second.config.architectures = [type(hf).__name__]
     return second
-
-
-@contextmanager
-def _one_line_errors(name: str) -> Iterator[None]:
-    """Turn whatever a broken checkpoint makes the libraries raise or log into one line.
-
-    Libraries answer broken files with many kinds of error, some of them bare ``Exception``.
-    """
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(_loading_message(name, error)) from error
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _resolve(name: str) -> str:
-    """Folder or hub name to read from, with a folder's contents checked before torch reads them."""
-    if name in BUNDLED_MODELS:
-        return str(bundled(BUNDLED_MODELS[name]))
-    folder = Path(name).expanduser()
-    if not os.path.exists(folder):  # Path.exists raises on names too long for a file
-        return name
-    if not folder.is_dir():
-        raise UserError(f"model '{name}' is a file; give the folder that holds config.json")
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model folder '{name}' has no config.json; give a Hugging Face folder")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"model folder '{name}' has no *.safetensors weights (pickled weights are not read); "
-            "save the model with save_pretrained first"
-        )
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        raise UserError(
-            f"model folder '{name}' has no tokenizer ({', '.join(_TOKENIZER_FILES)}); "
-            "save the tokenizer into it with save_pretrained"
-        )
-    return str(folder)
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"device '{device}' is not known; use auto, cpu or cuda") from error
-    try:
-        torch.zeros(1, device=chosen).item()
-    except Exception as error:  # each kind of device has its own error for not being there
-        raise UserError(
-            f"device '{device}' is not available ({_one_line(error)[:100]}); use --device cpu"
-        ) from error
-    return chosen
-
-
-def _dtype(dtype: str, device: torch.device) -> torch.dtype | str:
-    if dtype == "auto":
-        # Half precision is slow on CPUs and gains nothing for models that fit one.
-        return torch.float32 if device.type == "cpu" else "auto"
-    if dtype not in DTYPES:
-        raise UserError(f"dtype '{dtype}' is not known; use auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
-
-
-def _check_causal(name: str, config: PreTrainedConfig) -> None:
-    architectures = getattr(config, "architectures", None) or []
-    endings = ("ForCausalLM", "LMHeadModel")
-    if architectures and not any(a.endswith(endings) for a in architectures):
-        raise UserError(
-            f"model '{name}' is a {architectures[0]}, not a causal language model; "
-            "give a decoder-only chat model"
-        )
-
-
-def _check_complete(name: str, report: Mapping[str, Any]) -> None:
-    """Refuse what transformers would fill with random numbers."""
-    misfits = {key for key, *_shapes in report["mismatched_keys"]}
-    faults = ((report["missing_keys"], "lacks"), (misfits, "has in another shape"))
-    for names, fault in faults:
-        if names:
-            raise UserError(
-                f"model '{name}' {fault} {len(names)} of the tensors that its config.json asks "
-                f"for, the first is {min(names)}; copy or save the model again"
-            )
-
-
-def _check_not_offloaded(name: str, hf: PreTrainedModel) -> None:
-    """Refuse a map that leaves blocks in main memory or on disk and fetches them at every pass."""
-    offloaded = [key for key, tensor in hf.state_dict().items() if tensor.is_meta]
-    if offloaded:
-        raise UserError(
-            f"model '{name}' does not fit on its devices: {len(offloaded)} tensors would be "
-            f"fetched at every pass, the first is {offloaded[0]}; use dtype bfloat16, more or "
-            "larger devices, or device cpu"
-        )
-
-
-def _loading_message(name: str, error: Exception) -> str:
-    if "trust_remote_code" in str(error):
-        return (
-            f"model '{name}' needs Python code that comes with it, which is not run; if you trust "
-            "its authors: load_model(..., trust_remote_code=True)"
-        )
-    reason = f"{type(error).__name__}: {_one_line(error)}"
-    if not os.path.exists(Path(name).expanduser()) and name not in BUNDLED_MODELS:
-        return (
-            f"model '{name}' was not found: it is neither a folder nor a readable hub model "
-            f"({reason}); bundled models: {', '.join(BUNDLED_MODELS)}"
-        )
-    return f"model folder '{name}' cannot be loaded; mend or replace its files ({reason})"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _set_chat_template(
-    name: str, tokenizer: PreTrainedTokenizerBase, chat_template: str | Path | None
-) -> None:
-    if chat_template is not None:
-        tokenizer.chat_template = _template_text(chat_template)
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"model '{name}' has no chat template; pass one with --chat-template FILE "
-            "(load_model(..., chat_template=...)), or use the chat version of the model"
-        )
-    probe = "Hello"
-    if probe not in _render(name, tokenizer, probe):
-        raise UserError(
-            f"the chat template of '{name}' leaves out what the user says; pass another one with "
-            "--chat-template FILE (load_model(..., chat_template=...))"
-        )
-
-
-def _template_text(chat_template: str | Path) -> str:
-    text = str(chat_template)
-    if isinstance(chat_template, str) and "{" in text:
-        return text
-    try:
-        return Path(text).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"chat template {shown(text)} is neither a Jinja template nor a readable UTF-8 file "
-            f"({type(error).__name__})"
-        ) from error
-
-
-def _render(
-    name: str, tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None
-) -> str:
-    user = {"role": "user", "content": prompt}
-    if system_prompt is not None:
-        system = {"role": "system", "content": system_prompt}
-        with suppress(Exception):  # a template is a program: it may fail in any way
-            rendered = _templated(tokenizer, [system, user])
-            if system_prompt.strip() in rendered:
-                return rendered
-        # A template that knows no system: what it says comes before what the user says.
-        user["content"] = f"{system_prompt}\n\n{prompt}"
-    try:
-        return _templated(tokenizer, [user])
-    except Exception as error:
-        raise UserError(
-            f"the chat template of '{name}' fails on {shown(prompt)} ({type(error).__name__}: "
-            f"{_one_line(error)}); mend it or pass another one"
-        ) from error
-
-
-def _templated(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> str:
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
 def _give_in_memory_tokenizer_a_name(tokenizer: PreTrainedTokenizerBase) -> None:

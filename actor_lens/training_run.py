@@ -190,8 +190,9 @@ class TrainingRun:
         """Check that the trained block fits a model and was trained from its weights.
 
         Raises:
-            UserError: If names, shapes or the fingerprint differ.
+            UserError: If the model is quantised, or names, shapes or the fingerprint differ.
         """
+        model.check_full_precision()
         tensors = model.hf.state_dict()
         for name, tensor in self.state.items():
             if name not in tensors or tensors[name].shape != tensor.shape:
@@ -201,7 +202,13 @@ class TrainingRun:
                     f"({name}: {tuple(tensor.shape)} against {found}); load the model it "
                     "was trained on"
                 )
-        if model.fingerprint != self.fingerprint:
+        same_weights = model.fingerprint.partition("-")[0] == self.fingerprint.partition("-")[0]
+        if same_weights and model.fingerprint != self.fingerprint:
+            raise UserError(
+                f"this run was trained on '{self.model_name}' with another system prompt; load the "
+                "model with the same one (--system-prompt, load_model(..., system_prompt=...))"
+            )
+        if not same_weights:
             raise UserError(
                 f"this run was trained on other weights than those of '{model.name}' (fingerprint "
                 f"{self.fingerprint[:12]} against {model.fingerprint[:12]}); load the model it "

@@ -116,7 +116,7 @@ def test_a_bundled_model_loads_by_its_short_name(folder, monkeypatch):
         asked.append(name)
         return folder
 
-    monkeypatch.setattr("actor_lens.models.bundled", bundled)
+    monkeypatch.setattr("actor_lens.model_loading.bundled", bundled)
     model = load_model("toy")
     assert asked == ["toy-chat"]
     assert model.name == "toy"

@@ -17,6 +17,7 @@ from typing import NoReturn, TextIO
 
 from actor_lens.cli import (
     bench_command,
+    models_command,
     prompts_command,
     store_commands,
     study_commands,
@@ -33,8 +34,9 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 COMMAND_MODULES = (
     study_commands,
     sweep_command,
-    bench_command,
+    models_command,
     prompts_command,
+    bench_command,
     store_commands,
     toy_commands,
 )

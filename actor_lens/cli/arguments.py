@@ -66,14 +66,27 @@ def add_common(
         metavar="N",
         help=f"of all that is drawn; default: {default_seed}",
     )
+    add_loading(parser)
     _add_computing(parser)
-    add("--chat-template", metavar="FILE", help="Jinja template for a tokenizer without one")
-    add("--trust-remote-code", action="store_true", help="run code from the model's folder")
     add_output(parser)
 
 
-def _add_computing(parser: argparse.ArgumentParser) -> None:
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """How a model is loaded and spoken to."""
     add = parser.add_argument
+    add("--chat-template", metavar="FILE", help="Jinja template for a tokenizer without one")
+    add(
+        "--system-prompt",
+        metavar="TEXT|FILE",
+        help="what the system says before every prompt; default: nothing",
+    )
+    add("--revision", metavar="NAME", help="branch, tag or commit of a hub model; default: main")
+    add(
+        "--quantization",
+        metavar="4bit|8bit",
+        help="load weights quantised, for looking and evaluating; default: in full precision",
+    )
+    add("--trust-remote-code", action="store_true", help="run code from the model's folder")
     add(
         "--device",
         default="auto",
@@ -84,9 +97,13 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
     add(
         "--dtype",
         default="auto",
-        metavar="auto|float32|bfloat16",
+        metavar="auto|float32|bfloat16|float16",
         help="type of the weights; default: auto, float32 on a CPU, else the checkpoint's",
     )
+
+
+def _add_computing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--batch-size",
         type=batch_size,
@@ -322,24 +339,60 @@ def load_model_and_prompts(
     if arguments.seed is None:  # the seed that drew the splits which the run was trained on
         arguments.seed = run.config.seed if run is not None else 0
     prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
-    model = _load_model(name, arguments)
+    model = load_named_model(name, arguments)
     return model, prompts, time.perf_counter() - started
 
 
-def _load_model(name: str, arguments: argparse.Namespace) -> ChatModel:
+def load_named_model(name: str, arguments: argparse.Namespace) -> ChatModel:
+    """Load a model with the arguments of ``add_loading``; only those given are handed on.
+
+    Raises:
+        UserError: If it cannot be loaded.
+    """
     from actor_lens.models import load_model
 
-    spread: dict[str, Any] = {}
-    if arguments.device_map is not None:
-        spread["device_map"] = arguments.device_map
+    given: dict[str, Any] = {
+        "device_map": arguments.device_map,
+        "system_prompt": _text_or_file(arguments.system_prompt),
+        "revision": arguments.revision,
+        "quantization": arguments.quantization,
+    }
     return load_model(
         name,
         device=arguments.device,
         dtype=arguments.dtype,
         chat_template=arguments.chat_template,
         trust_remote_code=arguments.trust_remote_code,
-        **spread,
+        **{key: value for key, value in given.items() if value is not None},
     )
+
+
+def _text_or_file(given: str | None) -> str | None:
+    """The content of a file if there is one of that name, else the text itself."""
+    import os
+    from pathlib import Path
+
+    if given is None or not os.path.isfile(given):
+        return given
+    try:
+        return Path(given).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"system prompt file '{given}' cannot be read as UTF-8 text ({type(error).__name__}); "
+            "mend it, or give the text itself"
+        ) from error
+
+
+def model_settings(model: ChatModel) -> dict[str, Any]:
+    """How a model was loaded, for the record that a command writes."""
+    source = model.source or {}
+    return {
+        "revision": source.get("revision"),
+        "system_prompt": model.system_prompt,
+        "quantization": model.quantization,
+        "dtype": str(model.hf.dtype).removeprefix("torch."),
+        "fingerprint": model.fingerprint,
+    }
 
 
 def _default_prompts(model: str, run: TrainingRun | None) -> str:

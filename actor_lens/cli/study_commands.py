@@ -19,6 +19,7 @@ from actor_lens.cli.arguments import (
     add_training,
     load_model_and_prompts,
     load_run,
+    model_settings,
     open_judge,
     open_progress,
 )
@@ -158,6 +159,7 @@ def _train_and_evaluate(
         trained = train_chosen_layer(model, prompts, plan, **shared)
         saver.save(trained)
         record = trained.summary()
+    record["model_settings"] = model_settings(model)
     record["seconds"] = {"load": round(load_seconds, 3), **record["seconds"]}
     return record, study
 
@@ -317,6 +319,7 @@ def layers(arguments: argparse.Namespace) -> None:
     choice = look.scores.best(arguments.by)
     record = {
         "model": model.name,
+        "model_settings": model_settings(model),
         "prompts": prompts.name,
         **_scores_record(look.scores, choice),
         "train_prompts": train_prompts.counts(),
@@ -392,7 +395,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             on_progress=progress.stage,
         )
-    record = evaluated.summary()
+    record = {**evaluated.summary(), "model_settings": model_settings(model)}
     record["seconds"] = {"load": load_seconds, **record["seconds"]}
     if out is not None:
         write_json(out / "summary.json", record)

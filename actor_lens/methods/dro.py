@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from actor_lens.errors import UserError
 from actor_lens.judges import RefusalTokens, refusal_scores, refusal_tokens
 from actor_lens.methods.reply_training import Trial, best_trial, check_trainable, train_step
 from actor_lens.methods.self_cd import SAFETY_PROMPT
+from actor_lens.methods.system_prompt import spoken_to
 from actor_lens.methods.trained_weights import check_fitted_to
 from actor_lens.methods.validation_score import validation_score
 from actor_lens.models import ChatModel
@@ -78,7 +79,7 @@ class DRO:
         check_trainable(model, self.lrs, self.epochs, self.batch_size)
         tokens = refusal_tokens(model, validation)
         place = SoftPlace.of(model, self.safety_prompt)
-        speaker = replace(model, system_prompt=self.safety_prompt)
+        speaker = spoken_to(model, self.safety_prompt)
         place.check(speaker, train.texts)
         objective = self._objective(model, speaker, train, tokens)
         trials = self._trials(speaker, train, place, objective)
@@ -179,7 +180,7 @@ class FittedDRO:
         """
         check_fitted_to(model, self.fingerprint)
         with soft_prompt(model, self.place, self.soft):
-            yield replace(model, system_prompt=self.safety_prompt)
+            yield spoken_to(model, self.safety_prompt)
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ class SoftPlace:
                 f"the tokenizer of '{model.name}' cannot say where its tokens stand in a text; "
                 "dro needs a fast tokenizer (tokenizer.json)"
             )
-        speaker = replace(model, system_prompt=safety_prompt)
+        speaker = spoken_to(model, safety_prompt)
         rendered = speaker.render("a")
         start = rendered.find(safety_prompt.strip())
         end = start + len(safety_prompt.strip())

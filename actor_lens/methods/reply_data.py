@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from actor_lens.errors import UserError
 from actor_lens.judges import KeywordJudge
+from actor_lens.methods.system_prompt import spoken_to
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS, Prompt, PromptSet
 from actor_lens.replies import generate_replies
@@ -177,7 +178,7 @@ def _speakers(model: ChatModel) -> tuple[tuple[ChatModel, tuple[str, ...]], ...]
     """Ways to ask the model itself, each with the labels it is for, the best one first."""
     harmless = ("pseudo_harmful", "benign")
     return (
-        (replace(model, system_prompt=HELPFUL), harmless),
+        (spoken_to(model, HELPFUL), harmless),
         (model, (*harmless, "harmful")),
     )
 

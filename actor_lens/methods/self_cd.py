@@ -14,6 +14,7 @@ from torch import Tensor
 from actor_lens.errors import UserError
 from actor_lens.judges import log_odds, refusal_tokens
 from actor_lens.methods.second_pass import SecondPass, reply_processor
+from actor_lens.methods.system_prompt import spoken_to
 from actor_lens.methods.trained_weights import check_fitted_to
 from actor_lens.methods.validation_score import score_of
 from actor_lens.models import ChatModel
@@ -64,7 +65,7 @@ class SelfCD:
         tokens = refusal_tokens(model, validation)
         ids = torch.tensor(tokens.ids)
         plain = first_token_logits(model, validation.texts)
-        warned = replace(model, system_prompt=self.safety_prompt)
+        warned = spoken_to(model, self.safety_prompt)
         safety = first_token_logits(warned, validation.texts)
         found = {
             alpha: score_of(log_odds(contrasted(plain, safety, alpha), ids), validation)
@@ -118,7 +119,7 @@ def contrast(
     model: ChatModel, prompts: Sequence[str], alpha: float, safety_prompt: str
 ) -> LogitsProcessor:
     """What turns the scores of a batch into contrasted ones."""
-    safety = SecondPass(model.hf, replace(model, system_prompt=safety_prompt), prompts)
+    safety = SecondPass(model.hf, spoken_to(model, safety_prompt), prompts)
 
     def change(reply: Tensor, scores: Tensor) -> Tensor:
         return contrasted(scores.float(), safety.logits(reply), alpha)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from actor_lens.chat_templates import takes_system_prompt
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
@@ -117,8 +118,4 @@ def spoken_to(model: ChatModel, text: str) -> ChatModel:
 
 def has_system_role(model: ChatModel) -> bool:
     """Whether the chat template shows the model what a system turn says."""
-    marker = "Mind the gap"
-    try:
-        return marker in replace(model, system_prompt=marker).render(_PROBE)
-    except UserError:
-        return False
+    return takes_system_prompt(model.name, model.tokenizer)

@@ -1,0 +1,149 @@
+"""The command ``models``: what a model is, what it takes, and whether it is read rightly."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import (
+    add_command,
+    add_loading,
+    add_output,
+    load_named_model,
+    open_progress,
+)
+from actor_lens.cli.printing import print_json
+from actor_lens.errors import UserError
+
+if TYPE_CHECKING:
+    from actor_lens.description import ModelDescription
+
+# Model types that the tests save to a folder, load, collect, train and evaluate, each with
+# tokenizers of its own class.
+TRIED = {
+    "llama": "Llama 2, Llama 3",
+    "mistral": "Mistral, with a sliding window",
+    "gemma": "Gemma 1",
+    "gemma2": "Gemma 2, sliding windows in every other layer, tied embeddings",
+    "gemma3_text": "Gemma 3, text only, one key-value head, tied embeddings",
+    "qwen2": "Qwen 2, Qwen 2.5",
+    "qwen3": "Qwen 3, thinking switched off",
+    "phi3": "Phi-3, fused weights",
+    "gpt2": "GPT-2-style, learned positions, tied embeddings",
+}
+
+
+def add_commands(commands: Any) -> None:
+    """Register ``models``."""
+    text = "describe a model and compare how it is read with Hugging Face; or list what was tried"
+    parser = add_command(commands, "models", models, text)
+    parser.add_argument(
+        "--model", metavar="NAME|DIR", help="hub name, folder or 'toy'; default: list what is known"
+    )
+    add_loading(parser)
+    add_output(parser)
+
+
+def models(arguments: argparse.Namespace) -> None:
+    """Describe one model, or list what is known.
+
+    Raises:
+        UserError: If the model cannot be loaded, or is not read or trained rightly.
+    """
+    if arguments.model is None:
+        _list(arguments)
+        return
+    with open_progress(arguments):
+        from actor_lens.description import describe
+
+        described = describe(load_named_model(arguments.model, arguments))
+    if arguments.json:
+        print_json(described.summary())
+    else:
+        print_description(described)
+    if not described.supported:
+        failed = [check.name for check in described.checks if not check.passed]
+        raise UserError(
+            f"model '{described.name}' is not supported: {', '.join(failed)} differ from Hugging "
+            "Face; use another model"
+        )
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from actor_lens.data import BUNDLED_MODELS
+
+    if arguments.json:
+        print_json({"bundled": list(BUNDLED_MODELS), "tried": TRIED})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(title="Model types that were tried", title_justify="left")
+    table.add_column("type")
+    table.add_column("models")
+    for kind, names in TRIED.items():
+        table.add_row(kind, names)
+    console.print(table)
+    console.print(f"Bundled: {', '.join(BUNDLED_MODELS)}.", markup=False)
+    console.print("Look at a model before you work on it: actor-lens models --model NAME|DIR")
+
+
+def print_description(described: ModelDescription) -> None:
+    """The facts, the example with its last token marked, the memory and the comparisons."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(title=described.name, title_justify="left", show_header=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("value")
+    for name, value in _facts(described):
+        table.add_row(name, _escaped(value))
+    console.print(table)
+    console.print("The model reads, with the last token in guillemets:")
+    console.print(described.marked_example, markup=False)
+    for check in described.checks:
+        if check.passed is None:
+            said = f"not compared: {check.message}"
+        else:
+            verdict = "agrees" if check.passed else "DIFFERS"
+            said = f"{verdict} ({check.difference:.1e}; {check.message})"
+        style = "bold red" if check.passed is False else None
+        console.print(f"{check.name.capitalize()}: {said}", markup=False, style=style)
+    for warning in described.warnings:
+        console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
+
+
+def _facts(described: ModelDescription) -> list[tuple[str, str]]:
+    from actor_lens.description import attention_in_words
+    from actor_lens.store import format_size
+
+    quantized = f", {described.quantization} weights" if described.quantization else ""
+    memory = described.memory
+    training = "not for quantised weights" if memory.train is None else format_size(memory.train)
+    return [
+        ("architecture", described.architecture),
+        ("revision", described.revision or "none, a folder"),
+        ("layers", f"{described.n_layers}, {described.d_model} wide"),
+        ("heads", f"{described.heads}, {described.key_value_heads} for keys and values"),
+        ("attention", attention_in_words(described.attention)),
+        ("vocabulary", f"{described.vocabulary:,}"),
+        ("embeddings", "tied to the head" if described.tied_embeddings else "not tied"),
+        ("parameters", f"{described.parameters:,}, {described.dtype}{quantized}"),
+        ("devices", ", ".join(described.devices)),
+        ("context", f"{described.max_tokens:,} tokens"),
+        ("system prompt", "taken" if described.system_role else "not taken by the template"),
+        ("thinking", "switched off" if described.thinking_switch else "no switch in the template"),
+        ("end tokens", ", ".join(map(str, described.end_tokens)) or "none"),
+        ("weights", format_size(memory.weights)),
+        ("memory to collect", f"about {format_size(memory.collect)}"),
+        ("memory to train", f"about {training}" if memory.train else training),
+        ("memory to evaluate", f"about {format_size(memory.evaluate)}"),
+    ]
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

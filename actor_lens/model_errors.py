@@ -1,0 +1,116 @@
+"""Whatever a broken checkpoint or the model hub makes the libraries raise, in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from actor_lens.errors import UserError
+
+_OFFLINE_VARIABLE, _TIMEOUT_VARIABLE = "HF_HUB_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT"
+
+
+@contextmanager
+def one_line_errors(name: str, revision: str | None, bundled: Sequence[str]) -> Iterator[None]:
+    """Turn whatever the libraries raise or log while a model loads into one line.
+
+    Libraries answer broken files with many kinds of error, some of them bare ``Exception``.
+
+    Args:
+        name: Folder or hub name of the model.
+        revision: Of the hub model.
+        bundled: Names of bundled models, for the message about an unknown name.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(loading_message(name, revision, bundled, error)) from error
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def loading_message(
+    name: str, revision: str | None, bundled: Sequence[str], error: Exception
+) -> str:
+    """What went wrong, and what to do."""
+    if "trust_remote_code" in str(error):
+        return (
+            f"model '{name}' needs Python code that comes with it, which is not run; if you trust "
+            "its authors: load_model(..., trust_remote_code=True)"
+        )
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    if os.path.exists(Path(name).expanduser()) or name in bundled:
+        return f"model folder '{name}' cannot be loaded; mend or replace its files ({reason})"
+    return _hub_message(name, revision, bundled, error) or (
+        f"model '{name}' was not found: it is neither a folder nor a readable hub model "
+        f"({reason}); bundled models: {', '.join(bundled)}"
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error without line breaks, at most 300 characters."""
+    return " ".join(str(error).split())[:300]
+
+
+def _hub_message(
+    name: str, revision: str | None, bundled: Sequence[str], error: Exception
+) -> str | None:
+    """What the hub's own errors mean; None for any other error."""
+    from huggingface_hub import constants, errors
+
+    causes = list(_causes(error))
+
+    def is_any(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    page = f"https://huggingface.co/{name}"
+    if is_any(errors.GatedRepoError):
+        return (
+            f"model '{name}' is gated: ask for access on its page {page} and set the environment "
+            "variable HF_TOKEN to a token of the account that was let in"
+        )
+    if is_any(errors.RevisionNotFoundError):
+        return (
+            f"model '{name}' has no revision '{revision}'; give a branch, tag or commit that its "
+            f"page lists: {page}/commits"
+        )
+    if constants.HF_HUB_OFFLINE and is_any(
+        errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError
+    ):
+        at = "" if revision is None else f" at revision '{revision}'"
+        return (
+            f"model '{name}' was not found: it is neither a folder nor a readable hub model: it is "
+            f"not complete in the hub's cache{at}, and {_OFFLINE_VARIABLE} is set; unset "
+            f"{_OFFLINE_VARIABLE}, or give a folder; bundled models: {', '.join(bundled)}"
+        )
+    if is_any(TimeoutError, errors.LocalEntryNotFoundError) or _network_failed(causes):
+        last = one_line(causes[-1])[:120]
+        return (
+            f"the model hub did not answer for '{name}' ({type(causes[-1]).__name__}: {last}); try "
+            f"again, give it more seconds with {_TIMEOUT_VARIABLE}, or give a folder"
+        )
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what it was raised from or while handling."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _network_failed(causes: Sequence[BaseException]) -> bool:
+    import httpx
+
+    return any(isinstance(cause, (httpx.TransportError, ConnectionError)) for cause in causes)
