@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actor_lens.activations import collect_residuals as collect_residuals
     from actor_lens.capability import Divergence as Divergence
     from actor_lens.capability import next_token_divergence as next_token_divergence
+    from actor_lens.capability import reply_divergence as reply_divergence
     from actor_lens.directions import Directions as Directions
     from actor_lens.directions import refusal_directions as refusal_directions
     from actor_lens.errors import UserError as UserError
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from actor_lens.targets import TargetPreview as TargetPreview
     from actor_lens.targets import Targets as Targets
     from actor_lens.targets import just_enough_targets as just_enough_targets
+    from actor_lens.text_perplexity import Perplexity as Perplexity
+    from actor_lens.text_perplexity import perplexity as perplexity
     from actor_lens.training_run import FinetuneConfig as FinetuneConfig
     from actor_lens.training_run import TrainingRun as TrainingRun
     from actor_lens.training_run import TrainingStep as TrainingStep
@@ -77,7 +80,7 @@ _MODULES = {
         "collect_block_inputs",
         "collect_residuals",
     ),
-    "capability": ("Divergence", "next_token_divergence"),
+    "capability": ("Divergence", "next_token_divergence", "reply_divergence"),
     "directions": ("Directions", "refusal_directions"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
@@ -104,6 +107,7 @@ _MODULES = {
     "prompts": ("Prompt", "PromptSet", "load_prompts", "overlap_report", "split_prompts"),
     "store": ("Store", "default_store"),
     "targets": ("TargetPreview", "Targets", "just_enough_targets"),
+    "text_perplexity": ("Perplexity", "perplexity"),
     "training_run": ("FinetuneConfig", "TrainingRun", "TrainingStep"),
 }
 _SUBPACKAGES = ("figures", "widgets")
