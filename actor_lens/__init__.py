@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from actor_lens.evaluation import EvaluationChange as EvaluationChange
     from actor_lens.evaluation import compare_evaluations as compare_evaluations
     from actor_lens.evaluation import evaluate as evaluate
+    from actor_lens.export import export_delta as export_delta
     from actor_lens.export import export_model as export_model
     from actor_lens.finetuning import finetune_layer as finetune_layer
+    from actor_lens.hub_upload import upload_export as upload_export
     from actor_lens.layer_choice import LayerChoice as LayerChoice
     from actor_lens.layer_choice import LayerScores as LayerScores
     from actor_lens.layer_choice import PredictedRefusals as PredictedRefusals
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from actor_lens.layer_choice import score_layers as score_layers
     from actor_lens.layer_sweep import LayerSweep as LayerSweep
     from actor_lens.layer_sweep import sweep_layers as sweep_layers
+    from actor_lens.lora import LoraExport as LoraExport
+    from actor_lens.lora import export_lora as export_lora
+    from actor_lens.model_card import Facts as Facts
     from actor_lens.models import ChatModel as ChatModel
     from actor_lens.models import load_model as load_model
     from actor_lens.projections import LayerMap as LayerMap
@@ -84,8 +89,9 @@ _MODULES = {
     "directions": ("Directions", "refusal_directions"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
-    "export": ("export_model",),
+    "export": ("export_delta", "export_model"),
     "finetuning": ("finetune_layer",),
+    "hub_upload": ("upload_export",),
     "layer_choice": (
         "LayerChoice",
         "LayerScores",
@@ -95,6 +101,8 @@ _MODULES = {
         "score_layers",
     ),
     "layer_sweep": ("LayerSweep", "sweep_layers"),
+    "lora": ("LoraExport", "export_lora"),
+    "model_card": ("Facts",),
     "models": ("ChatModel", "load_model"),
     "projections": (
         "LayerMap",

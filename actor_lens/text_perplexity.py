@@ -186,7 +186,7 @@ def _negative_log_likelihood(model: ChatModel, ids: list[int], place: Window) ->
     targets = inputs[0, -scored:].to(logits.device)
     total = 0.0
     # In parts: float64 logits of a window and a large vocabulary take gigabytes.
-    for part, ids_of_part in zip(logits.split(128), targets.split(128), strict=True):
+    for part, ids_of_part in zip(torch.split(logits, 128), torch.split(targets, 128), strict=True):
         wanted = part.double().log_softmax(-1).gather(1, ids_of_part[:, None])
         total -= float(wanted.sum())
     return total

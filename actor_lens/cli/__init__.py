@@ -17,6 +17,7 @@ from typing import NoReturn, TextIO
 
 from actor_lens.cli import (
     bench_command,
+    export_command,
     store_commands,
     study_commands,
     sweep_command,
@@ -29,7 +30,14 @@ from actor_lens.errors import UserError
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
 # Each has add_commands; --help lists the commands in this order.
-COMMAND_MODULES = (study_commands, sweep_command, bench_command, store_commands, toy_commands)
+COMMAND_MODULES = (
+    study_commands,
+    sweep_command,
+    export_command,
+    bench_command,
+    store_commands,
+    toy_commands,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
