@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,23 +200,21 @@ def _print_lora(lora: LoraExport) -> None:
 
     from actor_lens.lora import ALL_MODULES
 
-    frame = lora.frame()
     table = Table(title="What is left out of the change at each rank", title_justify="left")
     for column in ("rank", "weights", "worst module", "logits"):
         table.add_column(column, justify="right")
-    for one_rank, rows in frame.groupby("rank"):
-        together = rows[rows["module"] == ALL_MODULES].iloc[0]
-        modules = rows[rows["module"] != ALL_MODULES]
-        worst = modules.loc[modules["relative_error"].idxmax()]
-        name = str(worst["module"]).rpartition(".")[2]
-        mark = " *" if one_rank == lora.rank else ""
+    for one_rank in sorted({each.rank for each in lora.errors}):
+        rows = [each for each in lora.errors if each.rank == one_rank]
+        together = next(each for each in rows if each.module == ALL_MODULES)
+        worst = max(
+            (each for each in rows if each.module != ALL_MODULES),
+            key=lambda each: each.relative_error,
+        )
         table.add_row(
-            f"{one_rank}{mark}",
-            f"{together['relative_error']:.2%}",
-            f"{worst['relative_error']:.2%} {name}",
-            "-"
-            if together["logit_error"] != together["logit_error"]
-            else f"{together['logit_error']:.2%}",
+            f"{one_rank}{' *' if one_rank == lora.rank else ''}",
+            f"{together.relative_error:.2%}",
+            f"{worst.relative_error:.2%} {worst.module.rpartition('.')[2]}",
+            _percent(together.logit_error),
         )
     console = Console(highlight=False)
     console.print(table)
@@ -224,12 +223,12 @@ def _print_lora(lora: LoraExport) -> None:
         f"how far the run moved them. Full rank: {lora.full_rank}."
     )
     if lora.held_whole:
-        effect = (
-            ""
-            if lora.without_held != lora.without_held
-            else (f"; without them the logits would be off by {lora.without_held:.2%}")
-        )
+        effect = f"; without them the logits would be off by {_percent(lora.without_held)}"
         console.print(
             f"Kept whole, as no low rank holds them: {', '.join(lora.held_whole)}{effect}.",
             markup=False,
         )
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{share:.2%}"
