@@ -66,11 +66,16 @@ if TYPE_CHECKING:
     from actor_lens.targets import TargetPreview as TargetPreview
     from actor_lens.targets import Targets as Targets
     from actor_lens.targets import just_enough_targets as just_enough_targets
+    from actor_lens.tasks import TaskScores as TaskScores
+    from actor_lens.tasks import run_tasks as run_tasks
+    from actor_lens.tasks import write_mmlu_task as write_mmlu_task
     from actor_lens.text_perplexity import Perplexity as Perplexity
     from actor_lens.text_perplexity import perplexity as perplexity
     from actor_lens.training_run import FinetuneConfig as FinetuneConfig
     from actor_lens.training_run import TrainingRun as TrainingRun
     from actor_lens.training_run import TrainingStep as TrainingStep
+    from actor_lens.utility import Utility as Utility
+    from actor_lens.utility import measure_utility as measure_utility
 
 __version__ = "0.1.0"
 
@@ -115,8 +120,10 @@ _MODULES = {
     "prompts": ("Prompt", "PromptSet", "load_prompts", "overlap_report", "split_prompts"),
     "store": ("Store", "default_store"),
     "targets": ("TargetPreview", "Targets", "just_enough_targets"),
+    "tasks": ("TaskScores", "run_tasks", "write_mmlu_task"),
     "text_perplexity": ("Perplexity", "perplexity"),
     "training_run": ("FinetuneConfig", "TrainingRun", "TrainingStep"),
+    "utility": ("Utility", "measure_utility"),
 }
 _SUBPACKAGES = ("figures", "widgets")
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -73,7 +73,7 @@ def run_tasks(
     tasks: Sequence[str],
     *,
     run: Applicable | None = None,
-    include_path: str | Path | None = None,
+    include_path: str | Path | Sequence[str | Path] | None = None,
     limit: int | None = None,
     num_fewshot: int | None = None,
     chat: bool = False,
@@ -91,7 +91,7 @@ def run_tasks(
         model: As it is now.
         tasks: Names of tasks or groups, for instance ``"mmlu"``.
         run: A run or another fitted method to put in place for it.
-        include_path: A folder of task files (YAML) of your own.
+        include_path: A folder of task files (YAML) of your own, or several.
         limit: Most questions of each task; None for all.
         num_fewshot: Worked examples before each question; None for what the task says.
         chat: Put questions into the model's chat template.
@@ -176,10 +176,12 @@ def _check_numbers(tasks: Sequence[str], limit: int | None, num_fewshot: int | N
         raise UserError(f"num_fewshot is {num_fewshot}; give a whole number from 0")
 
 
-def _harness(include_path: str | Path | None) -> tuple[Any, Any]:
+def _harness(include_path: str | Path | Sequence[str | Path] | None) -> tuple[Any, Any]:
     """The evaluator, and what knows the tasks."""
-    if include_path is not None and not os.path.isdir(include_path):
-        raise UserError(f"{include_path}: is no folder; give the folder of your task files")
+    folders = [include_path] if isinstance(include_path, str | Path) else list(include_path or [])
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise UserError(f"{folder}: is no folder; give the folder of your task files")
     try:
         from lm_eval import evaluator
         from lm_eval.tasks import TaskManager
@@ -189,8 +191,7 @@ def _harness(include_path: str | Path | None) -> tuple[Any, Any]:
         ) from missing
     # The harness tells of every step; what matters is in its results and errors.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    folder = None if include_path is None else str(include_path)
-    return evaluator, TaskManager(include_path=folder)
+    return evaluator, TaskManager(include_path=[str(folder) for folder in folders] or None)
 
 
 def _as_harness_model(model: ChatModel, batch_size: int | None) -> Any:

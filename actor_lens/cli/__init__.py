@@ -22,6 +22,7 @@ from actor_lens.cli import (
     study_commands,
     sweep_command,
     toy_commands,
+    utility_command,
 )
 from actor_lens.cli.arguments import PROGRAM
 from actor_lens.cli.writing import StoppedError
@@ -33,6 +34,7 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 COMMAND_MODULES = (
     study_commands,
     sweep_command,
+    utility_command,
     export_command,
     bench_command,
     store_commands,
