@@ -106,13 +106,7 @@ def run_tasks(
     Source: Gao et al., EleutherAI/lm-evaluation-harness; Hendrycks et al. 2021 (MMLU).
     """
     _check_numbers(tasks, limit, num_fewshot)
-    evaluator, manager = _harness(include_path)
-    unknown = [task for task in tasks if not manager.match_tasks([task])]
-    if unknown:
-        raise UserError(
-            f"task '{unknown[0]}' is not known to lm-eval; give one of its names, or the folder of "
-            "your own task files with --include-path"
-        )
+    evaluator, manager = _harness(tasks, include_path)
     with nullcontext(model) if run is None else run.applied_to(model) as asked:
         with _one_line_errors(tasks):
             results = evaluator.simple_evaluate(
@@ -176,7 +170,9 @@ def _check_numbers(tasks: Sequence[str], limit: int | None, num_fewshot: int | N
         raise UserError(f"num_fewshot is {num_fewshot}; give a whole number from 0")
 
 
-def _harness(include_path: str | Path | Sequence[str | Path] | None) -> tuple[Any, Any]:
+def _harness(
+    tasks: Sequence[str], include_path: str | Path | Sequence[str | Path] | None
+) -> tuple[Any, Any]:
     """The evaluator, and what knows the tasks."""
     folders = [include_path] if isinstance(include_path, str | Path) else list(include_path or [])
     for folder in folders:
@@ -191,7 +187,22 @@ def _harness(include_path: str | Path | Sequence[str | Path] | None) -> tuple[An
         ) from missing
     # The harness tells of every step; what matters is in its results and errors.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    return evaluator, TaskManager(include_path=[str(folder) for folder in folders] or None)
+    paths = [str(folder) for folder in folders]
+    if paths:  # reading the harness's own thousands of task files takes seconds
+        manager = TaskManager(include_path=paths, include_defaults=False)
+        if not _unknown(manager, tasks):
+            return evaluator, manager
+    manager = TaskManager(include_path=paths or None)
+    for task in _unknown(manager, tasks):
+        raise UserError(
+            f"task '{task}' is not known to lm-eval; give one of its names, or the folder of your "
+            "own task files (include_path, --include-path)"
+        )
+    return evaluator, manager
+
+
+def _unknown(manager: Any, tasks: Sequence[str]) -> list[str]:
+    return [task for task in tasks if not manager.match_tasks([task])]
 
 
 def _as_harness_model(model: ChatModel, batch_size: int | None) -> Any:
@@ -271,7 +282,6 @@ def _mmlu_task(data: Path) -> dict[str, Any]:
         "D. {{choices[3]}}\nAnswer:",
         "doc_to_choice": ["A", "B", "C", "D"],
         "doc_to_target": "answer",
-        "num_fewshot": 0,
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
 

@@ -261,9 +261,10 @@ def _task_measures(before: TaskScores, after: TaskScores) -> list[Measure]:
 
 def _measure(row: dict[str, Any]) -> Measure:
     """A measure of its plain values: null is NaN again."""
-    return Measure(
-        **{name: float("nan") if value is None else value for name, value in row.items()}
-    )
+    values: dict[str, Any] = {
+        name: float("nan") if value is None else value for name, value in row.items()
+    }
+    return Measure(**values)
 
 
 def _plain(value: Any) -> Any:
