@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from actor_lens.capability import next_token_divergence as next_token_divergence
     from actor_lens.description import ModelDescription as ModelDescription
     from actor_lens.description import describe as describe
+    from actor_lens.capability import reply_divergence as reply_divergence
     from actor_lens.directions import Directions as Directions
     from actor_lens.directions import refusal_directions as refusal_directions
     from actor_lens.errors import UserError as UserError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from actor_lens.evaluation import EvaluationChange as EvaluationChange
     from actor_lens.evaluation import compare_evaluations as compare_evaluations
     from actor_lens.evaluation import evaluate as evaluate
+    from actor_lens.export import export_delta as export_delta
     from actor_lens.export import export_model as export_model
     from actor_lens.finetuning import finetune_layer as finetune_layer
     from actor_lens.judge_choice import make_judge as make_judge
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from actor_lens.judge_panel import judge_panel as judge_panel
     from actor_lens.judges import FirstTokenJudge as FirstTokenJudge
     from actor_lens.judges import KeywordJudge as KeywordJudge
+    from actor_lens.hub_upload import upload_export as upload_export
     from actor_lens.layer_choice import LayerChoice as LayerChoice
     from actor_lens.layer_choice import LayerScores as LayerScores
     from actor_lens.layer_choice import PredictedRefusals as PredictedRefusals
@@ -53,6 +56,9 @@ if TYPE_CHECKING:
     from actor_lens.layer_sweep import sweep_layers as sweep_layers
     from actor_lens.llm_judge import JudgingCost as JudgingCost
     from actor_lens.llm_judge import LanguageModelJudge as LanguageModelJudge
+    from actor_lens.lora import LoraExport as LoraExport
+    from actor_lens.lora import export_lora as export_lora
+    from actor_lens.model_card import Facts as Facts
     from actor_lens.models import ChatModel as ChatModel
     from actor_lens.models import load_model as load_model
     from actor_lens.projections import LayerMap as LayerMap
@@ -71,9 +77,16 @@ if TYPE_CHECKING:
     from actor_lens.targets import TargetPreview as TargetPreview
     from actor_lens.targets import Targets as Targets
     from actor_lens.targets import just_enough_targets as just_enough_targets
+    from actor_lens.tasks import TaskScores as TaskScores
+    from actor_lens.tasks import run_tasks as run_tasks
+    from actor_lens.tasks import write_mmlu_task as write_mmlu_task
+    from actor_lens.text_perplexity import Perplexity as Perplexity
+    from actor_lens.text_perplexity import perplexity as perplexity
     from actor_lens.training_run import FinetuneConfig as FinetuneConfig
     from actor_lens.training_run import TrainingRun as TrainingRun
     from actor_lens.training_run import TrainingStep as TrainingStep
+    from actor_lens.utility import Utility as Utility
+    from actor_lens.utility import measure_utility as measure_utility
 
 __version__ = "0.1.0"
 
@@ -89,16 +102,17 @@ _MODULES = {
         "collect_residuals",
     ),
     "benchmarks": ("benchmark",),
-    "capability": ("Divergence", "next_token_divergence"),
     "description": ("ModelDescription", "describe"),
+    "capability": ("Divergence", "next_token_divergence", "reply_divergence"),
     "directions": ("Directions", "refusal_directions"),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "EvaluationChange", "compare_evaluations", "evaluate"),
-    "export": ("export_model",),
+    "export": ("export_delta", "export_model"),
     "finetuning": ("finetune_layer",),
     "judge_choice": ("make_judge",),
     "judge_panel": ("CorrectedRates", "JudgePanel", "judge_panel"),
     "judges": ("FirstTokenJudge", "KeywordJudge"),
+    "hub_upload": ("upload_export",),
     "layer_choice": (
         "LayerChoice",
         "LayerScores",
@@ -109,6 +123,8 @@ _MODULES = {
     ),
     "layer_sweep": ("LayerSweep", "sweep_layers"),
     "llm_judge": ("JudgingCost", "LanguageModelJudge"),
+    "lora": ("LoraExport", "export_lora"),
+    "model_card": ("Facts",),
     "models": ("ChatModel", "load_model"),
     "projections": (
         "LayerMap",
@@ -121,7 +137,10 @@ _MODULES = {
     "prompts": ("Prompt", "PromptSet", "load_prompts", "overlap_report", "split_prompts"),
     "store": ("Store", "default_store"),
     "targets": ("TargetPreview", "Targets", "just_enough_targets"),
+    "tasks": ("TaskScores", "run_tasks", "write_mmlu_task"),
+    "text_perplexity": ("Perplexity", "perplexity"),
     "training_run": ("FinetuneConfig", "TrainingRun", "TrainingStep"),
+    "utility": ("Utility", "measure_utility"),
 }
 _SUBPACKAGES = ("figures", "widgets")
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

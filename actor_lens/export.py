@@ -1,22 +1,38 @@
-"""The fine-tuned model as others use it: an ordinary Hugging Face folder."""
+"""The fine-tuned model as others use it: a whole Hugging Face folder, or the one block alone."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from actor_lens.errors import UserError
+from actor_lens.model_card import Facts, Form, base_model_name, write_model_card
 from actor_lens.models import ChatModel
 from actor_lens.saving import replacing_folder
 from actor_lens.training_run import TrainingRun
+from actor_lens.weight_change import check_float_block
+from actor_lens.weights import tensor_digest
+
+DELTA_FILE = "delta.safetensors"
+DELTA_CARD = "delta.json"
 
 
 def export_model(
-    model: ChatModel, run: TrainingRun, folder: str | Path, *, overwrite: bool = False
+    model: ChatModel,
+    run: TrainingRun,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    facts: Facts | None = None,
 ) -> Path:
-    """Write the whole model with the trained block in place, and its tokenizer.
+    """Write the whole model with the trained block in place, its tokenizer and a model card.
 
     The folder is written aside and takes its name when it is complete. It is read by
     ``load_model`` and by everything that reads Hugging Face folders, in the dtype that the model
@@ -27,28 +43,172 @@ def export_model(
         run: A fine-tune of one of its blocks.
         folder: Where to write; made if it is not there.
         overwrite: Replace a model that is there, with all that is in its folder.
+        facts: For the model card.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: If the run belongs to another model, the folder holds something already, or it
-            cannot be written.
+        UserError: If the run belongs to another model, the block is quantised, the folder holds
+            something already, or it cannot be written.
+    """
+    check_float_block(model, run)
+    facts = facts or Facts()
+    with writing_export(folder, model, "model", "config.json", overwrite) as staging:
+        with run.applied_to(model):
+            model.hf.save_pretrained(staging)
+            model.tokenizer.save_pretrained(staging)
+        write_model_card(staging, model, run, _model_form(model, facts), facts)
+    return Path(folder)
+
+
+def export_delta(
+    model: ChatModel,
+    run: TrainingRun,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    facts: Facts | None = None,
+) -> Path:
+    """Write only the trained block, to be put into the base model by three lines of transformers.
+
+    ``delta.safetensors`` holds the block's tensors themselves and not their differences: adding
+    a rounded difference would not give the trained weights, replacing gives them to the bit.
+    ``delta.json`` says what they belong to; it and ``README.md`` hold the three lines.
+
+    Args:
+        model: The model that the run was trained on.
+        run: A fine-tune of one of its blocks.
+        folder: Where to write; made if it is not there.
+        overwrite: Replace a delta that is there, with all that is in its folder.
+        facts: For the cards.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: If the run belongs to another model, the block is quantised, the folder holds
+            something already, or it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    check_float_block(model, run)
+    facts = facts or Facts()
+    with writing_export(folder, model, "delta", DELTA_CARD, overwrite) as staging:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in run.state.items()}
+        save_file(tensors, staging / DELTA_FILE, metadata={"format": "pt"})
+        card = _delta_card(model, run, facts, (staging / DELTA_FILE).read_bytes())
+        text = json.dumps(card, indent=2)
+        (staging / DELTA_CARD).write_text(text + "\n", encoding="utf-8")
+        write_model_card(staging, model, run, _delta_form(model, facts), facts)
+    return Path(folder)
+
+
+def delta_lines(model: ChatModel, facts: Facts | None = None) -> list[str]:
+    """Python that puts a delta into the base model, run in the delta's folder.
+
+    Three lines after the imports. Weights are asked for in the dtype that the block was trained
+    in; the last line fails where a tensor has no place in the model.
+    """
+    base = base_model_name(model, facts or Facts())
+    dtype = str(model.hf.dtype).removeprefix("torch.")
+    return [
+        "from safetensors.torch import load_file",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained({base!r}, dtype="{dtype}")',
+        f'delta = load_file("{DELTA_FILE}")',
+        "assert not model.load_state_dict(delta, strict=False).unexpected_keys",
+    ]
+
+
+@contextmanager
+def writing_export(
+    folder: str | Path, model: ChatModel, kind: str, marker: str, overwrite: bool
+) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``folder`` when all is written.
+
+    Args:
+        folder: Where the export goes.
+        model: Its own folder is never overwritten.
+        kind: What is written, in a word.
+        marker: The file by which one of its kind is known: others are not overwritten.
+        overwrite: Whether one that is there may be replaced.
+
+    Raises:
+        UserError: If the folder holds something else, or cannot be written.
     """
     import transformers
 
     folder = Path(folder)
-    run.check_belongs_to(model)
-    _check_free(folder, model, overwrite)
+    _check_free(folder, model, kind, marker, overwrite)
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with replacing_folder(folder) as staging, _disk_errors(), run.applied_to(model):
-        model.hf.save_pretrained(staging)
-        model.tokenizer.save_pretrained(staging)
-    return folder
+    with replacing_folder(folder) as staging, _disk_errors():
+        yield staging
 
 
-def _check_free(folder: Path, model: ChatModel, overwrite: bool) -> None:
-    """Refuse a folder whose content would be lost, unless it is a model and that was asked for."""
+def _model_form(model: ChatModel, facts: Facts) -> Form:
+    dtype = str(model.hf.dtype).removeprefix("torch.")
+    base = base_model_name(model, facts)
+    return Form(
+        library="transformers",
+        what="A whole model, in the format of Hugging Face transformers.",
+        lines=[
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            "folder = '.'  # this folder, or its name on the hub",
+            f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype}")',
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        ],
+        undo=f"Load the base model instead: `from_pretrained({_in_code(base)})`. "
+        "All tensors outside the trained block are the same, bit for bit.",
+    )
+
+
+def _delta_form(model: ChatModel, facts: Facts) -> Form:
+    base = base_model_name(model, facts)
+    return Form(
+        library="transformers",
+        what=f"The tensors of one decoder block, in `{DELTA_FILE}`, which replace those of the "
+        "base model.",
+        lines=delta_lines(model, facts),
+        undo=f"Load the base model again: `from_pretrained({_in_code(base)})`. No other tensor was "
+        "touched.",
+        tags=["one-layer-delta"],
+    )
+
+
+def _in_code(text: str) -> str:
+    """A Python string inside backticks."""
+    return repr(text).replace("`", "")
+
+
+def _delta_card(model: ChatModel, run: TrainingRun, facts: Facts, file: bytes) -> dict[str, Any]:
+    return {
+        "format": "actor-lens one-layer delta",
+        "holds": "replaced tensors",
+        "base_model": base_model_name(model, facts),
+        "base_fingerprint": run.fingerprint,
+        "layer": run.layer,
+        "load_with": delta_lines(model, facts),
+        "tensors": {
+            name: {
+                "shape": list(tensor.shape),
+                "dtype": str(tensor.dtype).removeprefix("torch."),
+                "xxh3_128": tensor_digest(tensor),
+            }
+            for name, tensor in run.state.items()
+        },
+        "sha256": {DELTA_FILE: hashlib.sha256(file).hexdigest()},
+        "trained_parameters": run.trained_parameters,
+        "settings": asdict(run.config),
+        "train_prompts": dict(run.train_prompts),
+        "versions": {"actor_lens": version("actor-lens")},
+    }
+
+
+def _check_free(folder: Path, model: ChatModel, kind: str, marker: str, overwrite: bool) -> None:
+    """Refuse a folder whose content would be lost, but for an export of the kind, if asked."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         content = os.listdir(folder) if os.path.lexists(folder) else []
@@ -58,9 +218,9 @@ def _check_free(folder: Path, model: ChatModel, overwrite: bool) -> None:
         ) from error
     if content and not overwrite:
         raise UserError(f"{folder}: is not empty; give another folder, or overwrite=True")
-    if content and "config.json" not in content:
+    if content and marker not in content:
         raise UserError(
-            f"{folder}: holds no model (no config.json) but other files, which overwriting would "
+            f"{folder}: holds no {kind} (no {marker}) but other files, which overwriting would "
             "delete; give another folder"
         )
     source = str((model.source or {}).get("name", ""))

@@ -32,6 +32,7 @@ from actor_lens.saving import replacing
 from actor_lens.study import Look, Outcome, Study
 from actor_lens.targets import Targets
 from actor_lens.training_run import TrainingRun
+from actor_lens.utility import Utility
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,13 +72,20 @@ _SIDES = (
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
-def write_report(study: Study, path: str | os.PathLike[str], *, command: str | None = None) -> Path:
+def write_report(
+    study: Study,
+    path: str | os.PathLike[str],
+    *,
+    command: str | None = None,
+    utility: Utility | None = None,
+) -> Path:
     """Write a study as one HTML file that works offline.
 
     Args:
         study: From ``run_study``.
         path: Of the file; one that is there is replaced whole.
         command: The command line that made the study, shown for repeating it.
+        utility: What the run costs elsewhere, from ``measure_utility``, for a table.
 
     Returns:
         The path.
@@ -85,7 +93,7 @@ def write_report(study: Study, path: str | os.PathLike[str], *, command: str | N
     Raises:
         UserError: If the file cannot be written; an old one survives.
     """
-    return _write(render_report(study, command=command), path)
+    return _write(render_report(study, command=command, utility=utility), path)
 
 
 def write_look(look: Look, choice: LayerChoice, path: str | os.PathLike[str]) -> Path:
@@ -102,7 +110,9 @@ def write_look(look: Look, choice: LayerChoice, path: str | os.PathLike[str]) ->
     return _write(render_look(look, choice), path)
 
 
-def render_report(study: Study, *, command: str | None = None) -> str:
+def render_report(
+    study: Study, *, command: str | None = None, utility: Utility | None = None
+) -> str:
     """The text of the page that ``write_report`` writes."""
     outcome, before = study.outcome, study.before
     parts = _parts(before, outcome.evaluation)
@@ -137,6 +147,7 @@ def render_report(study: Study, *, command: str | None = None) -> str:
         settings=_settings(study),
         command=command,
         by_phrases=before.judge == KeywordJudge().identity,
+        utility=utility,
     )
 
 

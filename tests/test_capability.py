@@ -1,11 +1,13 @@
 """The divergence is that of the textbook between what the model says next with and without a run.
 
 Truth is one forward pass of the Hugging Face model a prompt, softmax in numpy's float64, and
-SciPy's relative entropy. An unchanged block moves nothing, not by a rounding error, and the model
-is as before afterwards, bit for bit.
+SciPy's relative entropy, also along whole replies. An unchanged block moves nothing, not by a
+rounding error, and the model is as before afterwards, bit for bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +15,17 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from actor_lens import capability
-from actor_lens.capability import Divergence, next_token_divergence
+from actor_lens.capability import Divergence, next_token_divergence, reply_divergence
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import Prompt, PromptSet
+from actor_lens.replies import generate_replies
 from actor_lens.training_run import TrainingRun
-from tests.support.tiny_models import ARCHITECTURES, tiny_chat_model
+from tests.support.tiny_models import (
+    ARCHITECTURES,
+    talkative_tiny_model,
+    tiny_chat_model,
+)
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
 
 PROMPTS = tiny_prompts(3, offset=40)
@@ -179,3 +186,83 @@ def test_an_overlong_prompt_is_told(model: ChatModel, run: TrainingRun):
     prompts = PromptSet((*PROMPTS, Prompt("long " * 60, "benign")))
     with pytest.raises(UserError, match=r"has 304 tokens .* shorten or remove it"):
         next_token_divergence(model, run, prompts)
+
+
+# ---- Other methods than a run ----
+
+
+class SystemPrompt:
+    """A method that changes no weight: the model is spoken to in another way."""
+
+    @contextmanager
+    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
+        yield replace(model, system_prompt="be brief")
+
+
+class Louder:
+    """A method that decodes in another way: the scores of tokens said already are doubled."""
+
+    @contextmanager
+    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
+        def doubled(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            return scores.scatter_add(1, ids, scores.gather(1, ids) / ids.shape[1])
+
+        yield replace(model, decoding=lambda _prompts: doubled)
+
+
+def test_the_model_that_a_method_yields_is_asked(model: ChatModel):
+    found = next_token_divergence(model, SystemPrompt(), PROMPTS)
+    base = distributions(model)
+    changed = distributions(replace(model, system_prompt="be brief"))
+    np.testing.assert_allclose(found.values, rel_entr(base, changed).sum(axis=1), rtol=1e-3)
+
+
+# ---- Whole replies ----
+
+
+def along(model: ChatModel, prompt: str, reply: list[int]) -> np.ndarray:
+    """Distributions of every token of a reply and the one after, each from a pass of its own."""
+    rows = []
+    for length in range(len(reply) + 1):
+        ids = torch.tensor([model.tokenize([prompt])[0] + reply[:length]])
+        with torch.no_grad():
+            row = model.hf(ids).logits[:, -1]
+            row = row if model.decoding is None else model.decoding([prompt])(ids, row)
+        rows.append(row[0].double().numpy())
+    return softmax(np.stack(rows), axis=1)
+
+
+@pytest.mark.parametrize("method", ["run", "system prompt", "decoding"])
+def test_divergence_along_replies_is_the_mean_of_scipys_of_their_tokens(method: str):
+    model = talkative_tiny_model("llama")
+    changes = {"system prompt": SystemPrompt(), "decoding": Louder()}
+    change = changes.get(method) or quick_run(model, lr=1e-2)
+    untouched = talkative_tiny_model("llama")  # the same weights, untouched
+    prompts = PROMPTS[:3]
+    texts = generate_replies(model, prompts.texts, new_tokens=6)
+    replies = [model.tokenizer(text, add_special_tokens=False)["input_ids"][:6] for text in texts]
+    assert any(replies)
+    found = reply_divergence(model, change, prompts, new_tokens=6)
+    with change.applied_to(model) as asked:
+        for value, prompt, reply in zip(found.values, prompts.texts, replies, strict=True):
+            after = along(asked, prompt, reply)
+            before = along(untouched, prompt, reply)
+            expected = rel_entr(before, after).sum(axis=1).mean()
+            assert value == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert found.mean > 1e-4
+
+
+def test_with_an_empty_reply_it_is_that_of_the_first_token(
+    run: TrainingRun, model: ChatModel, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(capability, "generate_replies", lambda _, texts, **__: [""] * len(texts))
+    found = reply_divergence(model, run, PROMPTS)
+    first = next_token_divergence(model, run, PROMPTS, batch_size=1)
+    np.testing.assert_allclose(found.values, first.values, rtol=1e-4, atol=1e-9)
+
+
+def test_a_reply_without_room_is_told(run: TrainingRun, model: ChatModel):
+    with pytest.raises(UserError, match="needs 250 for the reply"):
+        reply_divergence(model, run, PROMPTS, new_tokens=250)
+    with pytest.raises(UserError, match="no prompts were given"):
+        reply_divergence(model, run, PromptSet(()))

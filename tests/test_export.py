@@ -2,12 +2,15 @@
 
 What ``load_model`` reads from it says what the model says inside ``applied_to``; its tensors are,
 bit for bit, those that ``save_pretrained`` writes of the untouched model, but for the trained
-block. A folder is there as a whole or not at all, and nothing that was there is lost unasked.
+block. The delta is that block: the lines on its card put it into the base model, to the bit.
+A folder is there as a whole or not at all, and nothing that was there is lost unasked.
 """
 
 import contextlib
+import json
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from actor_lens.errors import UserError
-from actor_lens.export import export_model
+from actor_lens.export import delta_lines, export_delta, export_model
 from actor_lens.models import ChatModel, load_model
 from actor_lens.training_run import TrainingRun
 from tests.support.tiny_models import ARCHITECTURES, CHAT_TEMPLATE, tiny_chat_model
@@ -119,6 +122,103 @@ def test_the_model_in_memory_is_as_before(model: ChatModel, run: TrainingRun, tm
     before = copied_tensors(model)
     export_model(model, run, tmp_path / "exported")
     assert same_bits(before, copied_tensors(model))
+
+
+# ---- The block alone ----
+
+
+def code_of(card: Path) -> list[str]:
+    """The first block of Python on a model card."""
+    return card.read_text().split("```python\n")[1].split("```")[0].splitlines()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_lines_on_the_card_make_the_model_with_the_run_applied(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for part in ("hf", "tokenizer"):
+        getattr(tiny_chat_model(architecture), part).save_pretrained(tmp_path / "base")
+    model = load_model(tmp_path / "base")
+    run = quick_run(model, layer=LAYER, lr=1e-2)
+    before = copied_tensors(model)
+    assert export_delta(model, run, tmp_path / "delta") == tmp_path / "delta"
+    assert same_bits(before, copied_tensors(model))
+    lines = code_of(tmp_path / "delta" / "README.md")
+    assert lines == delta_lines(model)
+    assert lines == json.loads((tmp_path / "delta" / "delta.json").read_text())["load_with"]
+    assert len([line for line in lines if line and "import" not in line]) == 3
+
+    monkeypatch.chdir(tmp_path / "delta")
+    names: dict[str, torch.nn.Module] = {}
+    exec("\n".join(lines), names)
+    loaded = names["model"]
+    with run.applied_to(model):
+        expected, inside = logits(model), copied_tensors(model)
+    assert same_bits(dict(loaded.state_dict()), inside)
+    loaded.set_attn_implementation("eager")
+    for ids, wanted in zip(model.tokenize(PROMPTS.texts), expected, strict=True):
+        with torch.no_grad():
+            assert torch.equal(loaded(torch.tensor([ids])).logits[0], wanted)
+
+
+def test_a_delta_holds_the_block_and_says_whose_it_is(
+    model: ChatModel, run: TrainingRun, tmp_path: Path
+):
+    export_delta(model, run, tmp_path / "delta")
+    written = load_file(tmp_path / "delta" / "delta.safetensors")
+    assert same_bits(written, dict(run.state))
+    assert all(name.startswith(f"model.layers.{LAYER}.") for name in written)
+    card = json.loads((tmp_path / "delta" / "delta.json").read_text())
+    assert card["base_fingerprint"] == model.fingerprint
+    assert card["layer"] == LAYER
+    assert card["holds"] == "replaced tensors"
+    assert card["tensors"].keys() == run.state.keys()
+    assert sorted(contents(tmp_path / "delta")) == ["README.md", "delta.json", "delta.safetensors"]
+
+
+def test_a_delta_keeps_the_dtype_and_asks_for_it(tmp_path: Path):
+    model = tiny_chat_model()
+    model.hf.to(torch.bfloat16)
+    run = quick_run(model, lr=1e-2)
+    export_delta(model, run, tmp_path / "delta")
+    written = load_file(tmp_path / "delta" / "delta.safetensors")
+    assert {tensor.dtype for tensor in written.values()} == {torch.bfloat16}
+    assert any('dtype="bfloat16"' in line for line in delta_lines(model))
+
+
+def test_the_lines_refuse_another_architecture(
+    model: ChatModel, run: TrainingRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    export_delta(model, run, tmp_path / "delta")
+    tiny_chat_model("gpt2").hf.save_pretrained(tmp_path / "gpt2")
+    monkeypatch.chdir(tmp_path / "delta")
+    lines = "\n".join(delta_lines(model)).replace("'tiny-llama'", repr(str(tmp_path / "gpt2")))
+    with pytest.raises(AssertionError):
+        exec(lines, {})
+
+
+@pytest.mark.parametrize("export", [export_delta, export_model])
+def test_a_quantised_block_is_refused(run: TrainingRun, tmp_path: Path, export):
+    model = tiny_chat_model()
+    weight = model.blocks[LAYER].mlp.down_proj
+    weight.weight = torch.nn.Parameter(weight.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(UserError, match=r"is quantised .*down_proj.* load the model without"):
+        export(model, run, tmp_path / "exported")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("export", [export_delta, export_model])
+def test_one_kind_of_export_does_not_overwrite_another(
+    model: ChatModel, run: TrainingRun, tmp_path: Path, export
+):
+    other = export_model if export is export_delta else export_delta
+    other(model, run, tmp_path / "exported")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="but other files, which overwriting would delete"):
+        export(model, run, tmp_path / "exported", overwrite=True)
+    assert contents(tmp_path) == before
+    export(model, run, tmp_path / "own")
+    export(model, replace(run, message="again"), tmp_path / "own", overwrite=True)
 
 
 # ---- Where it may be written ----

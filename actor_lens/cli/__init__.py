@@ -19,10 +19,12 @@ from actor_lens.cli import (
     bench_command,
     models_command,
     prompts_command,
+    export_command,
     store_commands,
     study_commands,
     sweep_command,
     toy_commands,
+    utility_command,
 )
 from actor_lens.cli.arguments import PROGRAM
 from actor_lens.cli.writing import StoppedError
@@ -36,6 +38,8 @@ COMMAND_MODULES = (
     sweep_command,
     models_command,
     prompts_command,
+    utility_command,
+    export_command,
     bench_command,
     store_commands,
     toy_commands,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from actor_lens.stage_progress import StageProgress
     from actor_lens.study import Look, Study, StudyPlan, Trained
     from actor_lens.training_run import FinetuneConfig, TrainingRun
+    from actor_lens.utility import Utility
 
 # Shown beside the fine-tune in the demo: what the choices of the method are worth.
 DEMO_VARIANTS: dict[str, dict[str, Any]] = {
@@ -95,6 +96,7 @@ def _add_report(commands: Any) -> None:
     parser = add_command(commands, "report", report, text)
     add_common(parser, seed=None)
     parser.add_argument("--run", metavar="DIR", required=True, help="a folder that train wrote")
+    parser.add_argument("--utility", metavar="DIR", help="a folder that utility wrote, for a table")
     add_replies(parser)
 
 
@@ -414,6 +416,7 @@ def report(arguments: argparse.Namespace) -> None:
     from actor_lens.report import write_report
     from actor_lens.study import StudyPlan, run_study
 
+    utility = _utility(arguments.utility)
     target = _report_path(arguments)
     judge = open_judge(arguments)
     with open_progress(arguments) as progress:
@@ -431,11 +434,28 @@ def report(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             on_progress=progress.stage,
         )
-    write_report(study, target, command=arguments.command_line)
+    write_report(study, target, command=arguments.command_line, utility=utility)
     if arguments.json:
-        print_json({"report": str(target), **study.summary()})
+        measured = utility.record() if utility is not None else {}
+        print_json({"report": str(target), **measured, **study.summary()})
     else:
         print(f"Report: {target}")
+
+
+def _utility(folder: str | None) -> Utility | None:
+    """What ``actor-lens utility`` wrote into a folder; None for None."""
+    if folder is None:
+        return None
+    from actor_lens.utility import Utility
+
+    path = Path(folder) / "summary.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__}); give a folder that utility wrote"
+        ) from error
+    return Utility.from_record(record)
 
 
 def _report_path(arguments: argparse.Namespace) -> Path:

@@ -1,0 +1,234 @@
+"""The export command: a run as one block, a whole model, or a LoRA adapter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import (
+    add_command,
+    add_common,
+    integer,
+    load_model_and_prompts,
+    load_run,
+    number,
+    open_progress,
+)
+from actor_lens.cli.printing import print_json
+from actor_lens.errors import UserError
+
+if TYPE_CHECKING:
+    from actor_lens.lora import LoraExport
+    from actor_lens.model_card import Facts
+    from actor_lens.models import ChatModel
+    from actor_lens.training_run import TrainingRun
+
+FORMS = ("delta", "model", "lora")
+# Prompts by which the error in the logits is measured: enough for two digits.
+MEASURED_PROMPTS = 48
+
+
+def add_commands(commands: Any) -> None:
+    """Register the commands of this module."""
+    text = "a run as one block, a whole model or a LoRA adapter, with a model card"
+    parser = add_command(commands, "export", export, text)
+    add_common(parser, seed=None)
+    add = parser.add_argument
+    add("--run", metavar="DIR", required=True, help="a folder that train wrote")
+    add(
+        "--as",
+        dest="form",
+        choices=FORMS,
+        required=True,
+        help="delta: the one block, exact; model: a whole Hugging Face folder; lora: a PEFT "
+        "adapter, cut off at a rank",
+    )
+    _add_lora(parser)
+    add("--base-model", metavar="NAME", help="what the card calls the base model")
+    add("--license", metavar="NAME", help="for the card, such as mit; default: not stated")
+    add("--prompts-note", metavar="TEXT", default="", help="for the card: whose prompts these are")
+    add("--push-to-hub", metavar="OWNER/NAME", help="upload it, with the token in $HF_TOKEN")
+    add("--public", action="store_true", help="a new repository is public; default: private")
+    add(
+        "--private",
+        dest="public",
+        action="store_false",
+        help="a new repository is private; the default",
+    )
+
+
+def _add_lora(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--rank",
+        type=rank,
+        default=8,
+        metavar="N|auto",
+        help="of the adapter; auto: the smallest within --error; default: 8",
+    )
+    add(
+        "--error",
+        type=number,
+        default=0.05,
+        metavar="X",
+        help="relative error of the weights that --rank auto allows; default: 0.05",
+    )
+
+
+def rank(text: str) -> int | str:
+    """A whole number, or ``auto``."""
+    return text if text == "auto" else integer(text)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Export a run, and upload it where that was asked for."""
+    if arguments.out is None:
+        raise UserError("--out is missing; give the folder to write to")
+    run = load_run(arguments.run)
+    assert run is not None
+    facts = _facts(arguments)
+    with open_progress(arguments):
+        record, lora = _export(arguments, run, facts)
+    if arguments.json:
+        print_json(record)
+        return
+    if lora is not None:
+        _print_lora(lora)
+    if "load_with" in record:
+        print("\nIn that folder:\n\n" + "\n".join(record["load_with"]) + "\n")
+    print(f"Written to {arguments.out}: look at {Path(arguments.out) / 'README.md'}")
+    if "uploaded" in record:
+        print(f"Uploaded to {record['uploaded']}")
+
+
+def _export(
+    arguments: argparse.Namespace, run: TrainingRun, facts: Facts
+) -> tuple[dict[str, Any], LoraExport | None]:
+    from actor_lens.export import delta_lines, export_delta, export_model
+    from actor_lens.hub_upload import check_upload, hub_api, upload_export
+    from actor_lens.lora import export_lora
+    from actor_lens.model_card import base_model_name
+
+    api = hub_api() if arguments.push_to_hub else None  # a missing token shows before the work
+    model, prompts = _model_and_prompts(arguments, run)
+    if api is not None:
+        check_upload(arguments.push_to_hub, base_model_name(model, facts))
+    out = Path(arguments.out).expanduser()
+    settings: dict[str, Any] = {"overwrite": arguments.overwrite, "facts": facts}
+    record: dict[str, Any] = {"form": arguments.form, "folder": str(out), "layer": run.layer}
+    lora = None
+    if arguments.form == "lora":
+        lora = export_lora(
+            model,
+            run,
+            out,
+            rank=arguments.rank,
+            error=arguments.error,
+            prompts=prompts,
+            **settings,
+        )
+        record |= _lora_record(lora)
+    elif arguments.form == "delta":
+        export_delta(model, run, out, **settings)
+        record["load_with"] = delta_lines(model, facts)
+    else:
+        export_model(model, run, out, **settings)
+    if api is not None:
+        record["uploaded"] = upload_export(
+            out, arguments.push_to_hub, private=not arguments.public, api=api
+        )
+    return record, lora
+
+
+def _model_and_prompts(arguments: argparse.Namespace, run: TrainingRun) -> tuple[ChatModel, Any]:
+    """The model, and for an adapter some test prompts that its error is measured on."""
+    if arguments.form != "lora":
+        # Which prompts does not matter; those of the run may be on another machine.
+        arguments.prompts = arguments.prompts or "toy"
+    model, prompts, _ = load_model_and_prompts(arguments, run)
+    return model, prompts.where(split="test")[:MEASURED_PROMPTS]
+
+
+def _facts(arguments: argparse.Namespace) -> Facts:
+    """What the model card will say, with the rates of the run where they were measured."""
+    from actor_lens.model_card import Facts
+
+    return Facts(
+        base_model=arguments.base_model,
+        license=arguments.license,
+        results=_results(Path(arguments.run) / "summary.json"),
+        prompts_note=arguments.prompts_note,
+    )
+
+
+def _results(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: is not a summary ({type(error).__name__}); remove it or train again"
+        ) from error
+    return found if isinstance(found, dict) else None
+
+
+def _lora_record(lora: LoraExport) -> dict[str, Any]:
+    rows = lora.frame()[["rank", "module", "relative_error", "logit_error"]]
+    return {
+        "rank": lora.rank,
+        "full_rank": lora.full_rank,
+        "held_whole": list(lora.held_whole),
+        "logit_error_without_held": _plain(lora.without_held),
+        "errors": json.loads(rows.to_json(orient="records")),
+    }
+
+
+def _plain(value: float) -> float | None:
+    from actor_lens.summary import plain
+
+    return plain(value)
+
+
+def _print_lora(lora: LoraExport) -> None:
+    """One row a rank; a column for all modules, for the logits, and for the worst module."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from actor_lens.lora import ALL_MODULES
+
+    table = Table(title="What is left out of the change at each rank", title_justify="left")
+    for column in ("rank", "weights", "worst module", "logits"):
+        table.add_column(column, justify="right")
+    for one_rank in sorted({each.rank for each in lora.errors}):
+        rows = [each for each in lora.errors if each.rank == one_rank]
+        together = next(each for each in rows if each.module == ALL_MODULES)
+        worst = max(
+            (each for each in rows if each.module != ALL_MODULES),
+            key=lambda each: each.relative_error,
+        )
+        table.add_row(
+            f"{one_rank}{' *' if one_rank == lora.rank else ''}",
+            f"{together.relative_error:.2%}",
+            f"{worst.relative_error:.2%} {worst.module.rpartition('.')[2]}",
+            _percent(together.logit_error),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"* the adapter. Weights: Frobenius norm. Logits: of the first reply token, as a share of "
+        f"how far the run moved them. Full rank: {lora.full_rank}."
+    )
+    if lora.held_whole:
+        effect = f"; without them the logits would be off by {_percent(lora.without_held)}"
+        console.print(
+            f"Kept whole, as no low rank holds them: {', '.join(lora.held_whole)}{effect}.",
+            markup=False,
+        )
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{share:.2%}"

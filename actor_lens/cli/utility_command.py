@@ -1,0 +1,141 @@
+"""The utility command: what a run costs where it should change nothing."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import (
+    add_command,
+    add_common,
+    add_replies,
+    integer,
+    load_model_and_prompts,
+    load_run,
+    open_progress,
+)
+from actor_lens.cli.printing import print_json, print_written
+from actor_lens.cli.writing import prepare_out, write_csv, write_json
+
+if TYPE_CHECKING:
+    from actor_lens.prompts import PromptSet
+    from actor_lens.stage_progress import StageProgress
+    from actor_lens.utility import Utility
+
+
+def add_commands(commands: Any) -> None:
+    """Register the commands of this module."""
+    text = "what a run costs: divergence on benign prompts, perplexity, benchmarks"
+    parser = add_command(commands, "utility", utility, text)
+    add_common(parser, seed=None)
+    add_replies(parser, new_tokens=32)
+    add = parser.add_argument
+    add("--run", metavar="DIR", required=True, help="a folder that train wrote")
+    add("--text", metavar="FILE", help="a UTF-8 text for the perplexity, such as WikiText-2")
+    add(
+        "--window",
+        type=integer,
+        metavar="N",
+        help="tokens of a pass over the text; default: 1024, or what the model takes",
+    )
+    add("--stride", type=integer, metavar="N", help="default: half the window")
+    _add_tasks(parser)
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--tasks", nargs="+", default=[], metavar="NAME", help="of the lm-eval harness: mmlu, ...")
+    add("--include-path", metavar="DIR", help="a folder of task files of your own")
+    add("--mmlu", metavar="FILE", help="CSV of MMLU questions (subject, question, A-D, answer)")
+    add("--limit", type=integer, metavar="N", help="most questions of each task; default: all")
+    add(
+        "--num-fewshot",
+        type=integer,
+        metavar="N",
+        help="worked examples before each question; default: what the task says",
+    )
+    add("--chat", action="store_true", help="put questions into the model's chat template")
+
+
+def utility(arguments: argparse.Namespace) -> None:
+    """Measure, print and write what a run costs."""
+    run = load_run(arguments.run)
+    assert run is not None
+    out = prepare_out(arguments)
+    with open_progress(arguments) as progress:
+        model, prompts, load_seconds = load_model_and_prompts(arguments, run)
+        measured = _measure(arguments, model, run, prompts, progress)
+    from actor_lens.summary import versions
+
+    record = {
+        **measured.record(),
+        "prompts": prompts.name,
+        "limit": arguments.limit,
+        "seconds": {"load": round(load_seconds, 3)},
+        "versions": versions(),
+    }
+    if out is not None:
+        write_json(out / "summary.json", record)
+        write_csv(out / "utility.csv", measured.frame())
+    if arguments.json:
+        print_json(record)
+        return
+    _print(measured)
+    print_written(out, "utility.csv")
+
+
+def _measure(
+    arguments: argparse.Namespace,
+    model: Any,
+    run: Any,
+    prompts: PromptSet,
+    progress: StageProgress,
+) -> Utility:
+    from actor_lens.tasks import write_mmlu_task
+    from actor_lens.utility import measure_utility
+
+    benign = prompts.where(split="test", label="benign")
+    settings: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in "text window stride limit num_fewshot chat new_tokens batch_size".split()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        tasks, folders = list(arguments.tasks), []
+        if arguments.include_path is not None:
+            folders.append(arguments.include_path)
+        if arguments.mmlu is not None:
+            tasks.append(write_mmlu_task(arguments.mmlu, folder))
+            folders.append(folder)
+        return measure_utility(
+            model,
+            run,
+            prompts=benign if len(benign) else None,
+            tasks=tasks,
+            include_path=folders or None,
+            on_progress=progress.stage,
+            **settings,
+        )
+
+
+def _print(measured: Utility) -> None:
+    """One row a measure, and what became of the paper's claim."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Utility before and after", title_justify="left")
+    table.add_column("measure")
+    for column in ("n", "before", "after", "change"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for each in measured.measures:
+        unit = " points" if each.is_share else " %"
+        table.add_row(
+            f"{each.measure}, {each.unit}",
+            f"{each.n:,}",
+            "-" if each.before != each.before else f"{each.before:.4g}",
+            f"{each.after:.4g}",
+            "-" if each.change != each.change else f"{each.change:+.2f}{unit}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(measured.claim, markup=False)
