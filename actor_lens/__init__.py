@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from actor_lens import figures as figures
     from actor_lens import widgets as widgets
+    from actor_lens.ablations import Ablations as Ablations
+    from actor_lens.ablations import ablate as ablate
     from actor_lens.activations import Activations as Activations
     from actor_lens.activations import BlockInputs as BlockInputs
     from actor_lens.activations import Residuals as Residuals
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from actor_lens.layer_choice import score_layers as score_layers
     from actor_lens.layer_sweep import LayerSweep as LayerSweep
     from actor_lens.layer_sweep import sweep_layers as sweep_layers
+    from actor_lens.leaderboard import Leaderboard as Leaderboard
+    from actor_lens.leaderboard import compare as compare
     from actor_lens.models import ChatModel as ChatModel
     from actor_lens.models import load_model as load_model
     from actor_lens.projections import LayerMap as LayerMap
@@ -69,6 +73,7 @@ __version__ = "0.1.0"
 # Where each public name lives. The imports above say the same to type checkers and editors; a test
 # keeps the two alike.
 _MODULES = {
+    "ablations": ("Ablations", "ablate"),
     "activations": (
         "Activations",
         "BlockInputs",
@@ -92,6 +97,7 @@ _MODULES = {
         "score_layers",
     ),
     "layer_sweep": ("LayerSweep", "sweep_layers"),
+    "leaderboard": ("Leaderboard", "compare"),
     "models": ("ChatModel", "load_model"),
     "projections": (
         "LayerMap",
