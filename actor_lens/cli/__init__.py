@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 from actor_lens.cli import (
+    ablate_command,
     bench_command,
+    compare_command,
     store_commands,
     study_commands,
     sweep_command,
@@ -29,7 +31,15 @@ from actor_lens.errors import UserError
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
 # Each has add_commands; --help lists the commands in this order.
-COMMAND_MODULES = (study_commands, sweep_command, bench_command, store_commands, toy_commands)
+COMMAND_MODULES = (
+    study_commands,
+    sweep_command,
+    compare_command,
+    ablate_command,
+    bench_command,
+    store_commands,
+    toy_commands,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
