@@ -61,6 +61,7 @@ def render_comparison(board: Leaderboard, *, command: str | None = None) -> str:
         said=findings(board),
         provenance=provenance(board),
         tables={split: _table(table, split) for split in splits},
+        costs=_table(table, "test"),
         pairs={split: _records(pairs[pairs["split"] == split]) for split in splits},
         kinds={split: _kinds(board, split) for split in splits},
         settings=_settings(board),

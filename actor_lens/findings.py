@@ -49,8 +49,8 @@ def provenance(board: Leaderboard) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"Test prompts: {asked}. Judge: {about['judge']}, {about['decoding']} replies of at most "
-        f"{about['new_tokens']} tokens. Seeds: {seeds} (methods without a seed were run once; paired "
-        f"differences are those of the first seed, scores are means). "
+        f"{about['new_tokens']} tokens. Seeds: {seeds} (methods without a seed were run once; "
+        "paired differences are those of the first seed, scores are means). "
         f"Model: {about['model']} in {about['dtype']} on {about['device']}. Versions: {packages}."
     )
 

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from actor_lens.figures.frames import Framed
-from actor_lens.figures.theme import GRID, INK, MUTED, SMALL, escape, finish, nothing_yet
+from actor_lens.figures.theme import GRID, INK, SMALL, escape, finish, nothing_yet
 
 BEST, PLAIN, CONTROL, FADED = "#0072B2", "#52606d", "#D55E00", 0.3
 ROW_HEIGHT = 26
@@ -46,7 +46,7 @@ def leaderboard_table(board: Framed, split: str = "test") -> go.Figure:
     columns.append([_number(value, "{:.2f}") for value in rows["token_cost"]])
     figure.add_trace(
         go.Table(
-            columnwidth=[2.3, 1.5, 1.5, 1.5, 1.5, 0.8, 1.2, 0.8, 0.8, 0.8],
+            columnwidth=[2.4, 1.4, 1.4, 1.4, 1.4, 0.8, 1.1, 0.8, 0.9, 0.8],
             header={
                 "values": header,
                 "align": ["left", *["right"] * (len(header) - 1)],
@@ -94,15 +94,22 @@ def compliance_against_safety(board: Framed, split: str = "test") -> go.Figure:
         nothing_yet(figure, "no methods to show")
     for place, row in enumerate(rows.to_dict("records"), start=1):
         figure.add_trace(_point(place, row, dominated=_dominated(row, rows)))
-    shared = {"tickformat": ".0%", "range": [-0.05, 1.05], "tickvals": [0, 0.25, 0.5, 0.75, 1]}
-    figure.update_xaxes(title_text="compliance rate (pseudo-harmful prompts answered)", **shared)
-    figure.update_yaxes(title_text="safety score (harmful prompts refused)", **shared)
+    figure.update_xaxes(
+        title_text="compliance rate (pseudo-harmful prompts answered)",
+        tickformat=".0%",
+        range=[_begin(rows["compliance_rate_low"]), 1.04],
+    )
+    figure.update_yaxes(
+        title_text="safety score (harmful prompts refused)",
+        tickformat=".0%",
+        range=[_begin(rows["safety_score_low"]), 1.04],
+    )
     figure = finish(
         figure,
         title="Compliance against safety",
         notes=[
-            "Up and right is better. Bars: 95 % interval. Faded: another method is at least as "
-            "good in both."
+            "Up and right is better; axes need not begin at 0. Bars: 95 % interval. Faded: another "
+            "method is at least as good in both."
         ],
         height=max(520, 190 + 20 * len(rows)),
     )
@@ -154,6 +161,11 @@ def _sorted(frame: pd.DataFrame, split: str) -> pd.DataFrame:
     """Rows of a split, the best trade-off score first and those without one last."""
     rows = frame[frame["split"] == split]
     return rows.sort_values("tradeoff_score", ascending=False, kind="stable", na_position="last")
+
+
+def _begin(lows: pd.Series) -> float:
+    """Where an axis begins: a step of ten below the lowest interval, so that no point is cut."""
+    return float(np.floor(10 * lows.min()) / 10 - 0.04) if len(lows) else 0.0
 
 
 def _dominated(row: Mapping[Hashable, object], rows: pd.DataFrame) -> bool:
@@ -239,7 +251,7 @@ def _rate(value: float, low: float, high: float) -> str:
     if math.isnan(value):
         return NONE
     span = f"{100 * low:.0f}{NONE}{100 * high:.0f}"
-    return f"<b>{100 * value:.1f}</b> <span style='color:{MUTED}'>{span}</span>"
+    return f"<b>{100 * value:.1f}</b>\u00a0\u00a0{span}"  # a table's cell breaks at spaces
 
 
 def _number(value: float, text: str) -> str:
