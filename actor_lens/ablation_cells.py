@@ -103,7 +103,7 @@ def variations(
     return _MAKERS[study](train, per_label)
 
 
-def _setting(name: str, value: float | str) -> Variation:
+def _setting(name: str, value: int | float | str) -> Variation:
     number = math.nan if isinstance(value, str) else float(value)
     shown = value.replace("_", " ") if isinstance(value, str) else f"{value:g}"
     return Variation(name, shown, number, {name: value})

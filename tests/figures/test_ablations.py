@@ -30,6 +30,6 @@ def test_an_unknown_series_names_those_there_are():
 
 def test_the_matrix_has_a_cell_for_every_pair():
     (heat,) = figures.transfer_matrix(ablations()).data
-    assert np.array(heat.z).tolist() == pytest.approx(np.linspace(0, 1, 6).reshape(2, 3).tolist())
+    assert np.array(heat.z) == pytest.approx(np.linspace(0, 1, 6).reshape(2, 3))
     assert (list(heat.y), list(heat.x)) == (["games", "garden"], ["games", "garden", "music"])
     assert "was not run" in figures.transfer_matrix(ablations(), split="ood").to_json()
