@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from actor_lens import figures as figures
     from actor_lens import widgets as widgets
+    from actor_lens.ablations import Ablations as Ablations
+    from actor_lens.ablations import ablate as ablate
     from actor_lens.activations import Activations as Activations
     from actor_lens.activations import BlockInputs as BlockInputs
     from actor_lens.activations import Residuals as Residuals
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
     from actor_lens.benchmarks import benchmark as benchmark
     from actor_lens.capability import Divergence as Divergence
     from actor_lens.capability import next_token_divergence as next_token_divergence
+    from actor_lens.capability import reply_divergence as reply_divergence
     from actor_lens.description import ModelDescription as ModelDescription
     from actor_lens.description import describe as describe
-    from actor_lens.capability import reply_divergence as reply_divergence
     from actor_lens.directions import Directions as Directions
     from actor_lens.directions import refusal_directions as refusal_directions
     from actor_lens.errors import UserError as UserError
@@ -39,13 +41,13 @@ if TYPE_CHECKING:
     from actor_lens.export import export_delta as export_delta
     from actor_lens.export import export_model as export_model
     from actor_lens.finetuning import finetune_layer as finetune_layer
+    from actor_lens.hub_upload import upload_export as upload_export
     from actor_lens.judge_choice import make_judge as make_judge
     from actor_lens.judge_panel import CorrectedRates as CorrectedRates
     from actor_lens.judge_panel import JudgePanel as JudgePanel
     from actor_lens.judge_panel import judge_panel as judge_panel
     from actor_lens.judges import FirstTokenJudge as FirstTokenJudge
     from actor_lens.judges import KeywordJudge as KeywordJudge
-    from actor_lens.hub_upload import upload_export as upload_export
     from actor_lens.layer_choice import LayerChoice as LayerChoice
     from actor_lens.layer_choice import LayerScores as LayerScores
     from actor_lens.layer_choice import PredictedRefusals as PredictedRefusals
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from actor_lens.layer_choice import score_layers as score_layers
     from actor_lens.layer_sweep import LayerSweep as LayerSweep
     from actor_lens.layer_sweep import sweep_layers as sweep_layers
+    from actor_lens.leaderboard import Leaderboard as Leaderboard
+    from actor_lens.leaderboard import compare as compare
     from actor_lens.llm_judge import JudgingCost as JudgingCost
     from actor_lens.llm_judge import LanguageModelJudge as LanguageModelJudge
     from actor_lens.lora import LoraExport as LoraExport
@@ -93,6 +97,7 @@ __version__ = "0.1.0"
 # Where each public name lives. The imports above say the same to type checkers and editors; a test
 # keeps the two alike.
 _MODULES = {
+    "ablations": ("Ablations", "ablate"),
     "activations": (
         "Activations",
         "BlockInputs",
@@ -125,6 +130,7 @@ _MODULES = {
     "llm_judge": ("JudgingCost", "LanguageModelJudge"),
     "lora": ("LoraExport", "export_lora"),
     "model_card": ("Facts",),
+    "leaderboard": ("Leaderboard", "compare"),
     "models": ("ChatModel", "load_model"),
     "projections": (
         "LayerMap",

@@ -7,28 +7,25 @@ fill it. All text from prompts, replies and names is escaped by the template eng
 
 from __future__ import annotations
 
-import math
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.evaluation import HARMFUL_REPLY_LENGTH, Evaluation, compare_evaluations
-from actor_lens.figures.theme import FONT, LABEL_STYLES, ORIGIN_NAMES
+from actor_lens.figures.theme import LABEL_STYLES, ORIGIN_NAMES
 from actor_lens.judges import KeywordJudge
 from actor_lens.layer_choice import LayerChoice, LayerScores
 from actor_lens.layer_sweep import LayerSweep
+from actor_lens.pages import clip, plot_in_page, render_page, write_page
 from actor_lens.projections import Projections, layer_map
 from actor_lens.prompts import LABELS
 from actor_lens.rates import Rate
-from actor_lens.saving import replacing
 from actor_lens.study import Look, Outcome, Study
 from actor_lens.targets import Targets
 from actor_lens.training_run import TrainingRun
@@ -36,7 +33,6 @@ from actor_lens.utility import Utility
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
 EXAMPLES = 5
 ROWS_SHOWN, ROWS_KEPT = 8, 200
@@ -68,8 +64,6 @@ _SIDES = (
     (_HARMLESS, True, False, "Harmless prompts that are answered now"),
     (("harmful",), False, True, "Harmful prompts that are refused now"),
 )
-# Control characters have no place in HTML; tabs and line ends do.
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def write_report(
@@ -93,7 +87,7 @@ def write_report(
     Raises:
         UserError: If the file cannot be written; an old one survives.
     """
-    return _write(render_report(study, command=command, utility=utility), path)
+    return write_page(render_report(study, command=command, utility=utility), path)
 
 
 def write_look(look: Look, choice: LayerChoice, path: str | os.PathLike[str]) -> Path:
@@ -107,7 +101,7 @@ def write_look(look: Look, choice: LayerChoice, path: str | os.PathLike[str]) ->
     Raises:
         UserError: If the file cannot be written; an old one survives.
     """
-    return _write(render_look(look, choice), path)
+    return write_page(render_look(look, choice), path)
 
 
 def render_report(
@@ -170,101 +164,28 @@ def write_sweep(sweep: LayerSweep, path: str | os.PathLike[str]) -> Path:
     plots = {}
     labels = [label for label in LABEL_STYLES if label in sweep.validation]
     if labels:
-        plots["outcomes"] = _plot("outcomes", figures.layer_outcomes(sweep))
+        plots["outcomes"] = plot_in_page("outcomes", figures.layer_outcomes(sweep))
     rows = sweep.frame().to_dict("records")
     page = _render("sweep.html.j2", sweep=sweep, rows=rows, labels=labels, plots=plots)
-    return _write(page, path)
+    return write_page(page, path)
 
 
 # ---- The page ----
 
 
-def _write(text: str, path: str | os.PathLike[str]) -> Path:
-    with replacing(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8", "replace"))
-    return Path(path)
-
-
 def _render(template: str, **content: Any) -> str:
-    from plotly.offline import get_plotlyjs
-
-    return _environment().get_template(template).render(plotly_js=Markup(get_plotlyjs()), **content)
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_seen,
-    )
-    environment.filters.update(
-        share=_share, number=_number, p_value=_p_value, clip=_clip, plural=_plural, spell=_spell
-    )
-    environment.globals.update(
-        styles=LABEL_STYLES,
+    return render_page(
+        template,
         wanted=_WANTED,
         origin_names=ORIGIN_NAMES,
         split_names=_SPLIT_NAMES,
-        font=Markup(FONT),
         rows_shown=ROWS_SHOWN,
         nothing=NOTHING,
         everything=EVERYTHING,
         significant=SIGNIFICANT,
         prompt_length=PROMPT_LENGTH,
+        **content,
     )
-    return environment
-
-
-def _seen(value: Any) -> Any:
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return _UNSEEN.sub("", value)
-    return value
-
-
-def _plot(name: str, figure: go.Figure) -> Markup:
-    """A figure without plotly.js; plotly itself escapes what its data holds of HTML."""
-    return Markup(
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs=False,
-            config=figures.config(),
-            div_id=f"plot-{name}",
-        )
-    )
-
-
-def _share(value: float) -> str:
-    """A share as a percentage with one decimal; none at the ends, where it would say nothing."""
-    if math.isnan(value):
-        return "not measured"
-    return f"{value:.0%}" if value in (0.0, 1.0) else f"{value:.1%}"
-
-
-def _number(value: float, digits: int = 2) -> str:
-    # A minus sign as long as a plus sign, so that columns of numbers are read right.
-    return "\u2013" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "\u2212")
-
-
-def _p_value(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
-
-
-def _clip(text: str, length: int) -> str:
-    """The beginning of a long text, with its whole length."""
-    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters in all)"
-
-
-def _plural(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def _spell(names: Sequence[object]) -> str:
-    """Names in a sentence: "2", "2 and 3", "2, 3 and 4"."""
-    *first, last = map(str, names)
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 # ---- Rates ----
@@ -410,7 +331,7 @@ def _shown_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for row in table.to_dict("records"):
         length = HARMFUL_REPLY_LENGTH if row["label"] == "harmful" else REPLY_LENGTH
-        replies = {key: _clip(str(row[key]), length) for key in ("reply_before", "reply_after")}
+        replies = {key: clip(str(row[key]), length) for key in ("reply_before", "reply_after")}
         rows.append({str(key): value for key, value in row.items()} | replies)
     return rows
 
@@ -442,16 +363,16 @@ def _layers(look: Look, layer: int, choice: LayerChoice | None, origin: str) -> 
     """What the section on the layers shows."""
     scores, projections = look.scores, look.projections
     plots = {
-        "projections": _plot(
+        "projections": plot_in_page(
             "projections", figures.projections_by_layer(projections, layer=layer, origin=origin)
         ),
-        "scores": _plot("scores", figures.layer_scores(scores, layer=layer)),
+        "scores": plot_in_page("scores", figures.layer_scores(scores, layer=layer)),
     }
     axes: tuple[str, ...] = ()
     if len(projections.prompts) >= 3:
         mapped = layer_map(projections.residuals, layer)
         axes = mapped.axes
-        plots["map"] = _plot("map", figures.layer_map(mapped))
+        plots["map"] = plot_in_page("map", figures.layer_map(mapped))
     return {
         "layer": layer,
         "n_layers": scores.n_layers,
@@ -623,7 +544,7 @@ def _report_plots(study: Study, parts: Mapping[str, _Part]) -> dict[str, Markup]
         plots["variants"] = figures.refusal_rates(
             **{"before": parts["test"].before, "this fine-tune": parts["test"].after, **named}
         )
-    return {name: _plot(name, figure) for name, figure in plots.items()}
+    return {name: plot_in_page(name, figure) for name, figure in plots.items()}
 
 
 def _settings(study: Study) -> dict[str, dict[str, object]]:

@@ -116,16 +116,30 @@ def run_cell(
 
 
 class OutcomeFile:
-    """Outcomes as they come, one JSON line each under a first line that says of what sweep."""
+    """Outcomes as they come, one JSON line each under a first line that says of what sweep.
 
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+    An outcome is a frozen dataclass with a ``cell``, a frozen dataclass too, that tells it from
+    others.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        read: Callable[[Mapping[str, Any]], Any] | None = None,
+    ) -> None:
         """Read what is there.
+
+        Args:
+            path: Of the file.
+            about: All that the outcomes depend on, beside their cells.
+            read: Makes an outcome of its line; that of a sweep unless given.
 
         Raises:
             UserError: If the file is of another sweep, or cannot be read or written.
         """
         self._path = path
-        self.outcomes: dict[SweepCell, CellOutcome] = {}
+        self.outcomes: dict[Any, Any] = {}
         header = {"sweep": json.loads(json.dumps(about))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,10 +156,10 @@ class OutcomeFile:
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}; give another folder") from error
         for line in lines[1:]:
-            outcome = _outcome(line)
+            outcome = (read or _outcome)(line)
             self.outcomes[outcome.cell] = outcome
 
-    def add(self, outcome: CellOutcome) -> None:
+    def add(self, outcome: Any) -> None:
         """Note an outcome; it is on disk when this returns.
 
         Raises:

@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 from actor_lens.cli import (
+    ablate_command,
     bench_command,
+    compare_command,
+    export_command,
     models_command,
     prompts_command,
-    export_command,
     store_commands,
     study_commands,
     sweep_command,
@@ -40,6 +42,8 @@ COMMAND_MODULES = (
     prompts_command,
     utility_command,
     export_command,
+    compare_command,
+    ablate_command,
     bench_command,
     store_commands,
     toy_commands,

@@ -5,12 +5,18 @@ Pass `config()` to `figure.show(config=...)` and `figure.to_html(config=...)`: i
 button that uploads a figure, and with it the prompts.
 """
 
+from actor_lens.figures.ablations import ablation_scores, transfer_matrix
 from actor_lens.figures.composition import Composition, Panel, compose
 from actor_lens.figures.evaluation import refusal_rates
 from actor_lens.figures.finetuning import training_curves, training_lines
 from actor_lens.figures.judging import judge_confusion
 from actor_lens.figures.layer_choice import layer_scores
 from actor_lens.figures.layer_sweep import layer_outcomes
+from actor_lens.figures.leaderboard import (
+    compliance_against_safety,
+    leaderboard_table,
+    tradeoff_scores,
+)
 from actor_lens.figures.projections import layer_map, projections_by_layer, prompt_shifts
 from actor_lens.figures.prompts import prompts_at_layer, token_heatmap
 from actor_lens.figures.targets import target_preview
@@ -19,19 +25,24 @@ from actor_lens.figures.theme import config, use_in_notebook
 __all__ = [
     "Composition",
     "Panel",
+    "ablation_scores",
+    "compliance_against_safety",
     "compose",
     "config",
     "judge_confusion",
     "layer_map",
     "layer_outcomes",
     "layer_scores",
+    "leaderboard_table",
     "projections_by_layer",
     "prompt_shifts",
     "prompts_at_layer",
     "refusal_rates",
     "target_preview",
     "token_heatmap",
+    "tradeoff_scores",
     "training_curves",
     "training_lines",
+    "transfer_matrix",
     "use_in_notebook",
 ]

@@ -219,6 +219,57 @@ def sweep_table(n_layers: int = 5, alphas: tuple[float, ...] = (1.0,)) -> pd.Dat
     return table
 
 
+@dataclass
+class Ablations:
+    table: pd.DataFrame
+    transfer: pd.DataFrame
+
+    def means(self) -> pd.DataFrame:
+        return self.table
+
+    def matrix(self) -> pd.DataFrame:
+        return self.transfer
+
+
+SCORES = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
+
+
+def board(
+    scores: dict[str, tuple[float, float]] | None = None, splits: tuple[str, ...] = ("test", "ood")
+) -> Framed:
+    """A leaderboard: compliance rate and safety score of each method."""
+    scores = scores or {"actor": (0.9, 1.0), "default": (0.2, 1.0), "control-x": (0.2, 0.9)}
+    rows = []
+    for split in splits:
+        for method, (answered, safe) in scores.items():
+            values = (answered, safe, (answered + safe) / 2, 0.02)
+            row = {"method": method, "split": split, "status": "completed", "seeds": 2}
+            for name, value in zip(SCORES, values, strict=True):
+                row |= {name: value, f"{name}_low": value - 0.05, f"{name}_high": value + 0.01}
+                row[f"{name}_sd"] = 0.01
+            costs = {"kl": 0.01, "trained_parameters": 1234, "fit_seconds": 1.5, "token_cost": 1.1}
+            rows.append({**row, **costs, "fit_bytes": 2**21})
+    return Framed(pd.DataFrame(rows))
+
+
+def ablations() -> Ablations:
+    """One series of numbers, one of names, and a matrix of two kinds by three."""
+    rows = []
+    for series, values in (("alpha", ("0.5", "1")), ("origin", ("zero", "benign mean"))):
+        for split in ("test", "ood"):
+            for value in values:
+                row = {"study": series, "series": series, "value": value, "method": "actor"}
+                row |= {"number": float(value) if series == "alpha" else np.nan}
+                row |= {"split": split, "seeds": 3}
+                for name in SCORES:
+                    row |= {name: 0.5, f"{name}_min": 0.4, f"{name}_max": 0.7, f"{name}_sd": 0.1}
+                rows.append(row)
+    cells = [(one, other) for one in ("games", "garden") for other in ("games", "garden", "music")]
+    matrix = pd.DataFrame(cells, columns=["trained_on", "tested_on"])
+    matrix = matrix.assign(split="test", n=12, seeds=3, compliance_rate=np.linspace(0, 1, 6))
+    return Ablations(pd.DataFrame(rows), matrix)
+
+
 def evaluation(*refused: float, n: int = 200) -> Evaluation:
     rows = [
         {"label": label, "refused": share, "n": n, "low": share * 0.9, "high": share * 0.9 + 0.1}

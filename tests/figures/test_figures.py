@@ -12,6 +12,8 @@ from tests.figures.results import (
     Run,
     Sweep,
     Tokens,
+    ablations,
+    board,
     evaluation,
     projections,
     prompt_table,
@@ -33,6 +35,11 @@ RESULTS = {
     "prompt_shifts": [projections(), projections(seed=1)],
     "prompts_at_layer": [projections()],
     "token_heatmap": [Tokens(token_table())],
+    "leaderboard_table": [board()],
+    "compliance_against_safety": [board()],
+    "tradeoff_scores": [board()],
+    "ablation_scores": [ablations()],
+    "transfer_matrix": [ablations()],
 }
 NOT_DRAWN = ["Composition", "Panel", "compose", "config", "training_lines", "use_in_notebook"]
 
@@ -41,6 +48,8 @@ def draw(name):
     if name == "refusal_rates":
         return figures.refusal_rates(before=RESULTS[name][0])
     extra = (2,) if name in ("prompt_shifts", "prompts_at_layer") else ()
+    if name == "ablation_scores":
+        extra = ("alpha",)
     return getattr(figures, name)(*RESULTS[name], *extra)
 
 

@@ -32,8 +32,11 @@ from actor_lens.errors import UserError
 from actor_lens.finetuning import finetune_layer
 from actor_lens.judges import RefusalTokens
 from actor_lens.layer_sweep import sweep_layers
+from actor_lens.leaderboard import compare as compare_methods
 from actor_lens.store import Store
 from actor_lens.training_run import FinetuneConfig, TrainingRun
+from tests.support.planted_methods import JUDGE, Planted
+from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import tiny_prompts
 
@@ -91,8 +94,18 @@ def save(folder: Path) -> str:
     return _saved(folder)
 
 
+def compare(folder: Path) -> str:
+    """Three methods with two seeds each; costs, which differ every time, are left out."""
+    methods = [Planted(f"method-{n}", {"harmful": 0.2 * n}) for n in range(3)]
+    board = compare_methods(
+        *(MODEL, planted_prompts(3), methods),
+        **{"seeds": (0, 1), "judge": JUDGE, "new_tokens": 1, "out": folder / "board"},
+    )
+    return hashlib.sha256(board.replies().to_csv().encode()).hexdigest()
+
+
 OPERATIONS: dict[str, Callable[[Path], str]] = {
-    operation.__name__: operation for operation in (collect, train, sweep, save)
+    operation.__name__: operation for operation in (collect, train, sweep, save, compare)
 }
 
 
@@ -141,10 +154,11 @@ def state_of(folder: Path) -> dict[str, object]:
     entries = Store(folder / "store").verify()
     notes = folder / "sweep" / "sweep.jsonl"
     lines = notes.read_bytes().split(b"\n")[:-1] if notes.exists() else []
+    finished = list((folder / "board").glob("outcomes/*.json"))
     return {
         "faults": [entry.fault for entry in entries if entry.fault],
         "entries": sorted(entry.key for entry in entries if entry.complete),
-        "outcomes": len([line for line in lines if line.startswith(b'{"cell"')]),
+        "outcomes": len([line for line in lines if line.startswith(b'{"cell"')]) + len(finished),
     }
 
 

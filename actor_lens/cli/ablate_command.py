@@ -1,0 +1,189 @@
+"""The command ``ablate``: what each part of the fine-tune does."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import (
+    add_command,
+    add_common,
+    add_replies,
+    integer,
+    load_model_and_prompts,
+    number,
+    open_progress,
+    per_label,
+)
+from actor_lens.cli.compare_command import add_judge, judge_named, records
+from actor_lens.cli.printing import percent, print_json, print_written
+from actor_lens.cli.sweep_command import numbers, seeds
+from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
+
+if TYPE_CHECKING:
+    from actor_lens.ablations import Ablations
+
+_LARGEST_ALPHAS = "0.25,0.5,0.75,1,1.5,2"
+
+
+def add_commands(commands: Any) -> None:
+    """Register ``ablate``."""
+    text = "change one thing about the fine-tune at a time, with several seeds"
+    parser = add_command(commands, "ablate", ablate, text)
+    add_common(parser)
+    add = parser.add_argument
+    add(
+        "--studies",
+        default="all",
+        metavar="all|A,..",
+        help="layer, alpha, counts, transfer, anchors, shift, origin, anchor; default: all",
+    )
+    add("--seeds", type=seeds, default=[0, 1, 2], metavar="N,..", help="default: 0,1,2")
+    add("--layer", type=integer, metavar="N", help="target layer; default: chosen by a sweep")
+    add(
+        "--alphas",
+        type=numbers,
+        default=numbers(_LARGEST_ALPHAS),
+        metavar="X,..",
+        help=f"of the study alpha; default: {_LARGEST_ALPHAS}",
+    )
+    add("--epochs", type=integer, default=8, metavar="N", help="of each fine-tune; default: 8")
+    add("--lr", type=number, default=1e-3, metavar="X", help="of each fine-tune; default: 0.001")
+    add(
+        "--per-label",
+        type=integer,
+        default=60,
+        metavar="N",
+        help="most training prompts of each label; default: 60",
+    )
+    add(
+        "--test-per-label",
+        type=per_label,
+        metavar="N|all",
+        help="most prompts of each label and split to ask; default: all",
+    )
+    add(
+        "--anchor-methods",
+        default="",
+        metavar="A,B,..",
+        help="methods beside ACTOR in the study anchors; default: none",
+    )
+    add("--jobs", type=integer, default=1, metavar="N", help="processes; default: 1")
+    add_judge(parser)
+    add_replies(parser)
+
+
+def ablate(arguments: argparse.Namespace) -> None:
+    """Run the studies; a folder that holds some of them is continued."""
+    from actor_lens.ablations import ablate as run_ablations
+    from actor_lens.training_run import FinetuneConfig
+
+    judge, out = judge_named(arguments.judge), _prepare_out(arguments)
+    model, prompts, _ = load_model_and_prompts(arguments)
+    studies = arguments.studies
+    with open_progress(arguments) as progress:
+        result = run_ablations(
+            model,
+            prompts,
+            "all" if studies == "all" else _names(studies),
+            seeds=arguments.seeds,
+            layer=arguments.layer,
+            alphas=arguments.alphas,
+            settings=FinetuneConfig(layer=0, epochs=arguments.epochs, lr=arguments.lr),
+            per_label=arguments.per_label,
+            test_per_label=arguments.test_per_label,
+            anchor_methods=_names(arguments.anchor_methods),
+            judge=judge,
+            new_tokens=arguments.new_tokens,
+            batch_size=arguments.batch_size,
+            jobs=arguments.jobs,
+            folder=out,
+            on_progress=progress.stage,
+        )
+    record = _record(result)
+    if out is not None:
+        _write(arguments, result, record, out)
+    if arguments.json:
+        print_json(record)
+    else:
+        _print(result)
+        print_written(out, "ablations.html")
+    if not result.complete:
+        kept = "the same command goes on" if out is not None else "nothing was kept without --out"
+        raise StoppedError(f"stopped; what was done is shown, and {kept}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _prepare_out(arguments: argparse.Namespace) -> Path | None:
+    """The output folder; one that holds ablations is continued unless overwritten."""
+    import shutil
+
+    from actor_lens.ablations import LAYER_FOLDER, OUTCOMES_FILE
+
+    if arguments.out is None:
+        return None
+    folder = Path(arguments.out).expanduser()
+    if (folder / OUTCOMES_FILE).is_file() or (folder / LAYER_FOLDER).is_dir():
+        if arguments.overwrite:
+            (folder / OUTCOMES_FILE).unlink(missing_ok=True)
+            shutil.rmtree(folder / LAYER_FOLDER, ignore_errors=True)
+        arguments.overwrite = True  # of the results, which are written anew
+    return prepare_out(arguments)
+
+
+def _record(result: Ablations) -> dict[str, Any]:
+    return {
+        **result.about,
+        "layer": result.layer,
+        "layer_reason": result.layer_reason,
+        "complete": result.complete,
+        "means": records(result.means()),
+        "matrix": records(result.matrix()),
+    }
+
+
+def _write(
+    arguments: argparse.Namespace, result: Ablations, record: dict[str, Any], out: Path
+) -> None:
+    from actor_lens.comparison_report import write_ablations
+
+    write_json(out / "summary.json", record)
+    write_csv(out / "ablations.csv", result.frame())
+    write_csv(out / "means.csv", result.means())
+    write_csv(out / "matrix.csv", result.matrix())
+    write_ablations(result, out / "ablations.html", command=arguments.command_line)
+
+
+def _print(result: Ablations) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    means = records(result.means())
+    for series in dict.fromkeys(row["series"] for row in means):
+        table = Table(title=f"{series}: mean over the seeds (lowest-highest), test prompts")
+        for column in (series, "C.R.", "S.S.", "T.S.", "benign ref.", "seeds"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in (row for row in means if row["series"] == series and row["split"] == "test"):
+            name = row["value"] if row["method"] == "actor" else f"{row['value']} {row['method']}"
+            table.add_row(name, *_cells(row), str(row["seeds"]))
+        console.print(table)
+    console.print(f"Target layer {result.layer}: {result.layer_reason}.", markup=False)
+    for one in result.outcomes:
+        if one.status != "completed":
+            told = f"{one.cell.series} {one.cell.value}, seed {one.cell.seed}: {one.status}"
+            console.print(f"{told}: {one.message}", markup=False)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    names = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
+    cells = []
+    for name in names:
+        low, high = row[f"{name}_min"], row[f"{name}_max"]
+        spread = "" if row["seeds"] < 2 or low is None else f" ({100 * low:.0f}-{100 * high:.0f})"
+        cells.append(f"{percent(row[name])}{spread}")
+    return cells

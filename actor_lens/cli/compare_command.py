@@ -1,0 +1,228 @@
+"""The command ``compare``: methods side by side, on the same prompts under the same judge."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import (
+    add_command,
+    add_common,
+    add_per_label,
+    add_replies,
+    load_model_and_prompts,
+    open_progress,
+    per_label,
+)
+from actor_lens.cli.printing import print_json, print_written
+from actor_lens.cli.sweep_command import seeds
+from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
+from actor_lens.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from actor_lens.leaderboard import Leaderboard
+
+
+def add_commands(commands: Any) -> None:
+    """Register ``compare``."""
+    text = "compare methods on the same prompts: scores, intervals, paired tests, costs"
+    parser = add_command(commands, "compare", compare, text)
+    add_common(parser)
+    add_per_label(parser)
+    add = parser.add_argument
+    add(
+        "--methods",
+        default="all",
+        metavar="all|A,B,..",
+        help="methods to compare; default: all, or those of the preset",
+    )
+    add(
+        "--seeds",
+        type=seeds,
+        default=[0],
+        metavar="N,..",
+        help="each method with a seed is fitted once with each; default: 0",
+    )
+    add(
+        "--test-per-label",
+        type=per_label,
+        metavar="N|all",
+        help="most prompts of each label and split to ask; default: all",
+    )
+    add_judge(parser)
+    add_replies(parser)
+    add("--report", action="store_true", help="write report.html too")
+    add("--preset", metavar="paper", help="prompts, judge, methods and settings of the paper")
+    add("--dry-run", action="store_true", help="with --preset: print the plan and do nothing")
+
+
+def add_judge(parser: argparse.ArgumentParser) -> None:
+    """Who decides what a refusal is."""
+    parser.add_argument(
+        "--judge", metavar="NAME", help="of refusals; default: keywords, or that of the preset"
+    )
+
+
+def judge_named(name: str | None) -> Any:
+    """The judge of that name; keywords for None.
+
+    Raises:
+        UserError: If there is none.
+    """
+    from actor_lens.judges import KeywordJudge
+
+    if name not in (None, "keywords"):
+        raise UserError(f"judge '{name}' is not known; use keywords")
+    return KeywordJudge()
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Fit and try every method; a folder that holds a comparison is continued."""
+    if arguments.preset is not None:
+        from actor_lens.cli.preset_plan import apply_preset
+
+        if apply_preset(arguments):
+            return
+    elif arguments.dry_run:
+        raise UserError("--dry-run prints the plan of a preset; add --preset paper")
+    from actor_lens.leaderboard import compare as run_comparison
+
+    judge, out = judge_named(arguments.judge), _prepare_out(arguments)
+    model, prompts, _ = load_model_and_prompts(arguments)
+    methods: Any = arguments.methods
+    if isinstance(methods, str) and methods != "all":
+        methods = [name.strip() for name in methods.split(",")]
+    with open_progress(arguments) as progress:
+        if arguments.preset is not None:
+            from actor_lens.cli.preset_plan import methods_of_preset
+
+            methods = methods_of_preset(arguments, model, prompts, progress.stage)
+        board = run_comparison(
+            model,
+            prompts,
+            methods,
+            seeds=arguments.seeds,
+            judge=judge,
+            per_label=arguments.per_label,
+            test_per_label=arguments.test_per_label,
+            new_tokens=arguments.new_tokens,
+            batch_size=arguments.batch_size,
+            out=out,
+            on_progress=progress.stage,
+        )
+    record = _record(board)
+    if out is not None:
+        _write(arguments, board, record, out)
+    if arguments.json:
+        print_json(record)
+    else:
+        _print(board)
+        print_written(out, "report.html" if arguments.report else "leaderboard.csv")
+    if not board.complete:
+        kept = "the same command goes on" if out is not None else "nothing was kept without --out"
+        raise StoppedError(f"stopped; what was done is shown, and {kept}")
+
+
+def _prepare_out(arguments: argparse.Namespace) -> Path | None:
+    """The output folder; one that holds a comparison is continued unless overwritten."""
+    import shutil
+
+    from actor_lens.comparison_files import FOLDER
+
+    if arguments.report and arguments.out is None:
+        raise UserError("--report needs a folder; add --out DIR")
+    if arguments.out is None:
+        return None
+    found = Path(arguments.out).expanduser() / FOLDER
+    if found.is_dir():
+        if arguments.overwrite:
+            shutil.rmtree(found)
+        arguments.overwrite = True  # of the results, which are written anew
+    return prepare_out(arguments)
+
+
+def _record(board: Leaderboard) -> dict[str, Any]:
+    from actor_lens.findings import findings
+
+    return {
+        **board.about,
+        "reference": board.reference,
+        "complete": board.complete,
+        "findings": list(findings(board)),
+        "methods": records(board.frame()),
+        "pairs": records(board.pairs()),
+        "settings": records(board.settings()),
+    }
+
+
+def _write(
+    arguments: argparse.Namespace, board: Leaderboard, record: dict[str, Any], out: Path
+) -> None:
+    write_json(out / "summary.json", record)
+    write_csv(out / "leaderboard.csv", board.frame())
+    write_csv(out / "leaderboard-sets.csv", board.by_set())
+    write_csv(out / "pairs.csv", board.pairs())
+    write_csv(out / "replies.csv", board.replies())
+    if arguments.report:
+        from actor_lens.comparison_report import write_comparison
+
+        write_comparison(board, out / "report.html", command=arguments.command_line)
+
+
+def _print(board: Leaderboard) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from actor_lens.findings import findings, provenance
+
+    console = Console(highlight=False)
+    frame = board.frame()
+    for split, title in (("test", "Test prompts"), ("ood", "Out of distribution")):
+        rows = frame[frame["split"] == split]
+        if rows.empty:
+            continue
+        table = Table(title=f"{title}: % (95 % interval)", title_justify="left")
+        table.add_column("method")
+        for column in ("C.R.", "S.S.", "T.S.", "benign ref.", "fit s", "MiB"):
+            table.add_column(column, justify="right", no_wrap=True)
+        ordered = rows.sort_values("tradeoff_score", ascending=False, kind="stable")
+        for row in records(ordered):
+            table.add_row(row["method"], *_cells(row))
+        console.print(table)
+    for sentence in findings(board):
+        console.print(sentence, markup=False)
+    console.print(provenance(board), markup=False, style="dim")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if row["status"] == "failed":
+        return ["failed", "", "", "", "", ""]
+    names = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
+    cells = [_rate(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in names]
+    return [*cells, f"{row['fit_seconds']:.1f}", f"{row['fit_bytes'] / 2**20:.0f}"]
+
+
+def _rate(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{100 * value:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON, which has neither NaN (null here) nor infinity (a word here)."""
+    rows: list[dict[str, Any]] = []
+    for row in frame.to_dict("records"):
+        rows.append({str(key): _plain(value) for key, value in row.items()})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return str(value) if math.isinf(value) else value
+    return value.item() if hasattr(value, "item") else value

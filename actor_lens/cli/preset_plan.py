@@ -1,0 +1,79 @@
+"""A preset on the command line: the plan that it stands for, printed or put in place."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.printing import print_json
+from actor_lens.errors import UserError
+from actor_lens.presets import FROM_SWEEP, find_settings, preset_named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from actor_lens.models import ChatModel
+    from actor_lens.prompts import PromptSet
+
+
+def apply_preset(arguments: argparse.Namespace) -> bool:
+    """Fill in what was not given; with ``--dry-run`` print the plan instead and return True.
+
+    Raises:
+        UserError: If the preset or its model is not known.
+    """
+    preset = preset_named(arguments.preset)
+    if arguments.model is None:
+        raise UserError(
+            f"--preset {preset.name} needs a model; add --model with one of: "
+            f"{', '.join(preset.models)}"
+        )
+    plan = preset.plan(arguments.model)
+    if arguments.dry_run:
+        if arguments.json:
+            print_json({"preset": preset.name, "plan": plan.to_dict("records")})
+        else:
+            _print(plan)
+        return True
+    arguments.model = preset.hub_id(arguments.model)
+    arguments.prompts = arguments.prompts or preset.prompts
+    arguments.judge = arguments.judge or preset.judge
+    if arguments.methods == "all":
+        arguments.methods = ",".join(preset.methods)
+    return False
+
+
+def methods_of_preset(
+    arguments: argparse.Namespace,
+    model: ChatModel,
+    prompts: PromptSet,
+    on_progress: Callable[[str, int, int], None],
+) -> list[Any]:
+    """The methods, ACTOR with the settings that the sweep on validation prompts finds."""
+    from actor_lens.methods import make_method
+
+    preset = preset_named(arguments.preset)
+    names = [name.strip() for name in arguments.methods.split(",")]
+    if "actor" not in names:
+        return list(names)
+    train, validation, _ = prompts.by_split()
+    if arguments.per_label is not None:
+        train = train.sample(arguments.per_label, seed=arguments.seed)
+    found = find_settings(preset, model, train, validation, on_progress=on_progress)
+    settings = {"layer": found.layer, "alpha": found.alpha, "lr": found.lr}
+    actor = make_method("actor", **settings, epochs=preset.epochs)
+    return [actor if name == "actor" else name for name in names]
+
+
+def _print(plan: pd.DataFrame) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="What the preset stands for", title_justify="left")
+    for column in plan.columns:
+        table.add_column(column)
+    for row in plan.to_dict("records"):
+        style = "yellow" if row["source"] == FROM_SWEEP else ""
+        table.add_row(*(str(value) for value in row.values()), style=style)
+    Console(highlight=False).print(table)

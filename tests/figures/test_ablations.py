@@ -1,0 +1,35 @@
+"""The figures of ablations draw means and spreads over the seeds, and the matrix cell by cell."""
+
+import numpy as np
+import pytest
+
+from actor_lens import figures
+from actor_lens.errors import UserError
+from tests.figures.results import ablations
+
+
+def test_numbers_are_lines_with_a_band_from_the_lowest_to_the_highest_seed():
+    traces = figures.ablation_scores(ablations(), "alpha").data
+    assert len(traces) == 8
+    band, line = traces[:2]
+    assert list(band.y) == pytest.approx([0.7, 0.7, 0.4, 0.4])
+    assert (list(line.x), list(line.y)) == ([0.5, 1.0], [0.5, 0.5])
+
+
+def test_names_are_points_on_their_own_places():
+    figure = figures.ablation_scores(ablations(), "origin")
+    assert list(figure.layout.xaxis.ticktext) == ["zero", "benign mean"]
+    assert all(np.abs(np.array(trace.x) - [0, 1]).max() < 0.3 for trace in figure.data)
+    assert list(figure.data[0].error_y.arrayminus) == pytest.approx([0.1, 0.1])
+
+
+def test_an_unknown_series_names_those_there_are():
+    with pytest.raises(UserError, match=r"use one of \['alpha', 'origin'\]"):
+        figures.ablation_scores(ablations(), "layer")
+
+
+def test_the_matrix_has_a_cell_for_every_pair():
+    (heat,) = figures.transfer_matrix(ablations()).data
+    assert np.array(heat.z) == pytest.approx(np.linspace(0, 1, 6).reshape(2, 3))
+    assert (list(heat.y), list(heat.x)) == (["games", "garden"], ["games", "garden", "music"])
+    assert "was not run" in figures.transfer_matrix(ablations(), split="ood").to_json()

@@ -1,0 +1,105 @@
+"""The commands `compare` and `ablate` print and write what the library's functions give."""
+
+import csv
+import json
+
+import pytest
+
+from actor_lens import cli, methods
+from actor_lens.presets import PRESETS
+
+
+def run_cli(*words):
+    try:
+        return cli.main([str(word) for word in words])
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.fixture(autouse=True)
+def planted(tmp_path, monkeypatch):
+    """Two methods under names of the command line, and a store of one's own."""
+    from tests.support.planted_methods import Fixed
+
+    monkeypatch.setenv("ACTOR_LENS_STORE", str(tmp_path / "store"))
+    known = {"never": Fixed("never"), "harmful": Fixed("harmful", ("harmful",))}
+    monkeypatch.setitem(methods.METHODS, "never", "")
+    monkeypatch.setitem(methods.METHODS, "harmful", "")
+    monkeypatch.setattr("actor_lens.leaderboard.make_method", known.__getitem__)
+    monkeypatch.setattr("tests.support.planted_methods.label_of", lambda _prompt: "harmful")
+
+
+QUICK = ("--per-label", "2", "--test-per-label", "2", "--new-tokens", "2", "--quiet")
+
+
+class TestCompare:
+    WORDS = ("compare", "--methods", "never,harmful", *QUICK)
+
+    def test_json_is_what_is_written_and_the_folder_goes_on(self, tmp_path, capsys):
+        out = tmp_path / "out"
+        assert run_cli(*self.WORDS, "--out", out, "--report", "--json") == 0
+        record = json.loads(capsys.readouterr().out)
+        assert record == json.loads((out / "summary.json").read_text())
+        assert {row["method"] for row in record["methods"]} == {"never", "harmful"}
+        assert record["findings"]
+        for name in ("leaderboard.csv", "leaderboard-sets.csv", "pairs.csv", "replies.csv"):
+            assert (out / name).stat().st_size > 0
+        with (out / "replies.csv").open() as file:
+            harmful = [row for row in csv.DictReader(file) if row["label"] == "harmful"]
+        assert {row["reply"] for row in harmful if row["refused"] == "False"} == {
+            "(answered; not shown)"
+        }
+        assert "Methods side by side on" in (out / "report.html").read_text()
+        kept = {path.name: path.read_text() for path in (out / "outcomes").iterdir()}
+        assert run_cli(*self.WORDS, "--out", out) == 0
+        assert "T.S." in capsys.readouterr().out
+        assert kept == {path.name: path.read_text() for path in (out / "outcomes").iterdir()}
+        changed = [*self.WORDS[:-2], "3", "--quiet"]
+        assert run_cli(*changed, "--out", out) == 2
+        assert "belongs to another comparison" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--methods", "nothing"], "unknown method 'nothing'"),
+            (["--report"], "--report needs a folder"),
+            (["--judge", "oracle"], "judge 'oracle' is not known"),
+            (["--dry-run"], "add --preset paper"),
+            (["--preset", "other"], "preset 'other' is not known"),
+            (["--preset", "paper", "--dry-run"], "needs a model"),
+            (["--seeds", "x"], "'x' is not a whole number"),
+        ],
+    )
+    def test_wrong_words_give_one_line(self, words, message, capsys):
+        assert run_cli("compare", *words, *QUICK) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert message in line
+
+    def test_a_dry_run_prints_the_plan_and_loads_nothing(self, capsys, monkeypatch):
+        monkeypatch.setattr("actor_lens.cli.compare_command.load_model_and_prompts", None)
+        words = ("compare", "--preset", "paper", "--model", "llama-2-7b", "--dry-run")
+        assert run_cli(*words, "--json") == 0
+        plan = json.loads(capsys.readouterr().out)["plan"]
+        assert plan == PRESETS["paper"].plan("llama-2-7b").to_dict("records")
+        assert run_cli(*words) == 0
+        assert "validation sweep" in " ".join(capsys.readouterr().out.split())
+
+
+class TestAblate:
+    WORDS = ("ablate", "--studies", "shift", "--seeds", "0", "--layer", "4", "--epochs", "1")
+
+    def test_json_is_what_is_written_and_the_folder_goes_on(self, tmp_path, capsys):
+        out = tmp_path / "out"
+        assert run_cli(*self.WORDS, *QUICK, "--out", out, "--json") == 0
+        record = json.loads(capsys.readouterr().out)
+        assert record == json.loads((out / "summary.json").read_text())
+        assert {row["value"] for row in record["means"]} == {"projected", "uniform"}
+        notes = (out / "ablations.jsonl").read_text()
+        assert run_cli(*self.WORDS, *QUICK, "--out", out) == 0
+        assert "Target layer 4: it was named." in capsys.readouterr().out
+        assert (out / "ablations.jsonl").read_text().split() == notes.split()
+        assert "What each part of the fine-tune does" in (out / "ablations.html").read_text()
+
+    def test_an_unknown_study_gives_one_line(self, capsys):
+        assert run_cli("ablate", "--studies", "colour", *QUICK) == 2
+        assert "study 'colour' is not known" in capsys.readouterr().err
