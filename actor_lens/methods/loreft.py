@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.judges import refusal_tokens
+from actor_lens.judges import RefusalTokens, refusal_tokens
 from actor_lens.methods.reply_method import CHOSEN, ReplyMethod
 from actor_lens.methods.reply_training import ReplyBatch, Trainee, reply_loss
 from actor_lens.methods.target_layer import target_layer
@@ -62,11 +62,11 @@ class LoReFT(ReplyMethod):
         layer = target_layer(model, train, validation, tokens, self.layer)
         make = partial(edit_trainee, model, layer, rank=self.rank, seed=self.seed)
 
-        def score(state: Mapping[str, Tensor]) -> float:
+        def score(state: Mapping[str, Tensor], openings: RefusalTokens) -> float:
             with edited_last_token(model, layer, partial(edited, **state)):
-                return validation_score(model, validation, tokens)
+                return validation_score(model, validation, openings)
 
-        best, settings = self.train(model, train, make, score)
+        best, settings = self.train(model, train, tokens, make, score)
         return FittedLoReFT(
             settings={**settings, "layer": layer},
             chosen=CHOSEN if self.layer is not None else ("layer", *CHOSEN),

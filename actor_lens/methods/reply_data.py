@@ -15,6 +15,7 @@ from typing import Any
 from actor_lens.errors import UserError
 from actor_lens.judges import KeywordJudge
 from actor_lens.methods.system_prompt import spoken_to
+from actor_lens.judges import KeywordJudge, RefusalTokens
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS, Prompt, PromptSet
 from actor_lens.replies import generate_replies
@@ -57,6 +58,20 @@ class ReplyData:
     from_file: int
     from_model: int
     left_out: dict[str, int]
+
+    def opening_tokens(self, model: ChatModel, known: RefusalTokens) -> RefusalTokens:
+        """The tokens that begin refusals once these examples are learnt.
+
+        The known ones, and those that begin a refusal here but no answer.
+
+        Args:
+            model: Says what tokens read.
+            known: How the untouched model begins refusals.
+        """
+        refusals = {one.reply_ids[0] for one in self.examples if one.label == "harmful"}
+        answers = {one.reply_ids[0] for one in self.examples if one.label != "harmful"}
+        ids = tuple(sorted({*known.ids, *(refusals - answers)}))
+        return RefusalTokens(ids, tuple(str(model.tokenizer.decode([token])) for token in ids))
 
     def settings(self) -> dict[str, Any]:
         """The counts, as settings of a method."""

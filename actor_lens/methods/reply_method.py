@@ -23,6 +23,7 @@ from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
 from actor_lens.weights import overwritten
 
+Score = Callable[[Mapping[str, Tensor], RefusalTokens], float]
 CHOSEN = ("lr", "epochs")
 """What validation prompts choose for every method that trains on replies."""
 
@@ -54,16 +55,19 @@ class ReplyMethod:
         self,
         model: ChatModel,
         prompts: PromptSet,
+        tokens: RefusalTokens,
         make_trainee: Callable[[], Trainee],
-        score: Callable[[Mapping[str, Tensor]], float],
+        score: Score,
     ) -> tuple[Trial, dict[str, Any]]:
         """The best trial, and the settings that it was reached with.
 
         Args:
             model: The untouched model.
             prompts: Training prompts.
+            tokens: How the untouched model begins refusals.
             make_trainee: Makes what is trained.
-            score: How good a state is on validation prompts.
+            score: How good a state is on validation prompts, given how refusals begin by then:
+                the model may learn new openings.
 
         Raises:
             UserError: If there are too few usable replies, the weights cannot be trained, or
@@ -80,7 +84,8 @@ class ReplyMethod:
             batch_size=self.batch_size,
             seed=self.seed,
         )
-        best = best_trial(trials, score)
+        openings = data.opening_tokens(model, tokens)
+        best = best_trial(trials, lambda state: score(state, openings))
         tried = {"tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs), "most_epochs": self.epochs}
         own = {key: value for key, value in asdict(self).items() if key not in ("name", "lrs")}
         return best, {**own, **tried, "lr": best.lr, "epochs": best.epochs, **data.settings()}
@@ -95,11 +100,11 @@ class ReplyMethod:
     ) -> FittedWeights:
         """Train what ends in other weights of the model; they are judged in their place."""
 
-        def score(state: Mapping[str, Tensor]) -> float:
+        def score(state: Mapping[str, Tensor], openings: RefusalTokens) -> float:
             with overwritten(model.hf, state):
-                return validation_score(model, validation, tokens)
+                return validation_score(model, validation, openings)
 
-        best, settings = self.train(model, train, make_trainee, score)
+        best, settings = self.train(model, train, tokens, make_trainee, score)
         return FittedWeights(
             settings=settings,
             chosen=CHOSEN,

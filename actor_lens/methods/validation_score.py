@@ -13,13 +13,12 @@ from actor_lens.prompts import PromptSet
 def validation_score(model: ChatModel, validation: PromptSet, tokens: RefusalTokens) -> float:
     """Trade-off score of how likely replies begin as refusals do; no text is generated.
 
-    See ``score_of``. Refusals that begin with tokens of which the untouched model begins none, as a
-    model may learn them from a prompt file, count as answers.
+    See ``score_of``. Refusals that begin otherwise than ``tokens`` say count as answers.
 
     Args:
         model: As it is now, with whatever is to be judged at work.
         validation: Prompts of each label.
-        tokens: How the untouched model begins refusals.
+        tokens: How refusals begin: by the untouched model, and by what it was trained on since.
     """
     return score_of(refusal_scores(model, validation.texts, tokens), validation)
 

@@ -15,12 +15,12 @@ from actor_lens.batching import pad_batch
 from actor_lens.errors import UserError
 from actor_lens.methods.dro import (
     FittedDRO,
-    Objective,
     SoftPlace,
     last_states,
     soft_loss,
     soft_prompt,
 )
+from actor_lens.methods.dro_objective import Objective
 from actor_lens.methods.reply_training import train_step
 from actor_lens.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import D_MODEL, shared_tiny_model, tiny_chat_model

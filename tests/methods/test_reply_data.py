@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from actor_lens.errors import UserError
+from actor_lens.judges import RefusalTokens
 from actor_lens.methods import reply_data as module
 from actor_lens.methods.reply_data import HELPFUL, encoded, reply_data
 from actor_lens.prompts import Prompt, PromptSet
@@ -157,6 +158,20 @@ def test_a_template_without_replies_is_no_hindrance():
     )
     example = encoded(model, Prompt("hi", "benign"), "Yes.")
     assert model.tokenizer.decode(example.reply_ids[:-1]) == "Yes."
+
+
+def test_openings_of_refusals_are_learnt_unless_answers_share_them():
+    model = shared_tiny_model()
+    replies = {
+        "harmful": ["Sorry, no.", "I'm sorry, no.", "My apologies."],
+        "pseudo_harmful": ["My pleasure."] * 3,
+        "benign": ["Yes."] * 3,
+    }
+    data = reply_data(model, prompt_set(**replies), source="file")
+    cannot = model.tokenizer("C")["input_ids"]
+    tokens = data.opening_tokens(model, RefusalTokens(tuple(cannot), ("C",)))
+    assert set(tokens.texts) == {"C", "S", "I"}
+    assert list(tokens.ids) == sorted(tokens.ids)
 
 
 def test_no_text_of_an_example_is_shown_by_repr():
