@@ -28,18 +28,18 @@ class Cast:
     ``c``, ``[d_model]``, is the condition vector of layer ``l_c``, from the training prompts'
     last-token residuals: ``"axis"``, the first principal component of harmful and pseudo-harmful
     ones about the middle of the two means (the paper's), or ``"means"``, the difference of the two
-    means, of length 1. ``sim(h, c) = cos(h, tanh((c c^T / c.c) h))`` with ``h`` the residual after block
-    ``l_c`` at the last prompt token. ``f`` is 1 where the similarity lies on the harmless side of a
-    threshold, else 0. ``r = mean(harmful) - mean(benign)``, ``[d_model]``, is added with a strength
-    ``b < 0`` (away from refusal) after one block ``l_b >= l_c``, at all tokens.
+    means, of length 1. ``sim(h, c) = cos(h, tanh((c c^T / c.c) h))`` with ``h`` the residual after
+    block ``l_c`` at the last prompt token. ``f`` is 1 where the similarity lies on the harmless
+    side of a threshold, else 0. ``r = mean(harmful) - mean(benign)``, ``[d_model]``, is added with
+    a strength ``b < 0`` (away from refusal) after one block ``l_b >= l_c``, at all tokens.
 
     The condition is looked at in the prompt's own pass, kept for the tokens that are generated
     after it, and looked at anew in the next prompt pass; each row of a batch has its own. Replies
     must be generated with a key-value cache: a pass over one token is a generated token.
 
     Chosen on validation prompts: ``l_c``, the kind of ``c``, the threshold and the side by the best
-    F1 at finding harmful prompts among all; then ``l_b`` and ``b`` by the trade-off within the limits of
-    ``selection``; ``b = 0`` is among the candidates.
+    F1 at finding harmful prompts among all; then ``l_b`` and ``b`` by the trade-off within the
+    limits of ``selection``; ``b = 0`` is among the candidates.
 
     Attributes:
         name: Of the row.
@@ -153,7 +153,7 @@ def condition_vector(
     other = rows[[label == "pseudo_harmful" for label in labels]]
     apart = harmful.mean(0) - other.mean(0)
     if kind == "means":
-        return (apart / apart.norm()).float()
+        return torch.div(apart, apart.norm()).float()
     centred = torch.cat([harmful, other]) - (harmful.mean(0) + other.mean(0)) / 2
     axis = torch.linalg.svd(centred, full_matrices=False).Vh[0]
     return torch.mul(axis, 1.0 if float(apart @ axis) >= 0 else -1.0).float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,7 +27,8 @@ from actor_lens.methods.tails import (
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet, require_labels
 
-_TINY = 1e-12
+# Whether a judging pass runs: no such pass is judged or steered, not by a context around it either.
+_JUDGING: ContextVar[bool] = ContextVar("judging", default=False)
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ def steer_by_sign(
     base = model.hf.base_model
 
     def edit(layer: int, residual: Tensor) -> Tensor:
-        if judged.is_judging:
+        if _JUDGING.get():
             return residual
         steered = residual.clone()
         start = -min(1 + signs.closing, residual.shape[1])  # a generated token: that one
@@ -238,20 +240,19 @@ class _Judged:
     model: ChatModel
     criterion: Signs
     signs: Tensor = field(default_factory=lambda: torch.empty(0))
-    is_judging: bool = False
 
     def before_pass(self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Judge the prompts of a pass before it begins."""
-        if base is not self.model.hf.base_model or self.is_judging:
+        if base is not self.model.hf.base_model or _JUDGING.get():
             return
         ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
         if ids.shape[1] == 1:  # a generated token: the sign of its prompt is known
             return
-        self.is_judging = True
+        token = _JUDGING.set(True)
         try:
             self.signs = self._judge(ids, kwargs.get("attention_mask"))
         finally:
-            self.is_judging = False
+            _JUDGING.reset(token)
 
     def _judge(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         mask = torch.ones_like(ids) if mask is None else mask

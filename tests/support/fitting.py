@@ -1,0 +1,43 @@
+"""Fitting methods on tiny random models, which refuse nothing: their refusal tokens are made up."""
+
+from __future__ import annotations
+
+import pytest
+
+from actor_lens.methods import make_method
+from actor_lens.models import ChatModel
+from actor_lens.prompts import PromptSet
+from tests.support.steering import some_refusal_tokens
+from tests.support.tiny_runs import tiny_prompts
+
+_TRAINED = (
+    "actor",
+    "actor-raw",
+    "uniform-shift",
+    "control-random-direction",
+    "control-shuffled-labels",
+)
+# Fewer steps and candidates, where a method has such settings.
+QUICK: dict[str, dict[str, float]] = {name: {"epochs": 2, "trials": 1} for name in _TRAINED}
+QUICK["angular"] = {"step": 90.0}
+
+
+def train_prompts() -> PromptSet:
+    """A few prompts of each label."""
+    return tiny_prompts(4, split="train")
+
+
+def validation_prompts() -> PromptSet:
+    """Others."""
+    return tiny_prompts(3, split="validation", offset=20)
+
+
+def make_up_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let half the vocabulary begin refusals."""
+    monkeypatch.setattr("actor_lens.methods.selection.refusal_tokens", some_refusal_tokens)
+
+
+def quickly_fitted(name: str, model: ChatModel):
+    """A method of the registry, fitted on a few prompts."""
+    method = make_method(name, **QUICK.get(name, {}))
+    return method.fit(model, train_prompts(), validation_prompts())
