@@ -489,3 +489,28 @@ def test_the_look_alone_is_a_page(tmp_path, study):
     assert page.open == []
     assert "Nothing has been trained." in page.text()
     assert study.choice.reason in page.text()
+
+
+# ---- Judges ----
+
+
+def test_unreadable_verdicts_and_another_judge_are_named():
+    study = planted_study()
+    last = next(
+        row
+        for row, prompt in enumerate(study.before.prompts)
+        if (prompt.label, prompt.split) == ("benign", "test")
+    )
+    verdicts = list(study.before.verdicts)
+    verdicts[last] = "unreadable"
+    before = replace(study.before, verdicts=tuple(verdicts), judge="llm:<i>:1")
+    [outcome] = study.outcomes
+    after = replace(outcome.evaluation, judge="llm:<i>:1")
+    changed = replace(study, before=before, outcomes=(replace(outcome, evaluation=after),))
+    page, usual = render_report(changed, command="x"), render_report(study, command="x")
+    assert "The judge could not be read on 1 replies before and 0 after" in page
+    assert "<small>1 unreadable</small>" in page
+    assert "judged by <bdi>llm:&lt;i&gt;:1</bdi>" in page
+    assert "searches for phrases" in usual
+    assert "searches for phrases" not in page
+    assert "unreadable</small>" not in usual
