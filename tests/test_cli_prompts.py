@@ -50,6 +50,14 @@ def test_show_without_rows_fetches_nothing(capsys):
     assert "licence click needed" in output(capsys, "prompts", "show", "hexphi", "--rows", 0)
 
 
+def test_show_tells_how_to_get_a_set_that_is_not_here(capsys):
+    assert cli.main(["prompts", "show", "hex-phi"]) == 2
+    captured = capsys.readouterr()
+    assert "licence click needed" in captured.out
+    assert captured.err.count("\n") == 1
+    assert "give hex-phi=PATH" in captured.err
+
+
 def test_show_paper_says_what_needs_a_licence_click(capsys):
     lines = output(capsys, "prompts", "show", "paper").splitlines()
     parts = [line for line in lines if line.startswith("  ")]

@@ -104,14 +104,14 @@ def show(arguments: argparse.Namespace) -> None:
         return
     name, _, path = arguments.name.partition("=")
     found = known_benchmark(name)
+    if not arguments.json:  # first, so that it is there for a set that cannot be fetched too
+        _print_set(found)
     prompts = None
     if arguments.rows > 0:
         prompts = benchmark(name, path=path or None, split=None, seed=arguments.seed)
     if arguments.json:
         print_json(_record(found) | _rows_record(prompts, arguments.rows))
-        return
-    _print_set(found)
-    if prompts is not None:
+    elif prompts is not None:
         _print_rows(prompts, arguments.rows)
 
 
