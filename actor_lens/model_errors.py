@@ -91,7 +91,7 @@ def _hub_message(
             f"not complete in the hub's cache{at}, and {_OFFLINE_VARIABLE} is set; unset "
             f"{_OFFLINE_VARIABLE}, or give a folder; bundled models: {', '.join(bundled)}"
         )
-    if is_any(TimeoutError, errors.LocalEntryNotFoundError) or _network_failed(causes):
+    if is_any(TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_no_answer, causes)):
         last = one_line(causes[-1])[:120]
         return (
             f"the model hub did not answer for '{name}' ({type(causes[-1]).__name__}: {last}); try "
@@ -110,7 +110,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
-def _network_failed(causes: Sequence[BaseException]) -> bool:
-    import httpx
-
-    return any(isinstance(cause, (httpx.TransportError, ConnectionError)) for cause in causes)
+def _is_no_answer(cause: BaseException) -> bool:
+    """Whether the network failed, or the hub is overloaded or broken."""
+    status = getattr(getattr(cause, "response", None), "status_code", 0)
+    # By name: the hub's client has changed the library it asks through more than once.
+    network = any(kind.__name__ == "TransportError" for kind in type(cause).__mro__)
+    return network or isinstance(cause, ConnectionError) or status == 429 or status >= 500

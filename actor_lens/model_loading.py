@@ -50,10 +50,17 @@ def read_checkpoint(
     _check_arguments(name, device, device_map, revision, local=local)
     torch_device = _device(device)
     torch_dtype = _dtype(dtype, torch_device)
-    from_hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    from_hub: dict[str, Any] = {
+        "revision": revision or "main",
+        "trust_remote_code": trust_remote_code,
+    }
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with one_line_errors(name, revision, tuple(BUNDLED_MODELS)):
+        if not local:
+            _ask_hub(name, from_hub["revision"])
         config = transformers.AutoConfig.from_pretrained(source, **from_hub)
+        if not local:  # all else comes from the same commit, whatever happens meanwhile
+            from_hub["revision"] = _commit_of(name, from_hub["revision"])
         _check_causal(name, config)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **from_hub)
         set_chat_template(name, tokenizer, chat_template)
@@ -61,7 +68,6 @@ def read_checkpoint(
         hf = _read_weights(
             name, source, config, torch_device, torch_dtype, device_map, quantization, from_hub
         )
-    commit = getattr(hf.config, "_commit_hash", None)
     loaded_with = {
         "name": os.path.abspath(source) if local else name,
         "device": device,
@@ -69,7 +75,7 @@ def read_checkpoint(
         "dtype": dtype,
         "chat_template": tokenizer.chat_template,
         "system_prompt": system_prompt,
-        "revision": None if local else commit or revision,
+        "revision": None if local else from_hub["revision"],
         "quantization": quantization,
         "trust_remote_code": trust_remote_code,
     }
@@ -94,6 +100,31 @@ def _check_arguments(
             f"revision '{revision}' was given for '{name}', which is no model of the hub; leave "
             "the revision out"
         )
+
+
+def _ask_hub(name: str, revision: str) -> None:
+    """Let the hub say once, and soon, what it would say of every file, after many trials.
+
+    Not asked are a hub that may not be, and one whose model is in the cache.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE or _cached_config(name, revision) is not None:
+        return
+    HfApi().model_info(name, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _commit_of(name: str, revision: str) -> str:
+    """The commit that a revision meant when its config was read."""
+    config = _cached_config(name, revision)
+    return revision if config is None else config.parent.name  # snapshots/COMMIT/config.json
+
+
+def _cached_config(name: str, revision: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def _read_weights(

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 SIZES = {
     "300M": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 14},
@@ -76,7 +77,7 @@ def save_random_llama(size: str, stored: str, folder: str) -> None:
     tiny_tokenizer().save_pretrained(folder)
 
 
-def measure_here(folder: str, dtype: str) -> dict[str, object]:
+def measure_here(folder: str, dtype: str) -> dict[str, Any]:
     """Load a model in this process; growth of its memory in copies of the weights."""
     import transformer_lens.model_bridge  # noqa: F401
     from transformers import LlamaForCausalLM  # noqa: F401
@@ -101,7 +102,7 @@ def measure_here(folder: str, dtype: str) -> dict[str, object]:
     return {"weights": weights, "block": round(block / weights, 3), "copies": copies}
 
 
-def measure(size: str, stored: str = "float32", dtype: str = "float32") -> dict[str, object]:
+def measure(size: str, stored: str = "float32", dtype: str = "float32") -> dict[str, Any]:
     """Save a model of a size and load it in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         code = (
@@ -114,7 +115,7 @@ def measure(size: str, stored: str = "float32", dtype: str = "float32") -> dict[
             f"print(json.dumps(measure_here({folder!r}, {dtype!r})))"
         )
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {"size": size, "stored": stored, "dtype": dtype, **found}
 
 

@@ -14,10 +14,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "maker/tiny"
 # Repository to what the hub answers: status and error code.
 REFUSED = {
-    "maker/gated": (403, "GatedRepo"),
     "maker/none": (404, "RepoNotFound"),
     "maker/broken": (500, ""),
 }
+# Its page is open to all, its files are not.
+GATED = "maker/gated"
 STALLING = "maker/stalling"
 
 
@@ -45,12 +46,16 @@ class _Hub(BaseHTTPRequestHandler):
             return
         rest = path.split("/")[2:]
         revision = rest[1] if len(rest) > 1 else "main"
-        if repository != REPOSITORY:
+        if repository == GATED and rest[:1] == ["resolve"]:
+            self._refuse(403, "GatedRepo")
+        elif repository not in (REPOSITORY, GATED):
             self._refuse(404, "RepoNotFound")
         elif revision not in ("main", "v1", COMMIT):
             self._refuse(404, "RevisionNotFound")
         elif rest[:1] == ["resolve"]:
             self._send_file("/".join(rest[2:]), body=body)
+        elif rest[:1] == ["tree"]:
+            self._send(b"[]", body=body)  # of folders with more templates
         else:
             self._send_listing(body=body)
 
