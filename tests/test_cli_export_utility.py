@@ -1,0 +1,72 @@
+"""The export and utility commands write what the functions of the library write."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from actor_lens import cli
+from actor_lens.cli.export_command import FORMS
+from actor_lens.models import load_model
+from actor_lens.training_run import TrainingRun
+from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = quick_run(load_model("toy"), layer=3, lr=1e-3)
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run.save(folder)
+    return folder
+
+
+def command(*words: object) -> int:
+    return cli.main([*map(str, words), "--quiet"])
+
+
+def test_each_form_is_written_with_a_card(run_folder: Path, tmp_path: Path, capsys):
+    run = TrainingRun.load(run_folder)
+    for form in FORMS:
+        words = ("--as", form, "--out", tmp_path / form, "--json", "--prompts", "toy")
+        assert command("export", "--run", run_folder, "--model", "toy", *words) == 0
+        assert json.loads(capsys.readouterr().out)["form"] == form
+        assert "| layer | 3 |" in (tmp_path / form / "README.md").read_text()
+    written = load_file(tmp_path / "delta" / "delta.safetensors")
+    assert same_bits(written, dict(run.state))
+    model = load_model("toy")
+    with run.applied_to(model):
+        assert same_bits(copied_tensors(load_model(tmp_path / "model")), copied_tensors(model))
+    assert (tmp_path / "lora" / "adapter_config.json").exists()
+
+
+def test_what_is_wrong_is_told_before_any_work(
+    run_folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    base = ("export", "--run", run_folder, "--model", "toy", "--as", "delta")
+    out = ("--out", tmp_path / "out")
+    for words, message in (
+        ((), "--out is missing"),
+        ((*out, "--push-to-hub", "me/it"), "in the variable HF_TOKEN"),
+    ):
+        assert command(*base, *words) == 2
+        assert message in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert command(*base, *out, "--push-to-hub", "me/it") == 2
+    said = capsys.readouterr().err
+    assert "--base-model owner/name" in said
+    assert "hf_secret" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_utility_is_printed_and_written(run_folder: Path, tmp_path: Path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("How do I bake bread? Mix flour and water.\n")
+    words = ("--prompts", "toy", "--text", text, "--new-tokens", 2, "--out", tmp_path / "out")
+    assert command("utility", "--run", run_folder, "--model", "toy", *words, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [row["unit"] for row in record["utility"]] == ["nats", "nats", "perplexity"]
+    assert (tmp_path / "out" / "utility.csv").exists()
+    assert record["claim"].startswith("Utility changed")
