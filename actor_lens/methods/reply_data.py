@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actor_lens.errors import UserError
-from actor_lens.judges import KeywordJudge
-from actor_lens.methods.system_prompt import spoken_to
 from actor_lens.judges import KeywordJudge, RefusalTokens
+from actor_lens.methods.system_prompt import spoken_to
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS, Prompt, PromptSet
 from actor_lens.replies import generate_replies
