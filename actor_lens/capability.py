@@ -15,7 +15,7 @@ from actor_lens.activations import prompt_columns
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
-from actor_lens.replies import first_token_logits, generate_replies
+from actor_lens.replies import first_token_logits, generate_replies, kl_divergence
 from actor_lens.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def next_token_divergence(
     with run.applied_to(model) as asked:
         changed = first_token_logits(asked, prompts.texts, batch_size=batch_size)
     # One at a time: in float64, whole tables of a large vocabulary take gigabytes.
-    values = [_kl(p, q) for p, q in zip(base, changed, strict=True)]
+    values = [kl_divergence(p, q) for p, q in zip(base, changed, strict=True)]
     return Divergence(torch.stack(values), prompts)
 
 
@@ -124,7 +124,7 @@ def reply_divergence(
     with run.applied_to(model) as asked:
         for prompt, reply, before in zip(prompts.texts, replies, base, strict=True):
             after = _along(asked, prompt, reply)
-            steps = [_kl(p, q) for p, q in zip(before, after, strict=True)]
+            steps = [kl_divergence(p, q) for p, q in zip(before, after, strict=True)]
             values.append(torch.stack(steps).mean())
     return Divergence(torch.stack(values), prompts)
 
@@ -150,12 +150,3 @@ def _along(model: ChatModel, prompt: str, reply: Sequence[int]) -> Float[Tensor,
         for step in range(len(reply) + 1):
             logits[:, step] = process(ids[:, : len(start) + step], logits[:, step])
     return logits[0].cpu()
-
-
-def _kl(
-    base: Float[Tensor, " vocabulary"], changed: Float[Tensor, " vocabulary"]
-) -> Float[Tensor, ""]:
-    """Divergence of the second distribution from the first, given their logits."""
-    p, q = base.double().log_softmax(-1), changed.double().log_softmax(-1)
-    terms = torch.where(p == -torch.inf, 0.0, p.exp() * (p - q))
-    return terms.sum().clamp(min=0)  # rounding can lead a hair below 0

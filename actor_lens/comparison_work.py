@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,7 +23,8 @@ from actor_lens.methods import Method
 from actor_lens.models import ChatModel
 from actor_lens.passes import Progress
 from actor_lens.prompts import PromptSet
-from actor_lens.replies import first_token_logits
+from actor_lens.replies import first_token_logits, kl_divergence
+from actor_lens.text_perplexity import perplexity
 
 _NAN = float("nan")
 # Benign test prompts on which the time for a token is measured.
@@ -84,7 +85,7 @@ class ComparisonWork:
         judge: Decides what a refusal is.
         new_tokens: Longest reply.
         batch_size: Prompts in one forward pass; None for as many as fit into memory.
-        perplexity: Perplexity of a model on some text; None to leave it out.
+        text: A text to measure perplexity on; None to leave it out.
     """
 
     model: ChatModel
@@ -94,7 +95,7 @@ class ComparisonWork:
     judge: Any = field(default_factory=KeywordJudge)
     new_tokens: int = 64
     batch_size: int | None = None
-    perplexity: Callable[[ChatModel], float] | None = None
+    text: str | None = None
 
     def about(self, method: Method, seed: int) -> dict[str, Any]:
         """What an outcome depends on."""
@@ -106,7 +107,7 @@ class ComparisonWork:
             "test_prompts": self.tested.fingerprint,
             "judge": self.judge.identity,
             "new_tokens": self.new_tokens,
-            "perplexity": self.perplexity is not None,
+            "text": None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest(),
             "method": method.name,
             "method_settings": settings_of(method),
             "seed": seed,
@@ -188,7 +189,7 @@ class ComparisonWork:
 
     @cached_property
     def _base_perplexity(self) -> float:
-        return _NAN if self.perplexity is None else float(self.perplexity(self.model))
+        return _NAN if self.text is None else perplexity(self.model, self.text).value
 
     def prepare(self) -> None:
         """Measure the untouched model while it is untouched."""
@@ -201,19 +202,12 @@ class ComparisonWork:
             return _NAN
         logits = first_token_logits(changed, self._benign, batch_size=self.batch_size)
         pairs = zip(self._base_logits, logits, strict=True)
-        return sum(divergence(p, q) for p, q in pairs) / len(self._benign)
+        return sum(float(kl_divergence(p, q)) for p, q in pairs) / len(self._benign)
 
     def _perplexity(self, changed: ChatModel) -> float:
-        if self.perplexity is None:
+        if self.text is None:
             return _NAN
-        return float(self.perplexity(changed)) / self._base_perplexity
-
-
-def divergence(base: Float[Tensor, " vocabulary"], changed: Float[Tensor, " vocabulary"]) -> float:
-    """``KL(base || changed)`` in nats, given logits; infinite where a token is ruled out."""
-    p, q = base.double().log_softmax(-1), changed.double().log_softmax(-1)
-    terms = torch.where(p == -torch.inf, 0.0, p.exp() * (p - q))
-    return max(0.0, float(terms.sum()))  # rounding can lead a hair below 0
+        return perplexity(changed, self.text).value / self._base_perplexity
 
 
 # ---- Methods and their seeds ----

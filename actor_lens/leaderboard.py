@@ -30,6 +30,7 @@ from actor_lens.paired_tests import holm, mean_interval, mean_of_differences, pa
 from actor_lens.prompts import Prompt, PromptSet
 from actor_lens.separation import wilson_interval
 from actor_lens.summary import versions
+from actor_lens.text_perplexity import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -340,7 +341,7 @@ def compare(
     test_per_label: int | Mapping[str, int] | None = None,
     new_tokens: int = 64,
     batch_size: int | None = None,
-    perplexity: Callable[[ChatModel], float] | None = None,
+    text: str | Path | None = None,
     reference: str = REFERENCE,
     out: str | Path | None = None,
     on_progress: Progress | None = None,
@@ -362,7 +363,7 @@ def compare(
         test_per_label: Most prompts of each label and split to ask; None for all.
         new_tokens: Longest reply, in tokens.
         batch_size: Prompts in one forward pass; None for as many as fit into memory.
-        perplexity: Given a model, its perplexity on some text.
+        text: A text, or the file that holds it, whose perplexity is measured; None for none.
         reference: The method that the others are tested against; where it is not among them, the
             first.
         out: Folder that keeps every finished method and seed; one that holds some goes on.
@@ -379,7 +380,12 @@ def compare(
         raise UserError("no seeds were given; give at least one")
     parts = _parts(prompts, seeds[0], per_label, test_per_label)
     work = ComparisonWork(
-        model, *parts, judge or KeywordJudge(), new_tokens, batch_size, perplexity
+        model,
+        *parts,
+        judge or KeywordJudge(),
+        new_tokens,
+        batch_size,
+        None if text is None else read_text(text)[0],
     )
     work.prepare()
     kept = None if out is None else OutcomeFolder(Path(out))

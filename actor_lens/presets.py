@@ -33,7 +33,7 @@ class Preset:
         name: As ``--preset`` takes it.
         models: Short name and hub id of each model.
         prompts: Name of the mixture of prompt sets.
-        judge: Model that judges replies.
+        judge: Who judges replies, as ``--judge`` names it.
         methods: Names of the methods that were compared; those of ACTOR last.
         epochs: Of ACTOR's fine-tune.
         alphas: That the sweep tries; the published value is not known.
@@ -104,7 +104,7 @@ PRESETS = {
             "gemma-7b": "google/gemma-7b-it",
         },
         prompts="paper",
-        judge="gpt-4o",
+        judge="llm:gpt-4o",
         methods=(
             *("default", "sft-full", "safe-decoding", "dro", "self-cd", "scans", "surgical"),
             "actor",

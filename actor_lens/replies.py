@@ -147,6 +147,18 @@ def first_token_logits(
     return logits
 
 
+def kl_divergence(
+    base: Float[Tensor, " vocabulary"], changed: Float[Tensor, " vocabulary"]
+) -> Float[Tensor, ""]:
+    """``KL(base || changed)`` of two next-token distributions, given their logits.
+
+    In nats, float64; infinite where the second rules a token out that the first does not.
+    """
+    p, q = base.double().log_softmax(-1), changed.double().log_softmax(-1)
+    terms = torch.where(p == -torch.inf, 0.0, p.exp() * (p - q))
+    return terms.sum().clamp(min=0)  # rounding can lead a hair below 0
+
+
 def _greedy(model: ChatModel, new_tokens: int) -> PreTrainedModel:
     """The model with generation settings of its own, of which only the end tokens are taken over.
 

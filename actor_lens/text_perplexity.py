@@ -94,7 +94,7 @@ def perplexity(
     Source: Jelinek et al. 1977 (perplexity); the windows as in the WikiText evaluations of
         Radford et al. 2019.
     """
-    text, name = _read(path_or_text)
+    text, name = read_text(path_or_text)
     window, stride = _window_and_stride(model, window, stride)
     ids, predicted = _token_ids(model, text, name)
     with nullcontext(model) if run is None else run.applied_to(model) as asked:
@@ -122,7 +122,7 @@ def windows(tokens: int, window: int, stride: int) -> Iterator[Window]:
         start, scored = start + stride, end
 
 
-def _read(path_or_text: str | Path) -> tuple[str, str]:
+def read_text(path_or_text: str | Path) -> tuple[str, str]:
     """The text, and what to call it."""
     if isinstance(path_or_text, str) and not _is_file(path_or_text):
         return path_or_text, shown(path_or_text)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from actor_lens.comparison_files import FOLDER
-from actor_lens.comparison_work import divergence, settings_of, with_seed
+from actor_lens.comparison_work import settings_of, with_seed
 from actor_lens.errors import UserError
 from actor_lens.evaluation import mcnemar
 from actor_lens.findings import findings, provenance
@@ -297,19 +297,6 @@ def test_no_answer_to_a_harmful_prompt_is_stored(model, tmp_path):
     (path,) = (tmp_path / FOLDER).iterdir()
     stored = json.loads(path.read_text())["outcome"]["replies"]
     assert stored == board.replies()["reply"].tolist()
-
-
-def test_divergence_is_the_formula_and_infinite_where_a_token_is_ruled_out():
-    generator = torch.Generator().manual_seed(0)
-    one, other = torch.randn(2, 9, generator=generator)
-    p, q = (np.exp(x.double().numpy()) for x in (one, other))
-    p, q = p / p.sum(), q / q.sum()
-    assert divergence(one, other) == pytest.approx(float((p * np.log(p / q)).sum()))
-    assert divergence(one, one) == 0
-    ruled_out = other.clone()
-    ruled_out[3] = -torch.inf
-    assert divergence(one, ruled_out) == math.inf
-    assert divergence(ruled_out, one) < math.inf
 
 
 def test_seeds_reach_dataclasses_and_plain_classes_and_leave_the_original():

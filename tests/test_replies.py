@@ -5,9 +5,11 @@ padding and without a key-value cache.
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from actor_lens.batching import TokenBatch
 from actor_lens.errors import UserError
 from actor_lens.interventions import shift_last_token
 from actor_lens.models import ChatModel
-from actor_lens.replies import first_token_logits, generate_replies
+from actor_lens.replies import first_token_logits, generate_replies, kl_divergence
 from tests.support.greedy import greedy_ids
 from tests.support.logs import transformers_log
 from tests.support.tiny_models import (
@@ -292,3 +294,16 @@ def test_a_prompt_that_leaves_no_room_for_its_reply_is_an_error():
     assert len(generate_replies(model, [prompt], new_tokens=5)) == 1
     with pytest.raises(UserError, match=r"has 251 tokens .* needs 6 for the reply; .* takes 256"):
         generate_replies(model, [prompt], new_tokens=6)
+
+
+def test_divergence_is_the_formula_and_infinite_where_a_token_is_ruled_out():
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.randn(2, 9, generator=generator)
+    p, q = (np.exp(x.double().numpy()) for x in (one, other))
+    p, q = p / p.sum(), q / q.sum()
+    assert kl_divergence(one, other) == pytest.approx(float((p * np.log(p / q)).sum()))
+    assert kl_divergence(one, one) == 0
+    ruled_out = other.clone()
+    ruled_out[3] = -torch.inf
+    assert kl_divergence(one, ruled_out) == math.inf
+    assert kl_divergence(ruled_out, one) < math.inf

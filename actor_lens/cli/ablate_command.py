@@ -13,10 +13,11 @@ from actor_lens.cli.arguments import (
     integer,
     load_model_and_prompts,
     number,
+    open_judge,
     open_progress,
     per_label,
 )
-from actor_lens.cli.compare_command import add_judge, judge_named, records
+from actor_lens.cli.compare_command import records
 from actor_lens.cli.printing import percent, print_json, print_written
 from actor_lens.cli.sweep_command import numbers, seeds
 from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
@@ -70,7 +71,6 @@ def add_commands(commands: Any) -> None:
         help="methods beside ACTOR in the study anchors; default: none",
     )
     add("--jobs", type=integer, default=1, metavar="N", help="processes; default: 1")
-    add_judge(parser)
     add_replies(parser)
 
 
@@ -79,7 +79,7 @@ def ablate(arguments: argparse.Namespace) -> None:
     from actor_lens.ablations import ablate as run_ablations
     from actor_lens.training_run import FinetuneConfig
 
-    judge, out = judge_named(arguments.judge), _prepare_out(arguments)
+    judge, out = open_judge(arguments), _prepare_out(arguments)
     model, prompts, _ = load_model_and_prompts(arguments)
     studies = arguments.studies
     with open_progress(arguments) as progress:

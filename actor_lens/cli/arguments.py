@@ -427,7 +427,7 @@ def open_judge(arguments: argparse.Namespace) -> Judge:
             highlight=False,
         )
 
-    return make_judge(arguments.judge, on_estimate=tell)
+    return make_judge(arguments.judge or "keywords", on_estimate=tell)
 
 
 def load_run(folder: str | None) -> TrainingRun | None:

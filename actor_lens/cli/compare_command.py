@@ -13,6 +13,7 @@ from actor_lens.cli.arguments import (
     add_per_label,
     add_replies,
     load_model_and_prompts,
+    open_judge,
     open_progress,
     per_label,
 )
@@ -53,31 +54,12 @@ def add_commands(commands: Any) -> None:
         metavar="N|all",
         help="most prompts of each label and split to ask; default: all",
     )
-    add_judge(parser)
+    add("--text", metavar="FILE", help="measure the change of perplexity on this text")
     add_replies(parser)
+    parser.set_defaults(judge=None)  # keywords, or that of the preset
     add("--report", action="store_true", help="write report.html too")
     add("--preset", metavar="paper", help="prompts, judge, methods and settings of the paper")
     add("--dry-run", action="store_true", help="with --preset: print the plan and do nothing")
-
-
-def add_judge(parser: argparse.ArgumentParser) -> None:
-    """Who decides what a refusal is."""
-    parser.add_argument(
-        "--judge", metavar="NAME", help="of refusals; default: keywords, or that of the preset"
-    )
-
-
-def judge_named(name: str | None) -> Any:
-    """The judge of that name; keywords for None.
-
-    Raises:
-        UserError: If there is none.
-    """
-    from actor_lens.judges import KeywordJudge
-
-    if name not in (None, "keywords"):
-        raise UserError(f"judge '{name}' is not known; use keywords")
-    return KeywordJudge()
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -91,7 +73,7 @@ def compare(arguments: argparse.Namespace) -> None:
         raise UserError("--dry-run prints the plan of a preset; add --preset paper")
     from actor_lens.leaderboard import compare as run_comparison
 
-    judge, out = judge_named(arguments.judge), _prepare_out(arguments)
+    judge, out = open_judge(arguments), _prepare_out(arguments)
     model, prompts, _ = load_model_and_prompts(arguments)
     methods: Any = arguments.methods
     if isinstance(methods, str) and methods != "all":
@@ -111,6 +93,7 @@ def compare(arguments: argparse.Namespace) -> None:
             test_per_label=arguments.test_per_label,
             new_tokens=arguments.new_tokens,
             batch_size=arguments.batch_size,
+            text=arguments.text and Path(arguments.text),
             out=out,
             on_progress=progress.stage,
         )

@@ -31,7 +31,7 @@ from torch import Tensor
 from actor_lens.judges import RefusalTokens, log_odds, refusal_tokens
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS, PromptSet, require_labels
-from actor_lens.replies import first_token_logits
+from actor_lens.replies import first_token_logits, kl_divergence
 
 Candidate = TypeVar("Candidate")
 
@@ -185,27 +185,15 @@ def thresholds_of(values: Float[Tensor, " prompt"]) -> list[float]:
     return [levels[0], *((low + high) / 2 for low, high in pairwise(levels))]
 
 
-def divergences(
-    base: Float[Tensor, "prompt vocabulary"], changed: Float[Tensor, "prompt vocabulary"]
-) -> Float[Tensor, " prompt"]:
-    """``KL(base || changed)`` of each row, in nats, given logits."""
-    values = []
-    for before, after in zip(base, changed, strict=True):  # whole tables take gigabytes in float64
-        p, q = before.double().log_softmax(-1), after.double().log_softmax(-1)
-        terms = torch.where(p == -torch.inf, 0.0, p.exp() * (p - q))
-        values.append(terms.sum().clamp(min=0))
-    return torch.stack(values).float()
-
-
 def _effect(base: Tensor, logits: Tensor, tokens: RefusalTokens, labels: tuple[str, ...]) -> Effect:
     scores = log_odds(logits, torch.tensor(tokens.ids)).double()
     rows = {label: torch.tensor([one == label for one in labels]) for label in LABELS}
-    benign = rows["benign"]
+    benign = rows["benign"].nonzero()[:, 0].tolist()
     return Effect(
         refused={label: float((scores[mask] > 0).double().mean()) for label, mask in rows.items()},
         probability={label: float(scores[mask].sigmoid().mean()) for label, mask in rows.items()},
         score={label: float(scores[mask].mean()) for label, mask in rows.items()},
-        kl=float(divergences(base[benign], logits[benign]).mean()),
+        kl=sum(float(kl_divergence(base[i], logits[i])) for i in benign) / len(benign),
     )
 
 

@@ -11,7 +11,6 @@ from actor_lens.methods.selection import (
     BENIGN_SLACK,
     Effect,
     Selection,
-    divergences,
     middle_layers,
     thresholds_of,
 )
@@ -58,7 +57,6 @@ def test_an_effect_is_that_of_numpy():
     benign = np.array([one == "benign" for one in selection.prompts.labels])
     assert found.kl == pytest.approx(kl[benign].mean(), rel=1e-4)
     assert found.kl > 0.01
-    assert np.abs(divergences(torch.tensor(base), torch.tensor(changed)).numpy() - kl).max() < 1e-4
     mean = (1 - found.refused["pseudo_harmful"] + found.refused["harmful"]) / 2
     assert found.tradeoff == pytest.approx(mean)
 
