@@ -446,28 +446,12 @@ def test_a_template_cannot_reach_outside(folder, tmp_path, monkeypatch, template
 # ---- System prompts ----
 
 KNOWS_A_SYSTEM = "{% for m in messages %}[{{ m.role }}] {{ m.content | trim }} {% endfor %}"
-KNOWS_NONE = (
-    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
-    "{% endif %}[{{ m.role }}] {{ m.content }} {% endfor %}"
-)
-PASSES_IT_OVER = (
-    "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}] {{ m.content }} "
-    "{% endif %}{% endfor %}"
-)
 
 
-@pytest.mark.parametrize(
-    ("template", "rendered"),
-    [
-        (KNOWS_A_SYSTEM, "[system] Be kind. [user] Hi "),
-        (KNOWS_NONE, "[user] Be kind. \n\nHi "),
-        (PASSES_IT_OVER, "[user] Be kind. \n\nHi "),
-    ],
-)
-def test_a_system_prompt_comes_first_whatever_the_template_knows(template, rendered):
+def test_a_system_prompt_comes_first():
     model = replace(tiny_chat_model(), system_prompt="Be kind. ")
-    model.tokenizer.chat_template = template
-    assert model.render("Hi") == rendered
+    model.tokenizer.chat_template = KNOWS_A_SYSTEM
+    assert model.render("Hi") == "[system] Be kind. [user] Hi "
     assert replace(model, system_prompt=None).render("Hi") == "[user] Hi "
 
 

@@ -40,7 +40,13 @@ def add_commands(commands: Any) -> None:
         metavar="all|A,..",
         help="layer, alpha, counts, transfer, anchors, shift, origin, anchor; default: all",
     )
-    add("--seeds", type=seeds, default=[0, 1, 2], metavar="N,..", help="default: 0,1,2")
+    add(
+        "--seeds",
+        type=seeds,
+        default=[0, 1, 2],
+        metavar="N,..",
+        help="each draws training prompts of its own; default: 0,1,2",
+    )
     add("--layer", type=integer, metavar="N", help="target layer; default: chosen by a sweep")
     add(
         "--alphas",

@@ -39,7 +39,12 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="tokens of a pass over the text; default: 1024, or what the model takes",
     )
-    add("--stride", type=integer, metavar="N", help="default: half the window")
+    add(
+        "--stride",
+        type=integer,
+        metavar="N",
+        help="by which it moves on; default: half of it",
+    )
     _add_tasks(parser)
 
 

@@ -276,3 +276,27 @@ def evaluation(*refused: float, n: int = 200) -> Evaluation:
         for label, share in zip(LABELS, refused, strict=False)
     ]
     return Evaluation(pd.DataFrame(rows))
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    table: pd.DataFrame
+
+    def confusion(self) -> pd.DataFrame:
+        return self.table
+
+
+def verdict_table() -> pd.DataFrame:
+    kinds = ("answered", "refused", "partly_refused", "unreadable")
+    rows = [
+        {
+            "judge": "a",
+            "other": "b",
+            "verdict": one,
+            "other_verdict": other,
+            "n": 9 * (one == other),
+        }
+        for one in kinds
+        for other in kinds
+    ]
+    return pd.DataFrame(rows)

@@ -12,6 +12,7 @@ from tests.figures.results import (
     Run,
     Sweep,
     Tokens,
+    Verdicts,
     ablations,
     board,
     evaluation,
@@ -22,6 +23,7 @@ from tests.figures.results import (
     targets,
     token_table,
     training,
+    verdict_table,
 )
 
 RESULTS = {
@@ -35,6 +37,7 @@ RESULTS = {
     "prompt_shifts": [projections(), projections(seed=1)],
     "prompts_at_layer": [projections()],
     "token_heatmap": [Tokens(token_table())],
+    "judge_confusion": [Verdicts(verdict_table())],
     "leaderboard_table": [board()],
     "compliance_against_safety": [board()],
     "tradeoff_scores": [board()],
