@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from actor_lens.finetuning import finetune_layer as finetune_layer
     from actor_lens.hub_upload import upload_export as upload_export
     from actor_lens.judge_choice import make_judge as make_judge
-    from actor_lens.judge_panel import CorrectedRates as CorrectedRates
-    from actor_lens.judge_panel import JudgePanel as JudgePanel
-    from actor_lens.judge_panel import judge_panel as judge_panel
     from actor_lens.judges import FirstTokenJudge as FirstTokenJudge
     from actor_lens.judges import KeywordJudge as KeywordJudge
     from actor_lens.layer_choice import LayerChoice as LayerChoice
@@ -65,6 +62,9 @@ if TYPE_CHECKING:
     from actor_lens.model_card import Facts as Facts
     from actor_lens.models import ChatModel as ChatModel
     from actor_lens.models import load_model as load_model
+    from actor_lens.panel_of_judges import CorrectedRates as CorrectedRates
+    from actor_lens.panel_of_judges import JudgePanel as JudgePanel
+    from actor_lens.panel_of_judges import judge_panel as judge_panel
     from actor_lens.projections import LayerMap as LayerMap
     from actor_lens.projections import Projections as Projections
     from actor_lens.projections import TokenProjections as TokenProjections
@@ -115,7 +115,7 @@ _MODULES = {
     "export": ("export_delta", "export_model"),
     "finetuning": ("finetune_layer",),
     "judge_choice": ("make_judge",),
-    "judge_panel": ("CorrectedRates", "JudgePanel", "judge_panel"),
+    "panel_of_judges": ("CorrectedRates", "JudgePanel", "judge_panel"),
     "judges": ("FirstTokenJudge", "KeywordJudge"),
     "hub_upload": ("upload_export",),
     "layer_choice": (

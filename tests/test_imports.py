@@ -73,7 +73,7 @@ ORDER = (
     "memory_needs",
     "description",
     "evaluation",
-    "judge_panel",
+    "panel_of_judges",
     "sweep_cells",
     "sweep_work",
     "ray_engine",
@@ -231,6 +231,12 @@ def test_importing_loads_no_heavy_library(statement):
 def test_every_public_name_resolves(name):
     assert getattr(actor_lens, name) is not None
     assert name in dir(actor_lens)
+
+
+def test_no_public_name_is_that_of_a_module():
+    # Python puts an imported submodule on the package under its name, in place of ours.
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    assert modules.isdisjoint(actor_lens._MODULE_OF)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -7,7 +7,7 @@ import traitlets
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation
-from actor_lens.judge_panel import JudgePanel
+from actor_lens.panel_of_judges import JudgePanel
 from actor_lens.prompts import Prompt, PromptSet
 from actor_lens.widgets import ReplyLabels
 from tests.figures.results import NASTY

@@ -14,8 +14,8 @@ import pytest
 from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation
-from actor_lens.judge_panel import JudgePanel, judge_panel
 from actor_lens.judges import FirstTokenJudge, KeywordJudge, RefusalTokens
+from actor_lens.panel_of_judges import JudgePanel, judge_panel
 from actor_lens.prompts import Prompt, PromptSet
 
 VERDICT_OF = {"r": "refused", "a": "answered", "p": "partly_refused", "u": "unreadable"}
