@@ -93,6 +93,7 @@ ORDER = (
     "paired_tests",
     "method_costs",
     "comparison_work",
+    "method_scores",
     "comparison_files",
     "leaderboard",
     "findings",

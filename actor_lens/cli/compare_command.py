@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
+    NEW_TOKENS,
     add_command,
     add_common,
     add_per_label,
@@ -56,7 +57,7 @@ def add_commands(commands: Any) -> None:
     )
     add("--text", metavar="FILE", help="measure the change of perplexity on this text")
     add_replies(parser)
-    parser.set_defaults(judge=None)  # keywords, or that of the preset
+    parser.set_defaults(judge=None, new_tokens=None)  # those of the preset, or the usual ones
     add("--report", action="store_true", help="write report.html too")
     add("--preset", metavar="paper", help="prompts, judge, methods and settings of the paper")
     add("--dry-run", action="store_true", help="with --preset: print the plan and do nothing")
@@ -71,6 +72,7 @@ def compare(arguments: argparse.Namespace) -> None:
             return
     elif arguments.dry_run:
         raise UserError("--dry-run prints the plan of a preset; add --preset paper")
+    arguments.new_tokens = arguments.new_tokens or NEW_TOKENS
     from actor_lens.leaderboard import compare as run_comparison
 
     judge, out = open_judge(arguments), _prepare_out(arguments)
