@@ -25,7 +25,7 @@ def planted(tmp_path, monkeypatch):
     known = {"never": Fixed("never"), "harmful": Fixed("harmful", ("harmful",))}
     monkeypatch.setitem(methods.METHODS, "never", "")
     monkeypatch.setitem(methods.METHODS, "harmful", "")
-    monkeypatch.setattr("actor_lens.leaderboard.make_method", known.__getitem__)
+    monkeypatch.setattr("actor_lens.comparison.make_method", known.__getitem__)
     monkeypatch.setattr("tests.support.planted_methods.label_of", lambda _prompt: "harmful")
 
 

@@ -7,9 +7,9 @@ import pytest
 from actor_lens.ablation_cells import AblationCell
 from actor_lens.ablation_work import AblationOutcome
 from actor_lens.ablations import Ablations
+from actor_lens.comparison import compare
 from actor_lens.comparison_report import render_comparison, write_ablations, write_comparison
 from actor_lens.findings import findings
-from actor_lens.leaderboard import compare
 from tests.support.planted_methods import ALWAYS, JUDGE, PERFECT, Failing
 from tests.support.studies import TEXTS, planted_prompts
 from tests.support.tiny_models import tiny_chat_model

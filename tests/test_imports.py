@@ -96,6 +96,7 @@ ORDER = (
     "method_scores",
     "comparison_files",
     "leaderboard",
+    "comparison",
     "findings",
     "ablation_cells",
     "ablation_work",

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from actor_lens.comparison import compare
 from actor_lens.comparison_files import FOLDER
 from actor_lens.comparison_work import settings_of, with_seed
 from actor_lens.errors import UserError
 from actor_lens.evaluation import mcnemar
 from actor_lens.findings import findings, provenance
-from actor_lens.leaderboard import compare
 from actor_lens.prompts import PromptSet
 from actor_lens.separation import wilson_interval
 from tests.support.planted_methods import (

@@ -73,7 +73,7 @@ def compare(arguments: argparse.Namespace) -> None:
     elif arguments.dry_run:
         raise UserError("--dry-run prints the plan of a preset; add --preset paper")
     arguments.new_tokens = arguments.new_tokens or NEW_TOKENS
-    from actor_lens.leaderboard import compare as run_comparison
+    from actor_lens.comparison import compare as run_comparison
 
     judge, out = open_judge(arguments), _prepare_out(arguments)
     model, prompts, _ = load_model_and_prompts(arguments)
