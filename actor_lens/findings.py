@@ -29,9 +29,10 @@ def findings(board: Leaderboard) -> tuple[str, ...]:
     if len(done):
         said += [_winner(done), *_reference(board, done), *_controls(board, done)]
         said += _over_cautious(done)
+    failed = table[table["status"] == "failed"]
     said += [
-        f"{method} could not be tried: {row['message']}."
-        for method, row in table[table["status"] == "failed"].iterrows()
+        f"{_spell(list(rows.index))} could not be tried: {message}."
+        for message, rows in failed.groupby("message", sort=False)
     ]
     if not board.complete:
         said.append("The comparison was stopped: methods that are not in the table were not tried.")

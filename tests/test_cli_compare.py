@@ -84,6 +84,21 @@ class TestCompare:
         assert run_cli(*words) == 0
         assert "validation sweep" in " ".join(capsys.readouterr().out.split())
 
+    def test_the_preset_sets_the_length_of_replies_that_its_plan_names(self):
+        from argparse import Namespace
+
+        from actor_lens.cli.preset_plan import apply_preset
+
+        def applied(new_tokens):
+            given = {"preset": "paper", "model": "gemma-7b", "dry_run": False, "prompts": None}
+            arguments = Namespace(**given, judge=None, methods="all", new_tokens=new_tokens)
+            assert apply_preset(arguments) is False
+            return arguments.new_tokens
+
+        plan = PRESETS["paper"].plan("gemma-7b").set_index("setting")
+        assert str(applied(None)) == plan.loc["longest reply, tokens", "value"]
+        assert applied(7) == 7
+
 
 class TestAblate:
     WORDS = ("ablate", "--studies", "shift", "--seeds", "0", "--layer", "4", "--epochs", "1")
