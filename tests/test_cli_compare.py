@@ -52,7 +52,10 @@ class TestCompare:
         assert "Methods side by side on" in (out / "report.html").read_text()
         kept = {path.name: path.read_text() for path in (out / "outcomes").iterdir()}
         assert run_cli(*self.WORDS, "--out", out) == 0
-        assert "T.S." in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "T.S." in printed
+        assert "│ harmful " in printed  # names are whole in a terminal of 80 columns
+        assert "…" not in printed
         assert kept == {path.name: path.read_text() for path in (out / "outcomes").iterdir()}
         changed = [*self.WORDS[:-2], "3", "--quiet"]
         assert run_cli(*changed, "--out", out) == 2
