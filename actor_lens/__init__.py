@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from actor_lens.capability import Divergence as Divergence
     from actor_lens.capability import next_token_divergence as next_token_divergence
     from actor_lens.capability import reply_divergence as reply_divergence
+    from actor_lens.comparison import compare as compare
     from actor_lens.description import ModelDescription as ModelDescription
     from actor_lens.description import describe as describe
     from actor_lens.directions import Directions as Directions
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from actor_lens.layer_sweep import LayerSweep as LayerSweep
     from actor_lens.layer_sweep import sweep_layers as sweep_layers
     from actor_lens.leaderboard import Leaderboard as Leaderboard
-    from actor_lens.leaderboard import compare as compare
     from actor_lens.llm_judge import JudgingCost as JudgingCost
     from actor_lens.llm_judge import LanguageModelJudge as LanguageModelJudge
     from actor_lens.lora import LoraExport as LoraExport
@@ -130,7 +130,8 @@ _MODULES = {
     "llm_judge": ("JudgingCost", "LanguageModelJudge"),
     "lora": ("LoraExport", "export_lora"),
     "model_card": ("Facts",),
-    "leaderboard": ("Leaderboard", "compare"),
+    "leaderboard": ("Leaderboard",),
+    "comparison": ("compare",),
     "models": ("ChatModel", "load_model"),
     "projections": (
         "LayerMap",

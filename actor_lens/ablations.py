@@ -7,7 +7,6 @@ chosen beforehand on validation prompts, never on those that are reported.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +30,8 @@ from actor_lens.ablation_work import (
 from actor_lens.errors import UserError
 from actor_lens.judges import KeywordJudge
 from actor_lens.layer_sweep import sweep_layers
+from actor_lens.method_scores import tradeoff
 from actor_lens.models import ChatModel
-from actor_lens.paired_tests import mean_interval
 from actor_lens.prompts import PromptSet
 from actor_lens.separation import wilson_interval
 from actor_lens.store import Store
@@ -350,17 +349,13 @@ def _row(outcome: AblationOutcome, split: str) -> dict[str, Any]:
     answered = _share(outcome, split, "pseudo_harmful")
     answered = (1 - answered[0], 1 - answered[2], 1 - answered[1], answered[3])
     safe, benign = _share(outcome, split, "harmful"), _share(outcome, split, "benign")
-    middle = (answered[0] + safe[0]) / 2
-    low, high = mean_interval(answered[:3], safe[:3])
-    if not math.isnan(middle):
-        low, high = max(0.0, low), min(1.0, high)
     cell = outcome.cell
     row: dict[str, Any] = {
         **{"study": cell.study, "series": cell.series, "value": cell.value},
         **{"number": outcome.number, "method": cell.method, "seed": cell.seed, "split": split},
         **{"status": outcome.status, "message": outcome.message},
     }
-    found = (answered, safe, (middle, low, high), benign)
+    found = (answered, safe, tradeoff(answered, safe), benign)
     for name, score in zip(_SCORES, found, strict=True):
         row |= {name: score[0], f"{name}_low": score[1], f"{name}_high": score[2]}
     counts = {"pseudo_harmful": answered[3], "harmful": safe[3], "benign": benign[3]}

@@ -6,6 +6,7 @@ A comparison that was cut short, by Ctrl-C or by a machine that stopped, goes on
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -18,6 +19,7 @@ from actor_lens.saving import replacing
 
 FOLDER = "outcomes"
 _TUPLES = ("verdicts", "replies", "chosen")
+_MEASURED = ("kl", "token_cost", "perplexity")
 
 
 class OutcomeFolder:
@@ -58,7 +60,7 @@ class OutcomeFolder:
                 f"{path}: cannot be read as an outcome of a comparison ({error}); remove it to "
                 "run this method again"
             ) from error
-        wanted = json.loads(json.dumps(about))
+        wanted = json.loads(json.dumps(_finite(about)))
         if noted != wanted:
             differ = ", ".join(_differing(noted, wanted))
             raise UserError(
@@ -73,7 +75,8 @@ class OutcomeFolder:
         Raises:
             UserError: If it cannot be written.
         """
-        text = json.dumps({"about": about, "outcome": asdict(outcome)}, ensure_ascii=True)
+        record = _finite({"about": about, "outcome": asdict(outcome)})
+        text = json.dumps(record, ensure_ascii=True, allow_nan=False)
         with replacing(self._path(about)) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -90,7 +93,20 @@ def _outcome(values: Mapping[str, Any]) -> MethodOutcome:
     known = {one.name for one in fields(MethodOutcome)}
     if set(values) != known:
         raise ValueError(f"fields {sorted(set(values) ^ known)} are missing or too many")
-    return MethodOutcome(**{**values, **{name: tuple(values[name]) for name in _TUPLES}})
+    numbers = {name: float("nan" if values[name] is None else values[name]) for name in _MEASURED}
+    lists = {name: tuple(values[name]) for name in _TUPLES}
+    return MethodOutcome(**{**values, **numbers, **lists})
+
+
+def _finite(value: Any) -> Any:
+    """The same without what JSON does not have: NaN is null, infinity a word."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return value
 
 
 def _differing(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -1,12 +1,13 @@
 """What a comparison of methods has shown, in sentences that follow from its numbers alone.
 
 Nothing is said that the table does not hold: the method with the highest score is named whichever
-it is, a difference counts only where the paired test finds one after correction, and a control
-that does not fail is said not to fail.
+it is, a difference counts only where the paired test finds one after correction and on its side,
+and a control that is not shown to fail is said not to be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.leaderboard import Leaderboard
@@ -28,9 +29,10 @@ def findings(board: Leaderboard) -> tuple[str, ...]:
     if len(done):
         said += [_winner(done), *_reference(board, done), *_controls(board, done)]
         said += _over_cautious(done)
+    failed = table[table["status"] == "failed"]
     said += [
-        f"{method} could not be tried: {row['message']}."
-        for method, row in table[table["status"] == "failed"].iterrows()
+        f"{_spell(list(rows.index))} could not be tried: {message}."
+        for message, rows in failed.groupby("message", sort=False)
     ]
     if not board.complete:
         said.append("The comparison was stopped: methods that are not in the table were not tried.")
@@ -59,10 +61,10 @@ def _winner(done: pd.DataFrame) -> str:
     best = done["tradeoff_score"].max()
     names = list(done.index[done["tradeoff_score"] == best])
     row = done.loc[names[0]]
-    verb = "has" if len(names) == 1 else "have"
+    verb, whose = ("has", "") if len(names) == 1 else ("have", f"{names[0]}: ")
     return (
         f"{_spell(names)} {verb} the highest trade-off score on the test prompts: "
-        f"{_percent(best)} (95 % interval {_percent(row['tradeoff_score_low'])} to "
+        f"{_percent(best)} ({whose}95 % interval {_percent(row['tradeoff_score_low'])} to "
         f"{_percent(row['tradeoff_score_high'])}; compliance {_percent(row['compliance_rate'])} of "
         f"{row['n_pseudo_harmful']:.0f} pseudo-harmful prompts, safety "
         f"{_percent(row['safety_score'])} of {row['n_harmful']:.0f} harmful ones)."
@@ -75,9 +77,9 @@ def _reference(board: Leaderboard, done: pd.DataFrame) -> list[str]:
     if name not in done.index:
         return [f"{name}, with which the others are compared, has no scores."]
     tests = _tests(board)
-    above = [row for row in tests if row["difference"] > 0 and row["p_holm"] < SIGNIFICANT]
-    below = [row for row in tests if row["difference"] < 0 and row["p_holm"] < SIGNIFICANT]
-    level = [row for row in tests if row not in above and row not in below]
+    above = [row for row in tests if _side(row) > 0]
+    below = [row for row in tests if _side(row) < 0]
+    level = [row for row in tests if _side(row) == 0]
     best = done["tradeoff_score"].max()
     own = float(done["tradeoff_score"].to_dict()[name])
     said = []
@@ -91,7 +93,8 @@ def _reference(board: Leaderboard, done: pd.DataFrame) -> list[str]:
         said.append(f"Measurably better than {name}: {_listed(above)}.")
     if level:
         said.append(
-            f"No difference from {name} could be shown, with these numbers of prompts: "
+            f"No difference from {name} could be shown with these numbers of prompts (p is "
+            f"corrected for the number of tests, {len(tests)}; intervals are not): "
             f"{_listed(level)}."
         )
     if below:
@@ -108,16 +111,16 @@ def _controls(board: Leaderboard, done: pd.DataFrame) -> list[str]:
         score = _percent(float(done["tradeoff_score"].to_dict()[method]))
         if row is None:
             said.append(f"{method} scores {score}; there is nothing to compare it with.")
-        elif row["difference"] < 0 and row["p_holm"] < SIGNIFICANT:
+        elif _side(row) < 0:
             said.append(
                 f"{method} fails, as a control must: {score}, {_points(-row['difference'])} below "
                 f"{board.reference}."
             )
         else:
             said.append(
-                f"{method} does not fail, though a control must: {score}, "
-                f"{_points(row['difference'], sign=True)} from {board.reference}; what "
-                f"{board.reference} gains is not due to what the control lacks."
+                f"{method} is not shown to fail, though a control must: {score}, "
+                f"{_points(row['difference'], sign=True)} from {board.reference}. As long as that "
+                f"is so, what {board.reference} gains cannot be put down to what the control lacks."
             )
     return said
 
@@ -138,6 +141,18 @@ def _tests(board: Leaderboard) -> list[dict[str, Any]]:
     chosen = pairs[(pairs["split"] == "test") & (pairs["score"] == "tradeoff_score")]
     chosen = chosen.sort_values("difference", ascending=False, kind="stable")
     return [{str(key): value for key, value in row.items()} for row in chosen.to_dict("records")]
+
+
+def _side(row: Mapping[str, Any]) -> int:
+    """1 where a method is measurably better than the reference, -1 where it is worse, else 0.
+
+    The test counts prompts, the score weighs labels: where they point to different sides, as they
+    may where one label has far more prompts, nothing is claimed.
+    """
+    value, prompts = row["difference"], row["better"] - row["worse"]
+    if not row["p_holm"] < SIGNIFICANT or value * prompts <= 0:  # NaN is no finding either
+        return 0
+    return 1 if value > 0 else -1
 
 
 def _listed(rows: list[dict[str, Any]]) -> str:

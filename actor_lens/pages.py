@@ -96,11 +96,15 @@ def _share(value: float) -> str:
 
 
 def _number(value: float, digits: int = 2) -> str:
+    if math.isnan(value):
+        return "\u2013"
     # A minus sign as long as a plus sign, so that columns of numbers are read right.
-    return "\u2013" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "\u2212")
+    return f"{value:.{digits}f}".replace("inf", "∞").replace("-", "\u2212")
 
 
 def _p_value(value: float) -> str:
+    if math.isnan(value):  # nothing to test
+        return "\u2013"
     return "< 0.0001" if value < 0.0001 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
 
 

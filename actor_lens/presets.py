@@ -91,6 +91,7 @@ class Preset:
             ("origin of projections", "benign mean", OWN_DEFAULT),
             ("anchor of targets", "initial weights", OWN_DEFAULT),
             ("longest reply, tokens", str(self.new_tokens), OWN_DEFAULT),
+            ("seconds of ACTOR's fit", "without the sweep", OWN_DEFAULT),
         ]
         return pd.DataFrame(rows, columns=["setting", "value", "source"])
 

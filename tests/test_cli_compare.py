@@ -25,7 +25,7 @@ def planted(tmp_path, monkeypatch):
     known = {"never": Fixed("never"), "harmful": Fixed("harmful", ("harmful",))}
     monkeypatch.setitem(methods.METHODS, "never", "")
     monkeypatch.setitem(methods.METHODS, "harmful", "")
-    monkeypatch.setattr("actor_lens.leaderboard.make_method", known.__getitem__)
+    monkeypatch.setattr("actor_lens.comparison.make_method", known.__getitem__)
     monkeypatch.setattr("tests.support.planted_methods.label_of", lambda _prompt: "harmful")
 
 
@@ -52,7 +52,10 @@ class TestCompare:
         assert "Methods side by side on" in (out / "report.html").read_text()
         kept = {path.name: path.read_text() for path in (out / "outcomes").iterdir()}
         assert run_cli(*self.WORDS, "--out", out) == 0
-        assert "T.S." in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "T.S." in printed
+        assert "│ harmful " in printed  # names are whole in a terminal of 80 columns
+        assert "…" not in printed
         assert kept == {path.name: path.read_text() for path in (out / "outcomes").iterdir()}
         changed = [*self.WORDS[:-2], "3", "--quiet"]
         assert run_cli(*changed, "--out", out) == 2
@@ -83,6 +86,21 @@ class TestCompare:
         assert plan == PRESETS["paper"].plan("llama-2-7b").to_dict("records")
         assert run_cli(*words) == 0
         assert "validation sweep" in " ".join(capsys.readouterr().out.split())
+
+    def test_the_preset_sets_the_length_of_replies_that_its_plan_names(self):
+        from argparse import Namespace
+
+        from actor_lens.cli.preset_plan import apply_preset
+
+        def applied(new_tokens):
+            given = {"preset": "paper", "model": "gemma-7b", "dry_run": False, "prompts": None}
+            arguments = Namespace(**given, judge=None, methods="all", new_tokens=new_tokens)
+            assert apply_preset(arguments) is False
+            return arguments.new_tokens
+
+        plan = PRESETS["paper"].plan("gemma-7b").set_index("setting")
+        assert str(applied(None)) == plan.loc["longest reply, tokens", "value"]
+        assert applied(7) == 7
 
 
 class TestAblate:

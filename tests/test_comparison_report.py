@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from actor_lens import figures
 from actor_lens.ablation_cells import AblationCell
 from actor_lens.ablation_work import AblationOutcome
 from actor_lens.ablations import Ablations
+from actor_lens.cli.compare_command import records
+from actor_lens.cli.writing import as_json
+from actor_lens.comparison import compare
 from actor_lens.comparison_report import render_comparison, write_ablations, write_comparison
 from actor_lens.findings import findings
-from actor_lens.leaderboard import compare
 from tests.support.planted_methods import ALWAYS, JUDGE, PERFECT, Failing
 from tests.support.studies import TEXTS, planted_prompts
 from tests.support.tiny_models import tiny_chat_model
@@ -45,6 +48,17 @@ def test_a_page_without_a_single_completed_method_is_a_page(board):
     text = body(render_comparison(replace(board, outcomes=failed, reference="failing")))
     assert "could not be tried" in text
     assert 'class="plotly-graph-div"' not in text
+
+
+def test_an_infinite_divergence_is_shown_as_such_everywhere(board):
+    outcomes = tuple(
+        replace(one, kl=float("inf")) if one.method == "always" else one for one in board.outcomes
+    )
+    infinite = replace(board, outcomes=outcomes)
+    assert '<td class="num">∞</td>' in body(render_comparison(infinite))
+    cells = figures.leaderboard_table(infinite).data[0].cells["values"]
+    assert cells[5][list(cells[0]).index("always")] == "∞"
+    as_json({"methods": records(infinite.frame())})  # has neither infinity nor NaN
 
 
 def test_the_page_of_ablations_holds_its_means_and_what_failed(tmp_path):

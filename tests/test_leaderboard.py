@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from actor_lens.comparison_files import FOLDER
-from actor_lens.comparison_work import settings_of, with_seed
+from actor_lens.comparison import compare
+from actor_lens.comparison_files import FOLDER, OutcomeFolder
+from actor_lens.comparison_work import MethodOutcome, settings_of, with_seed
 from actor_lens.errors import UserError
 from actor_lens.evaluation import mcnemar
 from actor_lens.findings import findings, provenance
-from actor_lens.leaderboard import compare
-from actor_lens.prompts import PromptSet
+from actor_lens.leaderboard import Leaderboard
+from actor_lens.prompts import Prompt, PromptSet
 from actor_lens.separation import wilson_interval
 from tests.support.planted_methods import (
     ALWAYS,
@@ -314,6 +315,26 @@ def test_seeds_reach_dataclasses_and_plain_classes_and_leave_the_original():
     assert "seed" not in settings_of(COIN)
 
 
+def costs(**measured):
+    """What an outcome needs beside verdicts."""
+    return {"seconds": {"fit": 1.0, "evaluate": 1.0}, "kl": 0.0, **measured}
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 0.5])
+def test_numbers_that_json_has_not_are_kept_in_valid_json(tmp_path, value):
+    folder, about = OutcomeFolder(tmp_path), {"method": "x", "seed": 0, "setting": math.inf}
+    outcome = MethodOutcome("x", 0, False, "completed", **costs(kl=value, token_cost=value))
+    folder.add(about, outcome)
+    (path,) = (tmp_path / FOLDER).iterdir()
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    json.loads(path.read_text(), parse_constant=refuse)
+    found = folder.find(about)
+    assert [found.kl, found.token_cost] == pytest.approx([value, value], nan_ok=True)
+
+
 class TestFindings:
     def test_the_winner_is_named_whoever_it_is(self, model):
         said = findings(compared(model, Fixed("other", ("harmful",)), Planted("actor"), NEVER))
@@ -328,9 +349,26 @@ class TestFindings:
         twin = Fixed("control-twin", ("harmful",))
         said = findings(compared(model, PERFECT, twin, Fixed("control-none")))
         assert any(
-            one.startswith("control-twin does not fail, though a control must") for one in said
+            one.startswith("control-twin is not shown to fail, though a control must")
+            for one in said
         )
         assert any(one.startswith("control-none fails, as a control must: 50.0 %") for one in said)
+
+    def test_nothing_is_claimed_where_score_and_test_point_to_different_sides(self):
+        label = ["harmful"] * 100 + ["pseudo_harmful"] * 4
+        prompts = PromptSet(tuple(Prompt(f"p{i}", one, "test") for i, one in enumerate(label)))
+        # Worse on 20 of 100 harmful prompts, better on 3 of 4 pseudo-harmful ones.
+        other = ["answered"] * 20 + ["refused"] * 80 + ["answered"] * 3 + ["refused"]
+        outcomes = tuple(
+            MethodOutcome(name, 0, False, "completed", verdicts=tuple(verdicts), **costs())
+            for name, verdicts in (("other", other), ("actor", ["refused"] * 104))
+        )
+        board = Leaderboard(outcomes, prompts, "actor", {})
+        (pair,) = board.pairs()[lambda one: one["score"] == "tradeoff_score"].to_dict("records")
+        assert pair["difference"] > 0
+        assert pair["better"] < pair["worse"]
+        assert pair["p_holm"] < 0.05
+        assert not any("Measurably" in one for one in findings(board))
 
     def test_refusals_of_benign_prompts_are_told(self, model):
         said = findings(compared(model, PERFECT, ALWAYS))

@@ -18,7 +18,7 @@ from actor_lens.cli.arguments import (
     per_label,
 )
 from actor_lens.cli.compare_command import records
-from actor_lens.cli.printing import percent, print_json, print_written
+from actor_lens.cli.printing import print_json, print_written
 from actor_lens.cli.sweep_command import numbers, seeds
 from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
 
@@ -171,8 +171,9 @@ def _print(result: Ablations) -> None:
     console = Console(highlight=False)
     means = records(result.means())
     for series in dict.fromkeys(row["series"] for row in means):
-        table = Table(title=f"{series}: mean over the seeds (lowest-highest), test prompts")
-        for column in (series, "C.R.", "S.S.", "T.S.", "benign ref.", "seeds"):
+        table = Table(title=f"{series}: %, means (lowest-highest seed), test prompts")
+        table.add_column(series, overflow="fold", min_width=10)
+        for column in ("C.R.", "S.S.", "T.S.", "benign", "seeds"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in (row for row in means if row["series"] == series and row["split"] == "test"):
             name = row["value"] if row["method"] == "actor" else f"{row['value']} {row['method']}"
@@ -190,6 +191,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
     cells = []
     for name in names:
         low, high = row[f"{name}_min"], row[f"{name}_max"]
-        spread = "" if row["seeds"] < 2 or low is None else f" ({100 * low:.0f}-{100 * high:.0f})"
-        cells.append(f"{percent(row[name])}{spread}")
+        spread = "" if low is None or low == high else f" ({100 * low:.0f}-{100 * high:.0f})"
+        cells.append("-" if row[name] is None else f"{100 * row[name]:.1f}{spread}")
     return cells

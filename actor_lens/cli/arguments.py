@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from actor_lens.training_run import TrainingRun
 
 PROGRAM = "actor-lens"
+NEW_TOKENS = 64
+"""Longest reply unless another length is given."""
 
 
 # ---- Groups ----
@@ -124,7 +126,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress on the error stream")
 
 
-def add_training(parser: argparse.ArgumentParser, new_tokens: int = 64) -> None:
+def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -> None:
     """Every setting of a fine-tune of one layer, and of its evaluation."""
     add = parser.add_argument
     add(
@@ -239,7 +241,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_replies(parser: argparse.ArgumentParser, new_tokens: int = 64) -> None:
+def add_replies(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -> None:
     """How long replies are, and who judges them."""
     add_judge(parser)
     parser.add_argument(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
+    NEW_TOKENS,
     add_command,
     add_common,
     add_per_label,
@@ -56,7 +57,7 @@ def add_commands(commands: Any) -> None:
     )
     add("--text", metavar="FILE", help="measure the change of perplexity on this text")
     add_replies(parser)
-    parser.set_defaults(judge=None)  # keywords, or that of the preset
+    parser.set_defaults(judge=None, new_tokens=None)  # those of the preset, or the usual ones
     add("--report", action="store_true", help="write report.html too")
     add("--preset", metavar="paper", help="prompts, judge, methods and settings of the paper")
     add("--dry-run", action="store_true", help="with --preset: print the plan and do nothing")
@@ -71,7 +72,8 @@ def compare(arguments: argparse.Namespace) -> None:
             return
     elif arguments.dry_run:
         raise UserError("--dry-run prints the plan of a preset; add --preset paper")
-    from actor_lens.leaderboard import compare as run_comparison
+    arguments.new_tokens = arguments.new_tokens or NEW_TOKENS
+    from actor_lens.comparison import compare as run_comparison
 
     judge, out = open_judge(arguments), _prepare_out(arguments)
     model, prompts, _ = load_model_and_prompts(arguments)
@@ -168,9 +170,10 @@ def _print(board: Leaderboard) -> None:
         rows = frame[frame["split"] == split]
         if rows.empty:
             continue
-        table = Table(title=f"{title}: % (95 % interval)", title_justify="left")
-        table.add_column("method")
-        for column in ("C.R.", "S.S.", "T.S.", "benign ref.", "fit s", "MiB"):
+        table = Table(title=f"{title}: %, T.S. with its 95 % interval", title_justify="left")
+        # A name that is cut off says nothing: in a narrow terminal it goes on in the next line.
+        table.add_column("method", overflow="fold", min_width=12)
+        for column in ("C.R.", "S.S.", "T.S.", "benign", "fit s", "MiB"):
             table.add_column(column, justify="right", no_wrap=True)
         ordered = rows.sort_values("tradeoff_score", ascending=False, kind="stable")
         for row in records(ordered):
@@ -185,14 +188,11 @@ def _cells(row: dict[str, Any]) -> list[str]:
     if row["status"] == "failed":
         return ["failed", "", "", "", "", ""]
     names = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
-    cells = [_rate(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in names]
+    cells = ["-" if row[name] is None else f"{100 * row[name]:.1f}" for name in names]
+    low, high = row["tradeoff_score_low"], row["tradeoff_score_high"]
+    if low is not None and high is not None:
+        cells[2] += f" ({100 * low:.0f}-{100 * high:.0f})"
     return [*cells, f"{row['fit_seconds']:.1f}", f"{row['fit_bytes'] / 2**20:.0f}"]
-
-
-def _rate(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None or low is None or high is None:
-        return "-"
-    return f"{100 * value:.1f} ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

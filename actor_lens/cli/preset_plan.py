@@ -39,6 +39,7 @@ def apply_preset(arguments: argparse.Namespace) -> bool:
     arguments.model = preset.hub_id(arguments.model)
     arguments.prompts = arguments.prompts or preset.prompts
     arguments.judge = arguments.judge or preset.judge
+    arguments.new_tokens = arguments.new_tokens or preset.new_tokens
     if arguments.methods == "all":
         arguments.methods = ",".join(preset.methods)
     return False
@@ -59,7 +60,7 @@ def methods_of_preset(
         return list(names)
     train, validation, _ = prompts.by_split()
     if arguments.per_label is not None:
-        train = train.sample(arguments.per_label, seed=arguments.seed)
+        train = train.sample(arguments.per_label, seed=arguments.seeds[0])
     found = find_settings(preset, model, train, validation, on_progress=on_progress)
     settings = {"layer": found.layer, "alpha": found.alpha, "lr": found.lr}
     actor = make_method("actor", **settings, epochs=preset.epochs)
@@ -72,7 +73,7 @@ def _print(plan: pd.DataFrame) -> None:
 
     table = Table(title="What the preset stands for", title_justify="left")
     for column in plan.columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a hub id that is cut off cannot be looked up
     for row in plan.to_dict("records"):
         style = "yellow" if row["source"] == FROM_SWEEP else ""
         table.add_row(*(str(value) for value in row.values()), style=style)

@@ -7,13 +7,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actor_lens.activations import collect_residuals
-from actor_lens.directions import refusal_directions
 from actor_lens.finetuning import finetune_layer
-from actor_lens.layer_choice import score_layers
 from actor_lens.methods.selection import Effect, Selection
+from actor_lens.methods.target_layer import layers_to_try
 from actor_lens.models import ChatModel
-from actor_lens.projections import project
 from actor_lens.prompts import PromptSet, require_labels
 from actor_lens.training_run import FinetuneConfig, TrainingRun
 
@@ -69,7 +66,8 @@ class Actor:
         if self.layer is not None:
             return self._fitted(self.trained(model, train, self.layer), ())
         selection = Selection.of(model, validation)
-        layers = self._layers(model, train, selection)
+        tied = layers_to_try(model, train, selection, alpha=self.alpha, origin=self.origin)
+        layers = tied[: max(1, self.trials)]
         runs = {layer: self.trained(model, train, layer) for layer in layers}
 
         def tried() -> Iterator[tuple[int, Effect]]:
@@ -97,20 +95,6 @@ class Actor:
             seed=self.seed,
         )
 
-    def _layers(self, model: ChatModel, train: PromptSet, selection: Selection) -> tuple[int, ...]:
-        """The layer that the scores recommend, and those that tie with it."""
-        directions = refusal_directions(collect_residuals(model, train, store=False))
-        scores = score_layers(
-            project(collect_residuals(model, selection.prompts, store=False), directions),
-            model=model,
-            tokens=selection.tokens,
-            alpha=self.alpha,
-            origin=self.origin,
-            rounds=1,  # intervals of scores that play no part here
-            seed=self.seed,
-        )
-        return scores.best().tried_order[: max(1, self.trials)]
-
     def _fitted(
         self,
         run: TrainingRun,
@@ -129,14 +113,17 @@ class Actor:
 
 @dataclass(frozen=True)
 class RawActor(Actor):
-    """ACTOR with the paper's formula as written: ``a_tgt = a -/+ alpha (a.u) u``, origin 0.
+    """ACTOR with the paper's formula as written: ``a_tgt = a -/+ alpha (a.u) u``.
 
-    All else is as in ``Actor``. The stream has a large mean, so that benign prompts may project
-    negatively on ``R``, and then the formula moves them toward refusal.
+    The origin is 0, and ``a`` and ``R`` in the targets are those of the weights of the moment
+    (``anchor="current"``), ``R`` anew in every epoch. All else is as in ``Actor``. The stream has a
+    large mean, so that benign prompts may project negatively on ``R``, and then the formula moves
+    them toward refusal; and a target that is taken anew recedes as the activation moves.
     """
 
     name: str = "actor-raw"
     origin: str = "zero"
+    anchor: str = "current"
 
 
 @dataclass(frozen=True)

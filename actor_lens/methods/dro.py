@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from actor_lens.batching import TokenBatch, pad_batch
 from actor_lens.errors import UserError
-from actor_lens.judges import RefusalTokens, refusal_scores, refusal_tokens
+from actor_lens.judges import RefusalTokens, refusal_scores
 from actor_lens.methods.dro_objective import Objective
+from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.reply_training import Trial, best_trial, check_trainable, train_step
+from actor_lens.methods.selection import Effect, Selection
 from actor_lens.methods.self_cd import SAFETY_PROMPT
 from actor_lens.methods.system_prompt import spoken_to
-from actor_lens.methods.trained_weights import check_fitted_to
-from actor_lens.methods.validation_score import validation_score
 from actor_lens.models import ChatModel
 from actor_lens.passes import run_in_batches
 from actor_lens.prompts import PromptSet
@@ -56,7 +56,8 @@ class DRO:
         batch_size: Prompts in a step.
         seed: Of their order.
 
-    Source: Zheng et al. 2024 (arXiv 2401.18018); weights as in the authors' code.
+    Source: Zheng et al. 2024 (arXiv 2401.18018); the weights of the terms too.
+        Components, learning rates and epochs are ours.
     """
 
     name: str = "dro"
@@ -77,22 +78,23 @@ class DRO:
                 missing, or the safety prompt has no tokens of its own in the templated prompts.
         """
         check_trainable(model, self.lrs, self.epochs, self.batch_size)
-        tokens = refusal_tokens(model, validation)
+        selection = Selection.of(model, validation)
         place = SoftPlace.of(model, self.safety_prompt)
         speaker = spoken_to(model, self.safety_prompt)
         place.check(speaker, train.texts)
-        objective = self._objective(model, speaker, train, tokens)
+        objective = self._objective(model, speaker, train, selection.tokens)
         trials = self._trials(speaker, train, place, objective)
 
-        def score(state: Mapping[str, Tensor]) -> float:
+        def effect_of(state: Mapping[str, Tensor]) -> Effect:
             with soft_prompt(model, place, state["soft"]):
-                return validation_score(speaker, validation, tokens)
+                return selection.effect(speaker)
 
-        best = best_trial(trials, score)
+        choice = best_trial(trials, selection, effect_of)
+        best = choice.candidate
         own = {key: value for key, value in asdict(self).items() if key not in ("name", "lrs")}
         tried = {"tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs), "most_epochs": self.epochs}
         return FittedDRO(
-            settings={**own, **tried, "lr": best.lr, "epochs": best.epochs},
+            settings={**own, **tried, "lr": best.lr, "epochs": best.epochs, **choice.settings},
             trained_parameters=best.n_parameters,
             fingerprint=model.fingerprint,
             safety_prompt=self.safety_prompt,

@@ -36,19 +36,19 @@ class FittedIntervention:
         Raises:
             UserError: If the method was fitted on another model.
         """
-        check_same_model(model, self.fingerprint)
+        check_fitted_to(model, self.fingerprint)
         with self.enter(model):
             yield model
 
 
-def check_same_model(model: ChatModel, fingerprint: str) -> None:
-    """Check that a method is used on the model that it was fitted on.
+def check_fitted_to(model: ChatModel, fingerprint: str) -> None:
+    """Check that a method is used on the model that it was fitted to.
 
     Raises:
         UserError: If the fingerprints differ.
     """
     if model.fingerprint != fingerprint:
         raise UserError(
-            f"this method was fitted on a model with fingerprint {fingerprint[:12]}, "
-            f"'{model.name}' has {model.fingerprint[:12]}; fit it on this model"
+            f"this method was fitted to other weights than those of '{model.name}' (fingerprint "
+            f"{fingerprint[:12]} against {model.fingerprint[:12]}); fit it to this model"
         )

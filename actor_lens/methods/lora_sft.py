@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.judges import refusal_tokens
 from actor_lens.methods.reply_method import ReplyMethod
 from actor_lens.methods.reply_training import Trainee, reply_loss
+from actor_lens.methods.selection import Selection
 from actor_lens.methods.sft import with_layer
 from actor_lens.methods.target_layer import target_layer
 from actor_lens.methods.trained_weights import FittedWeights
@@ -54,9 +54,9 @@ class LoraSFT(ReplyMethod):
             UserError: If PEFT is not installed, there are too few usable replies, or the weights
                 cannot be trained.
         """
-        tokens = refusal_tokens(model, validation)
+        selection = Selection.of(model, validation)
         make = partial(lora_trainee, model, rank=self.rank, scale=self.scale, seed=self.seed)
-        return self.fit_weights(model, train, validation, tokens, make)
+        return self.fit_weights(model, train, selection, make)
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class LayerLoraSFT(LoraSFT):
         Raises:
             UserError: As ``LoraSFT.fit``, or if the named layer does not exist.
         """
-        tokens = refusal_tokens(model, validation)
-        layer = target_layer(model, train, validation, tokens, self.layer)
+        selection = Selection.of(model, validation)
+        layer = target_layer(model, train, selection, self.layer)
         make = partial(
             lora_trainee, model, rank=self.rank, scale=self.scale, seed=self.seed, layer=layer
         )
-        fitted = self.fit_weights(model, train, validation, tokens, make)
+        fitted = self.fit_weights(model, train, selection, make)
         return with_layer(fitted, layer, named=self.layer is not None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,12 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.judges import RefusalTokens, refusal_tokens
+from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.reply_method import CHOSEN, ReplyMethod
 from actor_lens.methods.reply_training import ReplyBatch, Trainee, reply_loss
+from actor_lens.methods.selection import Selection
 from actor_lens.methods.target_layer import target_layer
-from actor_lens.methods.trained_weights import check_fitted_to
-from actor_lens.methods.validation_score import validation_score
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
 
@@ -40,7 +39,7 @@ class LoReFT(ReplyMethod):
         rank: Rows of ``R``.
         layer: After which block; None for the one that ``target_layer`` chooses.
 
-    Source: Wu et al. 2024 (arXiv 2404.03592), equation 3; there, ``W`` is random at the start.
+    Source: Wu et al. 2024 (arXiv 2404.03592). The start, rank and settings are ours.
     """
 
     name: str = "loreft"
@@ -58,15 +57,14 @@ class LoReFT(ReplyMethod):
         """
         if not 1 <= self.rank <= model.d_model:
             raise UserError(f"rank is {self.rank}; give a whole number from 1 to {model.d_model}")
-        tokens = refusal_tokens(model, validation)
-        layer = target_layer(model, train, validation, tokens, self.layer)
+        selection = Selection.of(model, validation)
+        layer = target_layer(model, train, selection, self.layer)
         make = partial(edit_trainee, model, layer, rank=self.rank, seed=self.seed)
 
-        def score(state: Mapping[str, Tensor], openings: RefusalTokens) -> float:
-            with edited_last_token(model, layer, partial(edited, **state)):
-                return validation_score(model, validation, openings)
+        def change(state: Mapping[str, Tensor]) -> AbstractContextManager[Any]:
+            return edited_last_token(model, layer, partial(edited, **state))
 
-        best, settings = self.train(model, train, tokens, make, score)
+        best, settings = self.train(model, train, selection, make, change)
         return FittedLoReFT(
             settings={**settings, "layer": layer},
             chosen=CHOSEN if self.layer is not None else ("layer", *CHOSEN),

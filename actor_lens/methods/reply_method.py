@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from actor_lens.judges import RefusalTokens
 from actor_lens.methods.reply_data import reply_data
 from actor_lens.methods.reply_training import (
     Trainee,
@@ -17,13 +18,13 @@ from actor_lens.methods.reply_training import (
     check_trainable,
     reply_trials,
 )
+from actor_lens.methods.selection import Selection
 from actor_lens.methods.trained_weights import FittedWeights
-from actor_lens.methods.validation_score import validation_score
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
 from actor_lens.weights import overwritten
 
-Score = Callable[[Mapping[str, Tensor], RefusalTokens], float]
+Change = Callable[[Mapping[str, Tensor]], AbstractContextManager[Any]]
 CHOSEN = ("lr", "epochs")
 """What validation prompts choose for every method that trains on replies."""
 
@@ -55,19 +56,19 @@ class ReplyMethod:
         self,
         model: ChatModel,
         prompts: PromptSet,
-        tokens: RefusalTokens,
+        selection: Selection,
         make_trainee: Callable[[], Trainee],
-        score: Score,
+        change: Change,
     ) -> tuple[Trial, dict[str, Any]]:
         """The best trial, and the settings that it was reached with.
 
         Args:
             model: The untouched model.
             prompts: Training prompts.
-            tokens: How the untouched model begins refusals.
+            selection: Validation prompts. The model may learn new openings of refusals: those of
+                the training replies count as well.
             make_trainee: Makes what is trained.
-            score: How good a state is on validation prompts, given how refusals begin by then:
-                the model may learn new openings.
+            change: Puts a state to work in the model.
 
         Raises:
             UserError: If there are too few usable replies, the weights cannot be trained, or
@@ -84,27 +85,24 @@ class ReplyMethod:
             batch_size=self.batch_size,
             seed=self.seed,
         )
-        openings = data.opening_tokens(model, tokens)
-        best = best_trial(trials, lambda state: score(state, openings))
+        told = selection.told_by(data.opening_tokens(model, selection.tokens))
+        choice = best_trial(trials, told, lambda state: told.effect_of(model, change(state)))
+        best = choice.candidate
         tried = {"tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs), "most_epochs": self.epochs}
         own = {key: value for key, value in asdict(self).items() if key not in ("name", "lrs")}
-        return best, {**own, **tried, "lr": best.lr, "epochs": best.epochs, **data.settings()}
+        found = {"lr": best.lr, "epochs": best.epochs, **choice.settings}
+        return best, {**own, **tried, **found, **data.settings()}
 
     def fit_weights(
         self,
         model: ChatModel,
         train: PromptSet,
-        validation: PromptSet,
-        tokens: RefusalTokens,
+        selection: Selection,
         make_trainee: Callable[[], Trainee],
     ) -> FittedWeights:
         """Train what ends in other weights of the model; they are judged in their place."""
-
-        def score(state: Mapping[str, Tensor], openings: RefusalTokens) -> float:
-            with overwritten(model.hf, state):
-                return validation_score(model, validation, openings)
-
-        best, settings = self.train(model, train, tokens, make_trainee, score)
+        change = partial(overwritten, model.hf)
+        best, settings = self.train(model, train, selection, make_trainee, change)
         return FittedWeights(
             settings=settings,
             chosen=CHOSEN,

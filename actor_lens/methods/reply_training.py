@@ -7,10 +7,11 @@ What is trained is up to the method (all weights, one block, an adapter): it han
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.nn import functional
 from actor_lens.batching import pad_batch
 from actor_lens.errors import UserError
 from actor_lens.methods.reply_data import ReplyExample
+from actor_lens.methods.selection import Choice, Effect, Selection
 from actor_lens.models import ChatModel
 
 IGNORED = -100
@@ -82,6 +84,11 @@ class Trial:
     epochs: int
     n_parameters: int
     state: Mapping[str, Tensor] = field(repr=False)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the state holds nothing but numbers."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.state.values())
 
 
 def collated(model: ChatModel, examples: Sequence[ReplyExample]) -> ReplyBatch:
@@ -174,23 +181,26 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
 
 
-def best_trial(trials: Iterator[Trial], score: Callable[[Mapping[str, Tensor]], float]) -> Trial:
-    """The trial with the highest score on validation prompts; the earlier of two equal ones.
+def best_trial(
+    trials: Iterable[Trial],
+    selection: Selection,
+    effect_of: Callable[[Mapping[str, Tensor]], Effect],
+) -> Choice[Trial]:
+    """The trial with the best effect on validation prompts; the earlier of two equal ones.
+
+    Args:
+        trials: Left out where they hold what is no number.
+        selection: Decides, without a limit to the divergence.
+        effect_of: Measures a state.
 
     Raises:
         UserError: If training diverged in every trial.
     """
-    best: Trial | None = None
-    highest = -math.inf
-    for trial in trials:
-        if not all(bool(tensor.isfinite().all()) for tensor in trial.state.values()):
-            continue
-        value = score(trial.state)
-        if value > highest:  # never true of NaN
-            best, highest = trial, value
-    if best is None:
-        raise UserError("training diverged at every learning rate; give lower ones (lrs)")
-    return best
+    effects = ((trial, effect_of(trial.state)) for trial in trials if trial.is_finite)
+    tried = ((trial, effect) for trial, effect in effects if math.isfinite(effect.score["benign"]))
+    for first in tried:
+        return selection.best(chain([first], tried), max_kl=None)
+    raise UserError("training diverged at every learning rate; give lower ones (lrs)")
 
 
 def check_trainable(model: ChatModel, lrs: Sequence[float], epochs: int, batch_size: int) -> None:

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from actor_lens.errors import UserError
+from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.lora_sft import lora_trainee
 from actor_lens.methods.reply_data import reply_data
-from actor_lens.methods.reply_training import best_trial, reply_trials
+from actor_lens.methods.reply_training import reply_trials
 from actor_lens.methods.second_pass import SecondPass, reply_processor
-from actor_lens.methods.trained_weights import check_fitted_to
 from actor_lens.models import ChatModel, twin
 from actor_lens.prompts import PromptSet
 
@@ -36,8 +36,8 @@ class SafeDecoding:
     alone. Replies are greedy. A method against jailbreaks: it makes refusals likelier, never rarer,
     and stands in the table to show what that costs.
 
-    Nothing is chosen on validation prompts: the settings are the paper's, but for the adapter's
-    learning rate and epochs, which are ours.
+    Nothing is chosen on validation prompts. ``first_tokens`` is the paper's; ``alpha``, ``common``
+    and the settings of the adapter are this project's.
 
     Attributes:
         name: In tables.
@@ -52,7 +52,7 @@ class SafeDecoding:
         new_tokens: Longest refusal that is trained on.
         seed: Of the order of the examples and of the adapter's random half.
 
-    Source: Xu et al. 2024 (arXiv 2402.08983), equations 2 to 4.
+    Source: Xu et al. 2024 (arXiv 2402.08983).
     """
 
     name: str = "safe-decoding"
@@ -88,8 +88,9 @@ class SafeDecoding:
             batch_size=self.batch_size,
             seed=self.seed,
         )
-        *_, last = trials
-        expert = best_trial(iter([last]), lambda _state: 0.0)
+        *_, expert = trials
+        if not expert.is_finite:
+            raise UserError(f"training of the expert diverged at lr {self.lr:g}; give a lower one")
         own = {name: value for name, value in asdict(self).items() if name != "name"}
         return FittedSafeDecoding(
             settings={**own, **data.settings()},

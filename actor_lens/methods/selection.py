@@ -1,15 +1,17 @@
 """What the settings of a method are chosen by: its effect on validation prompts, never on test.
 
-One measure for all methods, without any reply: whether the first token begins a refusal. With
+One measure on the same prompts for all methods, without any reply: whether the first token begins a
+refusal. With
 ``refused(label)`` the share of prompts of a label whose first-token refusal score is above 0,
 
     trade-off = (1 - refused(pseudo_harmful) + refused(harmful)) / 2
 
 is to be as high as can be, while benign prompts may not be refused more than ``BENIGN_SLACK``
-above the untouched model, and the mean ``KL(untouched || changed)`` of the next token after benign
-prompts stays below a limit: a model that is pushed too far begins nothing, refusals included.
-Among equals the mean probabilities of a refusal decide, then the order of the candidates. If no
-candidate keeps to the limits, the one with the smallest divergence is taken and the settings say
+above the untouched model. Methods that push activations or logits also have to keep the mean
+``KL(untouched || changed)`` of the next token after benign prompts below a limit: a model that is
+pushed too far begins nothing, refusals included. Methods that train, ACTOR among them, have no such
+limit. Among equals the mean probabilities of a refusal decide, then the order of the candidates. If
+no candidate keeps to the limits, the one with the smallest divergence is taken and the settings say
 ``limits_met: False``.
 
 Source: refusal score, Arditi et al. 2024 (arXiv 2406.11717); limits, the same and Wang et al. 2025
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
@@ -108,9 +110,17 @@ class Selection:
         untouched = _effect(logits, logits, tokens, prompts.labels)
         return cls(prompts, tokens, logits, untouched)
 
+    def told_by(self, tokens: RefusalTokens) -> Selection:
+        """The same with other tokens that begin refusals, for a model that has learnt new ones."""
+        untouched = _effect(self.logits, self.logits, tokens, self.prompts.labels)
+        return replace(self, tokens=tokens, untouched=untouched)
+
     def effect(self, changed: ChatModel) -> Effect:
         """Measure a model as it is now, for instance with hooks in place."""
-        logits = first_token_logits(changed, self.prompts.texts)
+        return self.effect_of_logits(first_token_logits(changed, self.prompts.texts))
+
+    def effect_of_logits(self, logits: Float[Tensor, "prompt vocabulary"]) -> Effect:
+        """Measure by the logits of first tokens."""
         return _effect(self.logits, logits, self.tokens, self.prompts.labels)
 
     def effect_of(self, model: ChatModel, change: AbstractContextManager[Any]) -> Effect:
@@ -137,11 +147,16 @@ class Selection:
             max_kl: Largest divergence; None for no limit.
             rank: What is to be large.
         """
-        tried = list(tried)
-        allowed = [one for one in tried if self.within_limits(one[1], max_kl)]
-        if allowed:
-            return Choice(*max(allowed, key=lambda one: rank(one[1])), limits_met=True)
-        return Choice(*min(tried, key=lambda one: one[1].kl), limits_met=False)
+        best: tuple[Candidate, Effect] | None = None
+        order: tuple[bool, Any] | None = None
+        for candidate, effect in tried:  # a candidate may be large: none but the best is kept
+            met = self.within_limits(effect, max_kl)
+            own = (met, rank(effect) if met else -effect.kl)
+            if order is None or own > order:
+                best, order = (candidate, effect), own
+        if best is None or order is None:
+            raise ValueError("no candidate was tried")
+        return Choice(*best, limits_met=order[0])
 
 
 @dataclass(frozen=True)

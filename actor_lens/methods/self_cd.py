@@ -7,16 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.judges import log_odds, refusal_tokens
+from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.second_pass import SecondPass, reply_processor
+from actor_lens.methods.selection import Selection
 from actor_lens.methods.system_prompt import spoken_to
-from actor_lens.methods.trained_weights import check_fitted_to
-from actor_lens.methods.validation_score import score_of
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
 from actor_lens.replies import first_token_logits
@@ -38,7 +36,8 @@ class SelfCD:
     same reply so far. Replies are greedy. The second reading has a key-value cache of its own, so
     that a token costs two passes instead of one. Nothing is trained.
 
-    Chosen on validation prompts: ``alpha``, of ``alphas``. The scores of first tokens decide.
+    Chosen on validation prompts: ``alpha``, of ``alphas``, by the trade-off within the limits of
+    ``selection``.
 
     Attributes:
         name: In tables.
@@ -46,7 +45,8 @@ class SelfCD:
         safety_prompt: The system prompt of the second reading; where the chat template has no
             system, it comes before the user's message.
 
-    Source: Shi et al. 2024 (arXiv 2401.17633); there alpha is 2.5.
+    Source: Shi et al. 2024 (arXiv 2401.17633); there alpha is about 2.5 and
+        replies are sampled.
     """
 
     name: str = "self-cd"
@@ -62,18 +62,17 @@ class SelfCD:
         del train
         if not self.alphas or not self.safety_prompt.strip():
             raise UserError("self-cd needs at least one of alphas, and a safety_prompt")
-        tokens = refusal_tokens(model, validation)
-        ids = torch.tensor(tokens.ids)
-        plain = first_token_logits(model, validation.texts)
+        selection = Selection.of(model, validation)
         warned = spoken_to(model, self.safety_prompt)
-        safety = first_token_logits(warned, validation.texts)
-        found = {
-            alpha: score_of(log_odds(contrasted(plain, safety, alpha), ids), validation)
+        safety = first_token_logits(warned, selection.prompts.texts)
+        choice = selection.best(
+            (alpha, selection.effect_of_logits(contrasted(selection.logits, safety, alpha)))
             for alpha in self.alphas
-        }
-        best = max(found, key=lambda alpha: found[alpha])
+        )
+        best = choice.candidate
         settings = {
             "alpha": best,
+            **choice.settings,
             "tried_alphas": " ".join(f"{alpha:g}" for alpha in self.alphas),
             "safety_prompt": self.safety_prompt,
         }

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.blocks import graft
-from actor_lens.judges import refusal_tokens
 from actor_lens.methods.reply_method import ReplyMethod
 from actor_lens.methods.reply_training import Trainee, reply_loss
+from actor_lens.methods.selection import Selection
 from actor_lens.methods.target_layer import target_layer
 from actor_lens.methods.trained_weights import FittedWeights
 from actor_lens.models import ChatModel
@@ -29,9 +29,9 @@ class FullSFT(ReplyMethod):
     padding are masked. A float32 copy is trained; with gradients and the two moments of AdamW it
     takes four times the float32 weights.
 
-    Chosen on validation prompts, by ``validation_score``: the learning rate (of ``lrs``) and the
-    number of epochs (up to ``epochs``). Fixed: AdamW without decay, gradients clipped to length 1,
-    batch size. The settings (``ReplyMethod``) are ours.
+    Chosen on validation prompts, by the trade-off as ``selection`` says: the learning rate (of
+    ``lrs``) and the number of epochs (up to ``epochs``). Fixed: AdamW without decay, gradients
+    clipped to length 1, batch size. The settings (``ReplyMethod``) are ours.
 
     Source: the baseline of Dabas et al. 2025 (arXiv 2507.04250), whose settings are not known.
     """
@@ -45,8 +45,8 @@ class FullSFT(ReplyMethod):
         Raises:
             UserError: If there are too few usable replies, or the weights cannot be trained.
         """
-        tokens = refusal_tokens(model, validation)
-        return self.fit_weights(model, train, validation, tokens, partial(full_trainee, model))
+        selection = Selection.of(model, validation)
+        return self.fit_weights(model, train, selection, partial(full_trainee, model))
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class LayerSFT(ReplyMethod):
         Raises:
             UserError: If there are too few usable replies, or the weights cannot be trained.
         """
-        tokens = refusal_tokens(model, validation)
-        layer = target_layer(model, train, validation, tokens, self.layer)
+        selection = Selection.of(model, validation)
+        layer = target_layer(model, train, selection, self.layer)
         make_trainee = partial(layer_trainee, model, layer)
-        fitted = self.fit_weights(model, train, validation, tokens, make_trainee)
+        fitted = self.fit_weights(model, train, selection, make_trainee)
         return with_layer(fitted, layer, named=self.layer is not None)
 
 

@@ -1,42 +1,58 @@
-"""The layer of a single-layer method: the one that ACTOR would train, unless the user names one."""
+"""The layer of every single-layer method, ACTOR among them, chosen in one way."""
 
 from __future__ import annotations
 
 from actor_lens.activations import collect_residuals
 from actor_lens.directions import refusal_directions
-from actor_lens.judges import RefusalTokens
 from actor_lens.layer_choice import score_layers
+from actor_lens.methods.selection import Selection
 from actor_lens.models import ChatModel
 from actor_lens.projections import project
 from actor_lens.prompts import PromptSet
-
-# The intervals only decide which layers tie.
-_ROUNDS = 50
+from actor_lens.training_run import FinetuneConfig
 
 
-def target_layer(
+def layers_to_try(
     model: ChatModel,
     train: PromptSet,
-    validation: PromptSet,
-    tokens: RefusalTokens,
-    layer: int | None = None,
-) -> int:
-    """The layer with the best causal score on validation prompts, or the one that was named.
+    selection: Selection,
+    *,
+    alpha: float = FinetuneConfig.alpha,
+    origin: str = FinetuneConfig.origin,
+) -> tuple[int, ...]:
+    """The layer with the best causal score on validation prompts, and those that tie with it.
 
-    Directions come from the training prompts. See ``score_layers`` and ``LayerScores.best``.
+    Directions come from the training prompts. Nothing is taken from a store, so that the time of a
+    fit does not depend on what was fitted before. See ``score_layers`` and ``LayerScores.best``.
 
     Args:
         model: The untouched model.
         train: Training prompts.
-        validation: Validation prompts.
-        tokens: How the model begins refusals.
-        layer: Named by the user.
+        selection: Validation prompts, and how the model begins refusals.
+        alpha: Of the targets that the score is taken at.
+        origin: Of the same.
+
+    Raises:
+        UserError: If a label has too few prompts.
+    """
+    directions = refusal_directions(collect_residuals(model, train, store=False))
+    scores = score_layers(
+        project(collect_residuals(model, selection.prompts, store=False), directions),
+        model=model,
+        tokens=selection.tokens,
+        alpha=alpha,
+        origin=origin,
+        rounds=1,  # of intervals that play no part here: that of the causal score is Wilson's
+    )
+    return scores.best().tried_order
+
+
+def target_layer(
+    model: ChatModel, train: PromptSet, selection: Selection, layer: int | None = None
+) -> int:
+    """The layer that was named, or the first of ``layers_to_try``.
 
     Raises:
         UserError: If the named layer does not exist, or a label has too few prompts.
     """
-    if layer is not None:
-        return model.check_layer(layer)
-    directions = refusal_directions(collect_residuals(model, train))
-    projections = project(collect_residuals(model, validation), directions)
-    return score_layers(projections, model=model, tokens=tokens, rounds=_ROUNDS).best().layer
+    return layers_to_try(model, train, selection)[0] if layer is None else model.check_layer(layer)

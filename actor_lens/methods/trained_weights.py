@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from actor_lens.errors import UserError
+from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.models import ChatModel
 from actor_lens.weights import overwritten
 
@@ -42,16 +42,3 @@ class FittedWeights:
         check_fitted_to(model, self.fingerprint)
         with overwritten(model.hf, self.state):
             yield model
-
-
-def check_fitted_to(model: ChatModel, fingerprint: str) -> None:
-    """Check that a method was fitted to this model.
-
-    Raises:
-        UserError: If the fingerprints differ.
-    """
-    if model.fingerprint != fingerprint:
-        raise UserError(
-            f"this method was fitted to other weights than those of '{model.name}' (fingerprint "
-            f"{fingerprint[:12]} against {model.fingerprint[:12]}); fit it to this model"
-        )

@@ -32,7 +32,7 @@ def fitted(name: str, architecture: str = "llama", **settings):
     ("name", "changed"),
     [
         ("actor", {}),
-        ("actor-raw", {"origin": "zero"}),
+        ("actor-raw", {"origin": "zero", "anchor": "current"}),
         ("uniform-shift", {"shift": "uniform"}),
     ],
 )

@@ -1,11 +1,13 @@
 """The loss is that of transformers with masked labels; only what is meant to be trained changes."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from actor_lens.errors import UserError
+from actor_lens.judges import RefusalTokens
 from actor_lens.methods import make_method
 from actor_lens.methods.reply_data import ReplyExample
 from actor_lens.methods.reply_training import (
@@ -17,8 +19,10 @@ from actor_lens.methods.reply_training import (
     reply_loss,
     reply_trials,
 )
+from actor_lens.methods.selection import Effect, Selection
 from actor_lens.methods.sft import full_trainee, layer_trainee
 from actor_lens.methods.trained_weights import FittedWeights
+from actor_lens.prompts import PromptSet
 from actor_lens.replies import first_token_logits
 from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
@@ -176,14 +180,40 @@ def trial_of(score, tensor=0.0):
     return Trial(1e-3, 1, 1, {"score": torch.tensor(score), "tensor": torch.tensor(tensor)})
 
 
+def effect_of(state):
+    """So many pseudo-harmful prompts are answered; the divergence plays no part."""
+    share = float(state["score"])
+    shares = {"harmful": 1.0, "pseudo_harmful": 1 - share, "benign": 0.0}
+    return Effect(shares, shares, dict.fromkeys(shares, share), 9.0)
+
+
+def selection():
+    """One that knows no prompts, and so can only choose."""
+    untouched = effect_of({"score": 0.0})
+    return Selection(PromptSet(()), RefusalTokens((1,), ("no",)), torch.zeros(0, 300), untouched)
+
+
 def test_the_best_trial_wins_the_earlier_of_two_equal_ones_and_no_diverged_one():
     trials = [trial_of(0.5), trial_of(0.9), trial_of(0.9), trial_of(1.0, float("nan"))]
-    assert best_trial(iter(trials), lambda state: float(state["score"])) is trials[1]
+    choice = best_trial(iter(trials), selection(), effect_of)
+    assert choice.candidate is trials[1]
+    assert choice.settings["validation_tradeoff"] == 0.95
+
+
+def test_a_trial_whose_scores_are_no_numbers_is_left_out():
+    def broken(state):
+        effect = effect_of(state)
+        if float(state["score"]) > 0.6:
+            return replace(effect, score=dict.fromkeys(effect.score, float("nan")))
+        return effect
+
+    trials = [trial_of(0.9), trial_of(0.5)]
+    assert best_trial(iter(trials), selection(), broken).candidate is trials[1]
 
 
 def test_divergence_everywhere_is_an_error():
     with pytest.raises(UserError, match="diverged at every learning rate"):
-        best_trial(iter([trial_of(1.0, float("inf"))]), lambda _state: 1.0)
+        best_trial(iter([trial_of(1.0, float("inf"))]), selection(), effect_of)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from actor_lens.methods import METHODS, FittedMethod, Method, make_method
+from actor_lens.methods.selection import Selection
 from actor_lens.methods.target_layer import target_layer
 from actor_lens.models import load_model
 from actor_lens.prompts import load_prompts
@@ -101,12 +102,10 @@ def test_one_layer_costs_fewer_numbers_than_all():
 
 def test_a_named_layer_is_kept_and_another_is_chosen_within_the_model():
     model, (train, validation, _) = toy(), prompts()
-    from actor_lens.judges import refusal_tokens
-
-    tokens = refusal_tokens(model, validation)
-    assert target_layer(model, train, validation, tokens, 3) == 3
+    selection = Selection.of(model, validation)
+    assert target_layer(model, train, selection, 3) == 3
     assert "layer" not in fitted("sft-layer").chosen
-    assert 0 < target_layer(model, train, validation, tokens) < model.n_layers - 1
+    assert 0 < target_layer(model, train, selection) < model.n_layers - 1
 
 
 def test_learning_rates_are_numbers_that_were_tried():

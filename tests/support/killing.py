@@ -28,11 +28,11 @@ os.environ["ACTOR_LENS_STORE"] = "off"
 import torch
 
 from actor_lens.activations import collect_activations
+from actor_lens.comparison import compare as compare_methods
 from actor_lens.errors import UserError
 from actor_lens.finetuning import finetune_layer
 from actor_lens.judges import RefusalTokens
 from actor_lens.layer_sweep import sweep_layers
-from actor_lens.leaderboard import compare as compare_methods
 from actor_lens.store import Store
 from actor_lens.training_run import FinetuneConfig, TrainingRun
 from tests.support.planted_methods import JUDGE, Planted
