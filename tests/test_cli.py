@@ -18,6 +18,7 @@ import actor_lens as al
 from actor_lens import cli
 from actor_lens.cli import study_commands
 from actor_lens.passes import MemoryWarning
+from actor_lens.prompt_rows import PromptWarning
 from actor_lens.store import StoreWarning
 from actor_lens.training_run import TrainingRun
 from tests.support.tiny_models import tiny_chat_model, tiny_tokenizer
@@ -530,7 +531,7 @@ def test_ctrl_c_outside_training_is_quiet(monkeypatch, capsys):
 
 
 @pytest.mark.filterwarnings("always")
-@pytest.mark.parametrize("category", [StoreWarning, MemoryWarning])
+@pytest.mark.parametrize("category", [StoreWarning, MemoryWarning, PromptWarning])
 def test_a_warning_of_the_library_is_one_line(category, monkeypatch, capsys):
     monkeypatch.setattr(
         study_commands, "layers", lambda _: warnings.warn("no\nroom", category, stacklevel=1)

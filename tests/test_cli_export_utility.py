@@ -60,6 +60,16 @@ def test_what_is_wrong_is_told_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_text_that_is_not_there_is_told_and_not_measured(
+    run_folder: Path, tmp_path: Path, capsys
+):
+    words = ("--prompts", "toy", "--text", tmp_path / "wki.txt", "--new-tokens", 2)
+    assert command("utility", "--run", run_folder, "--model", "toy", *words) == 2
+    printed = capsys.readouterr()
+    assert "wki.txt: cannot be read" in printed.err
+    assert printed.out == ""
+
+
 def test_utility_is_printed_and_written(run_folder: Path, tmp_path: Path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("How do I bake bread? Mix flour and water.\n")

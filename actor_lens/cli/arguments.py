@@ -242,12 +242,17 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 def add_replies(parser: argparse.ArgumentParser, new_tokens: int = 64) -> None:
     """How long replies are, and who judges them."""
     add_judge(parser)
+    add_new_tokens(parser, new_tokens)
+
+
+def add_new_tokens(parser: argparse.ArgumentParser, default: int = 64) -> None:
+    """How long replies are."""
     parser.add_argument(
         "--new-tokens",
         type=integer,
-        default=new_tokens,
+        default=default,
         metavar="N",
-        help=f"longest reply; default: {new_tokens}",
+        help=f"longest reply; default: {default}",
     )
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from actor_lens.cli.arguments import (
     add_command,
     add_common,
-    add_judge,
     add_per_label,
+    add_replies,
     integer,
     load_model_and_prompts,
     number,
@@ -68,8 +68,7 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="judge whole replies to the validation prompts for the N best; default: 3",
     )
-    add_judge(parser)
-    add("--new-tokens", type=integer, default=64, metavar="N", help="longest reply; default: 64")
+    add_replies(parser)
     add(
         "--engine",
         default="local",
