@@ -15,6 +15,7 @@ from actor_lens.cli.arguments import (
     add_replies,
     integer,
     load_model_and_prompts,
+    model_settings,
     number,
     open_judge,
     open_progress,
@@ -91,8 +92,8 @@ def sweep(arguments: argparse.Namespace) -> None:
             folder = out
             if out is not None and len(names) > 1:
                 folder = out / re.sub(r"[^\w.-]+", "-", name).strip("-")
-            result = _sweep_one(arguments, name, folder, judge, progress)
-            records.append(_record(result, name))
+            result, settings = _sweep_one(arguments, name, folder, judge, progress)
+            records.append({**_record(result, name), "model_settings": settings})
             if folder is not None:
                 _write(folder, result, records[-1])
             if not arguments.json:
@@ -109,7 +110,7 @@ def _sweep_one(
     folder: Path | None,
     judge: Judge | None,
     progress: StageProgress,
-) -> LayerSweep:
+) -> tuple[LayerSweep, dict[str, Any]]:
     from actor_lens.layer_sweep import sweep_layers
     from actor_lens.training_run import FinetuneConfig
 
@@ -124,7 +125,7 @@ def _sweep_one(
         epochs=arguments.epochs,
         lr=arguments.lr,
     )
-    return sweep_layers(
+    result = sweep_layers(
         model,
         train,
         validation,
@@ -140,6 +141,7 @@ def _sweep_one(
         batch_size=arguments.batch_size,
         on_progress=progress.stage,
     )
+    return result, model_settings(model)
 
 
 def _prepare_out(arguments: argparse.Namespace) -> Path | None:
