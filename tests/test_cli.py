@@ -552,6 +552,18 @@ def test_other_warnings_are_left_as_they_are(category, monkeypatch, capsys):
     assert "actor-lens" not in capsys.readouterr().err
 
 
+def test_quiet_tells_the_libraries_to_draw_no_bars(monkeypatch):
+    for name in cli._NO_BARS:
+        monkeypatch.setenv(name, "0")
+    seen = []
+    monkeypatch.setattr(
+        study_commands, "layers", lambda _: seen.append([os.environ[n] for n in cli._NO_BARS])
+    )
+    assert run_cli("layers") == 0
+    assert run_cli("layers", "--quiet") == 0
+    assert seen == [["0"] * 3, ["1"] * 3]
+
+
 @pytest.mark.filterwarnings("always")
 def test_the_warnings_of_whoever_called_main_are_as_before(monkeypatch, capsys):
     monkeypatch.setattr(study_commands, "layers", lambda _: None)
