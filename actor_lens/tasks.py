@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +228,7 @@ def _unknown(manager: Any, tasks: Sequence[str]) -> list[str]:
 def _as_harness_model(model: ChatModel, batch_size: int | None) -> Any:
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(
+    asked = HFLM(
         pretrained=model.hf,
         tokenizer=model.tokenizer,
         backend="causal",
@@ -236,6 +237,10 @@ def _as_harness_model(model: ChatModel, batch_size: int | None) -> Any:
         trust_remote_code=False,
         enable_thinking=False if has_thinking_switch(model.tokenizer) else None,
     )
+    if os.environ.get("TQDM_DISABLE") == "1":  # the harness does not look at tqdm's own switch
+        for name in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+            setattr(asked, name, partial(getattr(asked, name), disable_tqdm=True))
+    return asked
 
 
 @contextmanager

@@ -93,6 +93,16 @@ def test_the_figures_are_those_of_the_model(tmp_path: Path):
     assert same_bits(before, copied_tensors(model))
 
 
+@pytest.mark.parametrize("switched_off", ["0", "1"])
+def test_bars_are_drawn_unless_they_are_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, switched_off: str
+):
+    monkeypatch.setenv("TQDM_DISABLE", switched_off)
+    task = write_task(tmp_path / "tasks")
+    run_tasks(tiny_chat_model(), [task], include_path=tmp_path / "tasks", limit=2)
+    assert ("loglikelihood" in capsys.readouterr().err) == (switched_off == "0")
+
+
 def test_chat_questions_come_as_the_model_is_spoken_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
