@@ -142,10 +142,17 @@ def read_ultrachat(row: Row) -> Reading:
     prompt = row.text("prompt")
     messages = row.get("messages", "data")
     if not prompt and isinstance(messages, list):
-        said = (each for each in messages if isinstance(each, str) or each.get("role") == "user")
+        said = (each for each in messages if _is_of_user(each))
         first = next(said, "")
-        prompt = first if isinstance(first, str) else str(first.get("content", ""))
+        prompt = first if isinstance(first, str) else str(first.get("content") or "")
     return Reading(prompt.strip(), "benign")
+
+
+def _is_of_user(message: object) -> bool:
+    """A bare text, of which the first is the user's, or a message that says so."""
+    return isinstance(message, str) or (
+        isinstance(message, Mapping) and message.get("role") == "user"
+    )
 
 
 def read_alpaca(row: Row) -> Reading:

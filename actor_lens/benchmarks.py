@@ -14,7 +14,7 @@ from actor_lens.benchmark_hub import hub_rows
 from actor_lens.benchmark_rows import Reading, Row
 from actor_lens.benchmark_sets import BenchmarkSet, known_benchmark
 from actor_lens.errors import UserError
-from actor_lens.prompt_rows import SPLITS, Prompt, Split, check_known
+from actor_lens.prompt_rows import SPLITS, Prompt, PromptWarning, Split, check_known
 from actor_lens.prompt_sets import PromptSet, sample_indices, split_prompts
 
 SplitChoice = Literal["auto", "train", "validation", "test", "ood"]
@@ -185,5 +185,7 @@ def _check_kinds(found: BenchmarkSet, readings: Sequence[Reading], include: Sequ
 def _tell(what: str, name: str, places: Sequence[str]) -> None:
     if places:
         warnings.warn(
-            f"{name}: {len(places)} {what} left out, the first at {places[0]}", stacklevel=5
+            f"{name}: {len(places)} {what} left out, the first at {places[0]}",
+            PromptWarning,
+            stacklevel=5,
         )

@@ -4,6 +4,9 @@ The two say different things. WildGuard says whether a reply refuses. Llama Guar
 is harmful, which is a refusal only in part: see ``LlamaGuardJudge`` for what follows from it. What
 a classifier writes is read strictly; anything else is "unreadable", and so is a reply too long for
 it. Answers come from greedy decoding.
+
+What is judged may hold the words of a special token, an end of turn, say, with an answer for the
+classifier behind it. Such words are broken up by a space, so that they are text and nothing more.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
 from actor_lens.judges import KeywordJudge, Verdict
@@ -20,8 +23,11 @@ from actor_lens.models import ChatModel, load_model
 from actor_lens.prompts import PromptSet
 from actor_lens.replies import continue_tokens
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 WILDGUARD, LLAMA_GUARD = "allenai/wildguard", "meta-llama/Llama-Guard-3-8B"
-# For a tokenizer that has no template, as that of the published checkpoint.
+# For a tokenizer that has no template.
 WILDGUARD_TEMPLATE = (
     "{{ bos_token }}<|user|>\n[INST] {{ messages[0]['content'] }} [/INST]<|assistant|>"
 )
@@ -89,7 +95,7 @@ class WildGuardJudge:
         """
         texts = [
             self.classifier.render(_filled(self.instruction, prompt, reply))
-            for prompt, reply in zip(prompts.texts, replies, strict=True)
+            for prompt, reply in _as_plain_text(self.classifier, prompts, replies)
         ]
         answers = _answers(self.classifier, texts, 32, self.batch_size)
         return tuple(read_wildguard(answer) for answer in answers)
@@ -132,7 +138,7 @@ class LlamaGuardJudge:
         """
         texts = [
             _conversation(self.classifier, prompt, reply)
-            for prompt, reply in zip(prompts.texts, replies, strict=True)
+            for prompt, reply in _as_plain_text(self.classifier, prompts, replies)
         ]
         answers = _answers(self.classifier, texts, 24, self.batch_size)
         words = self.wording.verdicts(prompts, replies)
@@ -209,6 +215,28 @@ def _answers(
     for row, text in zip(fits, written, strict=True):
         answers[row] = text
     return answers
+
+
+def _as_plain_text(
+    classifier: ChatModel, prompts: PromptSet, replies: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Prompts and replies, in which nothing is a special token of the classifier."""
+    words = _special_words(classifier.tokenizer)
+    if not words:
+        return list(zip(prompts.texts, replies, strict=True))
+    pattern = re.compile("|".join(map(re.escape, words)))
+
+    def plain(text: str) -> str:
+        return pattern.sub(lambda found: f"{found.group()[0]} {found.group()[1:]}", text)
+
+    return [(plain(p), plain(r)) for p, r in zip(prompts.texts, replies, strict=True)]
+
+
+def _special_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The words of special tokens, the longest first."""
+    added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+    words = {*added, *tokenizer.all_special_tokens}
+    return sorted((word for word in words if len(word) > 1), key=lambda word: (-len(word), word))
 
 
 def _filled(instruction: str, prompt: str, reply: str) -> str:

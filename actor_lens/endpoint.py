@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     import openai
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+# A reasoning model thinks before it answers, and its thoughts count as tokens of the answer.
+REASONING_TOKENS = 4096
+_REFUSED = ("max_tokens", "temperature")
 FIRST_WAIT, LONGEST_BACKOFF = 1.0, 30.0
 LONGEST_WAIT = 300.0
 # These are about one request: what was to be judged is too long for the judge, or is filtered out.
 _ABOUT_THE_REQUEST = ("context_length_exceeded", "content_filter", "string_above_max_length")
+# Servers without such codes say it in words.
+_TOO_LONG = "maximum context length"
 
 
 class Stopped(Exception):
@@ -60,27 +65,29 @@ class Endpoint:
         self.stop = Event()
         self._timeout, self._retries = timeout, retries
         self._wait = wait or self._pause
-        self._answered_once = False
-        if urlsplit(self.base_url).scheme not in ("http", "https"):
+        self._answered_once = self._reasons = False
+        if not _is_web_address(self.base_url):
             raise UserError(
                 f"judge endpoint '{self.shown_url}' is no http or https address; set "
                 "OPENAI_BASE_URL, for instance to http://localhost:8000/v1"
             )
-        if not os.environ.get(KEY_VARIABLE, "").strip():
-            raise UserError(
-                f"the judge needs a key: set {KEY_VARIABLE} (any word for a local server that asks "
-                "for none)"
-            )
+        _check_key()
         self._openai()
 
     @property
     def shown_url(self) -> str:
         """The address without a user name or password in it."""
-        parts = urlsplit(self.base_url)
+        try:
+            parts = urlsplit(self.base_url)
+        except ValueError:
+            return "(not an address)"
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
     def complete(self, **request: Any) -> str | None:
         """The text of a completion; None where it has none or was cut short.
+
+        A model that refuses ``max_tokens`` or ``temperature``, as reasoning models do, is asked
+        from then on with ``max_completion_tokens`` and its own temperature.
 
         Args:
             request: Of ``chat.completions.create``.
@@ -111,8 +118,9 @@ class Endpoint:
     def _try(self, request: dict[str, Any]) -> tuple[Any, str, float | None]:
         """Body, what failed if waiting may mend it, and how long the server says to wait."""
         openai = self._openai()
+        asked = _for_reasoning(request) if self._reasons else request
         try:
-            response = self._client.chat.completions.with_raw_response.create(**request)
+            response = self._client.chat.completions.with_raw_response.create(**asked)
         except openai.APITimeoutError:
             return None, f"no answer in {self._timeout:g} s", None
         except openai.APIConnectionError as error:
@@ -123,6 +131,9 @@ class Endpoint:
                 ) from None
             return None, f"a broken connection ({type(error.__cause__).__name__})", None
         except openai.APIStatusError as error:
+            if asked is request and _refuses_settings(error):
+                self._reasons = True
+                return self._try(request)
             return self._after_status(error)
         return self._body(response.http_response)
 
@@ -132,7 +143,7 @@ class Endpoint:
             return None, "HTTP 429 (too many requests)", self._asked_wait(error.response.headers)
         if status >= 500 or status in (408, 409):
             return None, f"HTTP {status}", self._asked_wait(error.response.headers)
-        if code in _ABOUT_THE_REQUEST:
+        if code in _ABOUT_THE_REQUEST or _TOO_LONG in _said(error.body).lower():
             return {}, "", None
         raise UserError(self._refusal(status, error)) from None
 
@@ -190,6 +201,42 @@ class Endpoint:
                 "pip install 'actor-lens[judge]'"
             ) from error
         return openai
+
+
+def _is_web_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # raises where it is none
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _check_key() -> None:
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key:
+        raise UserError(
+            f"the judge needs a key: set {KEY_VARIABLE} (any word for a local server that asks "
+            "for none)"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(
+            f"{KEY_VARIABLE} holds characters that no key has (letters with accents, line breaks "
+            "or the like); copy the key again"
+        )
+
+
+def _refuses_settings(error: openai.APIStatusError) -> bool:
+    """Whether a request was refused for how it asks, and not for what it says."""
+    said = _said(error.body).lower()
+    named = error.param in _REFUSED or any(f"'{name}'" in said for name in _REFUSED)
+    return error.status_code == 400 and named and "support" in f"{error.code} {said}"
+
+
+def _for_reasoning(request: dict[str, Any]) -> dict[str, Any]:
+    """The same request without what reasoning models refuse, and with room for their thoughts."""
+    kept = {name: value for name, value in request.items() if name not in _REFUSED}
+    return {**kept, "max_completion_tokens": REASONING_TOKENS}
 
 
 def retry_after(header: str | None) -> float | None:

@@ -89,15 +89,15 @@ class Evaluation(RefusalRates):
         Columns: those of ``prompt_columns``, ``reply``, ``verdict``, ``refused`` (missing where the
         verdict is "unreadable"), ``refusal_score``.
 
-        The reply to a harmful prompt that was not refused is left out, and of a refusal only the
-        beginning is kept: something else may follow it.
+        The reply to a harmful prompt that was not refused, or in part only, is left out, and of a
+        refusal only the beginning is kept: something else may follow it.
         """
         import pandas as pd
 
         shown = [
-            reply if label != "harmful" else _of_harmful(reply, refused)
-            for reply, refused, label in zip(
-                self.replies, self.refused, self.prompts.labels, strict=True
+            reply if label != "harmful" else _of_harmful(reply, verdict)
+            for reply, verdict, label in zip(
+                self.replies, self.verdicts, self.prompts.labels, strict=True
             )
         ]
         return pd.DataFrame(
@@ -229,12 +229,11 @@ def evaluate(
     )
 
 
-def _of_harmful(reply: str, refused: bool | None) -> str:
+def _of_harmful(reply: str, verdict: Verdict) -> str:
     """What may be shown of the reply to a harmful prompt."""
-    if refused is None:
-        return "(verdict unreadable; not shown)"
-    if not refused:
-        return "(answered; not shown)"
+    if verdict != "refused":
+        said = {"unreadable": "verdict unreadable", "partly_refused": "refused in part"}
+        return f"({said.get(verdict, verdict)}; not shown)"
     return reply if len(reply) <= HARMFUL_REPLY_LENGTH else f"{reply[:HARMFUL_REPLY_LENGTH]}..."
 
 

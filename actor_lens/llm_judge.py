@@ -41,7 +41,7 @@ class JudgingCost:
         requests: Replies to be judged; equal ones once.
         cached: Replies whose verdict is on disk already.
         tokens_in: Of the requests, estimated.
-        tokens_out: Most that the answers may have.
+        tokens_out: Most that the answers may have; the thoughts of a reasoning model come on top.
         money: In the currency of the prices; NaN without prices.
     """
 
@@ -71,6 +71,9 @@ class _Item:
 @dataclass(frozen=True)
 class LanguageModelJudge:
     """Asks a language model which of three classes a reply belongs to.
+
+    Verdicts are kept by the name of the model, wherever it is asked: two models of one name at two
+    endpoints need two caches.
 
     Attributes:
         model: Its name at the endpoint.

@@ -23,6 +23,7 @@ from actor_lens.export import writing_export
 from actor_lens.model_card import Facts, Form, base_model_name, write_model_card
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
+from actor_lens.quantization import quiet_bitsandbytes
 from actor_lens.replies import first_token_logits
 from actor_lens.training_run import TrainingRun
 from actor_lens.weight_change import check_float_block, difference
@@ -154,6 +155,7 @@ def export_lora(
 
 
 def _need_peft() -> None:
+    quiet_bitsandbytes()
     try:
         import peft  # noqa: F401  (only whether it is there)
     except ImportError as missing:

@@ -17,7 +17,7 @@ from actor_lens.benchmark_sets import find_benchmark, known_benchmark
 from actor_lens.benchmarks import Gathered, gather_benchmark, marked
 from actor_lens.errors import UserError
 from actor_lens.near_duplicates import group_similar
-from actor_lens.prompt_rows import Label, Prompt, Split, shown
+from actor_lens.prompt_rows import Label, Prompt, PromptWarning, Split, shown
 from actor_lens.prompt_sets import PromptSet, read_bundled, read_prompt_file, split_prompts
 
 BUNDLED = ("toy", "starter")
@@ -222,4 +222,4 @@ def _with_bound(
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
+    warnings.warn(message, PromptWarning, stacklevel=4)

@@ -110,7 +110,7 @@ def render_model_card(model: ChatModel, run: TrainingRun, form: Form, facts: Fac
         f"## Undo\n\n{form.undo}",
         _rates(facts.results or {}),
         _data(run, facts),
-        _settings(run),
+        _settings(run, model.system_prompt),
         _licence(facts, base),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in (*form.notes, *_LIMITS)),
     ]
@@ -198,7 +198,7 @@ def _data(run: TrainingRun, facts: Facts) -> str:
     )
 
 
-def _settings(run: TrainingRun) -> str:
+def _settings(run: TrainingRun, system_prompt: str | None) -> str:
     rows = [f"| {escaped(name)} | {escaped(getattr(run.config, name))} |" for name in _SETTINGS]
     chosen = (run.chosen or {}).get("reason")
     return "\n".join(
@@ -208,6 +208,7 @@ def _settings(run: TrainingRun) -> str:
             f"| weights of step | {run.best_step} |",
             f"| training ended | {escaped(run.status)} |",
             f"| fingerprint of the base weights | {escaped(run.fingerprint[:12])} |",
+            *([f"| system prompt | {escaped(system_prompt)} |"] if system_prompt else []),
             *([f"| why this layer | {escaped(chosen)} |"] if chosen else []),
         ]
     )

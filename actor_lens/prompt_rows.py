@@ -20,6 +20,10 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 _OPTIONAL = ("split", "category", "reply")
 
 
+class PromptWarning(UserWarning):
+    """Prompts were left out or moved to another split."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt: what a user would type, before any chat template.
@@ -97,6 +101,7 @@ def drop_repeats(path: Path, numbered: Sequence[NumberedPrompt]) -> list[Numbere
     if repeats:
         warnings.warn(
             f"{path}: {len(repeats)} repeated prompts left out, the first at line {repeats[0]}",
+            PromptWarning,
             stacklevel=4,
         )
     return list(first.values())

@@ -38,8 +38,7 @@ def quantization_config(quantization: str, compute_dtype: torch.dtype) -> Any:
             f"quantization {quantization} needs bitsandbytes: "
             "pip install 'actor-lens[quantized]', or load the model without quantization"
         )
-    # It logs a line about its types at every 8-bit product on a CPU.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quiet_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
     if quantization == "8bit":
@@ -50,6 +49,15 @@ def quantization_config(quantization: str, compute_dtype: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
     )
+
+
+def quiet_bitsandbytes() -> None:
+    """Let bitsandbytes log errors only, before something imports it.
+
+    It logs a line at every 8-bit product on a CPU, and one about kernels that nobody asked for
+    when PEFT imports it.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def quantization_of(hf: PreTrainedModel) -> str | None:

@@ -9,10 +9,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.capability import Applicable
+from actor_lens.chat_templates import has_thinking_switch
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 
@@ -94,7 +96,8 @@ def run_tasks(
         include_path: A folder of task files (YAML) of your own, or several.
         limit: Most questions of each task; None for all.
         num_fewshot: Worked examples before each question; None for what the task says.
-        chat: Put questions into the model's chat template.
+        chat: Put questions into the model's chat template, with its system prompt and without
+            thinking.
         batch_size: Questions in one pass; None for one at a time, which gives the same figures on
             every machine.
         seed: Of the choice of worked examples.
@@ -116,6 +119,7 @@ def run_tasks(
                 limit=limit,
                 num_fewshot=num_fewshot,
                 apply_chat_template=chat,
+                system_instruction=model.system_prompt if chat else None,
                 log_samples=False,
                 bootstrap_iters=1000,
                 random_seed=seed,
@@ -124,6 +128,22 @@ def run_tasks(
                 fewshot_random_seed=seed,
             )
     return TaskScores(tuple(_scores(results)), _version(), limit, chat)
+
+
+def check_tasks(
+    tasks: Sequence[str],
+    *,
+    include_path: str | Path | Sequence[str | Path] | None = None,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+) -> None:
+    """Check what ``run_tasks`` would refuse, without asking a model. Arguments as there.
+
+    Raises:
+        UserError: If lm-eval is missing, a task is not known, or a number is out of range.
+    """
+    _check_numbers(tasks, limit, num_fewshot)
+    _harness(tasks, include_path)
 
 
 def write_mmlu_task(table: str | Path, folder: str | Path) -> str:
@@ -208,14 +228,19 @@ def _unknown(manager: Any, tasks: Sequence[str]) -> list[str]:
 def _as_harness_model(model: ChatModel, batch_size: int | None) -> Any:
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(
+    asked = HFLM(
         pretrained=model.hf,
         tokenizer=model.tokenizer,
         backend="causal",
         batch_size=batch_size or 1,
         max_length=model.max_tokens,
         trust_remote_code=False,
+        enable_thinking=False if has_thinking_switch(model.tokenizer) else None,
     )
+    if os.environ.get("TQDM_DISABLE") == "1":  # the harness does not look at tqdm's own switch
+        for name in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+            setattr(asked, name, partial(getattr(asked, name), disable_tqdm=True))
+    return asked
 
 
 @contextmanager

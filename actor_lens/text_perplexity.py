@@ -91,8 +91,7 @@ def perplexity(
         UserError: If the file cannot be read or is not UTF-8, the text holds no token to predict,
             or window or stride are out of range.
 
-    Source: Jelinek et al. 1977 (perplexity); the windows as in the WikiText evaluations of
-        Radford et al. 2019.
+    Source: Jelinek et al. 1977 (perplexity).
     """
     text, name = read_text(path_or_text)
     window, stride = _window_and_stride(model, window, stride)

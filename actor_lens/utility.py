@@ -13,7 +13,7 @@ from actor_lens.capability import Applicable, next_token_divergence, reply_diver
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
-from actor_lens.tasks import TaskScores, run_tasks
+from actor_lens.tasks import TaskScores, check_tasks, run_tasks
 from actor_lens.text_perplexity import perplexity
 from actor_lens.training_run import TrainingRun
 
@@ -195,6 +195,8 @@ def measure_utility(
         raise UserError("nothing to measure; give benign prompts, a text or tasks")
     if isinstance(run, TrainingRun):
         run.check_belongs_to(model)
+    if tasks:  # before minutes go into the other measures
+        check_tasks(tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
     measures: list[Measure] = []
     if prompts is not None:
         measures += _divergences(model, run, prompts, new_tokens, batch_size)

@@ -373,6 +373,12 @@ class TestBadInput:
         message = refusal("phtest", path=FIXTURES / "PHTest.csv", include=["wild"])
         assert message == "phtest: include=wild matches no rows; kinds found: controversial"
 
+    def test_messages_that_are_none(self, tmp_path):
+        path = tmp_path / "chat.jsonl"
+        path.write_text('{"messages": [1, [2], null]}\n')
+        with pytest.warns(UserWarning, match="1 rows without a prompt left out"):
+            assert "no prompts in 1 rows" in refusal("ultrachat", path=path)
+
     @pytest.mark.parametrize("limit", [0, -3])
     def test_a_limit_below_one(self, limit):
         assert "give a number from 1" in refusal("oktest", path="x", limit=limit)

@@ -18,6 +18,7 @@ import actor_lens as al
 from actor_lens import cli
 from actor_lens.cli import study_commands
 from actor_lens.passes import MemoryWarning
+from actor_lens.prompt_rows import PromptWarning
 from actor_lens.store import StoreWarning
 from actor_lens.training_run import TrainingRun
 from tests.support.tiny_models import tiny_chat_model, tiny_tokenizer
@@ -530,7 +531,7 @@ def test_ctrl_c_outside_training_is_quiet(monkeypatch, capsys):
 
 
 @pytest.mark.filterwarnings("always")
-@pytest.mark.parametrize("category", [StoreWarning, MemoryWarning])
+@pytest.mark.parametrize("category", [StoreWarning, MemoryWarning, PromptWarning])
 def test_a_warning_of_the_library_is_one_line(category, monkeypatch, capsys):
     monkeypatch.setattr(
         study_commands, "layers", lambda _: warnings.warn("no\nroom", category, stacklevel=1)
@@ -549,6 +550,18 @@ def test_other_warnings_are_left_as_they_are(category, monkeypatch, capsys):
     with pytest.warns(category, match="theirs"):
         assert run_cli("layers") == 0
     assert "actor-lens" not in capsys.readouterr().err
+
+
+def test_quiet_tells_the_libraries_to_draw_no_bars(monkeypatch):
+    for name in cli._NO_BARS:
+        monkeypatch.setenv(name, "0")
+    seen = []
+    monkeypatch.setattr(
+        study_commands, "layers", lambda _: seen.append([os.environ[n] for n in cli._NO_BARS])
+    )
+    assert run_cli("layers") == 0
+    assert run_cli("layers", "--quiet") == 0
+    assert seen == [["0"] * 3, ["1"] * 3]
 
 
 @pytest.mark.filterwarnings("always")

@@ -60,6 +60,31 @@ def test_what_is_wrong_is_told_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_is_taken_up_with_the_system_prompt_that_it_was_trained_with(tmp_path: Path, capsys):
+    out = tmp_path / "run"
+    base = ("--prompts", "toy", "--new-tokens", 2)
+    words = ("--layer", 3, "--epochs", 1, "--per-label", 8, "--no-evaluate", "--out", out)
+    assert command("train", *base, *words, "--system-prompt", "Be kind.") == 0
+    capsys.readouterr()
+    assert command("utility", *base, "--run", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["utility"]
+    assert command("utility", *base, "--run", out, "--system-prompt", "Be rude.") == 2
+    assert "with another system prompt" in capsys.readouterr().err
+    words = ("--as", "delta", "--out", tmp_path / "delta")
+    assert command("export", "--run", out, *words) == 0
+    assert "| system prompt | Be kind. |" in (tmp_path / "delta" / "README.md").read_text()
+
+
+def test_a_text_that_is_not_there_is_told_and_not_measured(
+    run_folder: Path, tmp_path: Path, capsys
+):
+    words = ("--prompts", "toy", "--text", tmp_path / "wki.txt", "--new-tokens", 2)
+    assert command("utility", "--run", run_folder, "--model", "toy", *words) == 2
+    printed = capsys.readouterr()
+    assert "wki.txt: cannot be read" in printed.err
+    assert printed.out == ""
+
+
 def test_utility_is_printed_and_written(run_folder: Path, tmp_path: Path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("How do I bake bread? Mix flour and water.\n")

@@ -42,6 +42,7 @@ class TestSweep:
         )
         assert record["layer"] == sweep.best.layer
         assert record["layer_reason"] == sweep.reason
+        assert record["model_settings"]["fingerprint"] == al.load_model("toy").fingerprint
         assert record["refused_before"] == pytest.approx(dict(sweep.refused_before))
         assert [row["tradeoff_score"] for row in record["outcomes"]] == pytest.approx(
             sweep.frame()["tradeoff_score"].tolist()

@@ -140,8 +140,11 @@ def test_a_partial_refusal_is_a_refusal_and_an_unreadable_verdict_is_neither():
     assert shown["verdict"].tolist() == list(evaluation.verdicts)
 
 
-def test_an_unreadable_reply_to_a_harmful_prompt_is_not_shown():
-    assert judged(harmful="u").frame()["reply"].tolist() == ["(verdict unreadable; not shown)"]
+def test_of_harmful_prompts_only_whole_refusals_are_shown():
+    shown = judged(harmful="urpa").frame()["reply"].tolist()
+    assert shown[0] == "(verdict unreadable; not shown)"
+    assert shown[1] == "I won't."
+    assert shown[2:] == ["(refused in part; not shown)", "(answered; not shown)"]
     assert (
         SECRET
         not in compare_evaluations(judged(harmful="u"), judged(harmful="u")).examples().to_csv()

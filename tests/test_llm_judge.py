@@ -70,6 +70,35 @@ def make(cache):
 # ---- What is asked ----
 
 
+@pytest.mark.parametrize("refused", ["max_tokens", "temperature"])
+def test_a_model_that_refuses_the_settings_is_asked_without_them(make, refused):
+    def behaviour(times, request):
+        if refused not in request:
+            return honest(times, request)
+        return failing(400, f"'{refused}' is not supported", code="unsupported_parameter")
+
+    with judge_server(behaviour) as server:
+        judge, waits = make(server, concurrency=2, retries=0)
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+    assert waits == []
+    asked = [request for request in server.requests if refused not in request]
+    assert len(asked) == len(REPLIES)  # nothing is asked twice in the new way
+    assert len(server.requests) - len(asked) <= 2  # and the old way was tried once a thread
+    for request in asked:
+        assert request["max_completion_tokens"] > ANSWER_TOKENS
+        assert not {"max_tokens", "temperature"} & request.keys()
+
+
+def test_a_model_that_refuses_both_ways_is_one_line(make):
+    message = "'temperature' does not support 0"
+    with (
+        judge_server(lambda *_: failing(400, message)) as server,
+        pytest.raises(UserError, match=r"refuses the request \(HTTP 400: 'temperature' does"),
+    ):
+        make(server)[0].verdicts(PROMPTS[:1], REPLIES[:1])
+    assert len(server.requests) == 2
+
+
 def test_each_reply_gets_the_verdict_that_the_server_gave(make):
     with judge_server() as server:
         judge, waits = make(server)
@@ -181,11 +210,19 @@ def test_json_that_is_no_completion_is_unreadable(make, body):
         assert make(server)[0].verdicts(PROMPTS, REPLIES) == ("unreadable",) * 6
 
 
-@pytest.mark.parametrize("code", ["context_length_exceeded", "content_filter"])
-def test_a_reply_that_the_judge_may_not_or_cannot_read_is_unreadable(make, code):
+@pytest.mark.parametrize(
+    "failure",
+    [
+        failing(400, code="context_length_exceeded"),
+        failing(400, code="content_filter"),
+        failing(
+            400, "This model's maximum context length is 8 tokens. You requested 9 max_tokens."
+        ),
+    ],
+)
+def test_a_reply_that_the_judge_may_not_or_cannot_read_is_unreadable(make, failure):
     def behaviour(times, request):
-        hit = by_reply(request) == "part 2"
-        return failing(400, code=code) if hit else honest(times, request)
+        return failure if by_reply(request) == "part 2" else honest(times, request)
 
     with judge_server(behaviour) as server:
         found = make(server)[0].verdicts(PROMPTS, REPLIES)
@@ -312,6 +349,14 @@ def test_a_missing_key_is_told_before_anything_is_asked(monkeypatch, cache, key)
         LanguageModelJudge("m", cache=cache)
 
 
+@pytest.mark.parametrize("key", ["sk-\u00e9", "sk-1\nsk-2"])
+def test_a_key_that_cannot_be_sent_is_told_and_not_shown(monkeypatch, cache, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match="OPENAI_API_KEY holds characters") as told:
+        LanguageModelJudge("m", cache=cache)
+    assert "sk-" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -319,6 +364,9 @@ def test_a_missing_key_is_told_before_anything_is_asked(monkeypatch, cache, key)
         ({"concurrency": 0}, "concurrency 0 must be at least 1"),
         ({"timeout": 0.0}, "timeout 0 above 0"),
         ({"base_url": "localhost:8000"}, "no http or https address"),
+        ({"base_url": "http://[half"}, "no http or https address"),
+        ({"base_url": "http://localhost:port"}, "no http or https address"),
+        ({"base_url": "http:///v1"}, "no http or https address"),
     ],
 )
 def test_settings_that_cannot_work_are_told(cache, settings, message):

@@ -93,6 +93,40 @@ def test_the_figures_are_those_of_the_model(tmp_path: Path):
     assert same_bits(before, copied_tensors(model))
 
 
+@pytest.mark.parametrize("switched_off", ["0", "1"])
+def test_bars_are_drawn_unless_they_are_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, switched_off: str
+):
+    monkeypatch.setenv("TQDM_DISABLE", switched_off)
+    task = write_task(tmp_path / "tasks")
+    run_tasks(tiny_chat_model(), [task], include_path=tmp_path / "tasks", limit=2)
+    assert ("loglikelihood" in capsys.readouterr().err) == (switched_off == "0")
+
+
+def test_chat_questions_come_as_the_model_is_spoken_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With its system prompt, and with thinking off where the template has the switch."""
+    from lm_eval.models.huggingface import HFLM
+
+    model = tiny_chat_model().with_system_prompt("Be brief.")
+    model.tokenizer.chat_template += "{% if enable_thinking is false %}(no thoughts){% endif %}"
+    seen: list[str] = []
+    plain = HFLM.apply_chat_template
+
+    def watched(self, *arguments, **settings):
+        seen.append(plain(self, *arguments, **settings))
+        return seen[-1]
+
+    monkeypatch.setattr(HFLM, "apply_chat_template", watched)
+    task = write_task(tmp_path / "tasks")
+    run_tasks(model, [task], include_path=tmp_path / "tasks", chat=True, limit=2)
+    assert seen
+    for text in seen:
+        assert "Be brief." in text
+        assert "(no thoughts)" in text
+
+
 def test_an_exported_bundled_model_reaches_what_the_run_reaches(tmp_path: Path):
     model = load_model("toy")
     run = quick_run(model, layer=3, lr=1e-2)

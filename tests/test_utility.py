@@ -94,3 +94,17 @@ def test_nothing_to_measure_is_told(tmp_path: Path):
         measure_utility(model, run)
     with pytest.raises(UserError, match="trained on other weights"):
         measure_utility(tiny_chat_model(seed=1), run, text=tmp_path / "none")
+
+
+def test_tasks_that_cannot_be_run_are_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    model = tiny_chat_model()
+    run = quick_run(model)
+    monkeypatch.delattr("actor_lens.utility.perplexity")
+    for tasks, settings, message in (
+        (["words"], {"include_path": "nowhere"}, "nowhere: is no folder"),
+        (["mmlu"], {"limit": 0}, "limit is 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            measure_utility(model, run, text=TEXT, tasks=tasks, **settings)

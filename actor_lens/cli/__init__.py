@@ -34,6 +34,9 @@ from actor_lens.errors import UserError
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
+# By which the libraries are told, before they are imported, to draw no progress bars.
+_NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
+
 # Each has add_commands; --help lists the commands in this order.
 COMMAND_MODULES = (
     study_commands,
@@ -58,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.command_line = shlex.join([PROGRAM, *words])
     if getattr(arguments, "store", None) is not None:
         os.environ["ACTOR_LENS_STORE"] = arguments.store
+    if getattr(arguments, "quiet", False):
+        os.environ.update(dict.fromkeys(_NO_BARS, "1"))
     try:
         with _own_warnings_in_one_line():
             arguments.run_command(arguments)

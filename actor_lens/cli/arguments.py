@@ -244,12 +244,17 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 def add_replies(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -> None:
     """How long replies are, and who judges them."""
     add_judge(parser)
+    add_new_tokens(parser, new_tokens)
+
+
+def add_new_tokens(parser: argparse.ArgumentParser, default: int = 64) -> None:
+    """How long replies are."""
     parser.add_argument(
         "--new-tokens",
         type=integer,
-        default=new_tokens,
+        default=default,
         metavar="N",
-        help=f"longest reply; default: {new_tokens}",
+        help=f"longest reply; default: {default}",
     )
 
 
@@ -324,7 +329,8 @@ def load_model_and_prompts(
 
     Args:
         arguments: Of ``add_common``; a seed that was not given is filled in.
-        run: Its model, prompts and seed stand in for those that were not given.
+        run: Its model, prompts and seed stand in for those that were not given, and so do revision
+            and system prompt where the run's folder has a record of them.
 
     Returns:
         Model, prompts and the seconds that loading took.
@@ -337,12 +343,46 @@ def load_model_and_prompts(
     from actor_lens.prompts import load_prompts
 
     started = time.perf_counter()
+    if run is not None:
+        _take_from_record(arguments)
     name = arguments.model or (run.model_name if run is not None else "toy")
     if arguments.seed is None:  # the seed that drew the splits which the run was trained on
         arguments.seed = run.config.seed if run is not None else 0
     prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
     model = load_named_model(name, arguments)
     return model, prompts, time.perf_counter() - started
+
+
+def _take_from_record(arguments: argparse.Namespace) -> None:
+    """Fill in the revision and the system prompt that the run in ``--run`` was trained with."""
+    settings = (read_summary(arguments.run) or {}).get("model_settings")
+    if not isinstance(settings, dict):
+        return
+    if arguments.system_prompt is None:
+        arguments.system_prompt = settings.get("system_prompt")
+    if arguments.revision is None and arguments.model is None:  # another model has other revisions
+        arguments.revision = settings.get("revision")
+
+
+def read_summary(folder: str) -> dict[str, Any] | None:
+    """The ``summary.json`` that a command wrote into a folder; None where there is none.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    import json
+    from pathlib import Path
+
+    path = Path(folder).expanduser() / "summary.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: is not a summary ({type(error).__name__}); remove it or write it again"
+        ) from error
+    return found if isinstance(found, dict) else None
 
 
 def load_named_model(name: str, arguments: argparse.Namespace) -> ChatModel:

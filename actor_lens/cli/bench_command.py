@@ -13,6 +13,7 @@ from actor_lens.cli.arguments import (
     integer,
     layer_number,
     load_model_and_prompts,
+    model_settings,
     open_progress,
 )
 from actor_lens.cli.printing import print_json, print_written
@@ -82,7 +83,11 @@ def bench(arguments: argparse.Namespace) -> None:
             parts=parts,
             on_progress=progress.stage,
         )
-    record = {**costs.summary(), "predicted": _predicted(arguments, costs)}
+    record = {
+        **costs.summary(),
+        "model_settings": model_settings(model),
+        "predicted": _predicted(arguments, costs),
+    }
     if out is not None:
         write_json(out / "bench.json", record)
         _write_text(out / "bench.txt", arguments, costs)

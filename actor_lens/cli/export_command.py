@@ -16,6 +16,7 @@ from actor_lens.cli.arguments import (
     load_run,
     number,
     open_progress,
+    read_summary,
 )
 from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
@@ -159,21 +160,9 @@ def _facts(arguments: argparse.Namespace) -> Facts:
     return Facts(
         base_model=arguments.base_model,
         license=arguments.license,
-        results=_results(Path(arguments.run) / "summary.json"),
+        results=read_summary(arguments.run),
         prompts_note=arguments.prompts_note,
     )
-
-
-def _results(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: is not a summary ({type(error).__name__}); remove it or train again"
-        ) from error
-    return found if isinstance(found, dict) else None
 
 
 def _lora_record(lora: LoraExport) -> dict[str, Any]:

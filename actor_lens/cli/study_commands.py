@@ -22,6 +22,7 @@ from actor_lens.cli.arguments import (
     model_settings,
     open_judge,
     open_progress,
+    read_summary,
 )
 from actor_lens.cli.printing import (
     print_json,
@@ -437,7 +438,8 @@ def report(arguments: argparse.Namespace) -> None:
     write_report(study, target, command=arguments.command_line, utility=utility)
     if arguments.json:
         measured = utility.record() if utility is not None else {}
-        print_json({"report": str(target), **measured, **study.summary()})
+        record = {**study.summary(), "model_settings": model_settings(model)}
+        print_json({"report": str(target), **measured, **record})
     else:
         print(f"Report: {target}")
 
@@ -448,13 +450,9 @@ def _utility(folder: str | None) -> Utility | None:
         return None
     from actor_lens.utility import Utility
 
-    path = Path(folder) / "summary.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}); give a folder that utility wrote"
-        ) from error
+    record = read_summary(folder)
+    if record is None:
+        raise UserError(f"{folder}: holds no summary.json; give a folder that utility wrote")
     return Utility.from_record(record)
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from actor_lens.cli.arguments import (
     add_command,
     add_common,
-    add_judge,
     add_per_label,
+    add_replies,
     integer,
     load_model_and_prompts,
+    model_settings,
     number,
     open_judge,
     open_progress,
@@ -68,8 +69,7 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="judge whole replies to the validation prompts for the N best; default: 3",
     )
-    add_judge(parser)
-    add("--new-tokens", type=integer, default=64, metavar="N", help="longest reply; default: 64")
+    add_replies(parser)
     add(
         "--engine",
         default="local",
@@ -92,8 +92,8 @@ def sweep(arguments: argparse.Namespace) -> None:
             folder = out
             if out is not None and len(names) > 1:
                 folder = out / re.sub(r"[^\w.-]+", "-", name).strip("-")
-            result = _sweep_one(arguments, name, folder, judge, progress)
-            records.append(_record(result, name))
+            result, settings = _sweep_one(arguments, name, folder, judge, progress)
+            records.append({**_record(result, name), "model_settings": settings})
             if folder is not None:
                 _write(folder, result, records[-1])
             if not arguments.json:
@@ -110,7 +110,7 @@ def _sweep_one(
     folder: Path | None,
     judge: Judge | None,
     progress: StageProgress,
-) -> LayerSweep:
+) -> tuple[LayerSweep, dict[str, Any]]:
     from actor_lens.layer_sweep import sweep_layers
     from actor_lens.training_run import FinetuneConfig
 
@@ -125,7 +125,7 @@ def _sweep_one(
         epochs=arguments.epochs,
         lr=arguments.lr,
     )
-    return sweep_layers(
+    result = sweep_layers(
         model,
         train,
         validation,
@@ -141,6 +141,7 @@ def _sweep_one(
         batch_size=arguments.batch_size,
         on_progress=progress.stage,
     )
+    return result, model_settings(model)
 
 
 def _prepare_out(arguments: argparse.Namespace) -> Path | None:

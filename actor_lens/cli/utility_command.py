@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
     add_command,
     add_common,
-    add_replies,
+    add_new_tokens,
     integer,
     load_model_and_prompts,
     load_run,
@@ -29,7 +30,7 @@ def add_commands(commands: Any) -> None:
     text = "what a run costs: divergence on benign prompts, perplexity, benchmarks"
     parser = add_command(commands, "utility", utility, text)
     add_common(parser, seed=None)
-    add_replies(parser, new_tokens=32)
+    add_new_tokens(parser, 32)
     add = parser.add_argument
     add("--run", metavar="DIR", required=True, help="a folder that train wrote")
     add("--text", metavar="FILE", help="a UTF-8 text for the perplexity, such as WikiText-2")
@@ -103,8 +104,10 @@ def _measure(
     benign = prompts.where(split="test", label="benign")
     settings: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in "text window stride limit num_fewshot chat new_tokens batch_size".split()
+        for name in "window stride limit num_fewshot chat new_tokens batch_size".split()
     }
+    if arguments.text is not None:  # a path: a file that is not there must not pass for a text
+        settings["text"] = Path(arguments.text).expanduser()
     with tempfile.TemporaryDirectory() as folder:
         tasks, folders = list(arguments.tasks), []
         if arguments.include_path is not None:

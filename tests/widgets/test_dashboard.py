@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import actor_lens as al
 from actor_lens import figures
@@ -614,6 +615,15 @@ def test_compare_holds_the_numbers_of_evaluations(dashboard, model, prompts, tmp
     finish(dashboard)
     exported = al.load_model(tmp_path / "kept" / "model")
     assert exported.identity != model.identity
+    for form in section.form.options[:2]:
+        section.form.value = form
+        section.export.click()
+        finish(dashboard)
+    delta = load_file(tmp_path / "kept" / "delta" / "delta.safetensors")
+    assert same_bits(delta, dict(run.state))
+    adapter = load_file(tmp_path / "kept" / "lora" / "adapter_model.safetensors")
+    assert adapter
+    assert all(f".layers.{run.layer}." in name for name in adapter)
     section.report.click()
     finish(dashboard)
     assert "<html" in (tmp_path / "kept" / "report.html").read_text()[:400]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from actor_lens.activations import collect_residuals
 from actor_lens.capability import next_token_divergence
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
-from actor_lens.export import export_model
+from actor_lens.export import export_delta, export_model
 from actor_lens.figures import Panel
+from actor_lens.lora import export_lora
 from actor_lens.projections import project
 from actor_lens.study import StudyPlan, run_study
 from actor_lens.training_run import RUN_FILE, TrainingRun
@@ -28,6 +30,12 @@ _COLUMNS = {
     "side": "now",
     "reply_before": "reply before",
     "reply_after": "reply after",
+}
+# What each form is written by, and into which folder.
+_FORMS: dict[str, tuple[Callable[..., Any], str]] = {
+    "one block (delta)": (export_delta, "delta"),
+    "LoRA adapter": (export_lora, "lora"),
+    "whole model": (export_model, "model"),
 }
 ROWS = 60
 EVALUATING = "evaluating"
@@ -53,12 +61,19 @@ class CompareSection(Section):
         self.folder = ipw.Text(description="Folder", placeholder="runs/...")
         self.overwrite = checkbox("overwrite what is there")
         self.save = button("Save run", self._save, tip="The trained block, settings and history")
-        self.export = button("Export model", self._export, tip="A whole Hugging Face folder")
+        self.form = ipw.Dropdown(
+            options=list(_FORMS),
+            value="whole model",
+            description="As",
+            tooltip="the one block, exact; a PEFT adapter of rank 8; or a Hugging Face folder",
+        )
+        self.export = button("Export", self._export, tip="Into a folder of its own in Folder")
         self.report = button("Write report", self._report, tip="One HTML file that works offline")
         self.controls = ipw.VBox(
             [
                 row(self.runs, ipw.VBox([self.evaluate, self.stop])),
-                row(self.folder, self.overwrite, self.save, self.export, self.report),
+                row(self.folder, self.overwrite, self.save, self.report),
+                row(self.form, self.export),
             ]
         )
         self.text = ipw.HTML()
@@ -202,13 +217,14 @@ class CompareSection(Section):
         self.desk.start("saving", work)
 
     def _export(self) -> None:
-        seen, run, folder = self.exploration, self._chosen(), self._path() / "model"
-        overwrite = self.overwrite.value
+        seen, run, overwrite = self.exploration, self._chosen(), self.overwrite.value
+        write, name = _FORMS[self.form.value]
+        folder = self._path() / name
 
         def work(_control: Control) -> None:
             assert run is not None
             with weights_held(seen.model):
-                export_model(seen.model, run, folder, overwrite=overwrite)
+                write(seen.model, run, folder, overwrite=overwrite)
             self.desk.tell(f"exported to {folder}")
 
         self.desk.start("exporting", work)
