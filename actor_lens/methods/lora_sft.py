@@ -19,6 +19,7 @@ from actor_lens.methods.target_layer import target_layer
 from actor_lens.methods.trained_weights import FittedWeights
 from actor_lens.models import ChatModel, twin
 from actor_lens.prompts import PromptSet
+from actor_lens.quantization import quiet_bitsandbytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -167,6 +168,7 @@ def _cuda_devices(hf: nn.Module) -> list[int]:
 
 
 def _peft() -> Any:
+    quiet_bitsandbytes()
     try:
         import peft
     except ImportError as error:
