@@ -6,7 +6,6 @@ dashboard) leaves a page that does not draw or a button that does not work.
 """
 
 import re
-from contextlib import suppress
 
 import pytest
 from playwright.sync_api import expect
@@ -60,21 +59,8 @@ def dashboard_in(open_notebook):
 def choose(notebook, layer):
     notebook.wait_until(lambda: same_panels(notebook), 20, "the panels that Python has")
     medians = notebook.figure.trace(panel="layers", kind="median", label="benign")
-    click_until(notebook, medians, layer, "dashboard.layer", layer)
-
-
-def click_until(notebook, trace, point, expression, value):
-    """Click a point, and again where the click was lost.
-
-    The figure has one trait for hover and click, and a hover that follows at once takes the
-    click's place before it is sent: a limit that the README names.
-    """
-    for _ in range(4):
-        notebook.figure.click(trace, point)
-        with suppress(AssertionError):
-            notebook.wait_value(expression, value, seconds=8)
-            return
-    notebook.wait_value(expression, value, seconds=8)
+    notebook.figure.click(medians, layer)
+    notebook.wait_value("dashboard.layer", layer)
 
 
 def another_layer(notebook):
@@ -122,8 +108,9 @@ def test_choosing_training_and_stopping(dashboard_in, frontend):
 
     notebook.toggle("Prompts").click()
     points = notebook.figure.trace(panel="prompts", kind="points", label="pseudo_harmful")
+    notebook.figure.click(points, 0)
     labels = "[dashboard.exploration.shown[i].label for i in dashboard.selection]"
-    click_until(notebook, points, 0, labels, ["pseudo_harmful"])
+    notebook.wait_value(labels, ["pseudo_harmful"])
 
     notebook.run_cell(STATUS_NOTED)
     train(notebook)
@@ -194,17 +181,11 @@ def test_a_click_redraws_a_thousand_prompts(dashboard_in):
     assert notebook.kernel_value("(len(drawn), model.n_layers)") == (1002, 32)
     medians = notebook.figure.trace(panel="layers", kind="median", label="benign")
     for layer in (3, 31, 0):
-        click_until(notebook, medians, layer, "dashboard.layer", layer)
+        notebook.figure.timed_click(medians, layer, OF_THE_LAYER)  # waits for both panels
+        assert notebook.kernel_value("dashboard.layer") == layer
+        points = notebook.figure.trace(panel="prompts", kind="points", label="harmful")
         held = "dashboard.projections().query('label == \"harmful\"')['projection'].tolist()"
-        wanted = pytest.approx(notebook.kernel_value(held))
-        notebook.wait_until(
-            lambda wanted=wanted: drawn_projections(notebook) == wanted, 20, f"prompts at {layer}"
-        )
-
-
-def drawn_projections(notebook):
-    points = notebook.figure.trace(panel="prompts", kind="points", label="harmful")
-    return notebook.figure.values(points, "y")
+        assert notebook.figure.values(points, "y") == pytest.approx(notebook.kernel_value(held))
 
 
 def test_an_error_in_the_worker_is_shown_and_undone(dashboard_in):
