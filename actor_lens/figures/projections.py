@@ -69,14 +69,16 @@ def projections_by_layer(
     origin: str = "zero",
     points: bool = True,
     lines: Mapping[str, Sequence[float]] | None = None,
+    room_for_lines: int = 0,
 ) -> go.Figure:
     """Draw how far each label projects on the refusal direction, layer by layer.
 
     A line joins the medians, a band holds the middle half of the prompts, faint points are single
     prompts (hover to read them; thinned evenly by rank, so that the extremes stay; `points=False`
     leaves them out). `layer` is marked. `lines` are drawn on top: a name, and a projection for each
-    layer from the same origin. Reads columns layer, prompt_index, prompt, label, category,
-    projection.
+    layer from the same origin. With `room_for_lines` there are always so many traces of lines, some
+    of them empty: a figure on a page can then change its lines without being rebuilt. Reads columns
+    layer, prompt_index, prompt, label, category, projection.
 
     How it is misread: heights of different layers cannot be compared, because the residual stream
     grows with depth; what separates labels is the distance between bands relative to their width.
@@ -94,7 +96,7 @@ def projections_by_layer(
     else:
         require_layer(frame["layer"], layer)
         _draw_layers(figure, frame, layer, points)
-        figure.add_traces(list(_extra_lines(lines or {})))
+        figure.add_traces(list(_extra_lines(lines or {}, room_for_lines)))
     name = ORIGIN_NAMES.get(origin, origin)
     figure.update_yaxes(title_text=f"projection on the refusal direction<br>(origin: {name})")
     return finish(
@@ -107,18 +109,20 @@ def projections_by_layer(
     )
 
 
-def _extra_lines(lines: Mapping[str, Sequence[float]]) -> Iterator[go.Scatter]:
+def _extra_lines(lines: Mapping[str, Sequence[float]], room: int) -> Iterator[go.Scatter]:
     dashes = ("solid", "dash", "dot", "dashdot")
-    for number, (name, values) in enumerate(lines.items()):
+    empty = [("", ())] * (room - len(lines))
+    for place, (name, values) in enumerate([*lines.items(), *empty]):
         yield go.Scatter(
             x=np.arange(len(values)),
             y=np.asarray(values, dtype=float),
             name=escape(name),
+            showlegend=len(values) > 0,
             mode="lines+markers",
-            line={"color": INK, "width": 2, "dash": dashes[number % len(dashes)]},
+            line={"color": INK, "width": 2, "dash": dashes[place % len(dashes)]},
             marker={"symbol": "square-open", "size": 6},
             hovertemplate=f"layer %{{x}}: %{{y:.3g}}<extra>{escape(name)}</extra>",
-            meta={"kind": "line", "name": escape(name)},
+            meta={"kind": "line", "place": place},
         )
 
 

@@ -126,7 +126,7 @@ class Dashboard(FigureBox):
                 row(self._slider, self._menu, self._message),
                 self._choose,
                 self._controls,
-                self._linked.widget,
+                *self._linked.parts,
                 self._below,
                 self._error,
             ]
@@ -321,7 +321,11 @@ class Dashboard(FigureBox):
     def _layers_panel(self, lines: dict[str, list[float]], low: float) -> Panel:
         seen = self.exploration
         figure = figures.projections_by_layer(
-            seen.look.projections, origin=seen.origin, points=False, lines=lines
+            seen.look.projections,
+            origin=seen.origin,
+            points=False,
+            lines=lines,
+            room_for_lines=LINES_SHOWN,
         )
         figure.update_yaxes(title_text=f"projection<br>(origin: {ORIGIN_NAMES[seen.origin]})")
         return Panel(
@@ -392,7 +396,7 @@ class Dashboard(FigureBox):
 
     def _lassoed(self, held: list[tuple[Any, list[int]]]) -> None:
         of_prompts = [one for one in held if one[0].meta["panel"] == "prompts"]
-        if of_prompts:
+        if of_prompts or not held:
             self.selection = tuple(
                 sorted(
                     int(trace.customdata[point]) for trace, points in of_prompts for point in points

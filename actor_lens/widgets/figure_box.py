@@ -17,8 +17,6 @@ class PageHelper(anywidget.AnyWidget):
     element with the focus says that it wants them. JupyterLab sends clicks to a subshell of the
     kernel, and goes on doing so when a crash, or a restart by someone else, has ended it: then the
     kernel answers that it knows no such subshell, and JupyterLab is made to ask for a new one.
-    Hovers are not told to Python, which has no use for them: they share a trait with clicks, and
-    one that follows a click at once would take its place.
     """
 
     _esm = """
@@ -51,18 +49,11 @@ class PageHelper(anywidget.AnyWidget):
           event.target.setAttribute("data-lm-suppress-shortcuts", "true");
       };
       document.addEventListener("focusin", keep);
-      const unhover = (event) => {
-        const plot = event.target.closest?.(".actor-lens")?.querySelector(".js-plotly-plot");
-        plot?.removeAllListeners?.("plotly_hover");
-        plot?.removeAllListeners?.("plotly_unhover");
-      };
-      document.addEventListener("pointermove", unhover, true);
       return () => {
         el.dataset.removed = "true";
         timers.forEach(clearTimeout);
         watcher.disconnect();
         document.removeEventListener("focusin", keep);
-        document.removeEventListener("pointermove", unhover, true);
       };
     }
     export default { initialize, render };

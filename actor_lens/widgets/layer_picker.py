@@ -55,7 +55,7 @@ class LayerPicker(FigureBox):
         )
         self.set_trait("layer", start)
         self._linked = LinkedFigure(self._composition(), on_click=self._clicked)
-        super().__init__([self._slider, self._linked.widget], layer=start)
+        super().__init__([self._slider, *self._linked.parts], layer=start)
         traitlets.link((self, "layer"), (self._slider, "value"))
         self.observe(lambda _change: self._linked.show(self._composition()), "layer")
 

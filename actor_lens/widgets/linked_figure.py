@@ -11,21 +11,28 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ipywidgets as ipw
 import numpy as np
 import plotly.graph_objects as go
 
 from actor_lens.figures import Composition, config
+from actor_lens.widgets.figure_events import FigureEvents
 
 _SECONDS_TO_CHECKPOINT, _LONGEST_WAIT = 1.5, 6.0
 _UPLOAD = "sendChartToCloud"
 OnClick = Callable[[Any, int], None]
 """Told the trace that was clicked and the position of the point in it."""
 OnSelect = Callable[[list[tuple[Any, list[int]]]], None]
-"""Told, for each trace, the positions of its points that a lasso or box holds."""
+"""Told, for each trace, the positions of its points that a lasso or box holds: none at the end."""
 
 
 class LinkedFigure:
-    """Shows compositions one after the other; only what differs is sent to the browser."""
+    """Shows compositions one after the other; only what differs is sent to the browser.
+
+    Attributes:
+        widget: The figure widget.
+        parts: What belongs on the page: the figure widget and what tells its events.
+    """
 
     def __init__(
         self,
@@ -45,12 +52,7 @@ class LinkedFigure:
         # A lasso selects here, so its button stays; the one that uploads does not.
         self.widget._config = {**config(), "modeBarButtonsToRemove": [_UPLOAD]}
         self.widget.layout.modebar = {"remove": [_UPLOAD]}
-        self._clicks: list[tuple[Any, int]] = []
-        self._held: list[tuple[Any, list[int]]] = []
-        self._listen()
-        # plotly tells every trace of an event in turn. Reacting at once may exchange traces under
-        # its hands, so that waits until it is through, which it says by clearing the event.
-        self.widget.observe(self._event_told, "_js2py_pointsCallback")
+        self.parts: tuple[ipw.Widget, ...] = (self.widget, FigureEvents(self._told))
 
     def show(self, composition: Composition) -> None:
         """Show something else, with as little work for the browser as it takes."""
@@ -109,7 +111,6 @@ class LinkedFigure:
         fresh = [dict(trace) for trace in composition.traces[staying:]]
         if fresh:
             self.widget.add_traces(fresh)
-        self._listen(staying)
         self.checkpoint()
 
     def _update_layout(self, composition: Composition) -> None:
@@ -121,36 +122,26 @@ class LinkedFigure:
         if changed:
             self.widget.layout.update(changed, overwrite=True)
 
-    def _listen(self, first: int = 0) -> None:
-        for trace in self.widget.data[first:]:
-            if self._on_click is not None:
-                trace.on_click(self._clicked)
-            if self._on_select is not None and trace.meta.get("kind") == "points":
-                trace.on_selection(self._selected)
-
-    def _clicked(self, trace: Any, points: Any, _state: Any) -> None:
-        if points.point_inds:
-            self._clicks.append((trace, _first(points.point_inds)))
-
-    def _selected(self, trace: Any, points: Any, _selector: Any) -> None:
-        self._held.append((trace, [int(index) for index in points.point_inds]))
-
-    def _event_told(self, change: Mapping[str, Any]) -> None:
-        if change["new"]:
-            return
-        clicks, self._clicks = self._clicks, []
-        held, self._held = self._held, []
-        for trace, point in clicks:
-            if self._on_click is not None:
-                self._on_click(trace, point)
-        if held and self._on_select is not None:
-            self._on_select(held)
+    def _told(self, event: str, places: Mapping[str, list[Any]]) -> None:
+        """Pass an event on, less the traces that have gone since."""
+        traces = {trace.meta["key"]: trace for trace in self.widget.data}
+        hit = [
+            (traces[key], list(map(_row, here))) for key, here in places.items() if key in traces
+        ]
+        if event == "click" and hit and self._on_click is not None:
+            trace, points = hit[0]
+            self._on_click(trace, points[0])
+        elif event == "deselect" and self._on_select is not None:
+            self._on_select([])
+        elif event == "select" and self._on_select is not None:
+            held = [one for one in hit if one[0].meta.get("kind") == "points"]
+            if held:
+                self._on_select(held)
 
 
-def _first(indices: Any) -> int:
-    """The position of a point; a heatmap gives rows and columns, and the row is wanted."""
-    index = indices[0]
-    return int(index[0] if isinstance(index, (list, tuple)) else index)
+def _row(place: Any) -> int:
+    """The position of a point; a heatmap gives row and column, and the row is wanted."""
+    return int(place[0] if isinstance(place, (list, tuple)) else place)
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

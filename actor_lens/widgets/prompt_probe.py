@@ -50,7 +50,7 @@ class PromptProbe(FigureBox):
         self._linked = LinkedFigure(_composition(first))
         look = button("Look", self._look, tip="Run the prompt through the model", style="info")
         super().__init__(
-            [self._box, row(look), self._linked.widget, self._text], prompt=prompt, tokens=first
+            [self._box, row(look), *self._linked.parts, self._text], prompt=prompt, tokens=first
         )
         self.observe(self._prompt_set, "prompt")
 

@@ -55,7 +55,7 @@ class TrainingMonitor(FigureBox):
             "Stop", self._stop.set, tip="End at the next step and keep the weights", style="warning"
         )
         self._linked = LinkedFigure(self._composition())
-        super().__init__([row(self._stop_button, self._progress, self._words), self._linked.widget])
+        super().__init__([row(self._stop_button, self._progress, self._words), *self._linked.parts])
 
     @property
     def figure(self) -> go.FigureWidget:

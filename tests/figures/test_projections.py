@@ -179,9 +179,19 @@ def test_points_can_be_left_out_and_lines_added():
     lines = {"mine <b>": [1.0, 2.0, 3.0, 4.0, 5.0]}
     figure = projections_by_layer(result, points=False, lines=lines)
     assert traces(figure, "points") == []
-    line = trace(figure, "line", name="mine &lt;b&gt;")
+    line = trace(figure, "line", place=0)
     assert list(line.y) == lines["mine <b>"]
     assert list(line.x) == [0, 1, 2, 3, 4]
     assert line.name == "mine &lt;b&gt;"
     plain = projections_by_layer(result)
     assert trace(plain, "median", label="benign") == trace(figure, "median", label="benign")
+
+
+@pytest.mark.parametrize("n_lines", [0, 1, 3])
+def test_room_for_lines_keeps_the_traces_the_same(n_lines):
+    lines = {f"line {number}": [float(number)] * 5 for number in range(n_lines)}
+    figure = projections_by_layer(projections(), points=False, lines=lines, room_for_lines=2)
+    drawn = traces(figure, "line")
+    assert [line.meta["place"] for line in drawn] == list(range(max(2, n_lines)))
+    assert [line.name for line in drawn if line.showlegend] == list(lines)
+    assert [list(line.y) for line in drawn if line.showlegend] == list(lines.values())

@@ -68,10 +68,13 @@
     return found[0];
   }
 
+  // Drawn, and as wide as its place: it is drawn 700 pixels wide before it has one.
   function drawn() {
     const found = document.querySelectorAll(".js-plotly-plot");
     const gd = found.length === 1 ? found[0] : null;
-    return Boolean(gd?._fullLayout && gd.calcdata?.length && gd.getBoundingClientRect().height);
+    if (!gd?._fullLayout || !gd.calcdata?.length) return false;
+    const { width, height } = gd.getBoundingClientRect();
+    return height > 0 && Math.abs(width - gd._fullLayout.width) <= 1;
   }
 
   // Numbers reach the page as typed arrays, which JSON spells out as objects.
@@ -117,17 +120,16 @@
     return { x, y };
   }
 
-  // A press counts when no message to Python is under way: the figure has room for one more only,
-  // so that of what happens meanwhile (the mouse comes to a point, clicks, leaves) the last survives.
-  // And a second press within plotly's time for a double click would be one.
+  // Plotly looks for the point under the mouse every 50 ms at most, and takes a press for the one
+  // that it found last. A second press within its time for a double click would be one.
+  const STILL = 100;
+  let lastMove = 0;
+  window.addEventListener("pointermove", () => (lastMove = Date.now()), { capture: true });
+
   function pressable() {
     const gd = figure();
-    const { kernel } = notebook().sessionContext.session;
-    const underWay = [...kernel._futures.values()].filter(
-      ({ msg }) => msg.header.msg_type === "comm_msg",
-    );
     const pause = Date.now() - (gd._mouseDownTime ?? 0);
-    return underWay.length === 0 && pause > gd._context.doubleClickDelay;
+    return Date.now() - lastMove > STILL && pause > gd._context.doubleClickDelay;
   }
 
   // ---- Redrawing ----

@@ -78,7 +78,7 @@ class PlotlyFigure:
 
     def click(self, trace: Trace, point: Point) -> None:
         """Click a point with the mouse."""
-        self._move_to(self.pixel(trace, point))
+        self._move_to(trace, point)
         self._page.mouse.down()
         self._page.mouse.up()
 
@@ -89,7 +89,7 @@ class PlotlyFigure:
         top, bottom = sorted([one["y"], other["y"]])
         left, right, top, bottom = left - _AROUND, right + _AROUND, top - _AROUND, bottom + _AROUND
         by = [(right, top), (right, bottom), (left, bottom)] if lasso else [(right, bottom)]
-        self._move_to({"x": left, "y": top})
+        self._hover({"x": left, "y": top})
         self._page.mouse.down()
         corner = self.area.bounding_box()
         assert corner is not None
@@ -104,7 +104,7 @@ class PlotlyFigure:
         annotations), and plotly and the widgets around it have then been still for a while, which
         is not counted. Not for a figure that something else redraws meanwhile.
         """
-        self._move_to(self.pixel(trace, point))
+        self._move_to(trace, point)
         self._page.evaluate("harness.watch()")
         self._page.mouse.down()
         self._page.mouse.up()
@@ -127,7 +127,13 @@ class PlotlyFigure:
         """When each was drawn so far: seconds of `time.time()`."""
         return self._page.evaluate("harness.painted()")
 
-    def _move_to(self, place: dict[str, float]) -> None:
+    def _move_to(self, trace: Trace, point: Point) -> None:
+        """Bring the mouse to a point, and again if the figure has moved it meanwhile."""
+        place = None
+        while place != (place := self.pixel(trace, point)):
+            self._hover(place)
+
+    def _hover(self, place: dict[str, float]) -> None:
         """Bring a place into view and the mouse to it, and wait until a press counts."""
         self.area.hover(position=place)
         self._page.wait_for_function("harness.pressable()")

@@ -19,7 +19,7 @@ from actor_lens.study import look_at_layers
 from actor_lens.widgets import Dashboard
 from actor_lens.widgets.sections import training as training_section
 from tests.figures.results import NASTY
-from tests.support.clicks import click, lasso, place_of
+from tests.support.clicks import click, double_click, lasso, place_of
 from tests.support.tiny_runs import copied_tensors, same_bits
 
 SOON = 120.0
@@ -101,7 +101,7 @@ def test_a_click_in_any_panel_of_layers_chooses_the_layer(dashboard):
     for layer, (panel, kind, meta) in enumerate(
         [("layers", "median", {"label": "benign"}), ("scores", "score", {})], start=2
     ):
-        click(dashboard.figure, place_of(dashboard.figure, panel, kind, **meta), layer)
+        click(dashboard, place_of(dashboard.figure, panel, kind, **meta), layer)
         assert dashboard.layer == layer
         assert dashboard._slider.value == dashboard._menu.value == layer
         marks = [shape.x0 for shape in dashboard.figure.layout.shapes if shape.name == "layer"]
@@ -127,21 +127,28 @@ def test_clicks_lasso_and_list_make_one_selection(dashboard):
         for label in ("harmful", "benign")
     )
 
-    def place(label):  # lines of selected prompts come before
+    def place(label):
         return place_of(dashboard.figure, "prompts", "points", label=label)
 
-    click(dashboard.figure, place("harmful"), 2)
+    traces = dashboard.figure.data
+    click(dashboard, place("harmful"), 2)
     assert dashboard.selection == (harmful[2],)
-    line = drawn(dashboard, "layers", "line")
+    line = drawn(dashboard, "layers", "line", place=0)
     values = dashboard.exploration.projections().query("prompt_index == @harmful[2]")
     np.testing.assert_allclose(line.y, values["projection"], rtol=1e-6)
-    click(dashboard.figure, place("harmful"), 2)  # again: no longer
+    click(dashboard, place("harmful"), 2)  # again: no longer
     assert dashboard.selection == ()
-    lasso(dashboard.figure, {place("harmful"): [0, 1], place("benign"): [4]})
+    assert len(line.y) == 0
+    assert dashboard.figure.data == traces  # no trace comes or goes under the next click
+    lasso(dashboard, {place("harmful"): [0, 1], place("benign"): [4]})
     wanted = {*harmful[:2], benign[4]}
     assert set(dashboard.selection) == wanted
     assert set(dashboard.sections["Prompts"].list.value) == wanted
     assert drawn(dashboard, "prompts", "points", label="harmful").selectedpoints == (0, 1)
+    lasso(dashboard, {place_of(dashboard.figure, "layers", "band", label="benign"): [3]})
+    assert set(dashboard.selection) == wanted  # no prompt was held
+    double_click(dashboard)
+    assert dashboard.selection == ()
     place = int(benign[0])
     dashboard.sections["Prompts"].list.value = (place,)
     assert dashboard.selection == (place,)
@@ -242,12 +249,13 @@ def test_a_prompt_of_ones_own_is_drawn_token_by_token_and_over_the_bands(dashboa
     heat = drawn(dashboard, "tokens", "tokens")
     relative = tokens.frame().pivot(index="layer", columns="token_index", values="relative")
     np.testing.assert_allclose(heat.z, relative.to_numpy())
-    line = drawn(dashboard, "layers", "line", name="your prompt")
+    line = drawn(dashboard, "layers", "line", place=0)
+    assert line.name == "your prompt"
     expected = tokens.last - look.directions.origins("benign_mean")
     np.testing.assert_allclose(line.y, expected.numpy(), rtol=1e-6)
     assert "How do I kill a process?" in section.text.value
     place = place_of(dashboard.figure, "tokens", "tokens")
-    click(dashboard.figure, place, [3, 1])
+    click(dashboard, place, [3, 1])
     assert dashboard.layer == 3
 
 

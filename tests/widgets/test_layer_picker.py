@@ -40,9 +40,7 @@ def test_slider_click_and_trait_are_one_layer(projections, scores, with_scores):
     ways = {
         0: lambda: setattr(picker._slider, "value", 0),
         1: lambda: setattr(picker, "layer", 1),
-        3: lambda: click(
-            picker.figure, place_of(picker.figure, "layers", "median", label="benign"), 3
-        ),
+        3: lambda: click(picker, place_of(picker.figure, "layers", "median", label="benign"), 3),
     }
     for layer, way in ways.items():
         way()

@@ -123,10 +123,27 @@ def test_a_click_names_trace_and_point():
         composition(1), on_click=lambda trace, point: clicks.append((trace, point))
     )
     place = [trace.meta["kind"] for trace in linked.widget.data].index("median")
-    click(linked.widget, place, 3)
+    click(linked, place, 3)
     ((trace, point),) = clicks
     assert trace is linked.widget.data[place]
     assert trace.x[point] == 3
+
+
+def test_a_click_on_a_trace_that_has_gone_meanwhile_is_nothing():
+    clicks = []
+    linked = LinkedFigure(
+        composition(1, ("scores",)), on_click=lambda trace, _: clicks.append(trace.meta["panel"])
+    )
+    key = next(
+        trace.meta["key"]
+        for trace in linked.widget.data
+        if (trace.meta["panel"], trace.meta["kind"]) == ("scores", "score")
+    )
+    events = {"event": "click", "points": {key: [3]}}
+    linked.parts[1]._handle_custom_msg(events, [])
+    linked.show(composition(1, ("outcomes",)))
+    linked.parts[1]._handle_custom_msg(events, [])
+    assert clicks == ["scores"]
 
 
 def test_nothing_can_be_uploaded_from_the_widget():
