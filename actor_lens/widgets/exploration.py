@@ -110,6 +110,7 @@ class Exploration(traitlets.HasTraits):
         self.predicted_for: tuple[Any, ...] = ()
         self.swept: FinetuneConfig | None = None
         self._frames: dict[str, pd.DataFrame] = {}
+        # The untouched model on the test prompts, by the identity of the judge.
         self.evaluated: dict[str, Evaluation] = {}
 
     @traitlets.validate("layer")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import actor_lens as al
 from actor_lens import figures
 from actor_lens.errors import UserError
+from actor_lens.judges import FirstTokenJudge
 from actor_lens.prompts import Prompt, PromptSet
 from actor_lens.study import look_at_layers
 from actor_lens.widgets import Dashboard
@@ -635,6 +636,31 @@ def test_compare_holds_the_numbers_of_evaluations(dashboard, model, prompts, tmp
     section.report.click()
     finish(dashboard)
     assert "<html" in (tmp_path / "kept" / "report.html").read_text()[:400]
+
+
+def test_compare_asks_the_judge_that_is_chosen(dashboard, model, prompts, look):
+    run = trained(dashboard)
+    dashboard.section = "Compare"
+    section = dashboard.sections["Compare"]
+    section.evaluate.click()
+    finish(dashboard)
+    section.judge.value = "first-token"
+    section.evaluate.click()
+    finish(dashboard)
+    judge = FirstTokenJudge(look.tokens)
+    before = al.evaluate(model, prompts.where(split="test"), judge=judge)
+    with run.applied_to(model):
+        after = al.evaluate(model, prompts.where(split="test"), judge=judge)
+    compared = dashboard.exploration.compared[0]
+    assert compared.before.verdicts == before.verdicts
+    assert compared.after.verdicts == after.verdicts
+    assert compared.after.judge == compared.before.judge == before.judge
+    assert "Judge: first-token" in section.text.value
+    section.judge.value = "nobody"
+    section.evaluate.click()
+    assert dashboard.worker.join(SOON)
+    assert "judge &#x27;nobody&#x27; is not known" in dashboard._error.value
+    assert not section.evaluate.disabled
 
 
 # ---- Elsewhere ----

@@ -15,6 +15,8 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
 from actor_lens.export import export_delta, export_model
 from actor_lens.figures import Panel
+from actor_lens.judge_choice import JUDGES, make_judge
+from actor_lens.judges import Judge
 from actor_lens.lora import export_lora
 from actor_lens.projections import project
 from actor_lens.study import StudyPlan, run_study
@@ -57,6 +59,12 @@ class CompareSection(Section):
             tip="Ask the test prompts, before and with each selected run",
             style="info",
         )
+        self.judge = ipw.Combobox(
+            value="keywords",
+            options=JUDGES,
+            description="Judge",
+            tooltip="what calls a reply a refusal; those in capitals stand for your own",
+        )
         self.stop = button("Stop", desk.worker.stop, tip="End after the run that is asked now")
         self.folder = ipw.Text(description="Folder", placeholder="runs/...")
         self.overwrite = checkbox("overwrite what is there")
@@ -71,7 +79,7 @@ class CompareSection(Section):
         self.report = button("Write report", self._report, tip="One HTML file that works offline")
         self.controls = ipw.VBox(
             [
-                row(self.runs, ipw.VBox([self.evaluate, self.stop])),
+                row(self.runs, ipw.VBox([self.judge, row(self.evaluate, self.stop)])),
                 row(self.folder, self.overwrite, self.save, self.report),
                 row(self.form, self.export),
             ]
@@ -111,7 +119,8 @@ class CompareSection(Section):
         """Test prompts that changed sides under a run, the costs before the gains."""
         compared: Compared = self.exploration.compared[number]
         examples = compare_evaluations(compared.before, compared.after).examples()
-        moved = examples[examples["refused_before"] != examples["refused_after"]]
+        readable = examples.dropna(subset=["refused_before", "refused_after"])
+        moved = readable[readable["refused_before"] != readable["refused_after"]]
         rows = [
             {
                 **{str(key): value for key, value in one.items()},
@@ -173,17 +182,23 @@ class CompareSection(Section):
     def _evaluate(self) -> None:
         seen, numbers = self.exploration, tuple(self.runs.value)
         _, _, test = seen.prompts.by_split()
+        name = self.judge.value
 
         def work(control: Control) -> None:
             if not len(test):
                 raise UserError("there are no test prompts; load prompts that have a test split")
-            before = self._before()
+            judge = make_judge(name)
+            before = self._before(judge)
+            # Rates of two judges are not compared: what another one said is asked again if wanted.
+            seen.compared = {
+                number: one for number, one in seen.compared.items() if one.before is before
+            }
             for number in numbers:
                 control.check()
                 run = seen.runs[number]
                 self.desk.tell(f"asking the test prompts with run {number + 1}")
                 with applied(run, seen.model):
-                    after = evaluate(seen.model, test)
+                    after = evaluate(seen.model, test, judge=judge, tokens=seen.look.tokens)
                     residuals = collect_residuals(seen.model, seen.shown, store=False)
                 benign, away = test.where(label="benign"), None
                 if len(benign):
@@ -195,14 +210,16 @@ class CompareSection(Section):
 
         self.desk.start(EVALUATING, work)
 
-    def _before(self) -> Evaluation:
-        """The untouched model on the test prompts, asked once a session."""
+    def _before(self, judge: Judge) -> Evaluation:
+        """The untouched model on the test prompts, asked once a judge and session."""
         seen = self.exploration
-        if "before" not in seen.evaluated:
+        if judge.identity not in seen.evaluated:
             self.desk.tell("asking the test prompts before training")
             _, _, test = seen.prompts.by_split()
-            seen.evaluated["before"] = evaluate(seen.model, test)
-        return seen.evaluated["before"]
+            seen.evaluated[judge.identity] = evaluate(
+                seen.model, test, judge=judge, tokens=seen.look.tokens
+            )
+        return seen.evaluated[judge.identity]
 
     def _save(self) -> None:
         run, folder, overwrite = self._chosen(), self._path(), self.overwrite.value
@@ -231,12 +248,18 @@ class CompareSection(Section):
 
     def _report(self) -> None:
         seen, run, folder = self.exploration, self._chosen(), self._path()
+        judge = self.judge.value
 
         def work(_control: Control) -> None:
             from actor_lens.report import write_report
 
             assert run is not None
-            plan = StudyPlan(run.config, choose_layer=False, per_label=dict(run.train_prompts))
+            plan = StudyPlan(
+                run.config,
+                choose_layer=False,
+                per_label=dict(run.train_prompts),
+                judge=make_judge(judge),
+            )
             with weights_held(seen.model):
                 study = run_study(seen.model, seen.prompts, plan, run=run)
             folder.mkdir(parents=True, exist_ok=True)
@@ -272,4 +295,5 @@ def _summary(run: TrainingRun, number: int, compared: Compared) -> str:
             f"KL divergence at benign prompts {compared.divergence:.3g} nats (first reply token, "
             "mean)"
         )
-    return safe(f"Run {number + 1}, layer {run.layer}: {'; '.join(scores)}.")
+    judge = before.judge.rsplit(":", 2)[0]
+    return safe(f"Run {number + 1}, layer {run.layer}: {'; '.join(scores)}. Judge: {judge}.")
