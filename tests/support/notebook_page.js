@@ -68,13 +68,14 @@
     return found[0];
   }
 
-  // Drawn, and as wide as its place: it is drawn 700 pixels wide before it has one.
+  // Drawn, and in a widget of ours as wide as its place: it is 700 pixels wide before it has one.
   function drawn() {
     const found = document.querySelectorAll(".js-plotly-plot");
     const gd = found.length === 1 ? found[0] : null;
     if (!gd?._fullLayout || !gd.calcdata?.length) return false;
     const { width, height } = gd.getBoundingClientRect();
-    return height > 0 && Math.abs(width - gd._fullLayout.width) <= 1;
+    const fits = !gd.closest(".actor-lens") || Math.abs(width - gd._fullLayout.width) <= 1;
+    return height > 0 && fits;
   }
 
   // Numbers reach the page as typed arrays, which JSON spells out as objects.
