@@ -25,7 +25,7 @@ from actor_lens.prompts import PromptSet
 from actor_lens.study import Look, look_at_layers
 from actor_lens.training_run import TrainingRun
 from actor_lens.widgets.exploration import Exploration
-from actor_lens.widgets.figure_box import FigureBox
+from actor_lens.widgets.figure_box import FigureBox, answer_where_asked
 from actor_lens.widgets.jobs import Control, Worker, weights_held
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import layer_slides, paragraph, row, safe
@@ -131,6 +131,8 @@ class Dashboard(FigureBox):
                 self._error,
             ]
         )
+        for section in self.sections.values():  # most are not on the page yet
+            answer_where_asked(section.controls, section.below)
         self._link()
         self.redraw()
         self._linked.checkpoint()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import anywidget
@@ -16,17 +16,20 @@ class PageHelper(anywidget.AnyWidget):
     of every change of width. Notebook 7 takes arrow keys for moves between cells unless the very
     element with the focus says that it wants them. JupyterLab sends clicks to a subshell of the
     kernel, and goes on doing so when a crash, or a restart by someone else, has ended it: then the
-    kernel answers that it knows no such subshell, and JupyterLab is made to ask for a new one.
+    kernel answers that it knows no such subshell, and JupyterLab is made to ask for a new one. Once
+    for each that has gone, for messages to it may still be under way.
     """
 
     _esm = """
     function initialize({ model }) {
       const kernel = model.widget_manager?.kernel; // in JupyterLab and Notebook 7 only
       if (!kernel?.anyMessage || !("commsOverSubshells" in kernel)) return;
+      const gone = new Set();
       const heal = (_kernel, { msg, direction }) => {
         const usual = kernel.commsOverSubshells;
         const lost = direction === "recv" && msg.content?.ename === "UnknownSubshellError";
-        if (!lost || usual === "disabled") return;
+        if (!lost || usual === "disabled" || gone.has(msg.content.evalue)) return;
+        gone.add(msg.content.evalue); // which names it
         kernel.commsOverSubshells = "disabled"; // forgets the subshell
         setTimeout(() => (kernel.commsOverSubshells = usual), 200);
       };
@@ -67,3 +70,26 @@ class FigureBox(ipw.VBox):
         """Add what the page needs."""
         super().__init__([*children, PageHelper()], **traits)
         self.add_class("actor-lens")
+        answer_where_asked(self)
+
+
+def answer_where_asked(*roots: ipw.Widget) -> None:
+    """Let a message from the page be handled where the page sends it.
+
+    ipykernel from 7.4 on moves it to the subshell from which the widget was last told something.
+    That is wrong for widgets that are changed by a thread, as here while a block is trained: the
+    kernel then notes any subshell that was in use, and once that one has gone (a page that is
+    reloaded ends some) the clicks that are sent there are lost.
+
+    Args:
+        roots: These and all widgets in them.
+    """
+    for widget in _within(roots):
+        if hasattr(widget.comm, "_reply_subshell_for"):
+            widget.comm._reply_subshell_for = None
+
+
+def _within(roots: Sequence[ipw.Widget]) -> Iterator[ipw.Widget]:
+    for root in roots:
+        yield root
+        yield from _within(getattr(root, "children", ()))
