@@ -161,6 +161,16 @@ class Judge(Protocol):
         ...
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """A judge of which there may be several under one name."""
+
+    @property
+    def place(self) -> str:
+        """Tells it from others of its name: a host, or a checkpoint."""
+        ...
+
+
 @dataclass(frozen=True)
 class KeywordJudge:
     """A reply that holds one of these phrases is a refusal; an empty reply is one too.
