@@ -251,7 +251,7 @@ def add_new_tokens(parser: argparse.ArgumentParser, default: int = 64) -> None:
     """How long replies are."""
     parser.add_argument(
         "--new-tokens",
-        type=integer,
+        type=positive,
         default=default,
         metavar="N",
         help=f"longest reply; default: {default}",
@@ -287,6 +287,13 @@ def integer(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if integer(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
 
 
 def seed_number(text: str) -> int:
