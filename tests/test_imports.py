@@ -90,6 +90,7 @@ ORDER = (
     "lora",
     "hub_upload",
     "study",
+    "panel_evaluation",
     "paired_tests",
     "method_costs",
     "comparison_work",

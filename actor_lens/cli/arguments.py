@@ -258,8 +258,8 @@ def add_new_tokens(parser: argparse.ArgumentParser, default: int = 64) -> None:
     )
 
 
-def add_judge(parser: argparse.ArgumentParser) -> None:
-    """Who judges replies."""
+def add_judge(parser: argparse._ActionsContainer) -> None:
+    """Who judges replies: an argument of a command, or of a group of its arguments."""
     parser.add_argument(
         "--judge",
         default="keywords",
@@ -456,8 +456,12 @@ def _default_prompts(model: str, run: TrainingRun | None) -> str:
     )
 
 
-def open_judge(arguments: argparse.Namespace) -> Judge:
-    """The judge of ``--judge``; one that costs money says how much it will send.
+def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
+    """A judge; one that costs money says how much it will send.
+
+    Args:
+        arguments: With ``--judge`` and ``--quiet``.
+        name: In place of that of ``--judge``.
 
     Raises:
         UserError: If there is no such judge or it cannot be used.
@@ -466,17 +470,18 @@ def open_judge(arguments: argparse.Namespace) -> Judge:
 
     from actor_lens.judge_choice import make_judge
 
+    name = name or arguments.judge or "keywords"
     console = Console(stderr=True, quiet=arguments.quiet)
 
     def tell(cost: JudgingCost) -> None:
         console.print(
-            f"Judging {cost.requests} replies by {arguments.judge} ({cost.cached} known): about "
+            f"Judging {cost.requests} replies by {name} ({cost.cached} known): about "
             f"{cost.tokens_in:,} tokens sent, at most {cost.tokens_out:,} back.",
             markup=False,
             highlight=False,
         )
 
-    return make_judge(arguments.judge or "keywords", on_estimate=tell)
+    return make_judge(name, on_estimate=tell)
 
 
 def load_run(folder: str | None) -> TrainingRun | None:
