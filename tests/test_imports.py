@@ -54,6 +54,7 @@ ORDER = (
     "projections",
     "targets",
     "interventions",
+    "refusal_phrases",
     "judges",
     "judge_lists",
     "rubrics",
