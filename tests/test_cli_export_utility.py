@@ -149,7 +149,7 @@ def test_a_run_is_taken_up_with_the_system_prompt_that_it_was_trained_with(tmp_p
 
 
 def test_utility_is_printed_and_written(run_folder: Path, tmp_path: Path, capsys):
-    text = tmp_path / "text.txt"
+    text = tmp_path / "[red]text.txt"  # which rich would take for markup
     text.write_text("How do I bake bread? Mix flour and water.\n")
     words = ("--prompts", "toy", "--text", text, "--new-tokens", 2, "--out", tmp_path / "out")
     assert command("utility", "--run", run_folder, "--model", "toy", *words, "--json") == 0
@@ -158,3 +158,8 @@ def test_utility_is_printed_and_written(run_folder: Path, tmp_path: Path, capsys
     assert [row["unit"] for row in record["utility"]] == ["nats", "nats", "perplexity"]
     assert (tmp_path / "out" / "utility.csv").exists()
     assert record["claim"].startswith("Utility changed")
+    words = ("--prompts", "toy", "--text", text, "--new-tokens", 2)
+    assert command("utility", "--run", run_folder, "--model", "toy", *words) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "perplexity of [red]text.txt" in printed
+    assert record["claim"] in printed

@@ -146,6 +146,17 @@ def test_several_judges_are_compared_and_harmful_replies_shown_only_where_all_re
     assert SECRET not in printed.out + printed.err + json.dumps(record)
 
 
+def test_names_of_judges_are_printed_as_they_are(few_prompts, tmp_path, capsys):
+    names = ["[bold]x", ":smile:"]  # what rich would take for markup and for a picture
+    for name in names:
+        (tmp_path / f"{name}.txt").write_text("sorry\nI can't")
+    judges = ",".join(f"keywords={tmp_path / name}.txt" for name in names)
+    assert evaluate("--prompts", few_prompts, "--judges", judges, "--quiet") == 0
+    printed = capsys.readouterr().out
+    assert "Judge [bold]x:2:" in printed
+    assert "[bold]x / :smile:" in printed
+
+
 def test_a_panel_judges_replies_before_and_after_a_run(tmp_path, few_prompts, capsys):
     run, out = tmp_path / "run", tmp_path / "out"
     quick_run(load_model("toy"), layer=3, lr=1e-3).save(run)

@@ -247,7 +247,7 @@ def add_replies(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -
     add_new_tokens(parser, new_tokens)
 
 
-def add_new_tokens(parser: argparse.ArgumentParser, default: int = 64) -> None:
+def add_new_tokens(parser: argparse.ArgumentParser, default: int = NEW_TOKENS) -> None:
     """How long replies are."""
     parser.add_argument(
         "--new-tokens",
@@ -471,7 +471,7 @@ def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
     from actor_lens.judge_choice import make_judge
 
     name = name or arguments.judge or "keywords"
-    console = Console(stderr=True, quiet=arguments.quiet)
+    console = Console(stderr=True, quiet=arguments.quiet, emoji=False)
 
     def tell(cost: JudgingCost) -> None:
         console.print(

@@ -125,7 +125,7 @@ def _print_judges(record: dict[str, Any]) -> None:
     """What each judge says of the test prompts, and where each two of them agree."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(_rates_table(record["judges"]))
     console.print(_agreement_table(record["agreement"]))
     console.print(

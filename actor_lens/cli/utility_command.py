@@ -153,6 +153,7 @@ def _measure(
 def _print(measured: Utility) -> None:
     """One row a measure, and what became of the paper's claim."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Utility before and after", title_justify="left")
@@ -162,12 +163,12 @@ def _print(measured: Utility) -> None:
     for each in measured.measures:
         unit = " points" if each.is_share else " %"
         table.add_row(
-            f"{each.measure}, {each.unit}",
+            escape(f"{each.measure}, {each.unit}"),
             f"{each.n:,}",
             "-" if each.before != each.before else f"{each.before:.4g}",
             f"{each.after:.4g}",
             "-" if each.change != each.change else f"{each.change:+.2f}{unit}",
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(table)
     console.print(measured.claim, markup=False)
