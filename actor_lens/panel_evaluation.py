@@ -136,7 +136,8 @@ def check_judges(judges: Sequence[Judge]) -> None:
         UserError: If there are fewer than two, or one is given twice.
     """
     if len(judges) < 2:
-        raise UserError(f"{len(judges)} judge cannot be compared; give at least two")
+        given = "1 judge was" if judges else "0 judges were"
+        raise UserError(f"{given} given; give at least two, to be compared")
     seen: set[str] = set()
     for judge in judges:
         if judge.identity in seen:
