@@ -163,7 +163,8 @@ def _rates(results: Mapping[str, Any]) -> str:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             "the results for the model card are no summary of train or evaluate "
-            f"({type(error).__name__}: {error}); write summary.json again, or remove it from the run's folder"
+            f"({type(error).__name__}: {error}); write summary.json again, or remove it "
+            "from the run's folder"
         ) from error
     if not rows:
         return ""
