@@ -144,6 +144,8 @@ def test_several_judges_are_compared_and_harmful_replies_shown_only_where_all_re
     assert judged["reply"].tolist() == table["reply"].tolist()
     assert judged["judge: first"].tolist() == ["refused"] + ["answered"] * 17
     assert SECRET not in printed.out + printed.err + json.dumps(record)
+    assert evaluate("--prompts", few_prompts, "--out", out, "--overwrite", "--quiet") == 0
+    assert not (out / "judges.csv").exists()
 
 
 def test_names_of_judges_are_printed_as_they_are(few_prompts, tmp_path, capsys):

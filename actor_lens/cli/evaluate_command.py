@@ -83,6 +83,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if out is not None:
         write_json(out / "summary.json", record)
         write_csv(out / "evaluation.csv", evaluated.frame())
+        # One of an earlier evaluation does not belong to this one.
+        (out / "judges.csv").unlink(missing_ok=True)
         if isinstance(evaluated, PanelEvaluation):
             write_csv(out / "judges.csv", evaluated.by_reply())
     if arguments.json:
