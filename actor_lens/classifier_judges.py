@@ -87,6 +87,11 @@ class WildGuardJudge:
         """Name of the checkpoint, and hash of weights, chat template and instruction."""
         return _identity(self.name, self.classifier, self.instruction)
 
+    @property
+    def place(self) -> str:
+        """Name of the checkpoint: it tells two judges of this kind apart."""
+        return self.classifier.name
+
     def verdicts(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
         """A verdict on each reply.
 
@@ -129,6 +134,11 @@ class LlamaGuardJudge:
     def identity(self) -> str:
         """Name of the checkpoint, and hash of weights, chat template and keyword list."""
         return _identity(self.name, self.classifier, self.wording.identity)
+
+    @property
+    def place(self) -> str:
+        """Name of the checkpoint: it tells two judges of this kind apart."""
+        return self.classifier.name
 
     def verdicts(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
         """A verdict on each reply.

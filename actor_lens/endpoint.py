@@ -61,7 +61,8 @@ class Endpoint:
         Raises:
             UserError: If the key is missing, the address is none, or ``openai`` is not installed.
         """
-        self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        given = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        self.base_url = given.strip()
         self.stop = Event()
         self._timeout, self._retries = timeout, retries
         self._wait = wait or self._pause
@@ -76,12 +77,19 @@ class Endpoint:
 
     @property
     def shown_url(self) -> str:
-        """The address without a user name or password in it."""
+        """The address in one spelling: without user name, password, query or last slash."""
         try:
             parts = urlsplit(self.base_url)
         except ValueError:
             return "(not an address)"
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+        host = parts.netloc.rpartition("@")[2].lower()
+        path = parts.path.rstrip("/")
+        return parts._replace(netloc=host, path=path, query="", fragment="").geturl()
+
+    @property
+    def host(self) -> str:
+        """Host and port, by which judges of one name are told apart."""
+        return urlsplit(self.shown_url).netloc
 
     def complete(self, **request: Any) -> str | None:
         """The text of a completion; None where it has none or was cut short.

@@ -22,6 +22,8 @@ from actor_lens.weights import tensor_digest
 
 DELTA_FILE = "delta.safetensors"
 DELTA_CARD = "delta.json"
+MARKERS = {"model": "config.json", "delta": DELTA_CARD, "adapter": "adapter_config.json"}
+"""The file by which an export of each kind is known: other folders are not overwritten."""
 
 
 def export_model(
@@ -54,7 +56,7 @@ def export_model(
     """
     check_float_block(model, run)
     facts = facts or Facts()
-    with writing_export(folder, model, "model", "config.json", overwrite) as staging:
+    with writing_export(folder, model, "model", overwrite) as staging:
         with run.applied_to(model):
             model.hf.save_pretrained(staging)
             model.tokenizer.save_pretrained(staging)
@@ -94,7 +96,7 @@ def export_delta(
 
     check_float_block(model, run)
     facts = facts or Facts()
-    with writing_export(folder, model, "delta", DELTA_CARD, overwrite) as staging:
+    with writing_export(folder, model, "delta", overwrite) as staging:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in run.state.items()}
         save_file(tensors, staging / DELTA_FILE, metadata={"format": "pt"})
         card = _delta_card(model, run, facts, (staging / DELTA_FILE).read_bytes())
@@ -124,15 +126,14 @@ def delta_lines(model: ChatModel, facts: Facts | None = None) -> list[str]:
 
 @contextmanager
 def writing_export(
-    folder: str | Path, model: ChatModel, kind: str, marker: str, overwrite: bool
+    folder: str | Path, model: ChatModel, kind: str, overwrite: bool
 ) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` when all is written.
 
     Args:
         folder: Where the export goes.
         model: Its own folder is never overwritten.
-        kind: What is written, in a word.
-        marker: The file by which one of its kind is known: others are not overwritten.
+        kind: What is written, of ``MARKERS``.
         overwrite: Whether one that is there may be replaced.
 
     Raises:
@@ -141,7 +142,8 @@ def writing_export(
     import transformers
 
     folder = Path(folder)
-    _check_free(folder, model, kind, marker, overwrite)
+    check_folder(folder, kind, overwrite=overwrite)
+    _check_not_source(folder, model)
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with replacing_folder(folder) as staging, _disk_errors():
         yield staging
@@ -207,8 +209,18 @@ def _delta_card(model: ChatModel, run: TrainingRun, facts: Facts, file: bytes) -
     }
 
 
-def _check_free(folder: Path, model: ChatModel, kind: str, marker: str, overwrite: bool) -> None:
-    """Refuse a folder whose content would be lost, but for an export of the kind, if asked."""
+def check_folder(folder: str | Path, kind: str, *, overwrite: bool = False) -> None:
+    """Check that an export may be written into a folder, before there is a model.
+
+    Args:
+        folder: Its parent is made if it is not there.
+        kind: What is to be written, of ``MARKERS``.
+        overwrite: Whether an export of this kind may be replaced.
+
+    Raises:
+        UserError: If its content would be lost, or it cannot be used.
+    """
+    folder, marker = Path(folder), MARKERS[kind]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         content = os.listdir(folder) if os.path.lexists(folder) else []
@@ -217,12 +229,17 @@ def _check_free(folder: Path, model: ChatModel, kind: str, marker: str, overwrit
             f"{folder}: cannot be used ({error.strerror or error}); give another folder"
         ) from error
     if content and not overwrite:
-        raise UserError(f"{folder}: is not empty; give another folder, or overwrite=True")
+        raise UserError(
+            f"{folder}: is not empty; give another folder, or overwrite=True (--overwrite)"
+        )
     if content and marker not in content:
         raise UserError(
             f"{folder}: holds no {kind} (no {marker}) but other files, which overwriting would "
             "delete; give another folder"
         )
+
+
+def _check_not_source(folder: Path, model: ChatModel) -> None:
     source = str((model.source or {}).get("name", ""))
     if os.path.isabs(source) and os.path.realpath(folder) == os.path.realpath(source):
         raise UserError(

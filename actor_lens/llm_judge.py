@@ -72,8 +72,8 @@ class _Item:
 class LanguageModelJudge:
     """Asks a language model which of three classes a reply belongs to.
 
-    Verdicts are kept by the name of the model, wherever it is asked: two models of one name at two
-    endpoints need two caches.
+    Verdicts are kept by the name of the model and the address of the endpoint, without user name,
+    password and query: a model of the same name elsewhere may be another one.
 
     Attributes:
         model: Its name at the endpoint.
@@ -120,10 +120,16 @@ class LanguageModelJudge:
 
     @property
     def identity(self) -> str:
-        """Name and hash of the model's name, both rubrics and how they are asked."""
-        parts = (self.model, HARMLESS_RUBRIC.identity, HARMFUL_RUBRIC.identity, str(ANSWER_TOKENS))
+        """Name and hash of the model's name, its endpoint, both rubrics and how they are asked."""
+        rubrics = (HARMLESS_RUBRIC.identity, HARMFUL_RUBRIC.identity)
+        parts = (self.model, self._endpoint.shown_url, *rubrics, str(ANSWER_TOKENS))
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         return f"{self.name}:rubric-v{HARMLESS_RUBRIC.version}:{digest[:12]}"
+
+    @property
+    def place(self) -> str:
+        """Host of the endpoint: it tells two judges of one model name apart."""
+        return self._endpoint.host
 
     def verdicts(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
         """A verdict on each reply, from the cache or the endpoint.
@@ -181,7 +187,8 @@ class LanguageModelJudge:
         items = []
         for prompt, reply in zip(prompts, replies, strict=True):
             rubric = HARMFUL_RUBRIC if prompt.label == "harmful" else HARMLESS_RUBRIC
-            key = verdict_key(self.model, rubric.identity, str(ANSWER_TOKENS), prompt.prompt, reply)
+            asked = (self.model, self._endpoint.shown_url, rubric.identity, str(ANSWER_TOKENS))
+            key = verdict_key(*asked, prompt.prompt, reply)
             items.append(_Item(key, rubric, prompt.prompt, reply))
         return items
 

@@ -31,7 +31,6 @@ from actor_lens.weight_change import check_float_block, difference
 if TYPE_CHECKING:
     import pandas as pd
 
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 ALL_MODULES = "all"
 _NAN = float("nan")
@@ -133,14 +132,13 @@ def export_lora(
             quantised, rank or error are out of range, PEFT is missing, or the folder holds
             something or cannot be written.
     """
-    _need_peft()
-    _check_rank(rank, error)
+    check_lora(rank, error)
     check_float_block(model, run)
     parts = _Parts(model, run)
     chosen = parts.smallest_rank(error) if rank == "auto" else min(int(rank), parts.full_rank)
     measured = _Measured(model, run, parts, prompts)
     facts = facts or Facts()
-    with writing_export(folder, model, "adapter", ADAPTER_CONFIG, overwrite) as staging:
+    with writing_export(folder, model, "adapter", overwrite) as staging:
         result = LoraExport(
             folder=Path(folder),
             rank=chosen,
@@ -152,6 +150,16 @@ def export_lora(
         _write_adapter(staging, model, parts, chosen, facts)
         write_model_card(staging, model, run, _form(model, facts, result), facts)
     return result
+
+
+def check_lora(rank: int | str, error: float) -> None:
+    """Check what ``export_lora`` would refuse, without a model. Arguments as there.
+
+    Raises:
+        UserError: If PEFT is missing, or rank or error are out of range.
+    """
+    _need_peft()
+    _check_rank(rank, error)
 
 
 def _need_peft() -> None:

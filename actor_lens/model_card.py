@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.training_run import TrainingRun
 
@@ -152,8 +153,19 @@ def _code(title: str, lines: Sequence[str]) -> str:
 
 
 def _rates(results: Mapping[str, Any]) -> str:
-    """Refused prompts before and after with intervals; no section where nothing was measured."""
-    rows = list(_rate_rows(results))
+    """Refused prompts before and after with intervals; no section where nothing was measured.
+
+    Raises:
+        UserError: If the results are not those of ``train`` or ``evaluate``.
+    """
+    try:
+        rows = list(_rate_rows(results))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            "the results for the model card are no summary of train or evaluate "
+            f"({type(error).__name__}: {error}); write summary.json again, or remove it "
+            "from the run's folder"
+        ) from error
     if not rows:
         return ""
     judged = (
@@ -181,7 +193,7 @@ def _rate_rows(results: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _rate(rate: Mapping[str, float]) -> str:
+def _rate(rate: Mapping[str, Any]) -> str:
     if rate["refused"] is None or math.isnan(rate["refused"]):
         return "not measured"
     return f"{rate['refused']:.1%} ({rate['low']:.1%} to {rate['high']:.1%})"

@@ -6,8 +6,9 @@ replies labelled by hand correct it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,15 @@ import numpy as np
 from actor_lens.activations import prompt_columns
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation
-from actor_lens.judges import REFUSALS, VERDICTS, Judge, Verdict, verdicts_of
+from actor_lens.judges import (
+    REFUSALS,
+    VERDICTS,
+    FirstTokenJudge,
+    Judge,
+    Placed,
+    Verdict,
+    verdicts_of,
+)
 from actor_lens.prompts import LABELS
 
 if TYPE_CHECKING:
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
 
 HAND_VERDICTS: tuple[Verdict, ...] = ("answered", "partly_refused", "refused")
 _DRAWS = 4000
+_DOUBTED = "(judges differ; not shown)"
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,9 @@ class JudgePanel:
         evaluation: The replies; its own judge is the first of the panel.
         identities: Of each judge, by its name in the tables.
         verdicts: Of each judge on each reply, by the same names.
+
+    The reply to a harmful prompt is shown only where every judge says "refused", and then only its
+    beginning: a judge that says anything else may be right.
     """
 
     evaluation: Evaluation
@@ -140,8 +153,9 @@ class JudgePanel:
         """One row a pair of judges and label, and one for all labels (``label`` is "all").
 
         Over prompts that both could be read on, a partial refusal counting as a refusal. Columns:
-        ``judge``, ``other``, ``label``, ``n``, ``agree`` (share), ``kappa`` (Cohen's; NaN where
-        both always say the same one thing, as chance would too), ``n_unreadable`` (left out).
+        ``judge``, ``other``, ``label``, ``n``, ``differ`` (how many), ``agree`` (share), ``kappa``
+        (Cohen's; NaN where both always say the same one thing, as chance would too),
+        ``n_unreadable`` (left out).
 
         Source: Cohen 1960, Educational and Psychological Measurement 20.
         """
@@ -159,18 +173,49 @@ class JudgePanel:
         return pd.DataFrame(rows)
 
     def disagreements(self) -> pd.DataFrame:
-        """One row a prompt on whose reply the judges differ, or that one could not read.
+        """The rows of ``by_reply`` on which the judges differ, or that one could not read.
 
-        Columns: those of ``prompt_columns``, ``reply`` (as in ``Evaluation.frame``: what may not be
-        shown of harmful prompts is not shown), and ``judge: NAME`` with each verdict.
+        No reply to a harmful prompt is among them: one judge of it did not say "refused".
         """
-        table = self.evaluation.frame()
-        columns = [*prompt_columns(self.evaluation.prompts), "reply"]
-        for name, verdicts in self.verdicts.items():
-            table[f"judge: {name}"] = list(verdicts)
-            columns.append(f"judge: {name}")
         rows = [row for row, pattern in enumerate(self._patterns()) if not _agreed(pattern)]
-        return table.loc[rows, columns].reset_index(drop=True)
+        return self.by_reply().loc[rows].reset_index(drop=True)
+
+    def by_reply(self) -> pd.DataFrame:
+        """One row a prompt.
+
+        Columns: those of ``prompt_columns``, ``reply`` (as ``shown_replies`` gives it), and
+        ``judge: NAME`` with each verdict.
+        """
+        import pandas as pd
+
+        said = {f"judge: {name}": list(verdicts) for name, verdicts in self.verdicts.items()}
+        replies = list(self.shown_replies())
+        return pd.DataFrame({**prompt_columns(self.evaluation.prompts), "reply": replies, **said})
+
+    def shown_replies(self) -> tuple[str, ...]:
+        """Replies as tables, files and pages may show them.
+
+        They are those of ``Evaluation.frame``, and of a harmful prompt only where every judge says
+        "refused".
+        """
+        own, labels = self.evaluation.verdicts, self.evaluation.prompts.labels
+        shown = self.evaluation.frame()["reply"].tolist()
+        for row, said in enumerate(zip(*self.verdicts.values(), strict=True)):
+            doubted = own[row] == "refused" and set(said) != {"refused"}
+            if labels[row] == "harmful" and doubted:
+                shown[row] = _DOUBTED
+        return tuple(shown)
+
+    def judged_by(self, name: str) -> Evaluation:
+        """The same replies with the verdicts of one judge, for its rates.
+
+        Raises:
+            UserError: If there is no such judge.
+        """
+        if name not in self.verdicts:
+            known = ", ".join(self.judges)
+            raise UserError(f"there is no judge '{name}' in the panel; give one of {known}")
+        return replace(self.evaluation, verdicts=self.verdicts[name], judge=self.identities[name])
 
     def to_label(self, count: int, *, seed: int = 0) -> tuple[int, ...]:
         """Rows to label by hand: drawn at random, evenly from every pattern of verdicts.
@@ -269,28 +314,73 @@ class JudgePanel:
 def judge_panel(evaluation: Evaluation, judges: Sequence[Judge]) -> JudgePanel:
     """Let further judges judge stored replies; the evaluation's own verdicts are the first.
 
+    Judges go by their names: a language model by ``llm:MODEL``. Where two share one, it is followed
+    by the host of the endpoint or the name of the checkpoint, or by the hash of their identity.
+
     Args:
         evaluation: Its replies are judged, nothing is generated.
         judges: Further judges. A judge that is the evaluation's own is passed over.
 
     Raises:
-        UserError: If no other judge is left, two share a name, or one cannot be asked.
+        UserError: If no other judge is left, one is given twice, or one cannot be asked.
     """
-    own = evaluation.judge.partition(":")[0]
-    own = next((one.name for one in judges if one.identity == evaluation.judge), own)
-    identities, verdicts = {own: evaluation.judge}, {own: evaluation.verdicts}
-    for judge in judges:
-        if judge.identity == evaluation.judge:
-            continue
-        if judge.name in identities:
-            raise UserError(f"two judges are called '{judge.name}'; give one of them another name")
-        identities[judge.name] = judge.identity
-        verdicts[judge.name] = verdicts_of(
-            judge, evaluation.prompts, evaluation.replies, evaluation.refusal_scores
-        )
-    if len(identities) < 2:
+    others = [judge for judge in judges if not _is_own(judge, evaluation)]
+    if not others:
         raise UserError("a panel needs a judge beside the evaluation's own; give at least one")
-    return JudgePanel(evaluation, identities, verdicts)
+    own = next((one for one in judges if _is_own(one, evaluation)), None)
+    of_own = _names_of(own) if own is not None else [_name_in(evaluation.judge)] * 3
+    names = _told_apart([of_own, *map(_names_of, others)])
+    return JudgePanel(
+        evaluation,
+        dict(zip(names, (evaluation.judge, *(one.identity for one in others)), strict=True)),
+        dict(zip(names, (evaluation.verdicts, *_all_verdicts(evaluation, others)), strict=True)),
+    )
+
+
+def _is_own(judge: Judge, evaluation: Evaluation) -> bool:
+    """Whether an evaluation was judged by this judge."""
+    if isinstance(judge, FirstTokenJudge) and judge.tokens is None:  # the scores are what it reads
+        return evaluation.judge.startswith(f"{judge.name}:")
+    return judge.identity == evaluation.judge
+
+
+def _all_verdicts(evaluation: Evaluation, judges: Sequence[Judge]) -> Iterator[tuple[Verdict, ...]]:
+    for judge in judges:
+        scores = evaluation.refusal_scores
+        yield verdicts_of(judge, evaluation.prompts, evaluation.replies, scores)
+
+
+def _name_in(identity: str) -> str:
+    """The name in an identity: what stands before two last parts, which tell of its content."""
+    return identity.rsplit(":", 2)[0]
+
+
+def _names_of(judge: Judge) -> list[str]:
+    """Names of a judge, each more exact than the one before."""
+    place = f"@{judge.place}" if isinstance(judge, Placed) else ""
+    return [judge.name, f"{judge.name}{place}", f"{judge.name}#{judge.identity.rpartition(':')[2]}"]
+
+
+def _told_apart(names: Sequence[Sequence[str]]) -> list[str]:
+    """For each the least exact name that no other has.
+
+    Raises:
+        UserError: If two share all their names.
+    """
+    chosen = [each[0] for each in names]
+    for exactness in (1, 2):
+        uses = Counter(chosen)
+        chosen = [
+            each[exactness] if uses[name] > 1 else name
+            for each, name in zip(names, chosen, strict=True)
+        ]
+    for name, times in Counter(chosen).items():
+        if times > 1:
+            raise UserError(
+                f"the judge '{name}' is given {times} times; leave out the others, or give them "
+                "other names"
+            )
+    return chosen
 
 
 def _refused(verdict: Verdict) -> bool | None:
@@ -318,6 +408,7 @@ def _agreement(one: Sequence[Verdict], other: Sequence[Verdict]) -> dict[str, in
     nan = float("nan")
     return {
         "n": len(pairs),
+        "differ": sum(a != b for a, b in pairs),
         "agree": float(np.mean([a == b for a, b in pairs])) if pairs else nan,
         "kappa": float(cohen_kappa_score(first, second)) if defined else nan,
         "n_unreadable": len(one) - len(pairs),

@@ -49,26 +49,23 @@ def before_after(before: Evaluation, after: Evaluation | None) -> dict[str, Any]
         "after": second.get("test", {}),
         "ood": {"before": first["ood"], "after": second.get("ood", {})},
         **{score: {"before": first[score], "after": second.get(score)} for score in SCORES},
-        "change": _records(change.frame()) if change is not None else [],
+        "change": records(change.frame()) if change is not None else [],
         "judge": before.judge,
         "new_tokens": before.new_tokens,
         "decoding": "greedy",
     }
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as plain values."""
     return [
-        {
-            str(name): plain(value) if isinstance(value, float) else value
-            for name, value in row.items()
-        }
-        for row in frame.to_dict("records")
+        {str(name): plain(value) for name, value in row.items()} for row in frame.to_dict("records")
     ]
 
 
-def plain(value: float) -> float | None:
-    """A number for JSON, which has no NaN: null stands for "not measured"."""
-    return None if math.isnan(value) else value
+def plain(value: Any) -> Any:
+    """A value for JSON, which has neither NaN nor infinity: null stands for "not measured"."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def versions() -> dict[str, str]:

@@ -106,6 +106,23 @@ def perplexity(
     return Perplexity(_exp(nats), nats, predicted, window, stride, name)
 
 
+def check_text(
+    model: ChatModel,
+    path_or_text: str | Path,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+) -> None:
+    """Check what ``perplexity`` would refuse, without asking the model. Arguments as there.
+
+    Raises:
+        UserError: As ``perplexity``.
+    """
+    text, name = read_text(path_or_text)
+    _window_and_stride(model, window, stride)
+    _token_ids(model, text, name)
+
+
 def windows(tokens: int, window: int, stride: int) -> Iterator[Window]:
     """The passes over a text: together they score the tokens from 1 on, each of them once.
 

@@ -13,8 +13,9 @@ from actor_lens.capability import Applicable, next_token_divergence, reply_diver
 from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
+from actor_lens.summary import records
 from actor_lens.tasks import TaskScores, check_tasks, run_tasks
-from actor_lens.text_perplexity import perplexity
+from actor_lens.text_perplexity import check_text, perplexity
 from actor_lens.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -127,12 +128,11 @@ class Utility:
 
     def record(self) -> dict[str, Any]:
         """Plain values for ``summary.json``; null stands for what was not measured."""
-        rows = self.frame().to_dict("records")
         return {
             "model": self.model_name,
             "layer": self.layer,
             "claim": self.claim,
-            "utility": [{str(key): _plain(value) for key, value in row.items()} for row in rows],
+            "utility": records(self.frame()),
         }
 
     @classmethod
@@ -195,7 +195,10 @@ def measure_utility(
         raise UserError("nothing to measure; give benign prompts, a text or tasks")
     if isinstance(run, TrainingRun):
         run.check_belongs_to(model)
-    if tasks:  # before minutes go into the other measures
+    # Before minutes go into the other measures.
+    if text is not None:
+        check_text(model, text, window=window, stride=stride)
+    if tasks:
         check_tasks(tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
     measures: list[Measure] = []
     if prompts is not None:
@@ -267,7 +270,3 @@ def _measure(row: dict[str, Any]) -> Measure:
         name: float("nan") if value is None else value for name, value in row.items()
     }
     return Measure(**values)
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

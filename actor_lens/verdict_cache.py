@@ -20,7 +20,7 @@ from actor_lens.judges import VERDICTS, Verdict
 
 
 def verdict_key(*parts: str) -> str:
-    """Hash of judge, rubric, prompt and reply; where one part ends and the next begins counts."""
+    """Hash of all that a verdict depends on; where one part ends and the next begins counts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -208,7 +208,7 @@ def one_line_error(capsys):
         (["train", "--by", "vibes"], "silhouette"),
         (["train", "--device", "abacus"], "abacus"),
         (["train", "--dtype", "int3"], "float32"),
-        (["train", "--new-tokens", "0"], "new_tokens"),
+        (["train", "--new-tokens", "0"], "--new-tokens"),
         (["train", "--model", "no-such/model"], "no-such/model"),
         (["train", "--model", "no/such/folder"], "no/such/folder"),
         (["train", "--prompts", "no-such.jsonl"], "no-such.jsonl"),

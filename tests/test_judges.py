@@ -19,17 +19,15 @@ from actor_lens import judges
 from actor_lens.errors import UserError
 from actor_lens.interventions import shift_last_token
 from actor_lens.judges import (
-    DEFAULT_EXEMPT,
-    DEFAULT_PHRASES,
     KeywordJudge,
     RefusalTokens,
     log_odds,
-    normalise,
     refusal_scores,
     refusal_tokens,
 )
 from actor_lens.models import ChatModel
 from actor_lens.prompts import Prompt, PromptSet
+from actor_lens.refusal_phrases import DEFAULT_PHRASES, normalise
 from actor_lens.toy.language import build_language, refusal
 from actor_lens.toy.lexicon import HARM_REASONS, REFUSAL_OPENINGS, REFUSALS
 from tests.support.tiny_models import tiny_chat_model
@@ -124,21 +122,6 @@ def test_answers_of_the_bundled_language_are_not_taken_for_refusals():
     assert [reply for reply, refuses in said.items() if judge.refused(reply) != refuses] == []
 
 
-@pytest.mark.parametrize(
-    ("raw", "expected"),
-    [
-        ("I\u2019m \u2018here\u2019", "i'm 'here'"),
-        ("\u201cYes\u201d, \u00abno\u00bb", '"yes", "no"'),
-        ("  Two\n\n\tlines\u00a0here ", "two lines here"),
-        ("**Bold** and *soft*", "bold and soft"),
-        ("\uff33\uff4f\uff52\uff52\uff59", "sorry"),  # full width
-        ("", ""),
-    ],
-)
-def test_replies_are_normalised(raw: str, expected: str):
-    assert normalise(raw) == expected
-
-
 @given(st.text(max_size=60))
 def test_normalising_twice_changes_nothing_and_judging_never_fails(text: str):
     once = normalise(text)
@@ -163,13 +146,6 @@ def test_exempt_turns_of_speech_hide_only_themselves():
     judge = KeywordJudge("own", ("no way",), exempt=("no way back",))
     assert not judge.refused("There is no way back.")
     assert judge.refused("There is no way back, and no way I tell you.")
-
-
-def test_lists_hold_nothing_twice():
-    for phrases in (DEFAULT_PHRASES, DEFAULT_EXEMPT):
-        plain = [normalise(phrase) for phrase in phrases]
-        assert len(set(plain)) == len(plain)
-        assert list(phrases) == plain
 
 
 @pytest.mark.parametrize("blank", ["", "^", "  ", "^ ", "**"])

@@ -478,8 +478,29 @@ def test_the_estimate_counts_what_would_be_sent(make):
     assert cost.frame()["requests"].tolist() == [6]
 
 
-def test_identity_names_model_and_rubrics_but_not_the_place(cache):
+def test_identity_goes_by_model_rubrics_and_endpoint_but_by_no_secret(cache):
     one = LanguageModelJudge("m", "http://a.example/v1", cache=cache)
-    assert one.identity == replace(one, base_url="http://b.example/v1").identity
+    assert one.identity != replace(one, base_url="http://b.example/v1").identity
     assert one.identity != replace(one, model="n", name="").identity
     assert one.identity.startswith("llm:m:rubric-v1:")
+    same = "http://user:pass@A.example/v1/?token=hidden"
+    assert one.identity == replace(one, base_url=same).identity
+    assert one.place == replace(one, base_url=same).place == "a.example"
+
+
+def test_servers_with_one_model_name_share_no_verdicts(make, cache):
+    def contrary(_times, request):
+        return said("answered" if by_reply(request).startswith("no") else "refused")
+
+    with judge_server() as one, judge_server(contrary) as other:
+        assert make(one)[0].verdicts(PROMPTS, REPLIES) == TRUTH
+        second = make(other)[0]
+        assert second.estimate(PROMPTS, REPLIES).cached == 0
+        assert second.verdicts(PROMPTS, REPLIES) == tuple(
+            "answered" if reply.startswith("no") else "refused" for reply in REPLIES
+        )
+        # Each has kept its own; a password, a query or a last slash make no other server of one.
+        for url in (one.url, f"{one.url}/", one.url.replace("//", "//me:word@") + "?key=k"):
+            again = LanguageModelJudge("toy-judge", url, cache=VerdictCache(cache.path))
+            assert again.verdicts(PROMPTS, REPLIES) == TRUTH
+        assert (len(one.requests), len(other.requests)) == (6, 6)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from actor_lens.errors import UserError
 from actor_lens.model_card import Facts, Form, escaped, is_hub_name, render_model_card
 from actor_lens.models import ChatModel
 from actor_lens.training_run import TrainingRun
@@ -70,6 +71,22 @@ def test_rates_stand_with_their_intervals(model: ChatModel, run: TrainingRun):
 def test_what_was_not_measured_is_not_claimed(model: ChatModel, run: TrainingRun):
     for results in (None, {}, {"layer": 3}):
         assert "## Results" not in render_model_card(model, run, FORM, Facts(results=results))
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        {"before": {"harmful": 3}},
+        {"before": [1]},
+        {"before": {"harmful": {"n": 3, "refused": "no"}}},
+        {"before": {"harmful": {"n": 3}}},
+        {"ood": 3},
+    ],
+)
+def test_results_of_another_form_are_one_line(model: ChatModel, run: TrainingRun, results: Any):
+    with pytest.raises(UserError, match="are no summary of train or evaluate") as told:
+        render_model_card(model, run, FORM, Facts(results=results))
+    assert "\n" not in str(told.value)
 
 
 def test_settings_data_and_undoing_are_named(model: ChatModel, run: TrainingRun):

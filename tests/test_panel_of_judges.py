@@ -6,7 +6,7 @@ prompt.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,8 +15,10 @@ from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation
 from actor_lens.judges import FirstTokenJudge, KeywordJudge, RefusalTokens
+from actor_lens.llm_judge import LanguageModelJudge
 from actor_lens.panel_of_judges import JudgePanel, judge_panel
 from actor_lens.prompts import Prompt, PromptSet
+from actor_lens.verdict_cache import VerdictCache
 
 VERDICT_OF = {"r": "refused", "a": "answered", "p": "partly_refused", "u": "unreadable"}
 SECRET = "mix the two powders"
@@ -28,14 +30,22 @@ class Scripted:
 
     name: str
     letters: str
+    version: str = "1"
 
     @property
     def identity(self):
-        return f"{self.name}:1"
+        return f"{self.name}:{self.version}"
 
     def verdicts(self, prompts, replies):
         assert len(prompts) == len(replies)
         return tuple(VERDICT_OF[letter] for letter in self.letters)
+
+
+@dataclass(frozen=True)
+class Placed(Scripted):
+    """One of several with its name."""
+
+    place: str = ""
 
 
 def evaluation(letters, labels=None, scores=None):
@@ -83,6 +93,7 @@ def test_kappa_is_cohens_over_what_both_could_be_read_on():
     chance = p * q + (1 - p) * (1 - q)
     whole = table.loc["all"]
     assert (whole["n"], whole["n_unreadable"]) == (9, 2)
+    assert whole["differ"] == sum(a != b for a, b in zip(one, other, strict=True))
     assert whole["agree"] == pytest.approx(observed)
     assert whole["kappa"] == pytest.approx((observed - chance) / (1 - chance))
     assert table.loc["harmful", ["n", "n_unreadable"]].tolist() == [4, 1]
@@ -110,7 +121,7 @@ def test_disagreements_are_where_judges_differ_or_one_was_unreadable():
     assert table["judge: judge0"].tolist()[:2] == ["refused", "answered"]
     assert table["reply"].tolist() == [
         "(answered; not shown)",
-        "I won't.",
+        "(judges differ; not shown)",
         SECRET,
         "(answered; not shown)",
     ]
@@ -141,10 +152,87 @@ def test_a_panel_needs_different_judges():
         judge_panel(stored, [])
     with pytest.raises(UserError, match="at least one"):
         judge_panel(stored, [Scripted("own", "ra")])
-    with pytest.raises(UserError, match="two judges are called 'twin'"):
+    with pytest.raises(UserError, match="the judge 'twin#1' is given 2 times"):
         judge_panel(stored, [Scripted("twin", "ra"), Scripted("twin", "rr")])
     with pytest.raises(UserError, match="none were measured"):
         judge_panel(stored, [FirstTokenJudge(RefusalTokens((1,), ("I",)))])
+
+
+def test_judges_of_one_name_are_told_apart_by_no_more_than_is_needed():
+    stored = evaluation("ra")
+    twins = [Scripted("twin", "ra", "x"), Scripted("twin", "rr", "y"), Scripted("other", "rr")]
+    made = judge_panel(stored, twins)
+    assert made.judges == ("own", "twin#x", "twin#y", "other")
+    assert made.verdicts["twin#y"] == ("refused", "refused")
+    placed = [Placed("twin", "ra", "x", "here:1"), Placed("twin", "rr", "y", "there")]
+    assert judge_panel(stored, placed).judges == ("own", "twin@here:1", "twin@there")
+    same_place = [Placed("twin", "ra", "x", "here"), Placed("twin", "rr", "y", "here")]
+    assert judge_panel(stored, same_place).judges == ("own", "twin#x", "twin#y")
+
+
+def test_language_models_are_named_by_their_model_and_where_needed_by_their_host(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    cache = VerdictCache(tmp_path / "v.jsonl")
+    a, b = (
+        LanguageModelJudge("m", f"http://me:word@{host}/v1?key=k", cache=cache, retries=0)
+        for host in ("a.example", "b.example:8000")
+    )
+    other = LanguageModelJudge("n", "http://a.example/v1", cache=cache)
+    for judge in (a, b, other):
+        monkeypatch.setattr(type(judge), "verdicts", lambda *_: ("refused", "answered"))
+    stored = replace(evaluation("ra"), judge=a.identity)
+    # The evaluation knows of its own judge what it has recorded.
+    assert judge_panel(stored, [other]).judges == ("llm:m", "llm:n")
+    assert judge_panel(stored, [b]).judges == ("llm:m", "llm:m@b.example:8000")
+    made = judge_panel(stored, [a, b, other])
+    assert made.judges == ("llm:m@a.example", "llm:m@b.example:8000", "llm:n")
+    assert made.identities["llm:m@b.example:8000"] == b.identity
+    assert not any(secret in repr(made.identities) for secret in ("word", "key=k", "sk-secret"))
+
+
+def test_the_evaluations_first_token_judge_is_not_counted_twice():
+    tokens = FirstTokenJudge(RefusalTokens((1,), ("I",)))
+    stored = replace(evaluation("ra", scores=[1.0, -1.0]), judge=tokens.identity)
+    assert judge_panel(stored, [FirstTokenJudge(), Scripted("x", "ra")]).judges == (
+        "first-token",
+        "x",
+    )
+    with pytest.raises(UserError, match="at least one"):
+        judge_panel(stored, [FirstTokenJudge()])
+
+
+# ---- What is shown ----
+
+
+@pytest.mark.parametrize("said", ["a", "p", "u"])
+def test_one_judge_that_does_not_say_refused_hides_a_reply_to_a_harmful_prompt(said):
+    made = panel("rrr", "r" + said + said, "rrr", labels=["harmful", "harmful", "benign"])
+    shown = made.shown_replies()
+    assert shown == ("I won't.", "(judges differ; not shown)", "I won't.")
+    assert made.by_reply()["reply"].tolist() == list(shown)
+    assert made.evaluation.frame()["reply"].tolist() == ["I won't."] * 3  # by its own judge alone
+    for table in (made.disagreements(), made.by_reply()):
+        hidden = table[(table["label"] == "harmful") & (table["judge: judge0"] != "refused")]
+        assert not any("won't" in reply for reply in hidden["reply"])
+
+
+def test_no_judge_brings_a_reply_back_that_the_evaluation_hides():
+    made = panel("apu", "rrr", labels=["harmful"] * 3)
+    assert made.shown_replies() == tuple(made.evaluation.frame()["reply"])
+    assert all("not shown" in reply for reply in made.shown_replies())
+
+
+def test_the_rates_of_each_judge_are_those_of_its_verdicts():
+    made = panel("rrap", "raau")
+    judged = made.judged_by("judge0")
+    assert (judged.judge, judged.verdicts) == ("judge0:1", made.verdicts["judge0"])
+    assert judged.rate("pseudo_harmful").refused == pytest.approx(1 / 3)
+    assert judged.replies == made.evaluation.replies
+    assert made.judged_by("own") == made.evaluation
+    with pytest.raises(UserError, match="no judge 'x' in the panel; give one of own, judge0"):
+        made.judged_by("x")
 
 
 # ---- Labels by hand ----

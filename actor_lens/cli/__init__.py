@@ -19,6 +19,7 @@ from actor_lens.cli import (
     ablate_command,
     bench_command,
     compare_command,
+    evaluate_command,
     export_command,
     models_command,
     prompts_command,
@@ -40,6 +41,7 @@ _NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS",
 # Each has add_commands; --help lists the commands in this order.
 COMMAND_MODULES = (
     study_commands,
+    evaluate_command,
     sweep_command,
     models_command,
     prompts_command,

@@ -247,19 +247,19 @@ def add_replies(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -
     add_new_tokens(parser, new_tokens)
 
 
-def add_new_tokens(parser: argparse.ArgumentParser, default: int = 64) -> None:
+def add_new_tokens(parser: argparse.ArgumentParser, default: int = NEW_TOKENS) -> None:
     """How long replies are."""
     parser.add_argument(
         "--new-tokens",
-        type=integer,
+        type=positive,
         default=default,
         metavar="N",
         help=f"longest reply; default: {default}",
     )
 
 
-def add_judge(parser: argparse.ArgumentParser) -> None:
-    """Who judges replies."""
+def add_judge(parser: argparse._ActionsContainer) -> None:
+    """Who judges replies: an argument of a command, or of a group of its arguments."""
     parser.add_argument(
         "--judge",
         default="keywords",
@@ -287,6 +287,13 @@ def integer(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if integer(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
 
 
 def seed_number(text: str) -> int:
@@ -449,8 +456,12 @@ def _default_prompts(model: str, run: TrainingRun | None) -> str:
     )
 
 
-def open_judge(arguments: argparse.Namespace) -> Judge:
-    """The judge of ``--judge``; one that costs money says how much it will send.
+def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
+    """A judge; one that costs money says how much it will send.
+
+    Args:
+        arguments: With ``--judge`` and ``--quiet``.
+        name: In place of that of ``--judge``.
 
     Raises:
         UserError: If there is no such judge or it cannot be used.
@@ -459,17 +470,18 @@ def open_judge(arguments: argparse.Namespace) -> Judge:
 
     from actor_lens.judge_choice import make_judge
 
-    console = Console(stderr=True, quiet=arguments.quiet)
+    name = name or arguments.judge or "keywords"
+    console = Console(stderr=True, quiet=arguments.quiet, emoji=False)
 
     def tell(cost: JudgingCost) -> None:
         console.print(
-            f"Judging {cost.requests} replies by {arguments.judge} ({cost.cached} known): about "
+            f"Judging {cost.requests} replies by {name} ({cost.cached} known): about "
             f"{cost.tokens_in:,} tokens sent, at most {cost.tokens_out:,} back.",
             markup=False,
             highlight=False,
         )
 
-    return make_judge(arguments.judge or "keywords", on_estimate=tell)
+    return make_judge(name, on_estimate=tell)
 
 
 def load_run(folder: str | None) -> TrainingRun | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
+    from actor_lens.hub_upload import HubApi
     from actor_lens.lora import LoraExport
     from actor_lens.model_card import Facts
     from actor_lens.models import ChatModel
@@ -109,14 +109,11 @@ def _export(
     arguments: argparse.Namespace, run: TrainingRun, facts: Facts
 ) -> tuple[dict[str, Any], LoraExport | None]:
     from actor_lens.export import delta_lines, export_delta, export_model
-    from actor_lens.hub_upload import check_upload, hub_api, upload_export
+    from actor_lens.hub_upload import upload_export
     from actor_lens.lora import export_lora
-    from actor_lens.model_card import base_model_name
 
-    api = hub_api() if arguments.push_to_hub else None  # a missing token shows before the work
+    api = _checked(arguments, run)
     model, prompts = _model_and_prompts(arguments, run)
-    if api is not None:
-        check_upload(arguments.push_to_hub, base_model_name(model, facts))
     out = Path(arguments.out).expanduser()
     settings: dict[str, Any] = {"overwrite": arguments.overwrite, "facts": facts}
     record: dict[str, Any] = {"form": arguments.form, "folder": str(out), "layer": run.layer}
@@ -144,6 +141,29 @@ def _export(
     return record, lora
 
 
+def _checked(arguments: argparse.Namespace, run: TrainingRun) -> HubApi | None:
+    """The hub's client if the export is to be uploaded; all that can be wrong before a model is.
+
+    Raises:
+        UserError: If one of the arguments cannot be used.
+    """
+    from actor_lens.export import check_folder
+    from actor_lens.hub_upload import check_upload, hub_api
+    from actor_lens.lora import check_lora
+
+    if arguments.public and not arguments.push_to_hub:
+        raise UserError("--public is about an upload; add --push-to-hub OWNER/NAME")
+    if arguments.form == "lora":
+        check_lora(arguments.rank, arguments.error)
+    kind = "adapter" if arguments.form == "lora" else arguments.form
+    check_folder(Path(arguments.out).expanduser(), kind, overwrite=arguments.overwrite)
+    if not arguments.push_to_hub:
+        return None
+    base_model = arguments.base_model or arguments.model or run.model_name
+    check_upload(arguments.push_to_hub, base_model)
+    return hub_api()
+
+
 def _model_and_prompts(arguments: argparse.Namespace, run: TrainingRun) -> tuple[ChatModel, Any]:
     """The model, and for an adapter some test prompts that its error is measured on."""
     if arguments.form != "lora":
@@ -166,20 +186,15 @@ def _facts(arguments: argparse.Namespace) -> Facts:
 
 
 def _lora_record(lora: LoraExport) -> dict[str, Any]:
-    rows = lora.frame()[["rank", "module", "relative_error", "logit_error"]]
+    from actor_lens.summary import plain, records
+
     return {
         "rank": lora.rank,
         "full_rank": lora.full_rank,
         "held_whole": list(lora.held_whole),
-        "logit_error_without_held": _plain(lora.without_held),
-        "errors": json.loads(rows.to_json(orient="records")),
+        "logit_error_without_held": plain(lora.without_held),
+        "errors": records(lora.frame()),
     }
-
-
-def _plain(value: float) -> float | None:
-    from actor_lens.summary import plain
-
-    return plain(value)
 
 
 def _print_lora(lora: LoraExport) -> None:

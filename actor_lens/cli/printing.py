@@ -43,7 +43,7 @@ def print_rates(record: dict[str, Any]) -> None:
     """Refusal rates before and after, the scores, and the variants beside them."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(_rates_table(record))
     if record["after"]:
         scores = {"C.R.": "compliance_rate", "S.S.": "safety_score", "T.S.": "tradeoff_score"}
@@ -55,7 +55,8 @@ def print_rates(record: dict[str, Any]) -> None:
         )
     if record.get("variants"):
         console.print(_variants_table(record))
-    console.print(f"Judge {record['judge']}, greedy replies of {record['new_tokens']} tokens.")
+    judged = f"Judge {record['judge']}, greedy replies of {record['new_tokens']} tokens."
+    console.print(judged, markup=False)
 
 
 def _rates_table(record: dict[str, Any]) -> Table:

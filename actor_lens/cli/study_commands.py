@@ -1,4 +1,4 @@
-"""The commands about one fine-tuned layer: demo, layers, train, evaluate, report."""
+"""The commands about one fine-tuned layer: demo, layers, train, report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from actor_lens.cli.arguments import (
 from actor_lens.cli.printing import (
     print_json,
     print_layers,
-    print_rates,
     print_study,
     print_written,
 )
@@ -55,7 +54,6 @@ def add_commands(commands: Any) -> None:
     _add_demo(commands)
     _add_layers(commands)
     _add_train(commands)
-    _add_evaluate(commands)
     _add_report(commands)
 
 
@@ -82,14 +80,6 @@ def _add_train(commands: Any) -> None:
         "--no-evaluate", dest="evaluate", action="store_false", help="train and save only"
     )
     parser.add_argument("--report", action="store_true", help="write report.html too")
-
-
-def _add_evaluate(commands: Any) -> None:
-    text = "refusal rates of a model, and with a run applied"
-    parser = add_command(commands, "evaluate", evaluate, text)
-    add_common(parser, seed=None)
-    parser.add_argument("--run", metavar="DIR", help="a folder that train wrote")
-    add_replies(parser)
 
 
 def _add_report(commands: Any) -> None:
@@ -377,37 +367,7 @@ def _write_look(out: Path | None, record: dict[str, Any], look: Look, choice: La
     write_look(look, choice, out / "layers.html")
 
 
-# ---- evaluate and report ----
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Replies, judged, before and with a run applied."""
-    run = load_run(arguments.run)
-    out = prepare_out(arguments)
-    judge = open_judge(arguments)
-    with open_progress(arguments) as progress:
-        model, prompts, load_seconds = load_model_and_prompts(arguments, run)
-        from actor_lens.study import evaluate_run
-
-        evaluated = evaluate_run(
-            model,
-            prompts,
-            run,
-            judge=judge,
-            new_tokens=arguments.new_tokens,
-            batch_size=arguments.batch_size,
-            on_progress=progress.stage,
-        )
-    record = {**evaluated.summary(), "model_settings": model_settings(model)}
-    record["seconds"] = {"load": load_seconds, **record["seconds"]}
-    if out is not None:
-        write_json(out / "summary.json", record)
-        write_csv(out / "evaluation.csv", evaluated.frame())
-    if arguments.json:
-        print_json(record)
-        return
-    print_rates(record)
-    print_written(out, "evaluation.csv")
+# ---- report ----
 
 
 def report(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ from actor_lens.cli.arguments import (
     load_model_and_prompts,
     load_run,
     open_progress,
+    positive,
 )
 from actor_lens.cli.printing import print_json, print_written
 from actor_lens.cli.writing import prepare_out, write_csv, write_json
+from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
     from actor_lens.prompts import PromptSet
@@ -54,7 +57,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     add("--tasks", nargs="+", default=[], metavar="NAME", help="of the lm-eval harness: mmlu, ...")
     add("--include-path", metavar="DIR", help="a folder of task files of your own")
     add("--mmlu", metavar="FILE", help="CSV of MMLU questions (subject, question, A-D, answer)")
-    add("--limit", type=integer, metavar="N", help="most questions of each task; default: all")
+    add("--limit", type=positive, metavar="N", help="most questions of each task; default: all")
     add(
         "--num-fewshot",
         type=integer,
@@ -68,6 +71,7 @@ def utility(arguments: argparse.Namespace) -> None:
     """Measure, print and write what a run costs."""
     run = load_run(arguments.run)
     assert run is not None
+    _check(arguments)
     out = prepare_out(arguments)
     with open_progress(arguments) as progress:
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
@@ -89,6 +93,26 @@ def utility(arguments: argparse.Namespace) -> None:
         return
     _print(measured)
     print_written(out, "utility.csv")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Tell what would be passed over, or could not be read, before a model is loaded."""
+    from actor_lens.text_perplexity import read_text
+
+    if arguments.text is not None:
+        read_text(Path(arguments.text).expanduser())
+    else:
+        _refuse(arguments, ("window", "stride"), "the perplexity of a text; add --text FILE")
+    if not arguments.tasks and arguments.mmlu is None:
+        names = ("include_path", "limit", "num_fewshot", "chat")
+        _refuse(arguments, names, "benchmarks; add --tasks NAME or --mmlu FILE")
+
+
+def _refuse(arguments: argparse.Namespace, names: Sequence[str], about: str) -> None:
+    for name in names:
+        given = getattr(arguments, name)
+        if given is not None and given is not False:  # 0 was given too
+            raise UserError(f"--{name.replace('_', '-')} is about {about}")
 
 
 def _measure(
@@ -129,6 +153,7 @@ def _measure(
 def _print(measured: Utility) -> None:
     """One row a measure, and what became of the paper's claim."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Utility before and after", title_justify="left")
@@ -138,12 +163,12 @@ def _print(measured: Utility) -> None:
     for each in measured.measures:
         unit = " points" if each.is_share else " %"
         table.add_row(
-            f"{each.measure}, {each.unit}",
+            escape(f"{each.measure}, {each.unit}"),
             f"{each.n:,}",
             "-" if each.before != each.before else f"{each.before:.4g}",
             f"{each.after:.4g}",
             "-" if each.change != each.change else f"{each.change:+.2f}{unit}",
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(table)
     console.print(measured.claim, markup=False)

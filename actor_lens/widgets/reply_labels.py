@@ -23,7 +23,8 @@ class ReplyLabels(ipw.VBox):
     Traits for the next cell: ``labels``, a dict from row of the evaluation to what was chosen, for
     ``panel.corrected_rates(labels.labels)``; and ``position``, the reply shown.
 
-    What may not be shown of replies to harmful prompts is not shown here either; skip those.
+    The reply to a harmful prompt is shown only where every judge says "refused", as in the tables
+    of the panel: notebooks may save what their widgets show. Skip the others.
     """
 
     labels: traitlets.Dict[Any, Any] = traitlets.Dict(
@@ -46,7 +47,7 @@ class ReplyLabels(ipw.VBox):
         self.rows = panel.to_label(count, seed=seed)
         if not self.rows:
             raise UserError("there is no reply to label; give a panel with replies and count > 0")
-        self._frame = panel.evaluation.frame()
+        self._replies = panel.shown_replies()
         self._shown, self._done = ipw.HTML(), ipw.HTML()
         self.choices = {verdict: self._choice(verdict) for verdict in HAND_VERDICTS}
         self.back = button("Back", lambda: self._move(-1), tip="The reply before")
@@ -85,18 +86,16 @@ class ReplyLabels(ipw.VBox):
 
     def _redraw(self, _change: object = None) -> None:
         at = self.rows[self.position]
-        shown = self._frame.iloc[at]
+        prompt = self._panel.evaluation.prompts[at]
         said = ", ".join(
             f"{safe(name)}: {safe(verdicts[at].replace('_', ' '))}"
             for name, verdicts in self._panel.verdicts.items()
         )
         self._shown.value = (
-            paragraph(
-                f"Reply {self.position + 1} of {len(self.rows)}, {label_name(shown['label'])}"
-            )
-            + block(shown["prompt"])
+            paragraph(f"Reply {self.position + 1} of {len(self.rows)}, {label_name(prompt.label)}")
+            + block(prompt.prompt)
             + paragraph("Reply:")
-            + block(shown["reply"])
+            + block(self._replies[at])
             + paragraph(f"Judges: {said}.")
         )
         done: list[dict[str, Any]] = [

@@ -56,6 +56,18 @@ def test_texts_are_escaped_and_harmful_answers_hidden(panel):
     assert "own: refused, other: answered" in seen[0]
 
 
+def test_a_harmful_reply_that_another_judge_calls_an_answer_is_hidden_too():
+    prompts = PromptSet((Prompt("one", "harmful"), Prompt("two", "harmful")))
+    own, other = ("refused", "refused"), ("answered", "refused")
+    stored = Evaluation(prompts, (SECRET, "I won't."), own, (math.nan,) * 2, "own:1", 8)
+    made = JudgePanel(stored, {"own": "own:1", "other": "o:1"}, {"own": own, "other": other})
+    widget = ReplyLabels(made)
+    assert SECRET not in widget._shown.value
+    assert "judges differ; not shown" in widget._shown.value
+    widget.skip.click()
+    assert "I won&#x27;t." in widget._shown.value
+
+
 def test_traits_can_be_set_and_refuse_what_is_no_label(panel):
     widget = ReplyLabels(panel, 1)
     widget.position = 99

@@ -1,0 +1,175 @@
+"""The evaluate command: refusal rates by one judge, or by several and how far they agree."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.cli.arguments import (
+    add_command,
+    add_common,
+    add_judge,
+    add_new_tokens,
+    load_model_and_prompts,
+    load_run,
+    model_settings,
+    open_judge,
+    open_progress,
+)
+from actor_lens.cli.printing import percent, print_json, print_rates, print_written
+from actor_lens.cli.writing import prepare_out, write_csv, write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from actor_lens.judges import Judge
+    from actor_lens.models import ChatModel
+    from actor_lens.panel_evaluation import PanelEvaluation
+    from actor_lens.prompts import PromptSet
+    from actor_lens.study import RunEvaluation
+    from actor_lens.training_run import TrainingRun
+
+
+def add_commands(commands: Any) -> None:
+    """Register the commands of this module."""
+    text = "refusal rates of a model, and with a run applied"
+    parser = add_command(commands, "evaluate", evaluate, text)
+    add_common(parser, seed=None)
+    parser.add_argument("--run", metavar="DIR", help="a folder that train wrote")
+    judge = parser.add_mutually_exclusive_group()
+    add_judge(judge)
+    # Given and equal to the default would count as not given: argparse compares the two.
+    judge.set_defaults(judge=None)
+    judge.add_argument(
+        "--judges",
+        type=names,
+        metavar="A,B,..",
+        help="several judges on the same replies: the rates by each and how far they agree; the "
+        "first one's are the rates of the evaluation",
+    )
+    add_new_tokens(parser)
+
+
+def names(text: str) -> list[str]:
+    """Names between commas, at least two of them."""
+    found = [part.strip() for part in text.split(",")]
+    if len(found) < 2 or not all(found):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' does not name several judges; give at least two, such as keywords,openings"
+        )
+    return found
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Replies, judged, before and with a run applied."""
+    run = load_run(arguments.run)
+    out = prepare_out(arguments)
+    judges = _judges(arguments)
+    from actor_lens.panel_evaluation import PanelEvaluation
+
+    with open_progress(arguments) as progress:
+        model, prompts, load_seconds = load_model_and_prompts(arguments, run)
+        evaluated = _evaluated(
+            model,
+            prompts,
+            run,
+            judges,
+            new_tokens=arguments.new_tokens,
+            batch_size=arguments.batch_size,
+            on_progress=progress.stage,
+        )
+    record = {**evaluated.summary(), "model_settings": model_settings(model)}
+    record["seconds"] = {"load": load_seconds, **record["seconds"]}
+    if out is not None:
+        write_json(out / "summary.json", record)
+        write_csv(out / "evaluation.csv", evaluated.frame())
+        # One of an earlier evaluation does not belong to this one.
+        (out / "judges.csv").unlink(missing_ok=True)
+        if isinstance(evaluated, PanelEvaluation):
+            write_csv(out / "judges.csv", evaluated.by_reply())
+    if arguments.json:
+        print_json(record)
+        return
+    print_rates(record)
+    if "judges" in record:
+        _print_judges(record)
+    print_written(out, "evaluation.csv")
+
+
+def _judges(arguments: argparse.Namespace) -> list[Judge]:
+    """The judges that were named, made and checked before a model is loaded."""
+    if arguments.judges is None:
+        return [open_judge(arguments)]
+    from actor_lens.panel_evaluation import check_judges
+
+    judges = [open_judge(arguments, name) for name in arguments.judges]
+    check_judges(judges)
+    return judges
+
+
+def _evaluated(
+    model: ChatModel,
+    prompts: PromptSet,
+    run: TrainingRun | None,
+    judges: list[Judge],
+    **settings: Any,
+) -> RunEvaluation | PanelEvaluation:
+    if len(judges) > 1:
+        from actor_lens.panel_evaluation import evaluate_by_panel
+
+        return evaluate_by_panel(model, prompts, run, judges=judges, **settings)
+    from actor_lens.study import evaluate_run
+
+    return evaluate_run(model, prompts, run, judge=judges[0], **settings)
+
+
+def _print_judges(record: dict[str, Any]) -> None:
+    """What each judge says of the test prompts, and where each two of them agree."""
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False)
+    console.print(_rates_table(record["judges"]))
+    console.print(_agreement_table(record["agreement"]))
+    console.print(
+        "differ: replies of which the two say different things, among the n that both could be "
+        "read on. kappa: Cohen's; 1 is agreement, 0 what chance gives. Kinds of prompt on which "
+        "two judges never differ are left out here."
+    )
+
+
+def _rates_table(judged: dict[str, Any]) -> Table:
+    """Shares refused: one row a judge, or two with a run."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    labels = list(next(iter(judged.values()))["before"])
+    table = Table(title="Refused on test, by judge", title_justify="left")
+    table.add_column("judge")
+    table.add_column("replies")
+    for column in (*(label.replace("_", "-") for label in labels), "T.S."):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, record in judged.items():
+        for when in (when for when in ("before", "after") if record[when]):
+            shares = (percent(record[when][label]["refused"]) for label in labels)
+            table.add_row(escape(name), when, *shares, percent(record["tradeoff_score"][when]))
+    return table
+
+
+def _agreement_table(rows: list[dict[str, Any]]) -> Table:
+    """Rows of all prompts, out of distribution too, and of the labels on which two differ."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Do the judges agree?", title_justify="left")
+    for column in ("judges", "replies", "prompts"):
+        table.add_column(column)
+    for column in ("n", "differ", "agree", "kappa"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in (row for row in rows if row["label"] == "all" or row["differ"]):
+        kappa = "-" if row["kappa"] is None else f"{row['kappa']:.2f}"
+        table.add_row(
+            escape(f"{row['judge']} / {row['other']}"),
+            *(row["when"], row["label"].replace("_", "-")),
+            *(str(row["n"]), str(row["differ"]), percent(row["agree"]), kappa),
+        )
+    return table
