@@ -38,7 +38,8 @@ def read_checkpoint(
 
     Returns:
         The model, its tokenizer with the chat template in place, and arguments of ``load_model``
-        that load the same again: a hub revision is the commit that was read.
+        that load the same again: a hub revision is the commit that was read, and a chat template
+        the text of the file that was given.
 
     Raises:
         UserError: As ``load_model``.
@@ -73,7 +74,7 @@ def read_checkpoint(
         "device": device,
         "device_map": device_map,
         "dtype": dtype,
-        "chat_template": tokenizer.chat_template,
+        "chat_template": None if chat_template is None else tokenizer.chat_template,
         "system_prompt": system_prompt,
         "revision": None if local else from_hub["revision"],
         "quantization": quantization,

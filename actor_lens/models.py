@@ -145,17 +145,28 @@ class ChatModel:
         """``"4bit"``, ``"8bit"`` or another method; None for weights in full precision."""
         return quantization_of(self.hf)
 
+    @property
+    def load_settings(self) -> dict[str, str]:
+        """Arguments of ``load_model``, beside the name, that decide what the model is and reads.
+
+        Those of ``revision``, ``chat_template`` and ``system_prompt`` that were given; of a model
+        made in memory, the system prompt.
+        """
+        given = {**(self.source or {}), "system_prompt": self.system_prompt}
+        names = ("revision", "chat_template", "system_prompt")
+        return {name: str(given[name]) for name in names if given.get(name) is not None}
+
     def check_full_precision(self) -> None:
-        """Refuse to train or export a model with quantised weights.
+        """Refuse to train or export a model with quantised weights, or to put a block into it.
 
         Raises:
             UserError: If the model is quantised.
         """
         if self.quantization is not None:
             raise UserError(
-                f"model '{self.name}' has {self.quantization} weights, and a block is trained and "
-                "exported in full precision only: load the model without quantization (looking "
-                "and evaluating work with it)"
+                f"model '{self.name}' has {self.quantization} weights, and a block is trained, put "
+                "into a model and exported in full precision only; load the model without "
+                "--quantization (looking, and evaluating without a run, work with it)"
             )
 
     def with_system_prompt(self, system_prompt: str | None) -> ChatModel:
