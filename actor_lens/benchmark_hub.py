@@ -24,7 +24,8 @@ def hub_rows(
         split: A split of the hub instead of those the set names.
 
     Returns:
-        The rows, and the revision they are of: the full commit where the hub tells it.
+        The rows, and the revision they are of, at most 12 characters of it: the commit where the
+        hub tells it.
 
     Raises:
         UserError: If `datasets` is not installed, the set is gated, gone or renamed, or the hub
@@ -46,7 +47,7 @@ def hub_rows(
             Row(values, part, f"{benchmark.hub or benchmark.name}, {part} row {number}")
             for part in chosen
             for number, values in enumerate(islice(parts[part], benchmark.first_rows), start=1)
-        ], found or "from the cache"
+        ], found[:12] if found else "from the cache"
 
 
 def _commit(benchmark: BenchmarkSet, revision: str | None) -> str | None:

@@ -46,6 +46,13 @@ def test_show_tells_licence_reasons_and_first_rows(capsys):
     assert len(shown["first"]) == 2
 
 
+def test_show_takes_a_set_as_prompts_does(capsys):
+    source = f"xstest/homonyms:2={FIXTURES / 'xstest.csv'}"
+    shown = record(capsys, "prompts", "show", source)
+    assert shown["loaded"] == "xstest/homonyms=xstest.csv"
+    assert [row["category"] for row in shown["first"]] == ["homonyms", "homonyms"]
+
+
 def test_show_without_rows_fetches_nothing(capsys):
     assert "licence click needed" in output(capsys, "prompts", "show", "hexphi", "--rows", 0)
 
@@ -128,6 +135,9 @@ def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be():
     ("words", "said"),
     [
         (["show", "xtest"], "did you mean xstest?"),
+        (["show", "xstest="], "write NAME, NAME=PATH, NAME:N or NAME/CATEGORY"),
+        (["show", "toy"], "for other prompts use: actor-lens prompts check SOURCE"),
+        (["show", "xstest,phtest"], "is not one public prompt set"),
         (["check", "nowhere.csv"], "no such prompt file"),
         (["check", "starter", "--model", "nowhere/at-all"], "the tokenizer of 'nowhere/at-all'"),
         (["check", "xstest=nowhere.csv"], "no such file or folder; download XSTest"),
