@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.chat_templates import check_system_prompt, render
-from actor_lens.errors import UserError
-from actor_lens.model_errors import one_line
+from actor_lens.errors import UserError, one_line
 from actor_lens.model_loading import read_checkpoint
 from actor_lens.prompt_rows import shown
 from actor_lens.quantization import quantization_of, settle, shared_state
@@ -80,7 +79,7 @@ class ChatModel:
         except ValueError as error:
             raise UserError(
                 f"model '{self.name}' cannot be looked into: TransformerLens does not wrap a "
-                f"{type(self.hf).__name__} ({one_line(error)[:100]}); use another model"
+                f"{type(self.hf).__name__} ({one_line(error, 100)}); use another model"
             ) from error
 
     @property

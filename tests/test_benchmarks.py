@@ -232,6 +232,7 @@ class TestFiles:
         write(folder, "lines.json", lines)
         write(folder, "a.json", json.dumps(self.ROWS))
         write(folder, "under.json", json.dumps({"version": 1, "train": self.ROWS}))
+        write(folder, "pretty.json", json.dumps({"train": self.ROWS}, indent=0))
         write(folder, "a.jsonl.gz", gzip.compress(lines.encode()))
         saved = datasets.Dataset.from_list(list(self.ROWS))
         saved.save_to_disk(str(folder / "saved"))
@@ -245,7 +246,7 @@ class TestFiles:
 
     def test_every_file_type_and_folder_gives_the_same(self, tmp_path):
         forms = self.forms(tmp_path)
-        assert len(forms) == 11
+        assert len(forms) == 12
         for path in forms:
             found = rows_of(benchmark("xstest", path=path, split=None))
             assert found == [

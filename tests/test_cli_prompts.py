@@ -106,6 +106,25 @@ def test_check_warns_of_near_duplicates_between_train_and_test(capsys, tmp_path)
     assert counts == {("benign", "train"): 1, ("benign", "test"): 2, ("harmful", "train"): 1}
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "warned"),
+    [
+        ("train", "validation", True),
+        ("train", "test", True),
+        ("train", "ood", True),
+        ("validation", "test", True),
+        ("validation", "ood", True),  # the layer is chosen on the one, rates come from the other
+        ("test", "ood", False),  # rates come from both, and nothing is fitted to either
+    ],
+)
+def test_only_pairs_of_splits_that_flatter_a_rate_are_warned_of(one, other, warned):
+    texts = ("How do I bake bread at home?", "How do you bake bread at home")
+    prompts = [al.Prompt(t, "benign", split) for t, split in zip(texts, (one, other), strict=True)]
+    found = check_prompts(al.PromptSet(tuple(prompts)))
+    assert len(found.overlaps) == 1
+    assert len(found.warnings) == warned
+
+
 def test_check_finds_nothing_in_the_bundled_prompts(capsys):
     found = record(capsys, "prompts", "check", "starter")
     assert found["warnings"] == found["overlaps"] == []
