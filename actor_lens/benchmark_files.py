@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def rows_of(path: Path, benchmark: BenchmarkSet) -> list[Row]:
     Raises:
         UserError: If there is nothing to read, or a file is broken.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises on names too long for a file
         raise UserError(f"{path}: no such file or folder; download {benchmark.title} from "
                         f"{benchmark.page} and give {benchmark.name}=PATH")  # fmt: skip
     if path.is_dir() and _saved_by_datasets(path):

@@ -111,7 +111,7 @@ def gather_benchmark(
         raise UserError(f"limit={limit}: give a number from 1, or None for all")
     name = "+".join((found.name, *include)) + "/" * bool(categories) + "+".join(categories)
     if path is not None:
-        file = Path(path).expanduser()
+        file = Path(os.path.expanduser(path))
         rows, name = rows_of(file, found), f"{name}={file.name}"
     else:
         rows, commit = hub_rows(found, revision=revision, split=hub_split)

@@ -9,6 +9,7 @@ left out otherwise too ("phtest+controversial").
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -109,7 +110,9 @@ def load_mixture(source: str, *, seed: int = 0) -> PromptSet:
 
 def _parse_part(text: str, source: str) -> Part:
     left, equals, path = text.partition("=")
-    if not equals and (text in BUNDLED or text == "paper" or Path(text).expanduser().is_file()):
+    # os.path: of names that are too long for a file, or of no user's home, Path raises.
+    is_file = os.path.isfile(os.path.expanduser(text))
+    if not equals and (text in BUNDLED or text == "paper" or is_file):
         return Part(text)
     chosen, colon, number = left.strip().partition(":")
     if chosen.endswith((".csv", ".jsonl")):
@@ -175,7 +178,7 @@ def read_own(source: str) -> PromptSet:
     """Bundled prompts or a prompt file, without splits where there are none."""
     if source in BUNDLED:
         return read_bundled(source)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     return read_prompt_file(path, path.name, split=False)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from actor_lens.errors import UserError, causes, one_line
 
@@ -47,7 +46,7 @@ def loading_message(
             "its authors: load_model(..., trust_remote_code=True)"
         )
     reason = f"{type(error).__name__}: {one_line(error)}"
-    if os.path.exists(Path(name).expanduser()) or name in bundled:
+    if os.path.exists(os.path.expanduser(name)) or name in bundled:
         return f"model folder '{name}' cannot be loaded; mend or replace its files ({reason})"
     return _hub_message(name, revision, bundled, error) or (
         f"model '{name}' was not found: it is neither a folder nor a readable hub model "

@@ -183,7 +183,7 @@ def _resolve(name: str) -> str:
     """Folder or hub name to read from, with a folder's contents checked before torch reads them."""
     if name in BUNDLED_MODELS:
         return str(bundled(BUNDLED_MODELS[name]))
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # Path's own raises where there is no such user
     if not os.path.exists(folder):  # Path.exists raises on names too long for a file
         return name
     if not folder.is_dir():

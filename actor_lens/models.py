@@ -236,7 +236,9 @@ class ChatModel:
         if not prompts:
             return []
         texts = [self.render(prompt) for prompt in prompts]
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        # Not verbose: a prompt that is too long is an error below, in our words.
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
         for prompt, tokens in zip(prompts, ids, strict=True):
             if len(tokens) + room > self.max_tokens:
                 raise UserError(

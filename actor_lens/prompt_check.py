@@ -112,7 +112,7 @@ def token_counter(model: str) -> Callable[[Sequence[str]], list[int]]:
         ) from error
 
     def count(texts: Sequence[str]) -> list[int]:
-        ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [len(each) for each in ids]
+        encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        return [len(each) for each in encoded["input_ids"]]
 
     return count

@@ -141,6 +141,15 @@ def test_lengths_are_those_of_the_tokenizer():
     assert found.frame()["prompts"].sum() == 30
 
 
+def test_a_prompt_that_is_too_long_for_the_model_is_counted_without_a_word(capsys, tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text(f"prompt,label,split\n{'bread ' * 600},benign,train\n")
+    assert cli.main(["prompts", "check", str(path), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["counts"][0]["most_tokens"] > 512
+    assert captured.err == ""
+
+
 def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be():
     prompts = al.benchmark("oktest", path=FIXTURES / "OKTest.csv", split=None)
     frame = check_prompts(prompts).frame()
@@ -158,6 +167,12 @@ def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be():
         (["show", "toy"], "for other prompts use: actor-lens prompts check SOURCE"),
         (["show", "xstest,phtest"], "is not one public prompt set"),
         (["check", "nowhere.csv"], "no such prompt file"),
+        (["check", "~no user at all/x.csv"], "no such prompt file"),
+        (["check", "toy,~no user at all/x.csv"], "no such prompt file"),
+        (["check", "xstest=~no user at all/x.csv"], "no such file or folder; download XSTest"),
+        (["check", "a" * 300], "no such prompt file"),
+        (["check", f"toy,{'a' * 300}"], "no public prompt set"),
+        (["check", f"xstest={'a' * 300}"], "no such file or folder; download XSTest"),
         (["check", "starter", "--model", "nowhere/at-all"], "the tokenizer of 'nowhere/at-all'"),
         (["check", "xstest=nowhere.csv"], "no such file or folder; download XSTest"),
     ],

@@ -81,6 +81,12 @@ def test_a_model_that_cannot_be_loaded(capsys):
     assert capsys.readouterr().err.startswith("actor-lens: error: model 'no/such' was not found")
 
 
+def test_a_folder_of_a_user_that_there_is_not(capsys):
+    assert run_cli("models", "--model", "~no user at all/model", "--quiet") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'~no user at all/model'" in line
+
+
 def test_the_flags_reach_the_loader_and_only_those_given(monkeypatch, tmp_path):
     asked = []
 
@@ -117,6 +123,7 @@ def test_a_system_prompt_file_that_is_no_text(capsys, tmp_path):
         (["--revision", "v1"], "leave the revision out"),
         (["--device-map", "everywhere"], "use auto, balanced, balanced_low_0, sequential"),
         (["--system-prompt", " "], "system prompt is empty"),
+        (["--system-prompt", "bread " * 600], "'toy' takes 512: shorten or remove it"),
     ],
 )
 def test_what_the_loader_refuses_is_one_line(words, said, capsys):
