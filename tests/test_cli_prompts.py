@@ -10,6 +10,7 @@ from actor_lens import cli
 from actor_lens.benchmark_sets import BENCHMARKS
 from actor_lens.mixtures import PAPER
 from actor_lens.prompt_check import check_prompts, token_counter
+from tests.support.logs import transformers_log
 
 FIXTURES = Path(__file__).parent / "fixtures" / "benchmarks"
 
@@ -144,10 +145,10 @@ def test_lengths_are_those_of_the_tokenizer():
 def test_a_prompt_that_is_too_long_for_the_model_is_counted_without_a_word(capsys, tmp_path):
     path = tmp_path / "long.csv"
     path.write_text(f"prompt,label,split\n{'bread ' * 600},benign,train\n")
-    assert cli.main(["prompts", "check", str(path), "--json"]) == 0
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["counts"][0]["most_tokens"] > 512
-    assert captured.err == ""
+    with transformers_log() as said:
+        counts = record(capsys, "prompts", "check", path)["counts"]
+    assert counts[0]["most_tokens"] > 512
+    assert said == []
 
 
 def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be():

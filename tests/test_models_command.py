@@ -9,6 +9,7 @@ import pytest
 import actor_lens as al
 from actor_lens import cli
 from actor_lens.description import SupportCheck
+from tests.support.logs import transformers_log
 from tests.support.tiny_models import tiny_chat_model
 
 
@@ -127,9 +128,11 @@ def test_a_system_prompt_file_that_is_no_text(capsys, tmp_path):
     ],
 )
 def test_what_the_loader_refuses_is_one_line(words, said, capsys):
-    assert run_cli("models", "--model", "toy", "--quiet", *words) == 2
+    with transformers_log() as logged:
+        assert run_cli("models", "--model", "toy", "--quiet", *words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+    assert logged == []
 
 
 def test_what_a_model_was_loaded_with_is_in_the_summary(tmp_path):
