@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from actor_lens.benchmark_rows import Row
 from actor_lens.benchmark_sets import BenchmarkSet
-from actor_lens.errors import UserError
-from actor_lens.prompt_files import read_text
+from actor_lens.errors import UserError, one_line
+from actor_lens.prompt_files import csv_cells, named_cells, read_text
 
 Values = Mapping[str, Any]
 HUB_EXTRA = "pip install 'actor-lens[hub]'"
@@ -27,7 +26,7 @@ def rows_of(path: Path, benchmark: BenchmarkSet) -> list[Row]:
     Raises:
         UserError: If there is nothing to read, or a file is broken.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises on names too long for a file
         raise UserError(f"{path}: no such file or folder; download {benchmark.title} from "
                         f"{benchmark.page} and give {benchmark.name}=PATH")  # fmt: skip
     if path.is_dir() and _saved_by_datasets(path):
@@ -82,28 +81,15 @@ def _fits(file: Path, folder: Path, pattern: str) -> bool:
 
 def _csv_rows(path: Path, header: bool) -> Iterator[tuple[int, Values]]:
     delimiter = "\t" if _part_and_kind(path)[1] == ".tsv" else ","
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
-    names: list[str] | None = None if header else ["prompt"]
-    line = 1
-    try:
-        for cells in reader:
-            start, line = line, reader.line_num + 1
-            if not cells:
-                continue
-            if names is None:
-                names = [cell.strip() for cell in cells]
-            elif not header:
-                if not (start == 1 and cells[0].strip().casefold() in _HEADERS):
-                    yield start, {"prompt": cells[0]}
-            elif len(cells) != len(names):
-                raise UserError(
-                    f"{path}, line {start}: {len(cells)} cells where the header has {len(names)}; "
-                    "download the file again, or put cells that hold commas in double quotes"
-                )
-            else:
-                yield start, dict(zip(names, cells, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {line}: broken CSV ({error}); check the quotes") from error
+    names: list[str] | None = None
+    for line, cells in csv_cells(path, _text(path), delimiter):
+        if not header:
+            if line > 1 or cells[0].strip().casefold() not in _HEADERS:
+                yield line, {"prompt": cells[0]}
+        elif names is None:
+            names = [cell.strip() for cell in cells]
+        else:
+            yield line, named_cells(path, line, names, cells)
 
 
 def _jsonl_rows(path: Path, _header: bool) -> Iterator[tuple[int, Values]]:
@@ -114,7 +100,8 @@ def _jsonl_rows(path: Path, _header: bool) -> Iterator[tuple[int, Values]]:
 
 def _json_rows(path: Path, header: bool) -> Iterator[tuple[int, Values]]:
     text = _text(path)
-    if text.lstrip()[:1] == "{" and "\n{" in text.strip():  # JSON lines by another name
+    first, _, rest = text.strip().partition("\n")
+    if rest and first.startswith("{") and first.rstrip().endswith("}"):  # JSON lines by that name
         yield from _jsonl_rows(path, header)
         return
     found = _parsed(text, str(path))
@@ -139,7 +126,8 @@ def _as_values(row: object, path: Path, number: int) -> Values:
         return {"prompt": row}
     if not isinstance(row, dict):
         raise UserError(
-            f"{path}, row {number}: a JSON {type(row).__name__}, not an object with columns"
+            f"{path}, row {number}: a JSON {type(row).__name__}, not an object with columns; each "
+            'row is one like {"prompt": "..."}, or a prompt in quotes'
         )
     return row
 
@@ -158,7 +146,7 @@ def _parquet_rows(path: Path, _header: bool) -> Iterator[tuple[int, Values]]:
     try:
         rows: Iterable[Values] = parquet.read_table(path).to_pylist()
     except (ArrowException, OSError) as error:
-        short = str(error).splitlines()[0][:100]
+        short = one_line(error, 100)
         raise UserError(f"{path}: broken Parquet ({short}); download the file again") from error
     yield from enumerate(rows, start=1)
 
@@ -185,7 +173,7 @@ def _saved_rows(folder: Path) -> Iterator[Row]:
     try:
         saved = load_from_disk(str(folder))
     except Exception as error:  # of datasets, pyarrow or the file system, as it comes
-        short = " ".join(str(error).split())[:100]
+        short = one_line(error, 100)
         raise UserError(f"{folder}: cannot be read ({short}); save it again") from error
     parts = {folder.name: saved} if isinstance(saved, Dataset) else dict(saved)
     for part, rows in parts.items():

@@ -10,7 +10,7 @@ from typing import Any
 from actor_lens.benchmark_files import HUB_EXTRA
 from actor_lens.benchmark_rows import Row
 from actor_lens.benchmark_sets import BenchmarkSet
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, causes, one_line
 
 
 def hub_rows(
@@ -24,7 +24,8 @@ def hub_rows(
         split: A split of the hub instead of those the set names.
 
     Returns:
-        The rows, and the revision they are of: the full commit where the hub tells it.
+        The rows, and the revision they are of, at most 12 characters of it: the commit where the
+        hub tells it.
 
     Raises:
         UserError: If `datasets` is not installed, the set is gated, gone or renamed, or the hub
@@ -46,7 +47,7 @@ def hub_rows(
             Row(values, part, f"{benchmark.hub or benchmark.name}, {part} row {number}")
             for part in chosen
             for number, values in enumerate(islice(parts[part], benchmark.first_rows), start=1)
-        ], found or "from the cache"
+        ], found[:12] if found else "from the cache"
 
 
 def _commit(benchmark: BenchmarkSet, revision: str | None) -> str | None:
@@ -111,7 +112,7 @@ def _reason(benchmark: BenchmarkSet, revision: str | None, error: Exception) -> 
     from huggingface_hub.errors import OfflineModeIsEnabled, RevisionNotFoundError
 
     by_hand = _by_hand(benchmark)
-    chain = list(_chain(error))
+    chain = list(causes(error))
     said = " ".join(f"{type(each).__name__} {each}" for each in chain)
     status = next((code for each in chain if (code := _status(each)) is not None), None)
     where = benchmark.hub or benchmark.url.format(revision=revision or "main")
@@ -139,21 +140,12 @@ def _reason(benchmark: BenchmarkSet, revision: str | None, error: Exception) -> 
         return f"{where} is not there (renamed or removed?); {by_hand}"
     if status is not None:
         return f"{where} answered HTTP {status}; try again later, or {by_hand}"
-    short = " ".join(str(error).split())[:160]
-    return f"{where} cannot be fetched ({type(error).__name__}: {short}); {by_hand}"
+    short = f"{type(error).__name__}: {one_line(error, 160)}"
+    return f"{where} cannot be fetched ({short}); {by_hand}"
 
 
 def _by_hand(benchmark: BenchmarkSet) -> str:
     return f"download it from {benchmark.page} and give {benchmark.name}=PATH"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and those that led to it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _status(error: BaseException) -> int | None:

@@ -56,7 +56,7 @@ class BenchmarkSet:
         first_rows: How many rows of a split are read, streamed, of a set too large to fetch whole;
             None for all.
         repeats: Whether prompts occur several times as a rule, so that it is no fault.
-        kinds: Kinds of row that are left out unless asked for.
+        kinds: Kinds of row that are left out unless asked for, as `include` or NAME+KIND.
         twins: Which rows must lie on one side of a split; None where near-duplicates are all.
         notes: What one has to know.
     """
@@ -154,7 +154,7 @@ BENCHMARKS: tuple[BenchmarkSet, ...] = (
         title="PHTest",
         labels=("pseudo_harmful",),
         why="column Harmfulness: harmless rows only look harmful; controversial ones, on which "
-        "people differ, are left out unless include=controversial",
+        "people differ, are left out unless asked for: phtest+controversial",
         licence="MIT",
         citation="An et al.: Automatic Pseudo-Harmful Prompt Generation, COLM 2024, "
         "arXiv 2409.00598",
@@ -330,7 +330,7 @@ BENCHMARKS: tuple[BenchmarkSet, ...] = (
         title="BeaverTails",
         labels=("harmful", "benign"),
         why="is_safe judges the answer, not the prompt: a prompt with an unsafe answer is harmful; "
-        "prompts with safe answers only are left out unless include=safe, then benign",
+        "prompts with safe answers only are left out unless asked for (beavertails+safe): benign",
         licence="CC-BY-NC-4.0",
         citation="Ji et al.: BeaverTails, NeurIPS 2023, arXiv 2307.04657",
         page=f"{_HUB}PKU-Alignment/BeaverTails",
@@ -350,7 +350,7 @@ BENCHMARKS: tuple[BenchmarkSet, ...] = (
         title="SORRY-Bench 2025-03",
         labels=("harmful",),
         why="every row asks for something unsafe; rewritten versions of the base prompts are left "
-        "out unless include names their prompt_style",
+        "out unless asked for by prompt_style, such as sorry-bench+slang",
         licence="own terms, to be accepted on the page",
         citation="Xie et al.: SORRY-Bench, ICLR 2025, arXiv 2406.14598",
         page=f"{_HUB}sorry-bench/sorry-bench-202503",
@@ -416,8 +416,13 @@ _BY_NAME = {each.name: each for each in BENCHMARKS}
 
 def find_benchmark(name: str) -> BenchmarkSet | None:
     """The set of that name, whatever its case, with `_` or spaces for `-`; None for none."""
-    plain = name.strip().casefold().replace("_", "-").replace(" ", "-")
+    plain = plain_name(name)
     return _BY_NAME.get(_OTHER_NAMES.get(plain, plain))
+
+
+def plain_name(name: str) -> str:
+    """A name in small letters, with `-` for `_` and spaces."""
+    return name.strip().casefold().replace("_", "-").replace(" ", "-")
 
 
 def known_benchmark(name: str) -> BenchmarkSet:

@@ -12,9 +12,9 @@ from typing import Literal
 from actor_lens.benchmark_files import rows_of
 from actor_lens.benchmark_hub import hub_rows
 from actor_lens.benchmark_rows import Reading, Row
-from actor_lens.benchmark_sets import BenchmarkSet, known_benchmark
+from actor_lens.benchmark_sets import BenchmarkSet, known_benchmark, plain_name
 from actor_lens.errors import UserError
-from actor_lens.prompt_rows import SPLITS, Prompt, PromptWarning, Split, check_known
+from actor_lens.prompt_rows import SPLITS, Prompt, PromptWarning, Split, check_known, shown
 from actor_lens.prompt_sets import PromptSet, sample_indices, split_prompts
 
 SplitChoice = Literal["auto", "train", "validation", "test", "ood"]
@@ -42,6 +42,7 @@ def benchmark(
     split: SplitChoice | None = "auto",
     seed: int = 0,
     include: Sequence[str] = (),
+    categories: Sequence[str] = (),
     hub_split: str | None = None,
 ) -> PromptSet:
     """A public prompt set by name, from the hub or from a file.
@@ -63,6 +64,8 @@ def benchmark(
             word marks all of them so; None gives none.
         seed: For the sample and the split.
         include: Kinds of row that are left out otherwise, such as "controversial" of PHTest.
+        categories: Only rows of these categories of the set, whatever their case, with `_` or `-`
+            for spaces; none for all.
         hub_split: A split of the hub other than the usual one, such as "train" of FalseReject.
 
     Raises:
@@ -78,6 +81,7 @@ def benchmark(
         limit=limit,
         seed=seed,
         include=include,
+        categories=categories,
         hub_split=hub_split,
     )
     if split is None:
@@ -95,6 +99,7 @@ def gather_benchmark(
     limit: int | None = None,
     seed: int = 0,
     include: Sequence[str] = (),
+    categories: Sequence[str] = (),
     hub_split: str | None = None,
 ) -> Gathered:
     """The prompts of a set without splits, and its twins. Arguments as in `benchmark`.
@@ -104,13 +109,14 @@ def gather_benchmark(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit={limit}: give a number from 1, or None for all")
+    name = "+".join((found.name, *include)) + "/" * bool(categories) + "+".join(categories)
     if path is not None:
-        file = Path(path).expanduser()
-        rows, name = rows_of(file, found), f"{found.name}={file.name}"
+        file = Path(os.path.expanduser(path))
+        rows, name = rows_of(file, found), f"{name}={file.name}"
     else:
         rows, commit = hub_rows(found, revision=revision, split=hub_split)
-        name = f"{found.name}@{commit[:12]}"
-    gathered = _read(found, rows, name, include)
+        name = f"{name}@{commit}"
+    gathered = _read(found, rows, name, include, categories)
     most = found.usual if limit is None else limit
     if most is None:
         return gathered
@@ -129,16 +135,23 @@ def _split(gathered: Gathered, seed: int) -> PromptSet:
         raise UserError(f"{gathered.prompts.name}: {error}") from error
 
 
-def _read(found: BenchmarkSet, rows: Sequence[Row], name: str, include: Sequence[str]) -> Gathered:
-    """Every row as a prompt, but for those of kinds not asked for, without text, or repeated."""
+def _read(
+    found: BenchmarkSet,
+    rows: Sequence[Row],
+    name: str,
+    include: Sequence[str],
+    categories: Sequence[str],
+) -> Gathered:
+    """Every row as a prompt, but for those not asked for, without text, or repeated."""
     _check_columns(found, rows, name)
     groups = found.twins(rows) if found.twins is not None else [None] * len(rows)
     readings = [found.read(row) for row in rows]
     _check_kinds(found, readings, include)
+    _check_categories(found, readings, include, categories)
     kept: dict[str, tuple[Prompt, str | None]] = {}
     empty, repeated = [], []
     for row, reading, group in zip(rows, readings, groups, strict=True):
-        if reading.kind and reading.kind not in include:
+        if not _asked_for(reading, include, categories):
             continue
         if not reading.prompt:
             empty.append(row.place)
@@ -179,7 +192,31 @@ def _check_kinds(found: BenchmarkSet, readings: Sequence[Reading], include: Sequ
     for kind in include:
         if kind not in kinds:
             there = ", ".join(kinds) or "none"
-            raise UserError(f"{found.name}: include={kind} matches no rows; kinds found: {there}")
+            raise UserError(
+                f"{found.name}: include={kind} matches no rows; kinds found: {there} (categories "
+                f"are given as {found.name}/CATEGORY)"
+            )
+
+
+def _asked_for(reading: Reading, include: Sequence[str], categories: Sequence[str]) -> bool:
+    if reading.kind and reading.kind not in include:
+        return False
+    return not categories or plain_name(reading.category) in map(plain_name, categories)
+
+
+def _check_categories(
+    found: BenchmarkSet,
+    readings: Sequence[Reading],
+    include: Sequence[str],
+    categories: Sequence[str],
+) -> None:
+    there = {each.category for each in readings if _asked_for(each, include, ())}
+    unknown = set(map(plain_name, categories)) - set(map(plain_name, there))
+    if unknown:
+        listed = ", ".join(sorted(filter(None, there)))[:400] or "none"
+        raise UserError(
+            f"{found.name}: no category {shown(min(unknown))} among its rows; there are: {listed}"
+        )
 
 
 def _tell(what: str, name: str, places: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, one_line
 from actor_lens.prompt_rows import shown
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def render(
             turns, tokenize=False, add_generation_prompt=True, **switches
         )
     except Exception as error:  # a template is a program: it may fail in any way
-        reason = " ".join(str(error).split())[:300]
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(
-            f"the chat template of '{name}' fails on {shown(prompt)} ({type(error).__name__}: "
-            f"{reason}); mend it or pass another one"
+            f"the chat template of '{name}' fails on {shown(prompt)} ({reason}); mend it or pass "
+            "another one"
         ) from error
     return str(rendered)
 

@@ -2,11 +2,15 @@
 
 Each part is a public prompt set by name, with `=PATH` where it is a file or folder, and with
 `:N` for at most N prompts a label; or bundled prompts; or a prompt file. `paper` stands for the
-parts of `PAPER`, any of which `NAME=PATH` takes from a file.
+parts of `PAPER`, any of which `NAME=PATH` takes from a file. `NAME/A+B` takes the categories A and
+B of a set only ("xstest/homonyms+definitions:20=path.csv"), and `NAME+KIND` rows of a kind that is
+left out otherwise too ("phtest+controversial").
 """
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -33,6 +37,8 @@ class Part:
         limit: At most so many prompts of each label; None for the set's usual number.
         split: The split that all its prompts get; None where they are dealt out.
         label: The only label that is taken; None for all.
+        include: Kinds of row that are left out otherwise.
+        categories: The only categories of the set that are taken; none for all.
     """
 
     name: str
@@ -40,6 +46,8 @@ class Part:
     limit: int | None = None
     split: Split | None = None
     label: Label | None = None
+    include: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 # The sources of the paper (arXiv 2507.04250): HEx-PHI, UltraChat and four over-refusal sets to
@@ -61,7 +69,7 @@ _STRONGEST: tuple[Split, ...] = ("ood", "test", "validation", "train")
 
 def is_mixture(source: str) -> bool:
     """Whether a source names parts rather than one file or the bundled prompts."""
-    first = source.partition(",")[0].partition("=")[0].partition(":")[0].strip()
+    first = re.split("[,=:/+]", source, maxsplit=1)[0].strip()
     return "," in source or "=" in source or first == "paper" or find_benchmark(first) is not None
 
 
@@ -94,33 +102,47 @@ def load_mixture(source: str, *, seed: int = 0) -> PromptSet:
     parts = parse_mixture(source)
     loaded = [_load(part, seed, several=len(parts) > 1) for part in parts]
     names = ",".join(each.prompts.name for each in loaded)
-    name = f"paper({names})" if "paper" in source.split(",") else names
+    paper = "paper" in (text.strip() for text in source.split(","))
+    name = f"paper({names})" if paper else names
     gathered = _joined(loaded, name)
     return _dealt(gathered, seed)
 
 
 def _parse_part(text: str, source: str) -> Part:
     left, equals, path = text.partition("=")
-    name, colon, number = left.strip().partition(":")
-    if not name or (equals and not path.strip()):
-        raise UserError(f"{shown(source)}: an empty part; write NAME, NAME=PATH or NAME:N")
-    if not equals and (text in BUNDLED or text == "paper" or Path(text).expanduser().is_file()):
+    # os.path: of names that are too long for a file, or of no user's home, Path raises.
+    is_file = os.path.isfile(os.path.expanduser(text))
+    if not equals and (text in BUNDLED or text == "paper" or is_file):
         return Part(text)
+    chosen, colon, number = left.strip().partition(":")
+    if chosen.endswith((".csv", ".jsonl")):
+        raise UserError(f"{shown(text)}: no such prompt file; check the path")
+    kinds, slash, names = chosen.partition("/")
+    name, *include = (each.strip() for each in kinds.split("+"))
+    categories = [each.strip() for each in names.split("+")] if slash else []
+    if not all((name, *include, *categories)) or (equals and not path.strip()):
+        raise UserError(
+            f"{shown(source)}: an empty part; write NAME, NAME=PATH, NAME:N or NAME/CATEGORY"
+        )
     if colon and not (number.isdecimal() and int(number) > 0):
         raise UserError(f"{shown(text)}: after the colon a number of prompts from 1 is expected")
-    limit = int(number) if colon else None
-    if find_benchmark(name) is None and name.endswith((".csv", ".jsonl")):
-        raise UserError(f"{shown(text)}: no such prompt file; check the path")
-    return Part(known_benchmark(name).name, path.strip() or None, limit)
+    return Part(
+        known_benchmark(name).name,
+        path=path.strip() or None,
+        limit=int(number) if colon else None,
+        include=tuple(include),
+        categories=tuple(categories),
+    )
 
 
 def _with_paper(parts: Sequence[Part]) -> list[Part]:
-    """The paper's parts, with paths and numbers that were given, then all others."""
+    """The paper's parts, with what was given of them instead, then all others."""
     given = {part.name: part for part in parts if part.name != "paper"}
     paper = []
     for part in PAPER:
         own = given.pop(part.name, part)
-        paper.append(replace(part, path=own.path, limit=own.limit or part.limit))
+        limit = own.limit or part.limit
+        paper.append(replace(own, limit=limit, split=part.split, label=part.label))
     return paper + list(given.values())
 
 
@@ -131,7 +153,14 @@ def _load(part: Part, seed: int, *, several: bool) -> Gathered:
         gathered = Gathered(prompts, (None,) * len(prompts))
         prefix = Path(part.name).stem
     else:
-        gathered = gather_benchmark(benchmark, path=part.path, limit=part.limit, seed=seed)
+        gathered = gather_benchmark(
+            benchmark,
+            path=part.path,
+            limit=part.limit,
+            seed=seed,
+            include=part.include,
+            categories=part.categories,
+        )
         prefix = benchmark.name
     if part.label is not None:
         wanted = [i for i, p in enumerate(gathered.prompts) if p.label == part.label]
@@ -149,7 +178,7 @@ def read_own(source: str) -> PromptSet:
     """Bundled prompts or a prompt file, without splits where there are none."""
     if source in BUNDLED:
         return read_bundled(source)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     return read_prompt_file(path, path.name, split=False)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, causes, one_line
 
 _OFFLINE_VARIABLE, _TIMEOUT_VARIABLE = "HF_HUB_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT"
 
@@ -47,17 +46,12 @@ def loading_message(
             "its authors: load_model(..., trust_remote_code=True)"
         )
     reason = f"{type(error).__name__}: {one_line(error)}"
-    if os.path.exists(Path(name).expanduser()) or name in bundled:
+    if os.path.exists(os.path.expanduser(name)) or name in bundled:
         return f"model folder '{name}' cannot be loaded; mend or replace its files ({reason})"
     return _hub_message(name, revision, bundled, error) or (
         f"model '{name}' was not found: it is neither a folder nor a readable hub model "
         f"({reason}); bundled models: {', '.join(bundled)}"
     )
-
-
-def one_line(error: BaseException) -> str:
-    """The text of an error without line breaks, at most 300 characters."""
-    return " ".join(str(error).split())[:300]
 
 
 def _hub_message(
@@ -66,10 +60,10 @@ def _hub_message(
     """What the hub's own errors mean; None for any other error."""
     from huggingface_hub import constants, errors
 
-    causes = list(_causes(error))
+    chain = list(causes(error))
 
     def is_any(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in causes)
+        return any(isinstance(cause, kinds) for cause in chain)
 
     page = f"https://huggingface.co/{name}"
     if is_any(errors.GatedRepoError):
@@ -91,23 +85,13 @@ def _hub_message(
             f"not complete in the hub's cache{at}, and {_OFFLINE_VARIABLE} is set; unset "
             f"{_OFFLINE_VARIABLE}, or give a folder; bundled models: {', '.join(bundled)}"
         )
-    if is_any(TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_no_answer, causes)):
-        last = one_line(causes[-1])[:120]
+    if is_any(TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_no_answer, chain)):
+        last = f"{type(chain[-1]).__name__}: {one_line(chain[-1], 120)}"
         return (
-            f"the model hub did not answer for '{name}' ({type(causes[-1]).__name__}: {last}); try "
+            f"'{name}' is no folder here, and the model hub did not answer for it ({last}); try "
             f"again, give it more seconds with {_TIMEOUT_VARIABLE}, or give a folder"
         )
     return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what it was raised from or while handling."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
 
 
 def _is_no_answer(cause: BaseException) -> bool:

@@ -11,14 +11,15 @@ import torch
 
 from actor_lens.chat_templates import check_system_prompt, set_chat_template
 from actor_lens.data import BUNDLED_MODELS, bundled
-from actor_lens.errors import UserError
-from actor_lens.model_errors import one_line, one_line_errors
+from actor_lens.errors import UserError, one_line
+from actor_lens.model_errors import one_line_errors
 from actor_lens.quantization import quantization_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -38,7 +39,8 @@ def read_checkpoint(
 
     Returns:
         The model, its tokenizer with the chat template in place, and arguments of ``load_model``
-        that load the same again: a hub revision is the commit that was read.
+        that load the same again: a hub revision is the commit that was read, and a chat template
+        the text of the file that was given.
 
     Raises:
         UserError: As ``load_model``.
@@ -73,7 +75,7 @@ def read_checkpoint(
         "device": device,
         "device_map": device_map,
         "dtype": dtype,
-        "chat_template": tokenizer.chat_template,
+        "chat_template": None if chat_template is None else tokenizer.chat_template,
         "system_prompt": system_prompt,
         "revision": None if local else from_hub["revision"],
         "quantization": quantization,
@@ -94,6 +96,11 @@ def _check_arguments(
         raise UserError(
             f"device '{device}' and a device map were given; leave one of them out (a map says "
             "itself which devices it uses)"
+        )
+    if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
+        raise UserError(
+            f"device map '{device_map}' is not known; use {', '.join(DEVICE_MAPS)}, or --device "
+            "for one device"
         )
     if revision is not None and local:
         raise UserError(
@@ -176,7 +183,7 @@ def _resolve(name: str) -> str:
     """Folder or hub name to read from, with a folder's contents checked before torch reads them."""
     if name in BUNDLED_MODELS:
         return str(bundled(BUNDLED_MODELS[name]))
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # Path's own raises where there is no such user
     if not os.path.exists(folder):  # Path.exists raises on names too long for a file
         return name
     if not folder.is_dir():
@@ -207,7 +214,7 @@ def _device(device: str) -> torch.device:
         torch.zeros(1, device=chosen).item()
     except Exception as error:  # each kind of device has its own error for not being there
         raise UserError(
-            f"device '{device}' is not available ({one_line(error)[:100]}); use --device cpu"
+            f"device '{device}' is not available ({one_line(error, 100)}); use --device cpu"
         ) from error
     return chosen
 

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.chat_templates import check_system_prompt, render
-from actor_lens.errors import UserError
-from actor_lens.model_errors import one_line
+from actor_lens.errors import UserError, one_line
 from actor_lens.model_loading import read_checkpoint
 from actor_lens.prompt_rows import shown
 from actor_lens.quantization import quantization_of, settle, shared_state
@@ -80,7 +79,7 @@ class ChatModel:
         except ValueError as error:
             raise UserError(
                 f"model '{self.name}' cannot be looked into: TransformerLens does not wrap a "
-                f"{type(self.hf).__name__} ({one_line(error)[:100]}); use another model"
+                f"{type(self.hf).__name__} ({one_line(error, 100)}); use another model"
             ) from error
 
     @property
@@ -145,17 +144,28 @@ class ChatModel:
         """``"4bit"``, ``"8bit"`` or another method; None for weights in full precision."""
         return quantization_of(self.hf)
 
+    @property
+    def load_settings(self) -> dict[str, str]:
+        """Arguments of ``load_model``, beside the name, that decide what the model is and reads.
+
+        Those of ``revision``, ``chat_template`` and ``system_prompt`` that were given; of a model
+        made in memory, the system prompt.
+        """
+        given = {**(self.source or {}), "system_prompt": self.system_prompt}
+        names = ("revision", "chat_template", "system_prompt")
+        return {name: str(given[name]) for name in names if given.get(name) is not None}
+
     def check_full_precision(self) -> None:
-        """Refuse to train or export a model with quantised weights.
+        """Refuse to train or export a model with quantised weights, or to put a block into it.
 
         Raises:
             UserError: If the model is quantised.
         """
         if self.quantization is not None:
             raise UserError(
-                f"model '{self.name}' has {self.quantization} weights, and a block is trained and "
-                "exported in full precision only: load the model without quantization (looking "
-                "and evaluating work with it)"
+                f"model '{self.name}' has {self.quantization} weights, and a block is trained, put "
+                "into a model and exported in full precision only; load the model without "
+                "--quantization (looking, and evaluating without a run, work with it)"
             )
 
     def with_system_prompt(self, system_prompt: str | None) -> ChatModel:
@@ -226,7 +236,9 @@ class ChatModel:
         if not prompts:
             return []
         texts = [self.render(prompt) for prompt in prompts]
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        # Not verbose: a prompt that is too long is an error below, in our words.
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
         for prompt, tokens in zip(prompts, ids, strict=True):
             if len(tokens) + room > self.max_tokens:
                 raise UserError(

@@ -7,15 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actor_lens.data import bundled
-from actor_lens.errors import UserError
+from actor_lens.data import BUNDLED_MODELS, bundled
+from actor_lens.errors import UserError, one_line
 from actor_lens.prompt_sets import PromptSet, overlap_report
 
 if TYPE_CHECKING:
     import pandas
 
 # Pairs of splits between which a near-duplicate makes a figure better than it is.
-_LEAKS = ({"train", "test"}, {"train", "ood"}, {"validation", "test"}, {"train", "validation"})
+_LEAKS = (
+    {"train", "test"},
+    {"train", "ood"},
+    {"validation", "test"},
+    {"validation", "ood"},
+    {"train", "validation"},
+)
 
 
 @dataclass(frozen=True)
@@ -96,18 +102,17 @@ def token_counter(model: str) -> Callable[[Sequence[str]], list[int]]:
     """
     import transformers
 
-    source = str(bundled("toy-chat")) if model == "toy" else model
+    source = str(bundled(BUNDLED_MODELS[model])) if model in BUNDLED_MODELS else model
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except Exception as error:  # broken folders make the library raise many kinds
-        short = " ".join(str(error).split())[:120]
         raise UserError(
-            f"the tokenizer of '{model}' cannot be loaded ({short}); give a hub name, a model "
-            "folder, or toy"
+            f"the tokenizer of '{model}' cannot be loaded ({one_line(error, 120)}); give a hub "
+            "name, a model folder, or toy"
         ) from error
 
     def count(texts: Sequence[str]) -> list[int]:
-        ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [len(each) for each in ids]
+        encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        return [len(each) for each in encoded["input_ids"]]
 
     return count

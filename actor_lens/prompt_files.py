@@ -84,26 +84,44 @@ def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
-    start = 1
+def csv_cells(path: Path, text: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """The cells of every row that is not empty, with the line that the row starts on.
+
+    Raises:
+        UserError: If quotes are broken.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
     try:
         for cells in reader:
-            line, start = start, reader.line_num + 1
-            if not cells:
-                continue
-            if header is None:
-                header = _checked_header(path, line, cells)
-            elif len(cells) != len(header):
-                raise UserError(
-                    f"{path}, line {line}: {len(cells)} cells where the header has {len(header)}; "
-                    "put prompts that hold commas, quotes or newlines in double quotes"
-                )
-            else:
-                yield line, dict(zip(header, cells, strict=True))
+            start, line = line, reader.line_num + 1
+            if cells:
+                yield start, cells
     except csv.Error as error:
-        raise UserError(f"{path}, line {start}: broken CSV ({error}); check the quotes") from error
+        raise UserError(f"{path}, line {line}: broken CSV ({error}); check the quotes") from error
+
+
+def named_cells(path: Path, line: int, names: list[str], cells: list[str]) -> dict[str, Any]:
+    """The cells of a row by the names of their columns.
+
+    Raises:
+        UserError: If there are more or fewer of them.
+    """
+    if len(cells) != len(names):
+        raise UserError(
+            f"{path}, line {line}: {len(cells)} cells where the header has {len(names)}; put cells "
+            "that hold commas, quotes or newlines in double quotes"
+        )
+    return dict(zip(names, cells, strict=True))
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    header: list[str] | None = None
+    for line, cells in csv_cells(path, text):
+        if header is None:
+            header = _checked_header(path, line, cells)
+        else:
+            yield line, named_cells(path, line, header, cells)
 
 
 def _checked_header(path: Path, line: int, cells: list[str]) -> list[str]:

@@ -59,10 +59,10 @@ def load_prompts(source: str | os.PathLike[str], *, seed: int = 0) -> PromptSet:
     """
     if isinstance(source, str) and source in BUNDLED:
         return read_bundled(source)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     named = isinstance(source, str) and is_mixture(source)
     # A folder that happens to be called "xstest" does not hide the set of that name.
-    if _exists(path) and not (named and path.is_dir()):
+    if os.path.exists(path) and not (named and path.is_dir()):
         return read_prompt_file(path, path.name, seed=seed)
     if named:
         return load_mixture(str(source), seed=seed)
@@ -71,10 +71,3 @@ def load_prompts(source: str | os.PathLike[str], *, seed: int = 0) -> PromptSet:
         "that name (actor-lens prompts list shows the latter); give a .jsonl or .csv file, or one "
         f"of: {', '.join(BUNDLED)}"
     )
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # for example a whole prompt given as a name, too long for a path
-        return False

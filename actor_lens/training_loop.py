@@ -82,6 +82,7 @@ def train_block(
             seconds={"train": time.perf_counter() - started},
             prompts_name=inputs.prompts.name,
             chosen=resume.chosen if resume is not None else None,
+            load_settings=model.load_settings,
             resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
         )
 

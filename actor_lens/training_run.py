@@ -134,6 +134,8 @@ class TrainingRun:
         seconds: Time of collecting the block inputs and of the training steps.
         prompts_name: What the training prompts were loaded by.
         chosen: How the layer was chosen (the fields of ``LayerChoice``), None where it was named.
+        load_settings: What the model was loaded with (``ChatModel.load_settings``):
+            ``load_model(run.model_name, **run.load_settings)`` loads it again.
         resume_state: For continuing, None on runs that diverged.
     """
 
@@ -151,6 +153,7 @@ class TrainingRun:
     seconds: Mapping[str, float]
     prompts_name: str = ""
     chosen: Mapping[str, Any] | None = None
+    load_settings: Mapping[str, str] = field(default_factory=dict)
     resume_state: ResumeState | None = field(default=None, repr=False)
 
     @property
@@ -202,18 +205,28 @@ class TrainingRun:
                     f"({name}: {tuple(tensor.shape)} against {found}); load the model it "
                     "was trained on"
                 )
-        same_weights = model.fingerprint.partition("-")[0] == self.fingerprint.partition("-")[0]
-        if same_weights and model.fingerprint != self.fingerprint:
-            raise UserError(
-                f"this run was trained on '{self.model_name}' with another system prompt; load the "
-                "model with the same one (--system-prompt, load_model(..., system_prompt=...))"
-            )
-        if not same_weights:
-            raise UserError(
-                f"this run was trained on other weights than those of '{model.name}' (fingerprint "
-                f"{self.fingerprint[:12]} against {model.fingerprint[:12]}); load the model it "
-                "was trained on"
-            )
+        if model.fingerprint != self.fingerprint:
+            raise UserError(self._how_it_differs(model))
+
+    def _how_it_differs(self, model: ChatModel) -> str:
+        """Why the fingerprint of a model is not that of the run, and which option to give."""
+        theirs, own = model.load_settings, self.load_settings
+        differing = "system prompt"
+        if model.fingerprint.partition("-")[0] != self.fingerprint.partition("-")[0]:
+            # One hash holds weights and template, so only what was given as an option is certain.
+            differing = "chat template"
+            if theirs.get("chat_template") == own.get("chat_template"):
+                return (
+                    "this run was trained on other weights, or with another chat template, than "
+                    f"those of '{model.name}' (fingerprint {self.fingerprint[:12]} against "
+                    f"{model.fingerprint[:12]}); load the model it was trained on"
+                )
+        option = differing.replace(" ", "-")
+        return (
+            f"this run was trained on '{self.model_name}' with another {differing}; load the model "
+            f"with the same one (without --{option} it is that of the run; "
+            f"load_model(..., {option.replace('-', '_')}=...))"
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write ``block.safetensors``, ``run.json``, ``history.csv`` and what resuming needs.
@@ -275,7 +288,7 @@ class TrainingRun:
     def _record(self, folder: Path) -> dict[str, Any]:
         plain = (
             "status message best_step model_name fingerprint prompts_fingerprint train_prompts "
-            "refused_before seconds prompts_name chosen"
+            "refused_before seconds prompts_name chosen load_settings"
         )
         return {
             "config": asdict(self.config),

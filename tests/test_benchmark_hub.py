@@ -72,9 +72,10 @@ def test_rows_come_through_the_client_and_again_from_its_cache(tmp_path):
     assert name == f"xstest@{COMMIT[:12]}"
     assert rows == expected
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    name, rows = fetched(tmp_path, {}, settings=offline, name="xstest", revision=COMMIT)
-    assert name == f"xstest@{COMMIT[:12]}"
-    assert rows == expected
+    for revision, place in ((COMMIT, COMMIT[:12]), (None, "from the cache")):
+        name, rows = fetched(tmp_path, {}, settings=offline, name="xstest", revision=revision)
+        assert name == f"xstest@{place}"
+        assert rows == expected
 
 
 def test_configurations_and_splits_are_those_of_the_set(tmp_path):

@@ -6,12 +6,19 @@ directions and runs depend on.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import actor_lens as al
 from actor_lens.chat_templates import has_thinking_switch, render, takes_system_prompt
 from actor_lens.models import wrap_model
-from tests.support.tiny_models import shared_tiny_model, tiny_chat_model, tiny_tokenizer
+from tests.support.tiny_models import (
+    CHAT_TEMPLATE,
+    shared_tiny_model,
+    tiny_chat_model,
+    tiny_tokenizer,
+)
 from tests.support.tiny_runs import quick_run
 
 SAYS_ALL = "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] }}{% endfor %}"
@@ -72,6 +79,7 @@ def test_a_loaded_model_has_the_system_prompt_and_says_so_in_its_source():
     assert "Be kind" in model.render("Hi")
     assert model.fingerprint == plain.with_system_prompt("Be kind").fingerprint
     assert model.source["system_prompt"] == "Be kind"
+    assert model.source["chat_template"] is None  # its own, which comes with the folder
     again = al.load_model(**model.source)
     assert (again.fingerprint, again.render("Hi")) == (model.fingerprint, model.render("Hi"))
     assert plain.with_system_prompt("Be kind").source == model.source
@@ -97,3 +105,27 @@ def test_a_run_belongs_to_the_system_prompt_it_was_trained_with():
         pass
     with pytest.raises(al.UserError, match="another system prompt; load the model with the same"):
         run.check_belongs_to(plain)
+
+
+def test_a_run_belongs_to_the_chat_template_it_was_trained_with(tmp_path):
+    model = tiny_chat_model()
+    model.hf.save_pretrained(tmp_path)
+    tiny_tokenizer(chat_template=None).save_pretrained(tmp_path)
+    own, other = CHAT_TEMPLATE, CHAT_TEMPLATE.replace("<end>", "<stop>")
+    spoken_to = al.load_model(tmp_path, chat_template=own, system_prompt="Be kind")
+    run = quick_run(spoken_to, epochs=1)
+    assert run.load_settings == {"chat_template": own, "system_prompt": "Be kind"}
+    run.save(tmp_path / "run")
+    again = al.TrainingRun.load(tmp_path / "run")
+    with again.applied_to(al.load_model(tmp_path, **again.load_settings)):
+        pass
+    with pytest.raises(al.UserError, match=r"with another chat template; .*chat_template=\.\.\."):
+        run.check_belongs_to(al.load_model(tmp_path, chat_template=other, system_prompt="Be kind"))
+
+
+def test_the_settings_to_load_a_model_again_are_those_that_were_given():
+    assert al.load_model("toy").load_settings == {}
+    assert tiny_chat_model().with_system_prompt("Hi").load_settings == {"system_prompt": "Hi"}
+    model = al.load_model("toy")
+    hub = replace(model, source={**model.source, "name": "a/b", "revision": "abc", "dtype": "x"})
+    assert hub.load_settings == {"revision": "abc"}

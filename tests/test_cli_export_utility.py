@@ -10,6 +10,7 @@ from actor_lens import cli
 from actor_lens.cli.export_command import FORMS
 from actor_lens.models import load_model
 from actor_lens.training_run import TrainingRun
+from tests.support.tiny_models import CHAT_TEMPLATE, tiny_chat_model, tiny_tokenizer
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
 
 
@@ -136,9 +137,7 @@ def test_a_window_that_cannot_be_is_told_before_anything_is_measured(
 def test_a_run_is_taken_up_with_the_system_prompt_that_it_was_trained_with(tmp_path: Path, capsys):
     out = tmp_path / "run"
     base = ("--prompts", "toy", "--new-tokens", 2)
-    words = ("--layer", 3, "--epochs", 1, "--per-label", 8, "--no-evaluate", "--out", out)
-    assert command("train", *base, *words, "--system-prompt", "Be kind.") == 0
-    capsys.readouterr()
+    quick_run(load_model("toy", system_prompt="Be kind."), layer=3, epochs=1).save(out)
     assert command("utility", *base, "--run", out, "--json") == 0
     assert json.loads(capsys.readouterr().out)["utility"]
     assert command("utility", *base, "--run", out, "--system-prompt", "Be rude.") == 2
@@ -146,6 +145,31 @@ def test_a_run_is_taken_up_with_the_system_prompt_that_it_was_trained_with(tmp_p
     words = ("--as", "delta", "--out", tmp_path / "delta")
     assert command("export", "--run", out, *words) == 0
     assert "| system prompt | Be kind. |" in (tmp_path / "delta" / "README.md").read_text()
+
+
+def test_a_run_is_taken_up_with_the_chat_template_that_it_was_trained_with(tmp_path: Path, capsys):
+    folder, out, template = tmp_path / "model", tmp_path / "run", tmp_path / "own.jinja"
+    tiny_chat_model().hf.save_pretrained(folder)
+    tiny_tokenizer(chat_template=None).save_pretrained(folder)
+    template.write_text(CHAT_TEMPLATE)
+    quick_run(load_model(folder, chat_template=template), epochs=1).save(out)
+    template.write_text(CHAT_TEMPLATE.replace("<end>", "<stop>"))  # the run has its own copy
+    base = ("--prompts", "toy", "--run", out)
+    assert command("utility", *base, "--new-tokens", 2, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["utility"]
+    assert command("utility", *base, "--chat-template", template) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "with another chat template" in line
+    assert "without --chat-template it is that of the run" in line
+    assert command("export", "--run", out, "--as", "model", "--out", tmp_path / "whole") == 0
+    assert load_model(tmp_path / "whole").tokenizer.chat_template == CHAT_TEMPLATE
+
+
+def test_a_run_is_never_put_into_quantised_weights(run_folder: Path, capsys):
+    words = ("--prompts", "toy", "--quantization", "8bit", "--quiet")
+    assert command("evaluate", "--run", run_folder, "--model", "toy", *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "load the model without --quantization" in line
 
 
 def test_utility_is_printed_and_written(run_folder: Path, tmp_path: Path, capsys):

@@ -10,6 +10,7 @@ from actor_lens import cli
 from actor_lens.benchmark_sets import BENCHMARKS
 from actor_lens.mixtures import PAPER
 from actor_lens.prompt_check import check_prompts, token_counter
+from tests.support.logs import transformers_log
 
 FIXTURES = Path(__file__).parent / "fixtures" / "benchmarks"
 
@@ -44,6 +45,13 @@ def test_show_tells_licence_reasons_and_first_rows(capsys):
     shown = record(capsys, "prompts", "show", source, "--rows", 2)
     assert shown["counts"] == {"harmful": 6, "pseudo_harmful": 9, "benign": 0}
     assert len(shown["first"]) == 2
+
+
+def test_show_takes_a_set_as_prompts_does(capsys):
+    source = f"xstest/homonyms:2={FIXTURES / 'xstest.csv'}"
+    shown = record(capsys, "prompts", "show", source)
+    assert shown["loaded"] == "xstest/homonyms=xstest.csv"
+    assert [row["category"] for row in shown["first"]] == ["homonyms", "homonyms"]
 
 
 def test_show_without_rows_fetches_nothing(capsys):
@@ -99,6 +107,25 @@ def test_check_warns_of_near_duplicates_between_train_and_test(capsys, tmp_path)
     assert counts == {("benign", "train"): 1, ("benign", "test"): 2, ("harmful", "train"): 1}
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "warned"),
+    [
+        ("train", "validation", True),
+        ("train", "test", True),
+        ("train", "ood", True),
+        ("validation", "test", True),
+        ("validation", "ood", True),  # the layer is chosen on the one, rates come from the other
+        ("test", "ood", False),  # rates come from both, and nothing is fitted to either
+    ],
+)
+def test_only_pairs_of_splits_that_flatter_a_rate_are_warned_of(one, other, warned):
+    texts = ("How do I bake bread at home?", "How do you bake bread at home")
+    prompts = [al.Prompt(t, "benign", split) for t, split in zip(texts, (one, other), strict=True)]
+    found = check_prompts(al.PromptSet(tuple(prompts)))
+    assert len(found.overlaps) == 1
+    assert len(found.warnings) == warned
+
+
 def test_check_finds_nothing_in_the_bundled_prompts(capsys):
     found = record(capsys, "prompts", "check", "starter")
     assert found["warnings"] == found["overlaps"] == []
@@ -115,6 +142,15 @@ def test_lengths_are_those_of_the_tokenizer():
     assert found.frame()["prompts"].sum() == 30
 
 
+def test_a_prompt_that_is_too_long_for_the_model_is_counted_without_a_word(capsys, tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text(f"prompt,label,split\n{'bread ' * 600},benign,train\n")
+    with transformers_log() as said:
+        counts = record(capsys, "prompts", "check", path)["counts"]
+    assert counts[0]["most_tokens"] > 512
+    assert said == []
+
+
 def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be():
     prompts = al.benchmark("oktest", path=FIXTURES / "OKTest.csv", split=None)
     frame = check_prompts(prompts).frame()
@@ -128,7 +164,16 @@ def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be():
     ("words", "said"),
     [
         (["show", "xtest"], "did you mean xstest?"),
+        (["show", "xstest="], "write NAME, NAME=PATH, NAME:N or NAME/CATEGORY"),
+        (["show", "toy"], "for other prompts use: actor-lens prompts check SOURCE"),
+        (["show", "xstest,phtest"], "is not one public prompt set"),
         (["check", "nowhere.csv"], "no such prompt file"),
+        (["check", "~no user at all/x.csv"], "no such prompt file"),
+        (["check", "toy,~no user at all/x.csv"], "no such prompt file"),
+        (["check", "xstest=~no user at all/x.csv"], "no such file or folder; download XSTest"),
+        (["check", "a" * 300], "no such prompt file"),
+        (["check", f"toy,{'a' * 300}"], "no public prompt set"),
+        (["check", f"xstest={'a' * 300}"], "no such file or folder; download XSTest"),
         (["check", "starter", "--model", "nowhere/at-all"], "the tokenizer of 'nowhere/at-all'"),
         (["check", "xstest=nowhere.csv"], "no such file or folder; download XSTest"),
     ],

@@ -63,6 +63,15 @@ class TestParsing:
             Part("scope", path="x", limit=5),
         )
 
+    def test_categories_and_kinds(self):
+        assert parse_mixture("xstest/homonyms+safe targets:9=x, PHTest+controversial") == (
+            Part("xstest", path="x", limit=9, categories=("homonyms", "safe targets")),
+            Part("phtest", include=("controversial",)),
+        )
+        by_name = {p.name: p for p in parse_mixture("paper,phtest+controversial,xstest/homonyms")}
+        assert by_name["phtest"] == Part("phtest", limit=250, include=("controversial",))
+        assert by_name["xstest"] == Part("xstest", label=P, categories=("homonyms",))
+
     def test_paper_is_its_parts_with_what_was_given_instead(self):
         parts = parse_mixture("paper,hexphi=here,phtest:7,alpaca")
         assert [part.name for part in parts] == [*(part.name for part in PAPER), "alpaca"]
@@ -77,6 +86,11 @@ class TestParsing:
         [
             ("xstest,", "an empty part"),
             ("xstest=", "an empty part"),
+            ("xstest/", "an empty part"),
+            ("xstest/homonyms+", "an empty part"),
+            ("phtest+", "an empty part"),
+            ("starter,/nowhere/at all.csv", "no such prompt file"),
+            ("xstest/nowhere.csv", "no such prompt file"),
             ("xstest,xstest=a.csv", "xstest is named twice"),
             ("ultrachat:many", "a number of prompts from 1 is expected"),
             ("ultrachat:0", "a number of prompts from 1 is expected"),
@@ -103,6 +117,17 @@ class TestLoading:
         }
         assert mixed.name == "xstest=xstest.jsonl,ultrachat=ultrachat.jsonl"
         assert all(len(part) for part in mixed.by_split())
+
+    def test_a_set_by_category_and_by_kind(self):
+        one = FIXTURES / "xstest.csv"
+        mixed = al.load_prompts(f"xstest/homonyms+contrast-homonyms={one}")
+        wanted = {"homonyms", "contrast_homonyms"}
+        assert {prompt.category for prompt in mixed} == wanted
+        whole = al.benchmark("xstest", path=one)
+        assert set(mixed.texts) == {p.prompt for p in whole if p.category in wanted}
+        both = f"phtest+controversial={FIXTURES / 'PHTest.csv'},starter"
+        with_kind = {prompt.category for prompt in al.load_prompts(both)}
+        assert {"phtest/harmless", "phtest/controversial"} < with_kind
 
     def test_bundled_prompts_keep_their_splits(self, files):
         mixed = al.load_prompts(f"starter,oktest={files['oktest']}")

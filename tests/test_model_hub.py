@@ -91,7 +91,10 @@ def test_a_model_is_pinned_to_the_commit_that_was_read(asked, found, original):
         ("gated", ["is gated", "https://huggingface.co/maker/gated", "HF_TOKEN"]),
         ("unknown", ["'maker/none' was not found", "bundled models: toy"]),
         ("broken", ["'maker/broken'", "try again"]),
-        ("stalling", ["did not answer", "try again", "HF_HUB_DOWNLOAD_TIMEOUT"]),
+        (
+            "stalling",
+            ["is no folder here", "did not answer", "try again", "HF_HUB_DOWNLOAD_TIMEOUT"],
+        ),
     ],
 )
 def test_what_a_hub_refuses_is_said_in_one_line(asked, said, found):

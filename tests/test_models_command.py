@@ -9,6 +9,7 @@ import pytest
 import actor_lens as al
 from actor_lens import cli
 from actor_lens.description import SupportCheck
+from tests.support.logs import transformers_log
 from tests.support.tiny_models import tiny_chat_model
 
 
@@ -57,9 +58,34 @@ def test_a_model_that_is_not_read_rightly_is_printed_and_then_an_error(capsys, m
     )
 
 
+def test_a_model_that_could_not_be_compared_is_not_said_to_differ(capsys, monkeypatch):
+    from dataclasses import replace
+
+    found = al.describe(al.load_model("toy"))
+    unknown = SupportCheck("residuals", None, float("nan"), "no room for the prompts.")
+    untried = SupportCheck("training", None, float("nan"), "weights are quantised")
+    broken = replace(found, checks=(unknown, untried))
+    monkeypatch.setattr("actor_lens.description.describe", lambda _model: broken)
+    assert run_cli("models", "--model", "toy", "--quiet") == 2
+    assert capsys.readouterr().err == (
+        "actor-lens: error: model 'toy' is not supported: it could not be compared (no room for "
+        "the prompts); use another model\n"
+    )
+    failed = SupportCheck("padding", False, 0.5, "one batch")
+    broken = replace(found, checks=(found.checks[0], failed, untried))
+    assert run_cli("models", "--model", "toy", "--quiet") == 2
+    assert "not supported: padding differ from" in capsys.readouterr().err
+
+
 def test_a_model_that_cannot_be_loaded(capsys):
     assert run_cli("models", "--model", "no/such", "--quiet") == 2
     assert capsys.readouterr().err.startswith("actor-lens: error: model 'no/such' was not found")
+
+
+def test_a_folder_of_a_user_that_there_is_not(capsys):
+    assert run_cli("models", "--model", "~no user at all/model", "--quiet") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'~no user at all/model'" in line
 
 
 def test_the_flags_reach_the_loader_and_only_those_given(monkeypatch, tmp_path):
@@ -96,13 +122,17 @@ def test_a_system_prompt_file_that_is_no_text(capsys, tmp_path):
     [
         (["--quantization", "3bit"], "use 4bit or 8bit"),
         (["--revision", "v1"], "leave the revision out"),
+        (["--device-map", "everywhere"], "use auto, balanced, balanced_low_0, sequential"),
         (["--system-prompt", " "], "system prompt is empty"),
+        (["--system-prompt", "bread " * 600], "'toy' takes 512: shorten or remove it"),
     ],
 )
 def test_what_the_loader_refuses_is_one_line(words, said, capsys):
-    assert run_cli("models", "--model", "toy", "--quiet", *words) == 2
+    with transformers_log() as logged:
+        assert run_cli("models", "--model", "toy", "--quiet", *words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+    assert logged == []
 
 
 def test_what_a_model_was_loaded_with_is_in_the_summary(tmp_path):

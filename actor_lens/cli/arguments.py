@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
@@ -336,8 +336,8 @@ def load_model_and_prompts(
 
     Args:
         arguments: Of ``add_common``; a seed that was not given is filled in.
-        run: Its model, prompts and seed stand in for those that were not given, and so do revision
-            and system prompt where the run's folder has a record of them.
+        run: Its model, prompts and seed stand in for those that were not given, and so do the
+            revision, chat template and system prompt that its model was loaded with.
 
     Returns:
         Model, prompts and the seconds that loading took.
@@ -350,25 +350,15 @@ def load_model_and_prompts(
     from actor_lens.prompts import load_prompts
 
     started = time.perf_counter()
-    if run is not None:
-        _take_from_record(arguments)
     name = arguments.model or (run.model_name if run is not None else "toy")
     if arguments.seed is None:  # the seed that drew the splits which the run was trained on
         arguments.seed = run.config.seed if run is not None else 0
     prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
-    model = load_named_model(name, arguments)
+    recorded = {} if run is None else dict(run.load_settings)
+    if run is not None and name != run.model_name:
+        recorded.pop("revision", None)  # another model has other revisions
+    model = load_named_model(name, arguments, recorded)
     return model, prompts, time.perf_counter() - started
-
-
-def _take_from_record(arguments: argparse.Namespace) -> None:
-    """Fill in the revision and the system prompt that the run in ``--run`` was trained with."""
-    settings = (read_summary(arguments.run) or {}).get("model_settings")
-    if not isinstance(settings, dict):
-        return
-    if arguments.system_prompt is None:
-        arguments.system_prompt = settings.get("system_prompt")
-    if arguments.revision is None and arguments.model is None:  # another model has other revisions
-        arguments.revision = settings.get("revision")
 
 
 def read_summary(folder: str) -> dict[str, Any] | None:
@@ -392,8 +382,15 @@ def read_summary(folder: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def load_named_model(name: str, arguments: argparse.Namespace) -> ChatModel:
+def load_named_model(
+    name: str, arguments: argparse.Namespace, recorded: Mapping[str, str] | None = None
+) -> ChatModel:
     """Load a model with the arguments of ``add_loading``; only those given are handed on.
+
+    Args:
+        name: Of the model.
+        arguments: Of ``add_loading``.
+        recorded: ``load_settings`` of a run, for what was not given.
 
     Raises:
         UserError: If it cannot be loaded.
@@ -401,6 +398,7 @@ def load_named_model(name: str, arguments: argparse.Namespace) -> ChatModel:
     from actor_lens.models import load_model
 
     given: dict[str, Any] = {
+        "chat_template": arguments.chat_template,
         "device_map": arguments.device_map,
         "system_prompt": _text_or_file(arguments.system_prompt),
         "revision": arguments.revision,
@@ -410,9 +408,8 @@ def load_named_model(name: str, arguments: argparse.Namespace) -> ChatModel:
         name,
         device=arguments.device,
         dtype=arguments.dtype,
-        chat_template=arguments.chat_template,
         trust_remote_code=arguments.trust_remote_code,
-        **{key: value for key, value in given.items() if value is not None},
+        **{**(recorded or {}), **{key: one for key, one in given.items() if one is not None}},
     )
 
 

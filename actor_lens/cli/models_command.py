@@ -62,11 +62,17 @@ def models(arguments: argparse.Namespace) -> None:
     else:
         print_description(described)
     if not described.supported:
-        failed = [check.name for check in described.checks if not check.passed]
         raise UserError(
-            f"model '{described.name}' is not supported: {', '.join(failed)} differ from Hugging "
-            "Face; use another model"
+            f"model '{described.name}' is not supported: {_fault(described)}; use another model"
         )
+
+
+def _fault(described: ModelDescription) -> str:
+    """Which comparisons failed, or why the first of them could not be made."""
+    failed = [check.name for check in described.checks if check.passed is False]
+    if failed:
+        return f"{', '.join(failed)} differ from Hugging Face"
+    return f"it could not be compared ({described.checks[0].message.rstrip('.')})"
 
 
 def _list(arguments: argparse.Namespace) -> None:

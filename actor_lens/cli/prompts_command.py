@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, integer, seed_number
 from actor_lens.cli.printing import print_json
+from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
     from actor_lens.benchmark_sets import BenchmarkSet
+    from actor_lens.mixtures import Part
     from actor_lens.prompt_check import PromptCheck
     from actor_lens.prompts import PromptSet
 
@@ -21,7 +23,7 @@ def add_commands(commands: Any) -> None:
     inner = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_command(inner, "list", list_sets, "every public prompt set: labels, rows, licence")
     show_parser = add_command(inner, "show", show, "a set: licence, labels and why, first rows")
-    show_parser.add_argument("name", metavar="NAME", help="a set, NAME=PATH for a file, or paper")
+    show_parser.add_argument("name", metavar="NAME", help="paper, or a set as --prompts takes it")
     show_parser.add_argument(
         "--rows", type=integer, default=5, metavar="N", help="rows to show; default: 5, 0 for none"
     )
@@ -67,8 +69,8 @@ def list_sets(arguments: argparse.Namespace) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        "Use: --prompts NAME, NAME=FILE or NAME:N, several with commas. 'paper' is the mixture of "
-        "the paper: actor-lens prompts show paper",
+        "Use: --prompts NAME, NAME=FILE, NAME:N or NAME/CATEGORY, several with commas. 'paper' is "
+        "the mixture of the paper: actor-lens prompts show paper",
         markup=False,
     )
 
@@ -94,7 +96,7 @@ def show(arguments: argparse.Namespace) -> None:
     """A set and its first rows, or the parts of the paper's mixture.
 
     Raises:
-        UserError: If the set is unknown or cannot be fetched.
+        UserError: If the set is unknown or cannot be fetched, or it is not one set.
     """
     from actor_lens.benchmark_sets import known_benchmark
     from actor_lens.benchmarks import benchmark
@@ -102,17 +104,38 @@ def show(arguments: argparse.Namespace) -> None:
     if arguments.name == "paper":
         _show_paper(arguments)
         return
-    name, _, path = arguments.name.partition("=")
-    found = known_benchmark(name)
+    part = _one_set(arguments.name)
+    found = known_benchmark(part.name)
     if not arguments.json:  # first, so that it is there for a set that cannot be fetched too
         _print_set(found)
     prompts = None
     if arguments.rows > 0:
-        prompts = benchmark(name, path=path or None, split=None, seed=arguments.seed)
+        prompts = benchmark(
+            part.name,
+            path=part.path,
+            limit=part.limit,
+            include=part.include,
+            categories=part.categories,
+            split=None,
+            seed=arguments.seed,
+        )
     if arguments.json:
         print_json(_record(found) | _rows_record(prompts, arguments.rows))
     elif prompts is not None:
         _print_rows(prompts, arguments.rows)
+
+
+def _one_set(source: str) -> Part:
+    from actor_lens.benchmark_sets import find_benchmark
+    from actor_lens.mixtures import parse_mixture
+
+    part, *more = parse_mixture(source)
+    if more or find_benchmark(part.name) is None:
+        raise UserError(
+            f"'{source}' is not one public prompt set; for other prompts use: actor-lens prompts "
+            "check SOURCE"
+        )
+    return part
 
 
 def _rows_record(prompts: PromptSet | None, count: int) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def _train_and_evaluate(
     from actor_lens.study import run_study, train_chosen_layer
 
     plan = _plan(arguments, variants, resume)
-    model, prompts, load_seconds = load_model_and_prompts(arguments)
+    model, prompts, load_seconds = load_model_and_prompts(arguments, resume)
     shared: dict[str, Any] = {
         "resume": resume,
         "batch_size": arguments.batch_size,
