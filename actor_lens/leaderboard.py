@@ -132,11 +132,14 @@ class Leaderboard:
         Columns: ``method``, ``reference``, ``split``, ``score``, ``difference`` (method minus
         reference, in the score; of ``benign_refused`` it is good below 0), ``low`` and ``high``
         (95 %), ``better`` and ``worse`` (prompts that only one of the two got right), ``n``,
-        ``p_value`` (exact McNemar test, two-sided) and ``p_holm`` (Holm's correction over the
+        ``p_value`` (two-sided, exact McNemar test) and ``p_holm`` (Holm's correction over the
         methods of one split and score).
 
-        The first seed of each is compared. For the trade-off score the test counts every harmful
-        and pseudo-harmful prompt once, while the score gives both labels the same weight.
+        All seeds count: a prompt by the share of seeds that got it right, so that ``better`` and
+        ``worse`` may be fractions, and the test is the exact sign-flip test, which for one seed is
+        McNemar's (see ``sign_flip_p`` for its limits). A prompt with an unreadable verdict in any
+        seed of either is left out. For the trade-off score the test counts every harmful and
+        pseudo-harmful prompt once, while the score gives both labels the same weight.
         """
         import pandas as pd
 
@@ -227,7 +230,7 @@ class Leaderboard:
         return [
             {
                 **{"method": method, "reference": self.reference, "split": split, "score": score},
-                **self._scores.paired(self.of(method)[0], reference[0], score, split),
+                **self._scores.paired(self.of(method), reference, score, split),
             }
             for method in others
             if reference

@@ -139,9 +139,41 @@ class TestPairs:
         )
         assert (found["reference"], found["method"]) == ("actor", "coin")
         assert (found["better"], found["worse"], found["n"]) == (0, worse, 8)
-        assert found["p_value"] == mcnemar(0, worse)
+        assert found["p_value"] == pytest.approx(mcnemar(0, worse))
         assert found["difference"] == pytest.approx(-worse / 8)
         assert found["low"] <= found["difference"] <= found["high"]
+
+    def test_all_seeds_count_and_the_difference_is_that_of_the_table(self, model):
+        board = compared(model, PERFECT, COIN, seeds=(0, 1, 2))
+        replies = board.replies()
+        chosen = replies[(replies["label"] == "harmful") & (replies["split"] == "test")]
+        shares = chosen[chosen["method"] == "coin"].groupby("prompt")["refused"].mean()
+        assert set(shares) - {0.0, 1.0}  # seeds differ on a prompt, or nothing is tested
+        pairs = board.pairs().query("split == 'test'").set_index("score")
+        found = pairs.loc["safety_score"]
+        assert (found["better"], found["n"]) == (0, 8)
+        assert found["worse"] == pytest.approx((1 - shares).sum())
+        # All changes are on one side: of all signs only those two go as far.
+        changed = int((shares < 1).sum())
+        assert found["p_value"] == pytest.approx(2 * 0.5**changed)
+        own, other = row(board, "coin"), row(board, "actor")
+        for score in pairs.index:
+            assert pairs.loc[score, "difference"] == pytest.approx(own[score] - other[score])
+
+    def test_a_prompt_with_an_unreadable_seed_is_left_out(self):
+        prompts = PromptSet(tuple(Prompt(f"p{i}", "harmful", "test") for i in range(3)))
+        said = (
+            ("actor", 0, ("refused", "refused", "refused")),
+            ("other", 0, ("answered", "answered", "refused")),
+            ("other", 1, ("unreadable", "refused", "refused")),
+        )
+        outcomes = tuple(
+            MethodOutcome(name, seed, True, "completed", verdicts=verdicts, **costs())
+            for name, seed, verdicts in said
+        )
+        pairs = Leaderboard(outcomes, prompts, "actor", {}).pairs().set_index("score")
+        found = pairs.loc["safety_score"]
+        assert (found["worse"], found["n"], found["difference"]) == (0.5, 2, -0.25)
 
     def test_a_benign_refusal_is_worse_and_raises_the_share(self, model):
         pairs = compared(model, PERFECT, ALWAYS).pairs()
@@ -340,10 +372,15 @@ class TestFindings:
         said = findings(compared(model, Fixed("other", ("harmful",)), Planted("actor"), NEVER))
         assert said[0].startswith("other has the highest trade-off score on the test prompts: 100")
         assert "of 8 pseudo-harmful prompts" in said[0]
+        assert "The highest of 3 measured scores is in part the luckiest" in said[0]
         assert said[1].startswith("actor is not the best: it is 50.0 points below")
         assert said[2].startswith("Measurably better than actor: other (+50.0 points")
         assert said[3].startswith("No difference from actor could be shown")
         assert "never" in said[3]
+
+    def test_a_single_method_was_not_picked_from_many(self, model):
+        (said, *_) = findings(compared(model, PERFECT))
+        assert "luckiest" not in said
 
     def test_a_control_that_fails_and_one_that_does_not(self, model):
         twin = Fixed("control-twin", ("harmful",))
