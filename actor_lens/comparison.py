@@ -59,7 +59,8 @@ def compare(
         methods: Names of ``METHODS`` or methods of your own; ``"all"`` for every name.
         seeds: Each method that has a setting ``seed`` is fitted once with each; the others, which
             give the same every time, once.
-        judge: Keyword judge unless given.
+        judge: Keyword judge unless given. Methods with a setting ``judge`` that is None, those that
+            train on replies among them, are given it too.
         per_label: Most training prompts of each label, drawn with the first seed; None for all.
         test_per_label: Most prompts of each label and split to ask; None for all.
         new_tokens: Longest reply, in tokens.

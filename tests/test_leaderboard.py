@@ -10,11 +10,13 @@ import torch
 
 from actor_lens.comparison import compare
 from actor_lens.comparison_files import FOLDER, OutcomeFolder
-from actor_lens.comparison_work import MethodOutcome, settings_of, with_seed
+from actor_lens.comparison_work import MethodOutcome, settings_of, with_judge, with_seed
 from actor_lens.errors import UserError
 from actor_lens.evaluation import mcnemar
 from actor_lens.findings import findings, provenance
+from actor_lens.judges import KeywordJudge
 from actor_lens.leaderboard import Leaderboard
+from actor_lens.methods import make_method
 from actor_lens.prompts import Prompt, PromptSet
 from actor_lens.separation import wilson_interval
 from tests.support.planted_methods import (
@@ -345,6 +347,33 @@ def test_seeds_reach_dataclasses_and_plain_classes_and_leave_the_original():
     assert with_seed(COIN, 5) == Planted("coin", COIN.refused, 5)
     assert with_seed(NEVER, 5) is NEVER
     assert "seed" not in settings_of(COIN)
+
+
+def test_the_judge_of_the_comparison_reaches_methods_that_train_on_replies():
+    assert with_judge(NEVER, JUDGE) is NEVER
+    for name in ("sft-full", "lora-layer", "loreft", "safe-decoding"):
+        method = make_method(name)
+        assert with_judge(method, JUDGE).judge is JUDGE
+        assert method.judge is None
+        own = make_method(name, judge=KeywordJudge(name="own"))
+        assert with_judge(own, JUDGE) is own
+
+
+def test_methods_are_fitted_with_the_judge_of_the_comparison(model):
+    seen = []
+
+    @dataclass(frozen=True)
+    class Sifting:
+        name: str = "sifting"
+        judge: object = None
+
+        def fit(self, model, train, validation):
+            del model, train, validation
+            seen.append(self.judge)
+            return PlantedFit({}, 0)
+
+    assert compared(model, Sifting()).outcomes[0].status == "completed"
+    assert seen == [JUDGE]
 
 
 def costs(**measured):
