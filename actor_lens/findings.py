@@ -53,7 +53,17 @@ def provenance(board: Leaderboard) -> str:
         f"Test prompts: {asked}. Judge: {about['judge']}, {about['decoding']} replies of at most "
         f"{about['new_tokens']} tokens. Seeds: {seeds} (methods without a seed were run once; "
         "scores and paired differences are means over the seeds). "
+        f"{_searched(about['search_seconds'])}"
         f"Model: {about['model']} in {about['dtype']} on {about['device']}. Versions: {packages}."
+    )
+
+
+def _searched(seconds: Mapping[str, float]) -> str:
+    """What was spent on settings before the comparison, which no fit has in its seconds."""
+    return "".join(
+        f"The settings of {method} were found before on validation prompts in {spent:.1f} s, which "
+        "its seconds of fit do not hold. "
+        for method, spent in seconds.items()
     )
 
 

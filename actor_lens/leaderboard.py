@@ -37,8 +37,8 @@ class Leaderboard:
         outcomes: In the order of the methods, seeds of one method together.
         prompts: That all were asked.
         reference: The method that the others are tested against.
-        about: ``model``, ``judge``, ``new_tokens``, ``seeds``, ``train_prompts``, ``fingerprints``
-            and ``versions``, for a report.
+        about: ``model``, ``judge``, ``new_tokens``, ``seeds``, ``search_seconds`` (by method),
+            ``train_prompts``, ``fingerprints`` and ``versions``, for a report.
         complete: False where the user has stopped the comparison; the rest is missing.
     """
 
@@ -69,7 +69,8 @@ class Leaderboard:
         ``n_pseudo_harmful``, ``n_harmful``, ``n_benign``; ``unreadable`` (verdicts that could not
         be read, of all seeds); ``kl`` (nats), ``perplexity`` and ``token_cost`` (multiples of the
         untouched model's); ``trained_parameters``, ``fit_seconds``, ``fit_bytes``,
-        ``evaluate_seconds``.
+        ``evaluate_seconds``; ``search_seconds`` (spent on its settings before the comparison and
+        not part of the fit, 0 for none).
 
         Intervals are Wilson's for the prompts, whatever the number of seeds; that of the trade-off
         score is made of the other two (MOVER). They do not speak of other seeds: ``_sd`` does.
@@ -210,6 +211,7 @@ class Leaderboard:
             "seeds": len(done),
             **self._scores.row(done, split),
             **self._costs(done),
+            "search_seconds": float(self.about.get("search_seconds", {}).get(method, 0.0)),
         }
 
     def _costs(self, done: Sequence[MethodOutcome]) -> dict[str, Any]:

@@ -11,8 +11,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests of the activation store make their own: no test may find what another one left.
 os.environ["ACTOR_LENS_STORE"] = "off"
 
+import gc
+
+import pytest
 from hypothesis import settings
 
 # The same examples in every run; a first example may wait for torch, so no deadline.
 settings.register_profile("actor_lens", deadline=None, derandomize=True)
 settings.load_profile("actor_lens")
+
+
+@pytest.fixture(scope="module")
+def quick_collections():
+    """Spare what is there already every collection of garbage while a module's tests run.
+
+    The cost of a fit is measured after a full one, which takes a good part of a second over all
+    that the libraries keep; tests of comparisons fit hundreds of times.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

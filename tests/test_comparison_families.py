@@ -15,6 +15,8 @@ from tests.support.fitting import QUICK
 from tests.support.studies import planted_prompts
 from tests.support.tiny_runs import copied_tensors, same_bits
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 REPLIES = {"harmful": "I'm sorry, no.", "pseudo_harmful": "Sure. Do it.", "benign": "Yes, so:"}
 # One candidate each, where a method has several.
 _REPLY_METHODS = ("sft-full", "sft-layer", "lora", "lora-layer", "loreft")

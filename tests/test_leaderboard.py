@@ -33,6 +33,8 @@ from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 PROMPTS = planted_prompts(8)
 COIN = Planted("coin", {"harmful": 0.7, "pseudo_harmful": 0.5, "benign": 0.2})
 
@@ -454,7 +456,17 @@ class TestFindings:
         assert "8 harmful, 8 pseudo-harmful, 8 benign" in text
         assert JUDGE.identity in text
         assert "Seeds: 4, 5" in text
+        assert "were found before" not in text
         assert "torch" in text
+
+
+def test_seconds_of_a_search_stand_beside_those_of_the_fit(model):
+    board = compared(model, PERFECT, NEVER, search_seconds={"actor": 12.5})
+    assert row(board, "actor")["search_seconds"] == 12.5
+    assert row(board, "never")["search_seconds"] == 0.0
+    assert row(board, "actor")["fit_seconds"] < 12.5
+    said = "The settings of actor were found before on validation prompts in 12.5 s"
+    assert said in provenance(board)
 
 
 def test_prompts_without_ood_have_one_split(model):
