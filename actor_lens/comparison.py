@@ -17,9 +17,9 @@ from actor_lens.comparison_work import (
     MethodOutcome,
     failure,
     has_seed,
+    judge_for,
 )
 from actor_lens.errors import UserError
-from actor_lens.judges import KeywordJudge
 from actor_lens.leaderboard import Leaderboard
 from actor_lens.methods import METHODS, Method, make_method
 from actor_lens.models import ChatModel
@@ -87,7 +87,7 @@ def compare(
     work = ComparisonWork(
         model,
         *parts,
-        judge or KeywordJudge(),
+        judge_for(model, judge, parts[1]),
         new_tokens,
         batch_size,
         None if text is None else read_text(text)[0],

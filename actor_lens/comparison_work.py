@@ -16,7 +16,13 @@ from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation import evaluate
-from actor_lens.judges import KeywordJudge
+from actor_lens.judges import (
+    FirstTokenJudge,
+    Judge,
+    KeywordJudge,
+    refusal_tokens,
+    with_tokens,
+)
 from actor_lens.memory import is_out_of_memory
 from actor_lens.method_costs import cost_of, seconds_per_token
 from actor_lens.methods import Method
@@ -209,6 +215,22 @@ class ComparisonWork:
         if self.text is None:
             return _NAN
         return perplexity(changed, self.text).value / self._base_perplexity
+
+
+def judge_for(model: ChatModel, judge: Judge | None, validation: PromptSet) -> Judge:
+    """The judge that was given, or the keyword judge.
+
+    A first-token judge without tokens gets those with which the untouched model begins refusals of
+    validation prompts.
+
+    Raises:
+        UserError: If it needs tokens and the model refuses no harmful prompt.
+    """
+    if judge is None:
+        return KeywordJudge()
+    if isinstance(judge, FirstTokenJudge) and judge.tokens is None:
+        return with_tokens(judge, refusal_tokens(model, validation))
+    return judge
 
 
 # ---- Methods and the settings that a comparison gives them ----

@@ -169,6 +169,7 @@ class TestAblate:
             (["--studies", ","], "no studies to run"),
             (["--studies", "shift", "--layer", "99"], "out of range"),
             (["--studies", "shift", "--layer", "4", "--jobs", "0"], "at least one job"),
+            (["--studies", "shift", "--layer", "4", "--epochs", "0"], "epochs is 0"),
             (["--studies", "anchors", "--anchor-methods", "x"], "unknown method 'x'"),
             (["--studies", "shift", "--anchor-methods", "cast"], "in the study 'anchors' only"),
         ],

@@ -14,7 +14,7 @@ from actor_lens.comparison_work import MethodOutcome, settings_of, with_judge, w
 from actor_lens.errors import UserError
 from actor_lens.evaluation import mcnemar
 from actor_lens.findings import findings, provenance
-from actor_lens.judges import KeywordJudge
+from actor_lens.judges import FirstTokenJudge, KeywordJudge, RefusalTokens
 from actor_lens.leaderboard import Leaderboard
 from actor_lens.methods import make_method
 from actor_lens.prompts import Prompt, PromptSet
@@ -458,6 +458,19 @@ class TestFindings:
         assert "Seeds: 4, 5" in text
         assert "were found before" not in text
         assert "torch" in text
+
+
+def test_a_first_token_judge_learns_how_the_untouched_model_refuses(model, monkeypatch):
+    asked = []
+
+    def tokens(_model, prompts, **_options):
+        asked.append({prompt.split for prompt in prompts})
+        return RefusalTokens((model.tokenizer("z")["input_ids"][-1],), ("z",))
+
+    monkeypatch.setattr("actor_lens.comparison_work.refusal_tokens", tokens)
+    board = compare(model, PROMPTS, [ALWAYS, NEVER], judge=FirstTokenJudge(), new_tokens=1)
+    assert asked == [{"validation"}]
+    assert [row(board, name)["safety_score"] for name in ("always", "never")] == [1.0, 0.0]
 
 
 def test_seconds_of_a_search_stand_beside_those_of_the_fit(model):
