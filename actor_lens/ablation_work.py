@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from actor_lens.ablation_cells import AblationCell, Variation
+from actor_lens.comparison_work import with_judge, with_seed
 from actor_lens.errors import UserError
 from actor_lens.evaluation import Evaluation, evaluate
 from actor_lens.finetuning import finetune_layer
@@ -129,7 +130,8 @@ class AblationTask:
         self, model: ChatModel, cell: AblationCell, variation: Variation, train: PromptSet
     ) -> tuple[str, str, AbstractContextManager[ChatModel]]:
         if cell.method != "actor":
-            fitted = make_method(cell.method).fit(model, train, self.validation)
+            method = with_judge(with_seed(make_method(cell.method), cell.seed), self.judge)
+            fitted = method.fit(model, train, self.validation)
             return "completed", "", fitted.applied_to(model)
         settings = asdict(variation.settings(self.shared, cell.seed))
         store = False if self.store is None else Store(self.store)

@@ -27,10 +27,12 @@ from actor_lens.ablation_work import (
     run_cells,
     store_folder,
 )
+from actor_lens.comparison_work import judge_for
 from actor_lens.errors import UserError
-from actor_lens.judges import KeywordJudge
+from actor_lens.finetuning import check_config
 from actor_lens.layer_sweep import sweep_layers
 from actor_lens.method_scores import tradeoff
+from actor_lens.methods import make_method
 from actor_lens.models import ChatModel
 from actor_lens.prompts import PromptSet
 from actor_lens.separation import wilson_interval
@@ -207,8 +209,9 @@ def ablate(
         on_outcome: Told of every outcome.
 
     Raises:
-        UserError: If a study is not known, a split is empty, prompts have no categories for a
-            study, ``folder`` holds other ablations, or a process died.
+        UserError: If a study or method is not known, a setting is not allowed, a split is empty,
+            prompts have no categories for a study, ``folder`` holds other ablations, or a process
+            died.
         KeyboardInterrupt: If interrupted before any cell was done.
     """
     train, validation, tested = _prompts(prompts, test_per_label)
@@ -217,6 +220,7 @@ def ablate(
     grid = _grid(_studies(study, train), train, model.n_layers, per_label, alphas, seeds)
     grid = {**grid, **_beside(grid, anchor_methods)}
     shared = settings or FinetuneConfig(layer=0)
+    check_config(model, shared, None)  # else every cell would fail of it
     reason = "it was named"
     if layer is None:
         layer, reason = _choose_layer(
@@ -224,7 +228,9 @@ def ablate(
         )
     shared = replace(shared, layer=model.check_layer(layer), seed=0)
     task = AblationTask(
-        *(train, validation, tested, shared, per_label, judge or KeywordJudge(), new_tokens),
+        *(train, validation, tested, shared, per_label),
+        judge=judge_for(model, judge, validation),
+        new_tokens=new_tokens,
         batch_size=batch_size,
         store=store_folder(store),
     )
@@ -297,7 +303,18 @@ def _grid(
 def _beside(
     grid: Mapping[AblationCell, Variation], methods: Sequence[str]
 ) -> dict[AblationCell, Variation]:
-    """Cells of other methods in the study of anchors."""
+    """Cells of other methods in the study of anchors.
+
+    Raises:
+        UserError: If a method is not known, or that study is not among those of the grid.
+    """
+    for method in methods:  # before any work, and not as a failure of every cell
+        make_method(method)
+    if methods and not any(cell.study == "anchors" for cell in grid):
+        raise UserError(
+            f"{', '.join(methods)} can stand beside ACTOR in the study 'anchors' only; add it to "
+            "the studies"
+        )
     return {
         replace(cell, method=method): variation
         for method in methods

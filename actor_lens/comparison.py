@@ -17,9 +17,9 @@ from actor_lens.comparison_work import (
     MethodOutcome,
     failure,
     has_seed,
+    judge_for,
 )
 from actor_lens.errors import UserError
-from actor_lens.judges import KeywordJudge
 from actor_lens.leaderboard import Leaderboard
 from actor_lens.methods import METHODS, Method, make_method
 from actor_lens.models import ChatModel
@@ -43,6 +43,7 @@ def compare(
     new_tokens: int = 64,
     batch_size: int | None = None,
     text: str | Path | None = None,
+    search_seconds: Mapping[str, float] | None = None,
     reference: str = REFERENCE,
     out: str | Path | None = None,
     on_progress: StageProgress | None = None,
@@ -59,12 +60,15 @@ def compare(
         methods: Names of ``METHODS`` or methods of your own; ``"all"`` for every name.
         seeds: Each method that has a setting ``seed`` is fitted once with each; the others, which
             give the same every time, once.
-        judge: Keyword judge unless given.
+        judge: Keyword judge unless given. Methods with a setting ``judge`` that is None, those that
+            train on replies among them, are given it too.
         per_label: Most training prompts of each label, drawn with the first seed; None for all.
         test_per_label: Most prompts of each label and split to ask; None for all.
         new_tokens: Longest reply, in tokens.
         batch_size: Prompts in one forward pass; None for as many as fit into memory.
         text: A text, or the file that holds it, whose perplexity is measured; None for none.
+        search_seconds: What it took to find the settings of a method before the comparison, by its
+            name: of a sweep, say. They are reported beside the seconds of its fit.
         reference: The method that the others are tested against; where it is not among them, the
             first.
         out: Folder that keeps every finished method and seed; one that holds some goes on.
@@ -83,7 +87,7 @@ def compare(
     work = ComparisonWork(
         model,
         *parts,
-        judge or KeywordJudge(),
+        judge_for(model, judge, parts[1]),
         new_tokens,
         batch_size,
         None if text is None else read_text(text)[0],
@@ -109,7 +113,7 @@ def compare(
         outcomes=tuple(outcomes),
         prompts=work.tested,
         reference=reference if reference in names else names[0],
-        about=_about(work, seeds),
+        about=_about(work, seeds, search_seconds or {}),
         complete=complete,
     )
 
@@ -181,7 +185,9 @@ def _parts(
     return train, validation, PromptSet(asked, name=prompts.name)
 
 
-def _about(work: ComparisonWork, seeds: Sequence[int]) -> dict[str, Any]:
+def _about(
+    work: ComparisonWork, seeds: Sequence[int], search_seconds: Mapping[str, float]
+) -> dict[str, Any]:
     return {
         "model": work.model.name,
         "prompts": work.tested.name,
@@ -189,6 +195,7 @@ def _about(work: ComparisonWork, seeds: Sequence[int]) -> dict[str, Any]:
         "new_tokens": work.new_tokens,
         "decoding": "greedy",
         "seeds": list(seeds),
+        "search_seconds": dict(search_seconds),
         "train_prompts": work.train.counts(),
         "validation_prompts": work.validation.counts(),
         "device": str(work.model.device),

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation import evaluate
-from actor_lens.judges import KeywordJudge
+from actor_lens.judges import (
+    FirstTokenJudge,
+    Judge,
+    KeywordJudge,
+    refusal_tokens,
+    with_tokens,
+)
 from actor_lens.memory import is_out_of_memory
 from actor_lens.method_costs import cost_of, seconds_per_token
 from actor_lens.methods import Method
@@ -82,7 +88,7 @@ class ComparisonWork:
         train: Training prompts.
         validation: Validation prompts.
         tested: Prompts that every method is asked.
-        judge: Decides what a refusal is.
+        judge: Decides what a refusal is, among replies that methods train on too.
         new_tokens: Longest reply.
         batch_size: Prompts in one forward pass; None for as many as fit into memory.
         text: A text to measure perplexity on; None to leave it out.
@@ -141,7 +147,8 @@ class ComparisonWork:
     def _tried(self, method: Method, seed: int, on_progress: Progress | None) -> MethodOutcome:
         seeded = has_seed(method)
         with cost_of(self.model) as cost:
-            fitted = with_seed(method, seed).fit(self.model, self.train, self.validation)
+            own = with_judge(with_seed(method, seed), self.judge)
+            fitted = own.fit(self.model, self.train, self.validation)
         with fitted.applied_to(self.model) as changed:
             started = time.perf_counter()
             evaluation = evaluate(
@@ -210,25 +217,57 @@ class ComparisonWork:
         return perplexity(changed, self.text).value / self._base_perplexity
 
 
-# ---- Methods and their seeds ----
+def judge_for(model: ChatModel, judge: Judge | None, validation: PromptSet) -> Judge:
+    """The judge that was given, or the keyword judge.
+
+    A first-token judge without tokens gets those with which the untouched model begins refusals of
+    validation prompts.
+
+    Raises:
+        UserError: If it needs tokens and the model refuses no harmful prompt.
+    """
+    if judge is None:
+        return KeywordJudge()
+    if isinstance(judge, FirstTokenJudge) and judge.tokens is None:
+        return with_tokens(judge, refusal_tokens(model, validation))
+    return judge
+
+
+# ---- Methods and the settings that a comparison gives them ----
 
 
 def has_seed(method: Method) -> bool:
     """Whether a method has a setting named ``seed``; others give one result and are run once."""
-    if is_dataclass(method):
-        return any(one.name == "seed" for one in fields(method))
-    return hasattr(method, "seed")
+    return _has(method, "seed")
 
 
 def with_seed(method: Method, seed: int) -> Method:
     """A method with this seed, or itself where it has none."""
-    if not has_seed(method):
+    return _with(method, "seed", seed) if has_seed(method) else method
+
+
+def with_judge(method: Method, judge: Any) -> Method:
+    """A method that sifts the replies it trains on by this judge.
+
+    Itself where it has no setting named ``judge``, or has a judge of its own.
+    """
+    if not _has(method, "judge") or getattr(method, "judge", None) is not None:
         return method
+    return _with(method, "judge", judge)
+
+
+def _has(method: Method, setting: str) -> bool:
+    if is_dataclass(method):
+        return any(one.name == setting for one in fields(method))
+    return hasattr(method, setting)
+
+
+def _with(method: Method, setting: str, value: Any) -> Method:
     if is_dataclass(method) and not isinstance(method, type):
-        return replace(method, seed=seed)
-    seeded: Any = copy.copy(method)
-    seeded.seed = seed
-    return cast(Method, seeded)
+        return replace(method, **{setting: value})
+    changed: Any = copy.copy(method)
+    setattr(changed, setting, value)
+    return cast(Method, changed)
 
 
 def settings_of(method: Method) -> dict[str, Any]:

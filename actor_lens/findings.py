@@ -52,8 +52,18 @@ def provenance(board: Leaderboard) -> str:
     return (
         f"Test prompts: {asked}. Judge: {about['judge']}, {about['decoding']} replies of at most "
         f"{about['new_tokens']} tokens. Seeds: {seeds} (methods without a seed were run once; "
-        "paired differences are those of the first seed, scores are means). "
+        "scores and paired differences are means over the seeds). "
+        f"{_searched(about['search_seconds'])}"
         f"Model: {about['model']} in {about['dtype']} on {about['device']}. Versions: {packages}."
+    )
+
+
+def _searched(seconds: Mapping[str, float]) -> str:
+    """What was spent on settings before the comparison, which no fit has in its seconds."""
+    return "".join(
+        f"The settings of {method} were found before on validation prompts in {spent:.1f} s, which "
+        "its seconds of fit do not hold. "
+        for method, spent in seconds.items()
     )
 
 
@@ -68,6 +78,17 @@ def _winner(done: pd.DataFrame) -> str:
         f"{_percent(row['tradeoff_score_high'])}; compliance {_percent(row['compliance_rate'])} of "
         f"{row['n_pseudo_harmful']:.0f} pseudo-harmful prompts, safety "
         f"{_percent(row['safety_score'])} of {row['n_harmful']:.0f} harmful ones)."
+        f"{_luck(len(done))}"
+    )
+
+
+def _luck(methods: int) -> str:
+    """What is to be thought of the highest of several measured scores."""
+    if methods < 2:
+        return ""
+    return (
+        f" The highest of {methods} measured scores is in part the luckiest (winner's curse): on "
+        "other prompts it is more likely lower than higher."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from actor_lens.errors import UserError
 from actor_lens.models import ChatModel
 
 Edit = Callable[[Float[Tensor, "prompt token d_model"]], Float[Tensor, "prompt token d_model"]]
+LayerEdit = Callable[
+    [int, Float[Tensor, "prompt token d_model"]], Float[Tensor, "prompt token d_model"]
+]
 
 
 @contextmanager
@@ -162,6 +166,25 @@ def _ablation(direction: Float[Tensor, " d_model"]) -> Edit:
 
 
 @contextmanager
+def edit_each_block(model: ChatModel, layers: Iterable[int], edit: LayerEdit) -> Iterator[None]:
+    """Put an edit of the residual stream after some blocks that is told the layer.
+
+    Gradients are left as they are: an edit may be trained.
+
+    Args:
+        model: The model whose ``hf`` is run inside the context.
+        layers: After which blocks; they exist.
+        edit: Given the layer and what its block hands on; see ``edit_blocks``.
+    """
+    with ExitStack() as stack:
+        for layer in layers:
+            block = model.blocks[layer]
+            hook = _edit_hook(block, partial(edit, layer))
+            stack.callback(block.register_forward_hook(hook).remove)
+        yield
+
+
+@contextmanager
 def edit_blocks(model: ChatModel, layers: Iterable[int], edit: Edit) -> Iterator[None]:
     """Put an edit of the residual stream after some blocks.
 
@@ -172,10 +195,7 @@ def edit_blocks(model: ChatModel, layers: Iterable[int], edit: Edit) -> Iterator
             to; what it returns is handed on instead. A pass over one token is a generated token,
             fed back with the key-value cache.
     """
-    with ExitStack() as stack, torch.no_grad():
-        for layer in layers:
-            block = model.blocks[layer]
-            stack.callback(block.register_forward_hook(_edit_hook(block, edit)).remove)
+    with torch.no_grad(), edit_each_block(model, layers, lambda _layer, residual: edit(residual)):
         yield
 
 

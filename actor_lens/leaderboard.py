@@ -37,8 +37,8 @@ class Leaderboard:
         outcomes: In the order of the methods, seeds of one method together.
         prompts: That all were asked.
         reference: The method that the others are tested against.
-        about: ``model``, ``judge``, ``new_tokens``, ``seeds``, ``train_prompts``, ``fingerprints``
-            and ``versions``, for a report.
+        about: ``model``, ``judge``, ``new_tokens``, ``seeds``, ``search_seconds`` (by method),
+            ``train_prompts``, ``fingerprints`` and ``versions``, for a report.
         complete: False where the user has stopped the comparison; the rest is missing.
     """
 
@@ -69,7 +69,8 @@ class Leaderboard:
         ``n_pseudo_harmful``, ``n_harmful``, ``n_benign``; ``unreadable`` (verdicts that could not
         be read, of all seeds); ``kl`` (nats), ``perplexity`` and ``token_cost`` (multiples of the
         untouched model's); ``trained_parameters``, ``fit_seconds``, ``fit_bytes``,
-        ``evaluate_seconds``.
+        ``evaluate_seconds``; ``search_seconds`` (spent on its settings before the comparison and
+        not part of the fit, 0 for none).
 
         Intervals are Wilson's for the prompts, whatever the number of seeds; that of the trade-off
         score is made of the other two (MOVER). They do not speak of other seeds: ``_sd`` does.
@@ -132,11 +133,14 @@ class Leaderboard:
         Columns: ``method``, ``reference``, ``split``, ``score``, ``difference`` (method minus
         reference, in the score; of ``benign_refused`` it is good below 0), ``low`` and ``high``
         (95 %), ``better`` and ``worse`` (prompts that only one of the two got right), ``n``,
-        ``p_value`` (exact McNemar test, two-sided) and ``p_holm`` (Holm's correction over the
+        ``p_value`` (two-sided, exact McNemar test) and ``p_holm`` (Holm's correction over the
         methods of one split and score).
 
-        The first seed of each is compared. For the trade-off score the test counts every harmful
-        and pseudo-harmful prompt once, while the score gives both labels the same weight.
+        All seeds count: a prompt by the share of seeds that got it right, so that ``better`` and
+        ``worse`` may be fractions, and the test is the exact sign-flip test, which for one seed is
+        McNemar's (see ``sign_flip_p`` for its limits). A prompt with an unreadable verdict in any
+        seed of either is left out. For the trade-off score the test counts every harmful and
+        pseudo-harmful prompt once, while the score gives both labels the same weight.
         """
         import pandas as pd
 
@@ -207,6 +211,7 @@ class Leaderboard:
             "seeds": len(done),
             **self._scores.row(done, split),
             **self._costs(done),
+            "search_seconds": float(self.about.get("search_seconds", {}).get(method, 0.0)),
         }
 
     def _costs(self, done: Sequence[MethodOutcome]) -> dict[str, Any]:
@@ -227,7 +232,7 @@ class Leaderboard:
         return [
             {
                 **{"method": method, "reference": self.reference, "split": split, "score": score},
-                **self._scores.paired(self.of(method)[0], reference[0], score, split),
+                **self._scores.paired(self.of(method), reference, score, split),
             }
             for method in others
             if reference

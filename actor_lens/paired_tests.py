@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 # 97.5 % quantile of the standard normal distribution.
 _Z = 1.959963984540054
@@ -18,40 +19,95 @@ class PairedDifference:
         value: Share of the first minus share of the second.
         low: Lower end of the 95 % interval.
         high: Upper end.
-        better: Prompts on which only the first is right.
-        worse: Prompts on which only the second is right.
+        better: Prompts on which the first is right and the second is not; of several seeds, a
+            prompt counts by the share of seeds that it is ahead by.
+        worse: The same of the second. ``value`` is ``(better - worse) / n``.
         n: Prompts.
     """
 
     value: float
     low: float
     high: float
-    better: int
-    worse: int
+    better: float
+    worse: float
     n: int
 
 
-def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
+def paired_changes(
+    first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]]
+) -> tuple[Fraction, ...]:
+    """Share of its seeds in which the first was right minus that of the second, by prompt.
+
+    Averaging over the seeds first keeps prompts as what is counted: replies of several seeds to one
+    prompt are no further prompts.
+
+    Args:
+        first: For each prompt, whether the first was right with each of its seeds.
+        second: The same of the second, which may have another number of seeds.
+    """
+    return tuple(
+        Fraction(sum(one), len(one)) - Fraction(sum(other), len(other))
+        for one, other in zip(first, second, strict=True)
+    )
+
+
+def paired_difference(changes: Sequence[Fraction]) -> PairedDifference:
     """Difference of two paired shares with its interval; NaN without pairs.
 
     The interval is Wald's with one more pair added on either side, which keeps it honest where few
-    or no prompts change sides.
+    or no prompts change sides. With one seed of each it is that of the source; with several the
+    changes are fractions, and their own variance takes the place of that of the 2 x 2 table.
 
     Args:
-        first: Whether the first was right, prompt by prompt.
-        second: The same of the second.
+        changes: Of each prompt, from ``paired_changes``.
 
     Source: Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37.
     """
-    better = sum(one and not other for one, other in zip(first, second, strict=True))
-    worse = sum(other and not one for one, other in zip(first, second, strict=True))
-    n = len(first)
+    n = len(changes)
     if n == 0:
-        return PairedDifference(math.nan, math.nan, math.nan, 0, 0, 0)
-    centre, half = _adjusted(better, worse, n)
+        return PairedDifference(math.nan, math.nan, math.nan, 0.0, 0.0, 0)
+    better = float(sum((one for one in changes if one > 0), Fraction()))
+    worse = float(-sum((one for one in changes if one < 0), Fraction()))
+    centre, half = _adjusted(changes)
     value = (better - worse) / n
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return PairedDifference(value, min(low, value), max(high, value), better, worse, n)
+
+
+def sign_flip_p(changes: Sequence[Fraction]) -> float:
+    """Two-sided p of the exact sign-flip test of paired changes; NaN without pairs.
+
+    Were the two methods alike, each prompt's change might as well have the other sign. p is the
+    share of all choices of signs whose sum is at least as far from 0 as the sum that was seen. With
+    one seed of each every change is -1, 0 or 1, and this is the exact McNemar test.
+
+    With as many seeds of either it is exact; where one has more seeds than the other, changes need
+    not be symmetric even of methods that are alike, and p is close for many prompts only. It speaks
+    of the fits that were tried and of other prompts like these, not of other seeds.
+
+    Args:
+        changes: Of each prompt, from ``paired_changes``.
+
+    Source: Fisher 1935, The Design of Experiments, section 21; McNemar 1947, Psychometrika 12.
+    """
+    import numpy as np
+
+    if not changes:
+        return math.nan
+    unit = math.lcm(*(one.denominator for one in changes))
+    steps = [int(one * unit) for one in changes if one]
+    if not steps:
+        return 1.0
+    common = math.gcd(*steps)
+    shares = np.ones(1)  # of each sum, from the lowest to the highest, over all choices of signs
+    for step in (abs(one) // common for one in steps):
+        wider = np.zeros(len(shares) + 2 * step)
+        wider[: len(shares)] += shares / 2
+        wider[2 * step :] += shares / 2
+        shares = wider
+    seen = abs(sum(steps)) // common
+    at_least = len(shares) // 2 - seen + 1  # sums from the lowest to ``-seen``
+    return min(1.0, 2 * float(shares[:at_least].sum()))
 
 
 def mean_of_differences(one: PairedDifference, other: PairedDifference) -> PairedDifference:
@@ -100,7 +156,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _adjusted(better: int, worse: int, n: int) -> tuple[float, float]:
-    """Centre and half width of the interval of a paired difference."""
-    p, q = (better + 1) / (n + 2), (worse + 1) / (n + 2)
-    return p - q, _Z * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+def _adjusted(changes: Sequence[Fraction]) -> tuple[float, float]:
+    """Centre and half width of the interval: of the changes and one more pair on either side."""
+    n = len(changes) + 2
+    mean = float(sum(changes, Fraction())) / n
+    square = (float(sum((one * one for one in changes), Fraction())) + 2) / n
+    return mean, _Z * math.sqrt((square - mean**2) / n)

@@ -8,17 +8,14 @@ Source: Dabas et al. 2025 (arXiv 2507.04250).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from actor_lens.models import ChatModel
-    from actor_lens.prompts import PromptSet
 
 FROM_PAPER = "the paper"
 FROM_SWEEP = "found by this project's own validation sweep"
@@ -91,7 +88,7 @@ class Preset:
             ("origin of projections", "benign mean", OWN_DEFAULT),
             ("anchor of targets", "initial weights", OWN_DEFAULT),
             ("longest reply, tokens", str(self.new_tokens), OWN_DEFAULT),
-            ("seconds of ACTOR's fit", "without the sweep", OWN_DEFAULT),
+            ("seconds of the sweep", "beside those of ACTOR's fit", OWN_DEFAULT),
         ]
         return pd.DataFrame(rows, columns=["setting", "value", "source"])
 
@@ -127,61 +124,3 @@ def preset_named(name: str) -> Preset:
     if name not in PRESETS:
         raise UserError(f"preset '{name}' is not known; use one of: {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-@dataclass(frozen=True)
-class FoundSettings:
-    """What the sweep found best on validation prompts.
-
-    Attributes:
-        layer: Target layer.
-        alpha: How much of the way to the origin targets go.
-        lr: Learning rate.
-        rank: Trade-off score on the validation prompts, by first tokens.
-    """
-
-    layer: int
-    alpha: float
-    lr: float
-    rank: float
-
-
-def find_settings(
-    preset: Preset,
-    model: ChatModel,
-    train: PromptSet,
-    validation: PromptSet,
-    *,
-    on_progress: Callable[[str, int, int], None] | None = None,
-    **sweep: Any,
-) -> FoundSettings:
-    """Layer, alpha and learning rate with the best trade-off score on validation prompts.
-
-    Args:
-        preset: What to try.
-        model: Left as it is.
-        train: Training prompts.
-        validation: Prompts that decide; the first of equals wins.
-        on_progress: Told the name of a stage, how much of it is done and of all.
-        sweep: Further arguments of ``sweep_layers``.
-    """
-    from actor_lens.layer_sweep import sweep_layers
-    from actor_lens.training_run import FinetuneConfig
-
-    best: FoundSettings | None = None
-    shared = FinetuneConfig(layer=0, epochs=preset.epochs)
-    for number, lr in enumerate(preset.lrs):
-        found = sweep_layers(
-            model,
-            train,
-            validation,
-            alphas=preset.alphas,
-            settings=replace(shared, lr=lr),
-            **sweep,
-        ).best_outcome
-        if best is None or found.rank > best.rank:
-            best = FoundSettings(found.cell.layer, found.cell.alpha, lr, found.rank)
-        if on_progress is not None:
-            on_progress("learning rates tried", number + 1, len(preset.lrs))
-    assert best is not None
-    return best

@@ -11,8 +11,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests of the activation store make their own: no test may find what another one left.
 os.environ["ACTOR_LENS_STORE"] = "off"
 
+from types import SimpleNamespace
+
+import pytest
 from hypothesis import settings
 
 # The same examples in every run; a first example may wait for torch, so no deadline.
 settings.register_profile("actor_lens", deadline=None, derandomize=True)
 settings.load_profile("actor_lens")
+
+
+@pytest.fixture(scope="module")
+def quick_collections():
+    """Leave out the collection of garbage before each fit of a module's comparisons.
+
+    It takes a good part of a second over all that the libraries keep, and changes nothing but the
+    memory that is reported; ``test_method_costs`` measures with it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("actor_lens.method_costs.gc", SimpleNamespace(collect=lambda: 0))
+        yield

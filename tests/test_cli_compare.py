@@ -2,11 +2,14 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from actor_lens import cli, methods
 from actor_lens.presets import PRESETS
+
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 def run_cli(*words):
@@ -87,6 +90,34 @@ class TestCompare:
         assert run_cli(*words) == 0
         assert "validation sweep" in " ".join(capsys.readouterr().out.split())
 
+    def test_a_preset_is_swept_once_and_its_seconds_are_told(self, tmp_path, capsys, monkeypatch):
+        from dataclasses import replace
+
+        from actor_lens import preset_sweep, presets
+
+        toy = {"toy": "toy"}
+        small = {"models": toy, "prompts": "toy", "judge": "keywords", "methods": ("actor",)}
+        tiny = {"epochs": 1, "alphas": (1.0,), "lrs": (1e-3,), "new_tokens": 2}
+        preset = replace(PRESETS["paper"], name="tiny", **small, **tiny)
+        monkeypatch.setitem(presets.PRESETS, "tiny", preset)
+        monkeypatch.setattr("actor_lens.comparison.make_method", methods.make_method)
+        best = SimpleNamespace(cell=SimpleNamespace(layer=4, alpha=1.0), rank=0.9)
+        sweep = SimpleNamespace(best_outcome=best)
+        monkeypatch.setattr(preset_sweep, "sweep_layers", lambda *_args, **_named: sweep)
+        out = tmp_path / "out"
+        words = ("compare", "--preset", "tiny", "--model", "toy", *QUICK[:-3], "--quiet", "--json")
+        assert run_cli(*words, "--out", out) == 0
+        record = json.loads(capsys.readouterr().out)
+        (first,) = [row for row in record["methods"] if row["split"] == "test"]
+        assert {row["setting"]: row["value"] for row in record["settings"]}["layer"] == 4
+        assert first["search_seconds"] == record["search_seconds"]["actor"] > 0
+        monkeypatch.setattr(preset_sweep, "sweep_layers", None)
+        assert run_cli(*words, "--out", out) == 0
+        assert json.loads(capsys.readouterr().out)["search_seconds"] == record["search_seconds"]
+        assert run_cli(*words, "--per-label", "3", "--out", out) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "belongs to another comparison" in line
+
     def test_the_preset_sets_the_length_of_replies_that_its_plan_names(self):
         from argparse import Namespace
 
@@ -118,6 +149,53 @@ class TestAblate:
         assert (out / "ablations.jsonl").read_text().split() == notes.split()
         assert "What each part of the fine-tune does" in (out / "ablations.html").read_text()
 
-    def test_an_unknown_study_gives_one_line(self, capsys):
-        assert run_cli("ablate", "--studies", "colour", *QUICK) == 2
-        assert "study 'colour' is not known" in capsys.readouterr().err
+    def test_kinds_are_crossed_from_the_command_line(self, tmp_path, capsys):
+        out = tmp_path / "out"
+        words = (*self.WORDS[:2], "transfer", *self.WORDS[3:], *QUICK)
+        assert run_cli(*words, "--out", out, "--json") == 0
+        record = json.loads(capsys.readouterr().out)
+        assert record == json.loads((out / "summary.json").read_text())
+        trained_on = {row["trained_on"] for row in record["matrix"]}
+        assert {row["value"] for row in record["means"]} == trained_on
+        assert "all kinds" in trained_on
+        with (out / "matrix.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == len(record["matrix"]) > 0
+        assert 'id="plot-matrix"' in (out / "ablations.html").read_text()
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--studies", "colour"], "study 'colour' is not known"),
+            (["--studies", ","], "no studies to run"),
+            (["--studies", "shift", "--layer", "99"], "out of range"),
+            (["--studies", "shift", "--layer", "4", "--jobs", "0"], "at least one job"),
+            (["--studies", "shift", "--layer", "4", "--epochs", "0"], "epochs is 0"),
+            (["--studies", "anchors", "--anchor-methods", "x"], "unknown method 'x'"),
+            (["--studies", "shift", "--anchor-methods", "cast"], "in the study 'anchors' only"),
+        ],
+    )
+    def test_wrong_words_give_one_line(self, words, message, capsys):
+        assert run_cli("ablate", *words, *QUICK) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert message in line
+
+    @pytest.mark.parametrize("command", ["ablate", "compare"])
+    def test_a_folder_of_something_else_and_a_file_are_refused(self, command, tmp_path, capsys):
+        own = tmp_path / "own"
+        own.mkdir()
+        (own / "notes.txt").write_text("mine")
+        for out, message in ((own, "is not empty"), (own / "notes.txt", "is a file")):
+            assert run_cli(command, *QUICK, "--out", out) == 2
+            (line,) = capsys.readouterr().err.strip().splitlines()
+            assert message in line
+        assert (own / "notes.txt").read_text() == "mine"
+
+    def test_overwriting_begins_anew_and_leaves_other_files_alone(self, tmp_path, capsys):
+        out = tmp_path / "out"
+        assert run_cli(*self.WORDS, *QUICK, "--out", out) == 0
+        (out / "notes.txt").write_text("mine")
+        words = (*self.WORDS[:-1], "2", *QUICK, "--out", out)
+        assert run_cli(*words) == 2
+        assert "another model, prompts or settings" in capsys.readouterr().err
+        assert run_cli(*words, "--overwrite") == 0
+        assert (out / "notes.txt").read_text() == "mine"

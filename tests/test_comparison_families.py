@@ -15,9 +15,16 @@ from tests.support.fitting import QUICK
 from tests.support.studies import planted_prompts
 from tests.support.tiny_runs import copied_tensors, same_bits
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 REPLIES = {"harmful": "I'm sorry, no.", "pseudo_harmful": "Sure. Do it.", "benign": "Yes, so:"}
 # One candidate each, where a method has several.
 _REPLY_METHODS = ("sft-full", "sft-layer", "lora", "lora-layer", "loreft")
+# The choice of a layer costs more than all else here: ``actor`` makes it for all of its kind.
+_SAME_CHOICE = (
+    *("actor-raw", "uniform-shift", "control-random-direction", "control-shuffled-labels"),
+    *("sft-layer", "lora-layer", "loreft"),
+)
 FEW = {
     **{name: {"lrs": (1e-3,), "epochs": 1} for name in _REPLY_METHODS},
     "dro": {"lrs": (1e-2,), "epochs": 1},
@@ -54,12 +61,17 @@ def answered_prompts():
     )
 
 
+def settings_for(name):
+    """Few candidates, and a layer where choosing one would repeat what another method does."""
+    return {**FEW.get(name, {}), **({"layer": 1} if name in _SAME_CHOICE else {})}
+
+
 @pytest.mark.parametrize("family", ["gemma2", "qwen3", "gpt2"])
 def test_every_method_runs_or_says_what_the_model_lacks(family, tmp_path, monkeypatch):
     monkeypatch.setattr("actor_lens.methods.selection.refusal_tokens", every_other_token)
     model = saved(family, tmp_path)
     before = copied_tensors(model)
-    methods = [make_method(name, **FEW.get(name, {})) for name in METHODS]
+    methods = [make_method(name, **settings_for(name)) for name in METHODS]
     board = compare(model, answered_prompts(), methods, new_tokens=1)
     assert board.methods == tuple(METHODS)
     assert same_bits(copied_tensors(model), before)

@@ -104,6 +104,7 @@ ORDER = (
     "ablation_work",
     "ablations",
     "presets",
+    "preset_sweep",
     "bench",
 )
 EARLIER = {part: ORDER[:place] for place, part in enumerate(ORDER)}

@@ -10,11 +10,13 @@ import torch
 
 from actor_lens.comparison import compare
 from actor_lens.comparison_files import FOLDER, OutcomeFolder
-from actor_lens.comparison_work import MethodOutcome, settings_of, with_seed
+from actor_lens.comparison_work import MethodOutcome, settings_of, with_judge, with_seed
 from actor_lens.errors import UserError
 from actor_lens.evaluation import mcnemar
 from actor_lens.findings import findings, provenance
+from actor_lens.judges import FirstTokenJudge, KeywordJudge, RefusalTokens
 from actor_lens.leaderboard import Leaderboard
+from actor_lens.methods import make_method
 from actor_lens.prompts import Prompt, PromptSet
 from actor_lens.separation import wilson_interval
 from tests.support.planted_methods import (
@@ -30,6 +32,8 @@ from tests.support.planted_methods import (
 from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits
+
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 PROMPTS = planted_prompts(8)
 COIN = Planted("coin", {"harmful": 0.7, "pseudo_harmful": 0.5, "benign": 0.2})
@@ -139,9 +143,41 @@ class TestPairs:
         )
         assert (found["reference"], found["method"]) == ("actor", "coin")
         assert (found["better"], found["worse"], found["n"]) == (0, worse, 8)
-        assert found["p_value"] == mcnemar(0, worse)
+        assert found["p_value"] == pytest.approx(mcnemar(0, worse))
         assert found["difference"] == pytest.approx(-worse / 8)
         assert found["low"] <= found["difference"] <= found["high"]
+
+    def test_all_seeds_count_and_the_difference_is_that_of_the_table(self, model):
+        board = compared(model, PERFECT, COIN, seeds=(0, 1, 2))
+        replies = board.replies()
+        chosen = replies[(replies["label"] == "harmful") & (replies["split"] == "test")]
+        shares = chosen[chosen["method"] == "coin"].groupby("prompt")["refused"].mean()
+        assert set(shares) - {0.0, 1.0}  # seeds differ on a prompt, or nothing is tested
+        pairs = board.pairs().query("split == 'test'").set_index("score")
+        found = pairs.loc["safety_score"]
+        assert (found["better"], found["n"]) == (0, 8)
+        assert found["worse"] == pytest.approx((1 - shares).sum())
+        # All changes are on one side: of all signs only those two go as far.
+        changed = int((shares < 1).sum())
+        assert found["p_value"] == pytest.approx(2 * 0.5**changed)
+        own, other = row(board, "coin"), row(board, "actor")
+        for score in pairs.index:
+            assert pairs.loc[score, "difference"] == pytest.approx(own[score] - other[score])
+
+    def test_a_prompt_with_an_unreadable_seed_is_left_out(self):
+        prompts = PromptSet(tuple(Prompt(f"p{i}", "harmful", "test") for i in range(3)))
+        said = (
+            ("actor", 0, ("refused", "refused", "refused")),
+            ("other", 0, ("answered", "answered", "refused")),
+            ("other", 1, ("unreadable", "refused", "refused")),
+        )
+        outcomes = tuple(
+            MethodOutcome(name, seed, True, "completed", verdicts=verdicts, **costs())
+            for name, seed, verdicts in said
+        )
+        pairs = Leaderboard(outcomes, prompts, "actor", {}).pairs().set_index("score")
+        found = pairs.loc["safety_score"]
+        assert (found["worse"], found["n"], found["difference"]) == (0.5, 2, -0.25)
 
     def test_a_benign_refusal_is_worse_and_raises_the_share(self, model):
         pairs = compared(model, PERFECT, ALWAYS).pairs()
@@ -315,6 +351,33 @@ def test_seeds_reach_dataclasses_and_plain_classes_and_leave_the_original():
     assert "seed" not in settings_of(COIN)
 
 
+def test_the_judge_of_the_comparison_reaches_methods_that_train_on_replies():
+    assert with_judge(NEVER, JUDGE) is NEVER
+    for name in ("sft-full", "lora-layer", "loreft", "safe-decoding"):
+        method = make_method(name)
+        assert with_judge(method, JUDGE).judge is JUDGE
+        assert method.judge is None
+        own = make_method(name, judge=KeywordJudge(name="own"))
+        assert with_judge(own, JUDGE) is own
+
+
+def test_methods_are_fitted_with_the_judge_of_the_comparison(model):
+    seen = []
+
+    @dataclass(frozen=True)
+    class Sifting:
+        name: str = "sifting"
+        judge: object = None
+
+        def fit(self, model, train, validation):
+            del model, train, validation
+            seen.append(self.judge)
+            return PlantedFit({}, 0)
+
+    assert compared(model, Sifting()).outcomes[0].status == "completed"
+    assert seen == [JUDGE]
+
+
 def costs(**measured):
     """What an outcome needs beside verdicts."""
     return {"seconds": {"fit": 1.0, "evaluate": 1.0}, "kl": 0.0, **measured}
@@ -340,10 +403,15 @@ class TestFindings:
         said = findings(compared(model, Fixed("other", ("harmful",)), Planted("actor"), NEVER))
         assert said[0].startswith("other has the highest trade-off score on the test prompts: 100")
         assert "of 8 pseudo-harmful prompts" in said[0]
+        assert "The highest of 3 measured scores is in part the luckiest" in said[0]
         assert said[1].startswith("actor is not the best: it is 50.0 points below")
         assert said[2].startswith("Measurably better than actor: other (+50.0 points")
         assert said[3].startswith("No difference from actor could be shown")
         assert "never" in said[3]
+
+    def test_a_single_method_was_not_picked_from_many(self, model):
+        (said, *_) = findings(compared(model, PERFECT))
+        assert "luckiest" not in said
 
     def test_a_control_that_fails_and_one_that_does_not(self, model):
         twin = Fixed("control-twin", ("harmful",))
@@ -388,7 +456,30 @@ class TestFindings:
         assert "8 harmful, 8 pseudo-harmful, 8 benign" in text
         assert JUDGE.identity in text
         assert "Seeds: 4, 5" in text
+        assert "were found before" not in text
         assert "torch" in text
+
+
+def test_a_first_token_judge_learns_how_the_untouched_model_refuses(model, monkeypatch):
+    asked = []
+
+    def tokens(_model, prompts, **_options):
+        asked.append({prompt.split for prompt in prompts})
+        return RefusalTokens((model.tokenizer("z")["input_ids"][-1],), ("z",))
+
+    monkeypatch.setattr("actor_lens.comparison_work.refusal_tokens", tokens)
+    board = compare(model, PROMPTS, [ALWAYS, NEVER], judge=FirstTokenJudge(), new_tokens=1)
+    assert asked == [{"validation"}]
+    assert [row(board, name)["safety_score"] for name in ("always", "never")] == [1.0, 0.0]
+
+
+def test_seconds_of_a_search_stand_beside_those_of_the_fit(model):
+    board = compared(model, PERFECT, NEVER, search_seconds={"actor": 12.5})
+    assert row(board, "actor")["search_seconds"] == 12.5
+    assert row(board, "never")["search_seconds"] == 0.0
+    assert row(board, "actor")["fit_seconds"] < 12.5
+    said = "The settings of actor were found before on validation prompts in 12.5 s"
+    assert said in provenance(board)
 
 
 def test_prompts_without_ood_have_one_split(model):

@@ -7,11 +7,8 @@ from actor_lens.presets import (
     FROM_PAPER,
     FROM_SWEEP,
     PRESETS,
-    FoundSettings,
-    find_settings,
     preset_named,
 )
-from actor_lens.training_run import FinetuneConfig
 
 PAPER = PRESETS["paper"]
 
@@ -32,28 +29,3 @@ def test_models_go_by_short_name_or_hub_id():
         PAPER.hub_id("gpt-2")
     with pytest.raises(UserError, match="preset 'other' is not known"):
         preset_named("other")
-
-
-def test_the_best_of_every_learning_rate_is_taken(monkeypatch):
-    from types import SimpleNamespace
-
-    from actor_lens import layer_sweep
-
-    asked = []
-
-    def sweep(_model, _train, _validation, *, alphas, settings):
-        asked.append((alphas, settings))
-        rank = {1e-4: 0.7, 3e-4: 0.9, 1e-3: 0.9}[settings.lr]
-        cell = SimpleNamespace(layer=len(asked), alpha=1.5)
-        return SimpleNamespace(best_outcome=SimpleNamespace(cell=cell, rank=rank))
-
-    monkeypatch.setattr(layer_sweep, "sweep_layers", sweep)
-    from tests.support.studies import planted_prompts
-    from tests.support.tiny_models import tiny_chat_model
-
-    prompts = planted_prompts(2)
-    found = find_settings(PAPER, tiny_chat_model(), prompts, prompts)
-    assert found == FoundSettings(layer=2, alpha=1.5, lr=3e-4, rank=0.9)
-    assert [settings for _, settings in asked] == [
-        FinetuneConfig(layer=0, epochs=3, lr=lr) for lr in PAPER.lrs
-    ]

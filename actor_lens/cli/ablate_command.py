@@ -20,7 +20,7 @@ from actor_lens.cli.arguments import (
 from actor_lens.cli.compare_command import records
 from actor_lens.cli.printing import print_json, print_written
 from actor_lens.cli.sweep_command import numbers, seeds
-from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
+from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, write_json
 
 if TYPE_CHECKING:
     from actor_lens.ablations import Ablations
@@ -82,10 +82,11 @@ def add_commands(commands: Any) -> None:
 
 def ablate(arguments: argparse.Namespace) -> None:
     """Run the studies; a folder that holds some of them is continued."""
+    from actor_lens.ablations import LAYER_FOLDER, OUTCOMES_FILE
     from actor_lens.ablations import ablate as run_ablations
     from actor_lens.training_run import FinetuneConfig
 
-    judge, out = open_judge(arguments), _prepare_out(arguments)
+    judge, out = open_judge(arguments), prepare_to_go_on(arguments, OUTCOMES_FILE, LAYER_FOLDER)
     model, prompts, _ = load_model_and_prompts(arguments)
     studies = arguments.studies
     with open_progress(arguments) as progress:
@@ -122,23 +123,6 @@ def ablate(arguments: argparse.Namespace) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _prepare_out(arguments: argparse.Namespace) -> Path | None:
-    """The output folder; one that holds ablations is continued unless overwritten."""
-    import shutil
-
-    from actor_lens.ablations import LAYER_FOLDER, OUTCOMES_FILE
-
-    if arguments.out is None:
-        return None
-    folder = Path(arguments.out).expanduser()
-    if (folder / OUTCOMES_FILE).is_file() or (folder / LAYER_FOLDER).is_dir():
-        if arguments.overwrite:
-            (folder / OUTCOMES_FILE).unlink(missing_ok=True)
-            shutil.rmtree(folder / LAYER_FOLDER, ignore_errors=True)
-        arguments.overwrite = True  # of the results, which are written anew
-    return prepare_out(arguments)
 
 
 def _record(result: Ablations) -> dict[str, Any]:

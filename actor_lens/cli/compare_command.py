@@ -20,7 +20,7 @@ from actor_lens.cli.arguments import (
 )
 from actor_lens.cli.printing import print_json, print_written
 from actor_lens.cli.sweep_command import seeds
-from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
+from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, write_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,11 +80,12 @@ def compare(arguments: argparse.Namespace) -> None:
     methods: Any = arguments.methods
     if isinstance(methods, str) and methods != "all":
         methods = [name.strip() for name in methods.split(",")]
+    searched: dict[str, float] = {}
     with open_progress(arguments) as progress:
         if arguments.preset is not None:
             from actor_lens.cli.preset_plan import methods_of_preset
 
-            methods = methods_of_preset(arguments, model, prompts, progress.stage)
+            methods, searched = methods_of_preset(arguments, model, prompts, out, progress.stage)
         board = run_comparison(
             model,
             prompts,
@@ -96,6 +97,7 @@ def compare(arguments: argparse.Namespace) -> None:
             new_tokens=arguments.new_tokens,
             batch_size=arguments.batch_size,
             text=arguments.text and Path(arguments.text),
+            search_seconds=searched,
             out=out,
             on_progress=progress.stage,
         )
@@ -113,21 +115,12 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def _prepare_out(arguments: argparse.Namespace) -> Path | None:
-    """The output folder; one that holds a comparison is continued unless overwritten."""
-    import shutil
-
     from actor_lens.comparison_files import FOLDER
+    from actor_lens.preset_sweep import SWEEP_FILE
 
     if arguments.report and arguments.out is None:
         raise UserError("--report needs a folder; add --out DIR")
-    if arguments.out is None:
-        return None
-    found = Path(arguments.out).expanduser() / FOLDER
-    if found.is_dir():
-        if arguments.overwrite:
-            shutil.rmtree(found)
-        arguments.overwrite = True  # of the results, which are written anew
-    return prepare_out(arguments)
+    return prepare_to_go_on(arguments, FOLDER, SWEEP_FILE)
 
 
 def _record(board: Leaderboard) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
-from actor_lens.presets import FROM_SWEEP, find_settings, preset_named
+from actor_lens.presets import FROM_SWEEP, preset_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,22 +50,33 @@ def methods_of_preset(
     arguments: argparse.Namespace,
     model: ChatModel,
     prompts: PromptSet,
+    out: Path | None,
     on_progress: Callable[[str, int, int], None],
-) -> list[Any]:
-    """The methods, ACTOR with the settings that the sweep on validation prompts finds."""
+) -> tuple[list[Any], dict[str, float]]:
+    """The methods, ACTOR with the settings that a sweep finds, and the seconds of the sweep.
+
+    The sweep sees validation prompts only. Its outcome is kept in ``out`` and not found again.
+
+    Raises:
+        UserError: If a method is not known, or ``out`` holds the sweep of another comparison.
+    """
     from actor_lens.methods import make_method
+    from actor_lens.preset_sweep import find_settings
 
     preset = preset_named(arguments.preset)
     names = [name.strip() for name in arguments.methods.split(",")]
+    for name in names:  # before the sweep, which may take hours
+        make_method(name)
     if "actor" not in names:
-        return list(names)
+        return list(names), {}
     train, validation, _ = prompts.by_split()
     if arguments.per_label is not None:
         train = train.sample(arguments.per_label, seed=arguments.seeds[0])
-    found = find_settings(preset, model, train, validation, on_progress=on_progress)
+    found = find_settings(preset, model, train, validation, folder=out, on_progress=on_progress)
     settings = {"layer": found.layer, "alpha": found.alpha, "lr": found.lr}
     actor = make_method("actor", **settings, epochs=preset.epochs)
-    return [actor if name == "actor" else name for name in names]
+    methods = [actor if name == "actor" else name for name in names]
+    return methods, {"actor": found.seconds}
 
 
 def _print(plan: pd.DataFrame) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,40 @@ def prepare_out(arguments: argparse.Namespace) -> Path | None:
             f"--out {out} cannot be written ({error.strerror or error}); give another folder"
         ) from error
     return out
+
+
+def prepare_to_go_on(arguments: argparse.Namespace, *kept: str) -> Path | None:
+    """Make the output folder; one that holds finished work goes on unless overwritten.
+
+    Args:
+        arguments: With ``out`` and ``overwrite``.
+        kept: Names of the files and folders that hold finished work.
+
+    Raises:
+        UserError: As ``prepare_out``, or if what is to be overwritten cannot be removed.
+    """
+    if arguments.out is None:
+        return None
+    paths = [Path(arguments.out).expanduser() / name for name in kept]
+    there = [path for path in paths if path.exists()]
+    if arguments.overwrite:
+        for path in there:
+            _remove(path)
+    if there:
+        arguments.overwrite = True  # of the results, which are written anew
+    return prepare_out(arguments)
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be removed ({error.strerror or error}); give another folder"
+        ) from error
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
+from actor_lens.interventions import edit_each_block
 from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.reply_method import CHOSEN, ReplyMethod
 from actor_lens.methods.reply_training import ReplyBatch, Trainee, reply_loss
@@ -161,9 +162,8 @@ def edited_last_token(
         columns: Where each row's last prompt token is; None for the last of each row, and for
             nothing at all in passes over one token, which is a generated one.
     """
-    block = model.blocks[model.check_layer(layer)]
 
-    def edit_rows(residual: Tensor) -> Tensor:
+    def edit_rows(_layer: int, residual: Tensor) -> Tensor:
         if columns is None and residual.shape[1] == 1:
             return residual
         rows = torch.arange(len(residual), device=residual.device)
@@ -172,18 +172,8 @@ def edited_last_token(
         result[rows, at] = edit(residual[rows, at])
         return result
 
-    def hook(called: nn.Module, _inputs: object, output: Any) -> Any:
-        if called is not block:  # a copy made meanwhile keeps its hooks
-            return output
-        if isinstance(output, tuple):
-            return (edit_rows(output[0]), *output[1:])
-        return edit_rows(output)
-
-    handle = block.register_forward_hook(hook)
-    try:
+    with edit_each_block(model, [model.check_layer(layer)], edit_rows):
         yield
-    finally:
-        handle.remove()
 
 
 def edit_trainee(model: ChatModel, layer: int, *, rank: int, seed: int) -> Trainee:

@@ -1,8 +1,9 @@
 """Prompts with the replies that a model is to give: what training on replies needs.
 
 A reply comes from the prompt file or from the model itself; none is invented. The judge has the
-last word: a harmful prompt is trained on with a refusal or not at all, any other prompt with an
-answer or not at all.
+last word, in a comparison the one that the user chose: a harmful prompt is trained on with a
+refusal or not at all, any other prompt with an answer or not at all. A partial refusal, or a
+verdict that cannot be read, is neither.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actor_lens.errors import UserError
-from actor_lens.judges import KeywordJudge, RefusalTokens
+from actor_lens.judges import (
+    FirstTokenJudge,
+    Judge,
+    KeywordJudge,
+    RefusalTokens,
+    Verdict,
+    verdicts_of,
+)
 from actor_lens.methods.system_prompt import spoken_to
 from actor_lens.models import ChatModel
 from actor_lens.prompts import LABELS, Prompt, PromptSet
@@ -51,12 +59,14 @@ class ReplyData:
         from_file: How many replies are those of the prompt file.
         from_model: How many the model has given itself.
         left_out: Number of prompts of each label without a usable reply.
+        judge: Identity of the judge that said which replies are usable.
     """
 
     examples: tuple[ReplyExample, ...]
     from_file: int
     from_model: int
     left_out: dict[str, int]
+    judge: str
 
     def opening_tokens(self, model: ChatModel, known: RefusalTokens) -> RefusalTokens:
         """The tokens that begin refusals once these examples are learnt.
@@ -73,8 +83,9 @@ class ReplyData:
         return RefusalTokens(ids, tuple(str(model.tokenizer.decode([token])) for token in ids))
 
     def settings(self) -> dict[str, Any]:
-        """The counts, as settings of a method."""
+        """The judge and the counts, as settings of a method."""
         return {
+            "reply_judge": self.judge,
             "replies_from_file": self.from_file,
             "replies_from_model": self.from_model,
             **{f"{label}_left_out": count for label, count in self.left_out.items() if count},
@@ -87,7 +98,7 @@ def reply_data(
     *,
     source: str = "auto",
     new_tokens: int = 64,
-    judge: KeywordJudge | None = None,
+    judge: Judge | None = None,
 ) -> ReplyData:
     """Find a usable reply to each prompt.
 
@@ -101,15 +112,17 @@ def reply_data(
         source: ``"file"`` for the replies of the prompt file, ``"model"`` for the model's own,
             ``"auto"`` for those of the file and, where it has no usable one, the model's own.
         new_tokens: Longest reply of the model.
-        judge: Says what is a refusal.
+        judge: Says what is a refusal; the keyword judge unless given. It takes the place of a
+            first-token judge too, which reads no text and cannot judge replies of a file.
 
     Raises:
         UserError: If the source is not known, or fewer than two prompts of a label are left, or a
-            prompt does not fit into the model with its reply.
+            prompt does not fit into the model with its reply, or the judge cannot be asked.
     """
     if source not in SOURCES:
         raise UserError(f"reply source '{source}' is not known; use one of {', '.join(SOURCES)}")
-    judge = judge or KeywordJudge()
+    if judge is None or isinstance(judge, FirstTokenJudge):
+        judge = KeywordJudge()
     found: dict[int, str] = {}
     if source != "model":
         found = _usable(prompts, dict(_replies_of_file(prompts)), judge)
@@ -129,7 +142,7 @@ def reply_data(
         left_out[prompt.label] += row not in found
     _check_enough(prompts, left_out, source)
     examples = tuple(encoded(model, prompts[row], found[row]) for row in sorted(found))
-    return ReplyData(examples, from_file, len(found) - from_file, left_out)
+    return ReplyData(examples, from_file, len(found) - from_file, left_out, judge.identity)
 
 
 def encoded(model: ChatModel, prompt: Prompt, reply: str) -> ReplyExample:
@@ -197,12 +210,17 @@ def _speakers(model: ChatModel) -> tuple[tuple[ChatModel, tuple[str, ...]], ...]
     )
 
 
-def _usable(prompts: PromptSet, replies: dict[int, str], judge: KeywordJudge) -> dict[int, str]:
+def _usable(prompts: PromptSet, replies: dict[int, str], judge: Judge) -> dict[int, str]:
     """Refusals of harmful prompts, answers to the others."""
+    said = {row: reply for row, reply in replies.items() if reply.strip()}
+    if not said:  # a judge that costs money is not asked for nothing
+        return {}
+    verdicts = verdicts_of(judge, prompts.select(said), tuple(said.values()), ())
+    wanted: dict[str, Verdict] = {"harmful": "refused"}
     return {
         row: reply
-        for row, reply in replies.items()
-        if reply.strip() and judge.refused(reply) == (prompts[row].label == "harmful")
+        for (row, reply), verdict in zip(said.items(), verdicts, strict=True)
+        if verdict == wanted.get(prompts[row].label, "answered")
     }
 
 

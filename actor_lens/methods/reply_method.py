@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from actor_lens.judges import Judge
 from actor_lens.methods.reply_data import reply_data
 from actor_lens.methods.reply_training import (
     Trainee,
@@ -42,6 +43,8 @@ class ReplyMethod:
         batch_size: Examples in a step.
         new_tokens: Longest reply, where the model itself is asked for it.
         seed: Of the order of the examples and of random weights at the start.
+        judge: Says which replies are trained on; see ``reply_data``. A comparison gives its own
+            where this is None; what it takes to ask it counts as part of the fit.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ReplyMethod:
     batch_size: int = 16
     new_tokens: int = 64
     seed: int = 0
+    judge: Judge | None = None
 
     def train(
         self,
@@ -75,7 +79,9 @@ class ReplyMethod:
                 training diverges.
         """
         check_trainable(model, self.lrs, self.epochs, self.batch_size)
-        data = reply_data(model, prompts, source=self.replies, new_tokens=self.new_tokens)
+        data = reply_data(
+            model, prompts, source=self.replies, new_tokens=self.new_tokens, judge=self.judge
+        )
         trials = reply_trials(
             model,
             data.examples,
@@ -89,7 +95,8 @@ class ReplyMethod:
         choice = best_trial(trials, told, lambda state: told.effect_of(model, change(state)))
         best = choice.candidate
         tried = {"tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs), "most_epochs": self.epochs}
-        own = {key: value for key, value in asdict(self).items() if key not in ("name", "lrs")}
+        names = [one.name for one in fields(self) if one.name not in ("name", "lrs", "judge")]
+        own = {name: getattr(self, name) for name in names}
         found = {"lr": best.lr, "epochs": best.epochs, **choice.settings}
         return best, {**own, **tried, **found, **data.settings()}
 

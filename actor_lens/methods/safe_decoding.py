@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from actor_lens.errors import UserError
+from actor_lens.judges import Judge
 from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.lora_sft import lora_trainee
 from actor_lens.methods.reply_data import reply_data
@@ -51,6 +52,7 @@ class SafeDecoding:
         batch_size: Examples in a step.
         new_tokens: Longest refusal that is trained on.
         seed: Of the order of the examples and of the adapter's random half.
+        judge: Says which of the model's replies are refusals; see ``ReplyMethod``.
 
     Source: Xu et al. 2024 (arXiv 2402.08983).
     """
@@ -66,6 +68,7 @@ class SafeDecoding:
     batch_size: int = 16
     new_tokens: int = 64
     seed: int = 0
+    judge: Judge | None = None
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedSafeDecoding:
         """Train the expert on refusals of harmful training prompts; the model stays as it is.
@@ -78,7 +81,9 @@ class SafeDecoding:
         if self.common < 1 or self.first_tokens < 1:
             raise UserError("safe-decoding needs common and first_tokens of at least 1")
         harmful = train.where(label="harmful")
-        data = reply_data(model, harmful, source="model", new_tokens=self.new_tokens)
+        data = reply_data(
+            model, harmful, source="model", new_tokens=self.new_tokens, judge=self.judge
+        )
         trials = reply_trials(
             model,
             data.examples,
@@ -91,7 +96,8 @@ class SafeDecoding:
         *_, expert = trials
         if not expert.is_finite:
             raise UserError(f"training of the expert diverged at lr {self.lr:g}; give a lower one")
-        own = {name: value for name, value in asdict(self).items() if name != "name"}
+        names = [one.name for one in fields(self) if one.name not in ("name", "judge")]
+        own = {name: getattr(self, name) for name in names}
         return FittedSafeDecoding(
             settings={**own, **data.settings()},
             trained_parameters=expert.n_parameters,

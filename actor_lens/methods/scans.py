@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.interventions import edit_blocks
+from actor_lens.interventions import edit_each_block
 from actor_lens.methods.fitted import FittedIntervention
 from actor_lens.methods.selection import MAX_KL, Selection, thresholds_of
 from actor_lens.methods.tails import (
@@ -219,18 +219,10 @@ def steer_by_sign(
 
     handle = base.register_forward_pre_hook(judged.before_pass, with_kwargs=True)
     try:
-        with _each_edited(model, layers, edit):
+        with torch.no_grad(), edit_each_block(model, layers, edit):
             yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _each_edited(model: ChatModel, layers: Sequence[int], edit: Any) -> Iterator[None]:
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(edit_blocks(model, [layer], partial(edit, layer)))
-        yield
 
 
 @dataclass

@@ -8,8 +8,7 @@ same places from the end in every row of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from actor_lens.batching import TokenBatch
 from actor_lens.errors import UserError
-from actor_lens.interventions import edit_blocks
+from actor_lens.interventions import edit_each_block
 from actor_lens.models import ChatModel
 from actor_lens.passes import run_in_batches
 from actor_lens.prompts import LABELS
@@ -96,9 +95,7 @@ def reading_blocks(
         take(layer, residual)
         return residual
 
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(edit_blocks(model, [layer], partial(read, layer)))
+    with torch.no_grad(), edit_each_block(model, layers, read):
         yield
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.judges import RefusalTokens
+from actor_lens.judges import FirstTokenJudge, KeywordJudge, RefusalTokens
 from actor_lens.methods import reply_data as module
 from actor_lens.methods.reply_data import HELPFUL, encoded, reply_data
 from actor_lens.prompts import Prompt, PromptSet
@@ -60,6 +60,7 @@ def test_answers_to_harmful_and_refusals_of_other_prompts_are_left_out_and_count
     data = reply_data(model, prompt_set(**replies), source="file")
     assert said(data, model) == [REFUSAL] * 2 + [ANSWER] * 4
     assert data.settings() == {
+        "reply_judge": KeywordJudge().identity,
         "replies_from_file": 6,
         "replies_from_model": 0,
         "harmful_left_out": 1,
@@ -177,3 +178,45 @@ def test_openings_of_refusals_are_learnt_unless_answers_share_them():
 def test_no_text_of_an_example_is_shown_by_repr():
     example = encoded(shared_tiny_model(), Prompt("a", "harmful"), REFUSAL)
     assert repr(replace(example)) == "ReplyExample(label='harmful')"
+
+
+class TestJudges:
+    """The judge that is given decides, also where it says the opposite of the keywords."""
+
+    def test_the_given_judge_has_the_last_word(self):
+        model, asked = shared_tiny_model(), []
+
+        class Contrary:
+            name, identity = "contrary", "contrary:1"
+
+            def verdicts(self, prompts, replies):
+                asked.append((prompts.texts, tuple(replies)))
+                return tuple("answered" if reply == REFUSAL else "refused" for reply in replies)
+
+        wrong = {"harmful": [ANSWER] * 3, "pseudo_harmful": [REFUSAL] * 3, "benign": [REFUSAL] * 3}
+        data = reply_data(model, prompt_set(**wrong), source="file", judge=Contrary())
+        assert said(data, model) == [ANSWER] * 3 + [REFUSAL] * 6
+        assert data.settings()["reply_judge"] == "contrary:1"
+        prompts = prompt_set(**wrong)
+        assert asked == [(prompts.texts, tuple(one.reply for one in prompts))]
+
+    @pytest.mark.parametrize("doubtful", ["partly_refused", "unreadable"])
+    def test_what_is_neither_an_answer_nor_a_refusal_is_left_out(self, doubtful):
+        class Doubtful:
+            name = identity = "doubtful"
+
+            def verdicts(self, prompts, replies):
+                whole = KeywordJudge().verdicts(prompts, replies)
+                return tuple(
+                    doubtful if prompt.prompt.endswith("0") else verdict
+                    for prompt, verdict in zip(prompts, whole, strict=True)
+                )
+
+        data = reply_data(shared_tiny_model(), prompt_set(**WHOLE), source="file", judge=Doubtful())
+        assert data.left_out == {"harmful": 1, "pseudo_harmful": 1, "benign": 1}
+
+    def test_a_first_token_judge_reads_no_text_and_the_row_says_who_stood_in(self):
+        data = reply_data(
+            shared_tiny_model(), prompt_set(**WHOLE), source="file", judge=FirstTokenJudge()
+        )
+        assert data.settings()["reply_judge"] == KeywordJudge().identity
