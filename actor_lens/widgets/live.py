@@ -84,8 +84,8 @@ class LiveCurves:
         )
 
 
-def progress_text(history: Sequence[TrainingStep]) -> str:
-    """Step, speed and time left in words."""
+def progress_text(history: Sequence[TrainingStep], *, ended: bool = False) -> str:
+    """Step, speed and time left in words; nothing is left of a run that has ended."""
     if not history:
         return "starting"
     # Of the last steps: a pause long ago says nothing about the time that is left.
@@ -96,7 +96,7 @@ def progress_text(history: Sequence[TrainingStep]) -> str:
     if speed <= 0:
         return text
     left = (last.total_steps - last.step) / speed
-    ending = f", {_duration(left)} left" if last.step < last.total_steps else ""
+    ending = "" if ended or last.step >= last.total_steps else f", {_duration(left)} left"
     return f"{text}, {speed:.3g} steps/s, {_duration(last.seconds)}{ending}"
 
 

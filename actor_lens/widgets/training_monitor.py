@@ -107,7 +107,8 @@ class TrainingMonitor(FigureBox):
         if self._steps:
             last = self._steps[-1]
             self._progress.max, self._progress.value = last.total_steps, last.step
-        self._words.value = paragraph(safe(progress_text(self._steps)))
+        ended = self._live.best_step is not None
+        self._words.value = paragraph(safe(progress_text(self._steps, ended=ended)))
         self._linked.show(self._composition())
 
     def _composition(self) -> Composition:

@@ -55,6 +55,21 @@ def test_a_new_run_begins_anew():
     assert monitor.history == run.history
 
 
+def test_nothing_is_left_of_a_run_that_was_stopped():
+    monitor = TrainingMonitor()
+    seen = []
+
+    def stop():
+        seen.append(monitor._words.value)
+        return len(monitor.history) >= 2
+
+    run = quick_run(tiny_chat_model(), epochs=20, on_step=monitor.update, should_stop=stop)
+    assert any(" left<" in words for words in seen)
+    monitor.finish(run)
+    assert f"step {run.history[-1].step} of 60" in monitor._words.value
+    assert " left<" not in monitor._words.value
+
+
 def test_stop_ends_a_run_and_keeps_its_weights():
     monitor = TrainingMonitor()
 

@@ -89,17 +89,14 @@ class CompareSection(Section):
         self.runs.observe(self._run_chosen, "value")
 
     def panels(self) -> list[Panel]:
-        """Rates on the right; where validation prompts moved on the left."""
-        seen, run = self.exploration, self._chosen()
-        if run is None:
+        """Rates on the right; where validation prompts moved on the left. None without results."""
+        seen, places = self.exploration, tuple(self.runs.value)
+        if not any(number in seen.compared for number in places):
             return []
-        places = tuple(self.runs.value)
-        key = (places, seen.compared)
-        panels = [
-            self.cached("rates", key, self._rates_panel),
-        ]
+        panels = [self.cached("rates", (places, seen.compared), self._rates_panel)]
         after = seen.projections_after.get(places[-1])
         if after is not None:
+            run = seen.runs[places[-1]]
             panels.append(self.cached("shifts", after, lambda: self._shifts_panel(run, after)))
         return panels
 

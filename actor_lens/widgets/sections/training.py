@@ -134,7 +134,7 @@ class TrainSection(Section):
             last = seen.history[-1]
             self.progress.max, self.progress.value = last.total_steps, last.step
         if seen.history or training:
-            self.words.value = paragraph(safe(progress_text(seen.history)))
+            self.words.value = paragraph(safe(progress_text(seen.history, ended=not training)))
         if run is not None and not busy:
             kept = f"Layer {run.layer}: {run.status}; the weights of step {run.best_step} are kept."
             self.text.value = paragraph(safe(f"{kept} {run.message}"))
