@@ -37,7 +37,7 @@ class FigureEvents(anywidget.AnyWidget):
         }
         if (event === "deselect" || Object.keys(found).length) model.send({ event, points: found });
       };
-      const told = {
+      const heard = {
         click: (event) => tell("click", event.points.slice(0, 1)),
         selected: (event) => event && tell("select", event.points),
         deselect: () => tell("deselect", []),
@@ -48,7 +48,7 @@ class FigureEvents(anywidget.AnyWidget):
         const plot = root?.contains(target) && root.querySelector(".js-plotly-plot");
         if (!plot?.removeAllListeners) return;
         OWN.forEach((name) => plot.removeAllListeners(`plotly_${name}`));
-        Object.entries(told).forEach(([name, tell]) => plot.on(`plotly_${name}`, tell));
+        Object.entries(heard).forEach(([name, listener]) => plot.on(`plotly_${name}`, listener));
       };
       const moments = ["pointermove", "pointerdown"];
       moments.forEach((name) => document.addEventListener(name, take, true));

@@ -599,12 +599,19 @@ def test_the_second_dashboard_waits_for_the_first(dashboard, model, prompts, loo
 # ---- Compare ----
 
 
-def test_compare_holds_the_numbers_of_evaluations(dashboard, model, prompts, tmp_path):
+def evaluated(dashboard):
+    """A run, and the Compare section once it has asked the test prompts."""
     run = trained(dashboard)
     dashboard.section = "Compare"
     section = dashboard.sections["Compare"]
+    assert section.panels() == []  # nothing to show yet
     section.evaluate.click()
     finish(dashboard)
+    return run, section
+
+
+def test_compare_holds_the_numbers_of_evaluations(dashboard, model, prompts, tmp_path):
+    run, section = evaluated(dashboard)
     test = prompts.where(split="test")
     before = al.evaluate(model, test)
     with run.applied_to(model):
@@ -639,11 +646,7 @@ def test_compare_holds_the_numbers_of_evaluations(dashboard, model, prompts, tmp
 
 
 def test_compare_asks_the_judge_that_is_chosen(dashboard, model, prompts, look):
-    run = trained(dashboard)
-    dashboard.section = "Compare"
-    section = dashboard.sections["Compare"]
-    section.evaluate.click()
-    finish(dashboard)
+    run, section = evaluated(dashboard)
     section.judge.value = "first-token"
     section.evaluate.click()
     finish(dashboard)
