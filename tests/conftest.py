@@ -29,5 +29,7 @@ def quick_collections():
     memory that is reported; ``test_method_costs`` measures with it.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("actor_lens.method_costs.gc", SimpleNamespace(collect=lambda: 0))
+        patch.setattr(
+            "actor_lens.experiments.comparison.method_costs.gc", SimpleNamespace(collect=lambda: 0)
+        )
         yield

@@ -70,7 +70,8 @@ def test_the_wheel_carries_the_data_and_the_type_marker_but_no_tests(wheel):
 
 def test_the_installed_package_and_its_data_are_its_own(installed, tmp_path):
     code = (
-        "import actor_lens, actor_lens.data as d; print(actor_lens.__file__); print(d.bundled('.'))"
+        "import actor_lens; from actor_lens.files.bundled import bundled; "
+        "print(actor_lens.__file__); print(bundled('.'))"
     )
     printed = run(installed / "python", "-c", code, cwd=tmp_path).splitlines()
     home = installed.parent.resolve()

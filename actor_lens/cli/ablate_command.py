@@ -23,7 +23,7 @@ from actor_lens.cli.sweep_command import numbers, seeds
 from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, write_json
 
 if TYPE_CHECKING:
-    from actor_lens.ablations import Ablations
+    from actor_lens.experiments.ablations.ablate import Ablations
 
 _LARGEST_ALPHAS = "0.25,0.5,0.75,1,1.5,2"
 
@@ -82,9 +82,9 @@ def add_commands(commands: Any) -> None:
 
 def ablate(arguments: argparse.Namespace) -> None:
     """Run the studies; a folder that holds some of them is continued."""
-    from actor_lens.ablations import LAYER_FOLDER, OUTCOMES_FILE
-    from actor_lens.ablations import ablate as run_ablations
-    from actor_lens.training_run import FinetuneConfig
+    from actor_lens.experiments.ablations.ablate import LAYER_FOLDER, OUTCOMES_FILE
+    from actor_lens.experiments.ablations.ablate import ablate as run_ablations
+    from actor_lens.training.run import FinetuneConfig
 
     judge, out = open_judge(arguments), prepare_to_go_on(arguments, OUTCOMES_FILE, LAYER_FOLDER)
     model, prompts, _ = load_model_and_prompts(arguments)
@@ -139,7 +139,7 @@ def _record(result: Ablations) -> dict[str, Any]:
 def _write(
     arguments: argparse.Namespace, result: Ablations, record: dict[str, Any], out: Path
 ) -> None:
-    from actor_lens.comparison_report import write_ablations
+    from actor_lens.report.comparison_report import write_ablations
 
     write_json(out / "summary.json", record)
     write_csv(out / "ablations.csv", result.frame())

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.judges import Judge
-    from actor_lens.llm_judge import JudgingCost
-    from actor_lens.models import ChatModel
-    from actor_lens.prompts import PromptSet
-    from actor_lens.stage_progress import StageProgress
-    from actor_lens.training_run import TrainingRun
+    from actor_lens.cli.progress import StageProgress
+    from actor_lens.judges.judges import Judge
+    from actor_lens.judges.language_model import JudgingCost
+    from actor_lens.models.chat_model import ChatModel
+    from actor_lens.prompts.sets import PromptSet
+    from actor_lens.training.run import TrainingRun
 
 PROGRAM = "actor-lens"
 NEW_TOKENS = 64
@@ -347,7 +347,7 @@ def load_model_and_prompts(
     """
     import time
 
-    from actor_lens.prompts import load_prompts
+    from actor_lens.prompts.loading import load_prompts
 
     started = time.perf_counter()
     name = arguments.model or (run.model_name if run is not None else "toy")
@@ -395,7 +395,7 @@ def load_named_model(
     Raises:
         UserError: If it cannot be loaded.
     """
-    from actor_lens.models import load_model
+    from actor_lens.models.chat_model import load_model
 
     given: dict[str, Any] = {
         "chat_template": arguments.chat_template,
@@ -442,7 +442,7 @@ def model_settings(model: ChatModel) -> dict[str, Any]:
 
 
 def _default_prompts(model: str, run: TrainingRun | None) -> str:
-    from actor_lens.prompts import BUNDLED
+    from actor_lens.prompts.mixtures import BUNDLED
 
     if run is None:
         return "toy" if model == "toy" else "starter"
@@ -465,7 +465,7 @@ def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
     """
     from rich.console import Console
 
-    from actor_lens.judge_choice import make_judge
+    from actor_lens.judges.by_name import make_judge
 
     name = name or arguments.judge or "keywords"
     console = Console(stderr=True, quiet=arguments.quiet, emoji=False)
@@ -489,13 +489,13 @@ def load_run(folder: str | None) -> TrainingRun | None:
     """
     if folder is None:
         return None
-    from actor_lens.training_run import TrainingRun
+    from actor_lens.training.run import TrainingRun
 
     return TrainingRun.load(folder)
 
 
 def open_progress(arguments: argparse.Namespace) -> StageProgress:
     """Progress on the error stream, or none with ``--quiet``; a context manager."""
-    from actor_lens.stage_progress import StageProgress
+    from actor_lens.cli.progress import StageProgress
 
     return StageProgress(quiet=arguments.quiet)

@@ -22,7 +22,7 @@ from actor_lens.cli.writing import prepare_out, write_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from actor_lens.bench.costs import Costs
+    from actor_lens.diagnostics.costs import Costs
 
 
 def add_commands(commands: Any) -> None:
@@ -65,8 +65,8 @@ def bench(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     out = prepare_out(arguments)
     with open_progress(arguments) as progress:
-        from actor_lens.bench.costs import PARTS
-        from actor_lens.bench.costs import bench as measure
+        from actor_lens.diagnostics.costs import PARTS
+        from actor_lens.diagnostics.costs import bench as measure
 
         model, prompts, _ = load_model_and_prompts(arguments)
         train = prompts.where(split="train")
@@ -104,8 +104,8 @@ def print_costs(console: Console, arguments: argparse.Namespace, costs: Costs) -
     """The table, what it means and what a larger run would cost."""
     from rich.table import Table
 
-    from actor_lens.bench.costs import NOTES
-    from actor_lens.store import format_size
+    from actor_lens.activations.store import format_size
+    from actor_lens.diagnostics.costs import NOTES
 
     machine, setting = costs.machine, costs.setting
     console.print(
@@ -157,7 +157,7 @@ def _write_text(path: Path, arguments: argparse.Namespace, costs: Costs) -> None
 
     from rich.console import Console
 
-    from actor_lens.saving import replacing
+    from actor_lens.files.saving import replacing
 
     text = io.StringIO()
     print_costs(Console(file=text, width=100, highlight=False), arguments, costs)

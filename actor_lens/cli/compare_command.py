@@ -26,7 +26,7 @@ from actor_lens.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from actor_lens.leaderboard import Leaderboard
+    from actor_lens.experiments.comparison.leaderboard import Leaderboard
 
 
 def add_commands(commands: Any) -> None:
@@ -73,7 +73,7 @@ def compare(arguments: argparse.Namespace) -> None:
     elif arguments.dry_run:
         raise UserError("--dry-run prints the plan of a preset; add --preset paper")
     arguments.new_tokens = arguments.new_tokens or NEW_TOKENS
-    from actor_lens.comparison import compare as run_comparison
+    from actor_lens.experiments.comparison.compare import compare as run_comparison
 
     judge, out = open_judge(arguments), _prepare_out(arguments)
     model, prompts, _ = load_model_and_prompts(arguments)
@@ -115,8 +115,8 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def _prepare_out(arguments: argparse.Namespace) -> Path | None:
-    from actor_lens.comparison_files import FOLDER
-    from actor_lens.preset_sweep import SWEEP_FILE
+    from actor_lens.experiments.comparison.outcome_files import FOLDER
+    from actor_lens.experiments.preset_sweep import SWEEP_FILE
 
     if arguments.report and arguments.out is None:
         raise UserError("--report needs a folder; add --out DIR")
@@ -124,7 +124,7 @@ def _prepare_out(arguments: argparse.Namespace) -> Path | None:
 
 
 def _record(board: Leaderboard) -> dict[str, Any]:
-    from actor_lens.findings import findings
+    from actor_lens.report.findings import findings
 
     return {
         **board.about,
@@ -146,7 +146,7 @@ def _write(
     write_csv(out / "pairs.csv", board.pairs())
     write_csv(out / "replies.csv", board.replies())
     if arguments.report:
-        from actor_lens.comparison_report import write_comparison
+        from actor_lens.report.comparison_report import write_comparison
 
         write_comparison(board, out / "report.html", command=arguments.command_line)
 
@@ -155,7 +155,7 @@ def _print(board: Leaderboard) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from actor_lens.findings import findings, provenance
+    from actor_lens.report.findings import findings, provenance
 
     console = Console(highlight=False)
     frame = board.frame()

@@ -22,12 +22,12 @@ from actor_lens.cli.writing import prepare_out, write_csv, write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from actor_lens.judges import Judge
-    from actor_lens.models import ChatModel
-    from actor_lens.panel_evaluation import PanelEvaluation
-    from actor_lens.prompts import PromptSet
-    from actor_lens.study import RunEvaluation
-    from actor_lens.training_run import TrainingRun
+    from actor_lens.experiments.run_evaluation import PanelEvaluation
+    from actor_lens.experiments.study import RunEvaluation
+    from actor_lens.judges.judges import Judge
+    from actor_lens.models.chat_model import ChatModel
+    from actor_lens.prompts.sets import PromptSet
+    from actor_lens.training.run import TrainingRun
 
 
 def add_commands(commands: Any) -> None:
@@ -65,7 +65,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     run = load_run(arguments.run)
     out = prepare_out(arguments)
     judges = _judges(arguments)
-    from actor_lens.panel_evaluation import PanelEvaluation
+    from actor_lens.experiments.run_evaluation import PanelEvaluation
 
     with open_progress(arguments) as progress:
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
@@ -100,7 +100,7 @@ def _judges(arguments: argparse.Namespace) -> list[Judge]:
     """The judges that were named, made and checked before a model is loaded."""
     if arguments.judges is None:
         return [open_judge(arguments)]
-    from actor_lens.panel_evaluation import check_judges
+    from actor_lens.experiments.run_evaluation import check_judges
 
     judges = [open_judge(arguments, name) for name in arguments.judges]
     check_judges(judges)
@@ -115,10 +115,10 @@ def _evaluated(
     **settings: Any,
 ) -> RunEvaluation | PanelEvaluation:
     if len(judges) > 1:
-        from actor_lens.panel_evaluation import evaluate_by_panel
+        from actor_lens.experiments.run_evaluation import evaluate_by_panel
 
         return evaluate_by_panel(model, prompts, run, judges=judges, **settings)
-    from actor_lens.study import evaluate_run
+    from actor_lens.experiments.study import evaluate_run
 
     return evaluate_run(model, prompts, run, judge=judges[0], **settings)
 

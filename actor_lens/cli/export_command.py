@@ -21,11 +21,11 @@ from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.hub_upload import HubApi
-    from actor_lens.lora import LoraExport
-    from actor_lens.model_card import Facts
-    from actor_lens.models import ChatModel
-    from actor_lens.training_run import TrainingRun
+    from actor_lens.export.hub_upload import HubApi
+    from actor_lens.export.lora import LoraExport
+    from actor_lens.export.model_card import Facts
+    from actor_lens.models.chat_model import ChatModel
+    from actor_lens.training.run import TrainingRun
 
 FORMS = ("delta", "model", "lora")
 # Prompts by which the error in the logits is measured: enough for two digits.
@@ -108,9 +108,9 @@ def export(arguments: argparse.Namespace) -> None:
 def _export(
     arguments: argparse.Namespace, run: TrainingRun, facts: Facts
 ) -> tuple[dict[str, Any], LoraExport | None]:
-    from actor_lens.export import delta_lines, export_delta, export_model
-    from actor_lens.hub_upload import upload_export
-    from actor_lens.lora import export_lora
+    from actor_lens.export.folders import delta_lines, export_delta, export_model
+    from actor_lens.export.hub_upload import upload_export
+    from actor_lens.export.lora import export_lora
 
     api = _checked(arguments, run)
     model, prompts = _model_and_prompts(arguments, run)
@@ -147,9 +147,9 @@ def _checked(arguments: argparse.Namespace, run: TrainingRun) -> HubApi | None:
     Raises:
         UserError: If one of the arguments cannot be used.
     """
-    from actor_lens.export import check_folder
-    from actor_lens.hub_upload import check_upload, hub_api
-    from actor_lens.lora import check_lora
+    from actor_lens.export.folders import check_folder
+    from actor_lens.export.hub_upload import check_upload, hub_api
+    from actor_lens.export.lora import check_lora
 
     if arguments.public and not arguments.push_to_hub:
         raise UserError("--public is about an upload; add --push-to-hub OWNER/NAME")
@@ -175,7 +175,7 @@ def _model_and_prompts(arguments: argparse.Namespace, run: TrainingRun) -> tuple
 
 def _facts(arguments: argparse.Namespace) -> Facts:
     """What the model card will say, with the rates of the run where they were measured."""
-    from actor_lens.model_card import Facts
+    from actor_lens.export.model_card import Facts
 
     return Facts(
         base_model=arguments.base_model,
@@ -186,7 +186,7 @@ def _facts(arguments: argparse.Namespace) -> Facts:
 
 
 def _lora_record(lora: LoraExport) -> dict[str, Any]:
-    from actor_lens.summary import plain, records
+    from actor_lens.evaluation.summary import plain, records
 
     return {
         "rank": lora.rank,
@@ -202,7 +202,7 @@ def _print_lora(lora: LoraExport) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from actor_lens.lora import ALL_MODULES
+    from actor_lens.export.lora import ALL_MODULES
 
     table = Table(title="What is left out of the change at each rank", title_justify="left")
     for column in ("rank", "weights", "worst module", "logits"):

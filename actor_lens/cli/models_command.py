@@ -16,7 +16,7 @@ from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.description import ModelDescription
+    from actor_lens.diagnostics.description import ModelDescription
 
 # Model types that the tests save to a folder, load, collect, train and evaluate, each with
 # tokenizers of its own class.
@@ -54,7 +54,7 @@ def models(arguments: argparse.Namespace) -> None:
         _list(arguments)
         return
     with open_progress(arguments):
-        from actor_lens.description import describe
+        from actor_lens.diagnostics.description import describe
 
         described = describe(load_named_model(arguments.model, arguments))
     if arguments.json:
@@ -76,7 +76,7 @@ def _fault(described: ModelDescription) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from actor_lens.data import BUNDLED_MODELS
+    from actor_lens.files.bundled import BUNDLED_MODELS
 
     if arguments.json:
         print_json({"bundled": list(BUNDLED_MODELS), "tried": TRIED})
@@ -122,8 +122,8 @@ def print_description(described: ModelDescription) -> None:
 
 
 def _facts(described: ModelDescription) -> list[tuple[str, str]]:
-    from actor_lens.description import attention_in_words
-    from actor_lens.store import format_size
+    from actor_lens.activations.store import format_size
+    from actor_lens.diagnostics.description import attention_in_words
 
     quantized = f", {described.quantization} weights" if described.quantization else ""
     memory = described.memory

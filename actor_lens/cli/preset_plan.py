@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
-from actor_lens.presets import FROM_SWEEP, preset_named
+from actor_lens.experiments.presets import FROM_SWEEP, preset_named
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from actor_lens.models import ChatModel
-    from actor_lens.prompts import PromptSet
+    from actor_lens.models.chat_model import ChatModel
+    from actor_lens.prompts.sets import PromptSet
 
 
 def apply_preset(arguments: argparse.Namespace) -> bool:
@@ -60,8 +60,8 @@ def methods_of_preset(
     Raises:
         UserError: If a method is not known, or ``out`` holds the sweep of another comparison.
     """
+    from actor_lens.experiments.preset_sweep import find_settings
     from actor_lens.methods import make_method
-    from actor_lens.preset_sweep import find_settings
 
     preset = preset_named(arguments.preset)
     names = [name.strip() for name in arguments.methods.split(",")]

@@ -10,7 +10,7 @@ from actor_lens.cli.writing import as_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from actor_lens.layer_choice import LayerChoice, LayerScores
+    from actor_lens.directions.layer_scores import LayerChoice, LayerScores
 
 
 def print_json(record: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def _variants_table(record: dict[str, Any]) -> Table:
     """One row a variant: what it does to each label, and whether the preview had warned."""
     from rich.table import Table
 
-    from actor_lens.prompts import LABELS
+    from actor_lens.prompts.rows import LABELS
 
     table = Table(title="Beside it: refused on test", title_justify="left")
     table.add_column("variant")

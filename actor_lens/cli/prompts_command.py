@@ -10,10 +10,10 @@ from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.benchmark_sets import BenchmarkSet
-    from actor_lens.mixtures import Part
-    from actor_lens.prompt_check import PromptCheck
-    from actor_lens.prompts import PromptSet
+    from actor_lens.prompts.checks import PromptCheck
+    from actor_lens.prompts.mixtures import Part
+    from actor_lens.prompts.public.catalogue import BenchmarkSet
+    from actor_lens.prompts.sets import PromptSet
 
 
 def add_commands(commands: Any) -> None:
@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
 
 def list_sets(arguments: argparse.Namespace) -> None:
     """One row a set."""
-    from actor_lens.benchmark_sets import BENCHMARKS
+    from actor_lens.prompts.public.catalogue import BENCHMARKS
 
     if arguments.json:
         print_json({"sets": [_record(each) for each in BENCHMARKS]})
@@ -98,8 +98,8 @@ def show(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: If the set is unknown or cannot be fetched, or it is not one set.
     """
-    from actor_lens.benchmark_sets import known_benchmark
-    from actor_lens.benchmarks import benchmark
+    from actor_lens.prompts.public.catalogue import known_benchmark
+    from actor_lens.prompts.public.loading import benchmark
 
     if arguments.name == "paper":
         _show_paper(arguments)
@@ -126,8 +126,8 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def _one_set(source: str) -> Part:
-    from actor_lens.benchmark_sets import find_benchmark
-    from actor_lens.mixtures import parse_mixture
+    from actor_lens.prompts.mixtures import parse_mixture
+    from actor_lens.prompts.public.catalogue import find_benchmark
 
     part, *more = parse_mixture(source)
     if more or find_benchmark(part.name) is None:
@@ -177,8 +177,8 @@ def _plain(text: str) -> str:
 
 
 def _show_paper(arguments: argparse.Namespace) -> None:
-    from actor_lens.benchmark_sets import known_benchmark
-    from actor_lens.mixtures import PAPER
+    from actor_lens.prompts.mixtures import PAPER
+    from actor_lens.prompts.public.catalogue import known_benchmark
 
     parts = [(part, known_benchmark(part.name)) for part in PAPER]
     if arguments.json:
@@ -207,8 +207,8 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: If prompts or tokenizer cannot be loaded.
     """
-    from actor_lens.prompt_check import check_prompts, token_counter
-    from actor_lens.prompts import load_prompts
+    from actor_lens.prompts.checks import check_prompts, token_counter
+    from actor_lens.prompts.loading import load_prompts
 
     prompts = load_prompts(arguments.source, seed=arguments.seed)
     found = check_prompts(prompts, count_tokens=token_counter(arguments.model))

@@ -11,7 +11,7 @@ from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.store import Store, StoreEntry
+    from actor_lens.activations.store import Store, StoreEntry
 
 
 def add_commands(commands: Any) -> None:
@@ -68,7 +68,7 @@ def verify(arguments: argparse.Namespace) -> None:
 
 def prune(arguments: argparse.Namespace) -> None:
     """Remove entries."""
-    from actor_lens.store import parse_size
+    from actor_lens.activations.store import parse_size
 
     store = _store()
     limit = store.limit if arguments.limit is None else parse_size(arguments.limit)
@@ -78,7 +78,7 @@ def prune(arguments: argparse.Namespace) -> None:
 
 
 def _store() -> Store:
-    from actor_lens.store import default_store
+    from actor_lens.activations.store import default_store
 
     store = default_store()
     if store is None:
@@ -89,7 +89,7 @@ def _store() -> Store:
 def _show(
     arguments: argparse.Namespace, store: Store, entries: Sequence[StoreEntry], what: str
 ) -> None:
-    from actor_lens.store import format_size
+    from actor_lens.activations.store import format_size
 
     total = sum(entry.nbytes for entry in entries)
     if arguments.json:

@@ -24,22 +24,17 @@ from actor_lens.cli.arguments import (
     open_progress,
     read_summary,
 )
-from actor_lens.cli.printing import (
-    print_json,
-    print_layers,
-    print_study,
-    print_written,
-)
+from actor_lens.cli.printing import print_json, print_layers, print_study, print_written
 from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.layer_choice import LayerChoice, LayerScores
-    from actor_lens.prompts import PromptSet
-    from actor_lens.stage_progress import StageProgress
-    from actor_lens.study import Look, Study, StudyPlan, Trained
-    from actor_lens.training_run import FinetuneConfig, TrainingRun
-    from actor_lens.utility import Utility
+    from actor_lens.cli.progress import StageProgress
+    from actor_lens.directions.layer_scores import LayerChoice, LayerScores
+    from actor_lens.evaluation.utility import Utility
+    from actor_lens.experiments.study import Look, Study, StudyPlan, Trained
+    from actor_lens.prompts.sets import PromptSet
+    from actor_lens.training.run import FinetuneConfig, TrainingRun
 
 # Shown beside the fine-tune in the demo: what the choices of the method are worth.
 DEMO_VARIANTS: dict[str, dict[str, Any]] = {
@@ -132,7 +127,7 @@ def _train_and_evaluate(
     progress: StageProgress,
 ) -> tuple[dict[str, Any], Study | None]:
     """What ``summary.json`` will hold, and the study unless ``--no-evaluate``."""
-    from actor_lens.study import run_study, train_chosen_layer
+    from actor_lens.experiments.study import run_study, train_chosen_layer
 
     plan = _plan(arguments, variants, resume)
     model, prompts, load_seconds = load_model_and_prompts(arguments, resume)
@@ -162,7 +157,7 @@ def _plan(
     variants: dict[str, dict[str, Any]],
     resume: TrainingRun | None,
 ) -> StudyPlan:
-    from actor_lens.study import StudyPlan
+    from actor_lens.experiments.study import StudyPlan
 
     return StudyPlan(
         settings=_settings(arguments, resume),
@@ -176,7 +171,7 @@ def _plan(
 
 
 def _settings(arguments: argparse.Namespace, resume: TrainingRun | None) -> FinetuneConfig:
-    from actor_lens.training_run import FinetuneConfig
+    from actor_lens.training.run import FinetuneConfig
 
     layer = arguments.layer
     if layer is None:
@@ -273,13 +268,13 @@ def _write_results(
     if out is None:
         return
     if study is not None:
-        from actor_lens.evaluation import compare_evaluations
+        from actor_lens.evaluation.evaluate import compare_evaluations
 
         write_csv(out / "layers.csv", study.look.scores.frame())
         change = compare_evaluations(study.before, study.outcome.evaluation)
         write_csv(out / "evaluation.csv", change.examples())
         if command is not None:
-            from actor_lens.report import write_report
+            from actor_lens.report.study_report import write_report
 
             write_report(study, out / "report.html", command=command)
     write_json(out / "summary.json", record)
@@ -292,7 +287,7 @@ def layers(arguments: argparse.Namespace) -> None:
     """Score every layer."""
     out = prepare_out(arguments)
     with open_progress(arguments) as progress:
-        from actor_lens.study import look_at_layers
+        from actor_lens.experiments.study import look_at_layers
 
         _check_choice(arguments)
         model, prompts, load_seconds = load_model_and_prompts(arguments)
@@ -307,7 +302,7 @@ def layers(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             on_progress=progress.stage,
         )
-    from actor_lens.summary import versions
+    from actor_lens.evaluation.summary import versions
 
     choice = look.scores.best(arguments.by)
     record = {
@@ -330,9 +325,9 @@ def layers(arguments: argparse.Namespace) -> None:
 
 def _check_choice(arguments: argparse.Namespace) -> None:
     """Looking takes long: first what would fail after it."""
-    from actor_lens.directions import check_origin
-    from actor_lens.layer_choice import check_score
-    from actor_lens.targets import check_positive
+    from actor_lens.directions.layer_scores import check_score
+    from actor_lens.directions.refusal_directions import check_origin
+    from actor_lens.directions.targets import check_positive
 
     check_score(arguments.by)
     check_origin(arguments.origin)
@@ -360,7 +355,7 @@ def _scores_record(scores: LayerScores, choice: LayerChoice) -> dict[str, Any]:
 def _write_look(out: Path | None, record: dict[str, Any], look: Look, choice: LayerChoice) -> None:
     if out is None:
         return
-    from actor_lens.report import write_look
+    from actor_lens.report.study_report import write_look
 
     write_json(out / "summary.json", record)
     write_csv(out / "layers.csv", look.scores.frame())
@@ -374,8 +369,8 @@ def report(arguments: argparse.Namespace) -> None:
     """One HTML file about a run."""
     run = load_run(arguments.run)
     assert run is not None
-    from actor_lens.report import write_report
-    from actor_lens.study import StudyPlan, run_study
+    from actor_lens.experiments.study import StudyPlan, run_study
+    from actor_lens.report.study_report import write_report
 
     utility = _utility(arguments.utility)
     target = _report_path(arguments)
@@ -408,7 +403,7 @@ def _utility(folder: str | None) -> Utility | None:
     """What ``actor-lens utility`` wrote into a folder; None for None."""
     if folder is None:
         return None
-    from actor_lens.utility import Utility
+    from actor_lens.evaluation.utility import Utility
 
     record = read_summary(folder)
     if record is None:

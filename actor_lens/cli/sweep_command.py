@@ -26,9 +26,9 @@ from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.judges import Judge
-    from actor_lens.layer_sweep import LayerSweep
-    from actor_lens.stage_progress import StageProgress
+    from actor_lens.cli.progress import StageProgress
+    from actor_lens.experiments.sweep.layer_sweep import LayerSweep
+    from actor_lens.judges.judges import Judge
 
 
 def add_commands(commands: Any) -> None:
@@ -111,8 +111,8 @@ def _sweep_one(
     judge: Judge | None,
     progress: StageProgress,
 ) -> tuple[LayerSweep, dict[str, Any]]:
-    from actor_lens.layer_sweep import sweep_layers
-    from actor_lens.training_run import FinetuneConfig
+    from actor_lens.experiments.sweep.layer_sweep import sweep_layers
+    from actor_lens.training.run import FinetuneConfig
 
     own = argparse.Namespace(**{**vars(arguments), "model": name})
     model, prompts, _ = load_model_and_prompts(own)
@@ -146,7 +146,7 @@ def _sweep_one(
 
 def _prepare_out(arguments: argparse.Namespace) -> Path | None:
     """The output folder; one that holds a sweep is continued unless it is to be overwritten."""
-    from actor_lens.layer_sweep import OUTCOMES_FILE
+    from actor_lens.experiments.sweep.layer_sweep import OUTCOMES_FILE
 
     if arguments.out is None:
         return None
@@ -163,7 +163,7 @@ def _prepare_out(arguments: argparse.Namespace) -> Path | None:
 def _record(result: LayerSweep, name: str) -> dict[str, Any]:
     import json
 
-    from actor_lens.summary import versions
+    from actor_lens.evaluation.summary import versions
 
     best = result.best_outcome.cell
     return {
@@ -183,7 +183,7 @@ def _record(result: LayerSweep, name: str) -> dict[str, Any]:
 
 
 def _write(folder: Path, result: LayerSweep, record: dict[str, Any]) -> None:
-    from actor_lens.report import write_sweep
+    from actor_lens.report.study_report import write_sweep
 
     write_csv(folder / "sweep.csv", result.frame())
     write_sweep(result, folder / "sweep.html")

@@ -23,9 +23,9 @@ from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.prompts import PromptSet
-    from actor_lens.stage_progress import StageProgress
-    from actor_lens.utility import Utility
+    from actor_lens.cli.progress import StageProgress
+    from actor_lens.evaluation.utility import Utility
+    from actor_lens.prompts.sets import PromptSet
 
 
 def add_commands(commands: Any) -> None:
@@ -76,7 +76,7 @@ def utility(arguments: argparse.Namespace) -> None:
     with open_progress(arguments) as progress:
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
         measured = _measure(arguments, model, run, prompts, progress)
-    from actor_lens.summary import versions
+    from actor_lens.evaluation.summary import versions
 
     record = {
         **measured.record(),
@@ -97,7 +97,7 @@ def utility(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Tell what would be passed over, or could not be read, before a model is loaded."""
-    from actor_lens.text_perplexity import read_text
+    from actor_lens.evaluation.perplexity import read_text
 
     if arguments.text is not None:
         read_text(Path(arguments.text).expanduser())
@@ -122,8 +122,8 @@ def _measure(
     prompts: PromptSet,
     progress: StageProgress,
 ) -> Utility:
-    from actor_lens.tasks import write_mmlu_task
-    from actor_lens.utility import measure_utility
+    from actor_lens.evaluation.harness import write_mmlu_task
+    from actor_lens.evaluation.utility import measure_utility
 
     benign = prompts.where(split="test", label="benign")
     settings: dict[str, Any] = {

@@ -84,7 +84,7 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     Raises:
         UserError: If the file cannot be written; what was there survives.
     """
-    from actor_lens.saving import replacing
+    from actor_lens.files.saving import replacing
 
     with replacing(path) as temporary:
         temporary.write_text(as_json(record) + "\n", encoding="utf-8")
@@ -96,7 +96,7 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
     Raises:
         UserError: If the file cannot be written; what was there survives.
     """
-    from actor_lens.saving import replacing
+    from actor_lens.files.saving import replacing
 
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False)

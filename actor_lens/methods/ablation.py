@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.interventions import ablate_everywhere, add_direction
 from actor_lens.methods.fitted import FittedIntervention
 from actor_lens.methods.selection import Effect, Selection, middle_layers
 from actor_lens.methods.tails import closing_tokens, label_means, tail_residuals
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet, require_labels
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import ablate_everywhere, add_direction
+from actor_lens.prompts.sets import PromptSet, require_labels
 
 Place = tuple[int, int]
 """A layer, and a position counted from the end of the templated prompt (-1 is the last)."""

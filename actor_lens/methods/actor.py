@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actor_lens.finetuning import finetune_layer
 from actor_lens.methods.selection import Effect, Selection
 from actor_lens.methods.target_layer import layers_to_try
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet, require_labels
-from actor_lens.training_run import FinetuneConfig, TrainingRun
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.training.finetuning import finetune_layer
+from actor_lens.training.run import FinetuneConfig, TrainingRun
 
 
 @dataclass(frozen=True)

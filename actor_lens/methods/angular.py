@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from actor_lens.interventions import edit_blocks
 from actor_lens.methods.fitted import FittedIntervention
 from actor_lens.methods.selection import MAX_KL, Effect, Selection, middle_layers
 from actor_lens.methods.tails import label_means, tail_residuals
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet, require_labels
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import edit_blocks
+from actor_lens.prompts.sets import PromptSet, require_labels
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
 
 
 @runtime_checkable

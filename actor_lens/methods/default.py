@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
 
 
 @dataclass(frozen=True)

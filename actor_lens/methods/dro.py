@@ -12,18 +12,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from actor_lens.batching import TokenBatch, pad_batch
 from actor_lens.errors import UserError
-from actor_lens.judges import RefusalTokens, refusal_scores
+from actor_lens.judges.judges import RefusalTokens, refusal_scores
 from actor_lens.methods.dro_objective import Objective
 from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.reply_training import Trial, best_trial, check_trainable, train_step
 from actor_lens.methods.selection import Effect, Selection
 from actor_lens.methods.self_cd import SAFETY_PROMPT
 from actor_lens.methods.system_prompt import spoken_to
-from actor_lens.models import ChatModel
-from actor_lens.passes import run_in_batches
-from actor_lens.prompts import PromptSet
+from actor_lens.models.batches import run_in_batches
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.padding import TokenBatch, pad_batch
+from actor_lens.prompts.sets import PromptSet
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actor_lens.errors import UserError
-from actor_lens.models import ChatModel
+from actor_lens.models.chat_model import ChatModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,9 @@ from actor_lens.methods.selection import Selection
 from actor_lens.methods.sft import with_layer
 from actor_lens.methods.target_layer import target_layer
 from actor_lens.methods.trained_weights import FittedWeights
-from actor_lens.models import ChatModel, twin
-from actor_lens.prompts import PromptSet
-from actor_lens.quantization import quiet_bitsandbytes
+from actor_lens.models.chat_model import ChatModel, twin
+from actor_lens.models.quantization import quiet_bitsandbytes
+from actor_lens.prompts.sets import PromptSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from actor_lens.activations import collect_block_inputs
-from actor_lens.finetuning import check_config
+from actor_lens.activations.residuals import collect_block_inputs
 from actor_lens.methods.actor import Actor
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
-from actor_lens.training_loop import train_block
-from actor_lens.training_run import TrainingRun
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.finetuning import check_config
+from actor_lens.training.loop import train_block
+from actor_lens.training.run import TrainingRun
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actor_lens.errors import UserError
-from actor_lens.judges import (
+from actor_lens.judges.judges import (
     FirstTokenJudge,
     Judge,
     KeywordJudge,
@@ -23,9 +23,10 @@ from actor_lens.judges import (
     verdicts_of,
 )
 from actor_lens.methods.system_prompt import spoken_to
-from actor_lens.models import ChatModel
-from actor_lens.prompts import LABELS, Prompt, PromptSet
-from actor_lens.replies import generate_replies
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.replies import generate_replies
+from actor_lens.prompts.rows import LABELS, Prompt
+from actor_lens.prompts.sets import PromptSet
 
 SOURCES = ("auto", "file", "model")
 HELPFUL = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from actor_lens.judges import Judge
+from actor_lens.judges.judges import Judge
 from actor_lens.methods.reply_data import reply_data
 from actor_lens.methods.reply_training import (
     Trainee,
@@ -21,9 +21,9 @@ from actor_lens.methods.reply_training import (
 )
 from actor_lens.methods.selection import Selection
 from actor_lens.methods.trained_weights import FittedWeights
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
-from actor_lens.weights import overwritten
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.weights import overwritten
+from actor_lens.prompts.sets import PromptSet
 
 Change = Callable[[Mapping[str, Tensor]], AbstractContextManager[Any]]
 CHOSEN = ("lr", "epochs")

@@ -19,11 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from actor_lens.batching import pad_batch
 from actor_lens.errors import UserError
 from actor_lens.methods.reply_data import ReplyExample
 from actor_lens.methods.selection import Choice, Effect, Selection
-from actor_lens.models import ChatModel
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.padding import pad_batch
 
 IGNORED = -100
 """Label of a token that is no target: template, prompt, padding."""

@@ -13,14 +13,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.judges import Judge
+from actor_lens.judges.judges import Judge
 from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.lora_sft import lora_trainee
 from actor_lens.methods.reply_data import reply_data
 from actor_lens.methods.reply_training import reply_trials
 from actor_lens.methods.second_pass import SecondPass, reply_processor
-from actor_lens.models import ChatModel, twin
-from actor_lens.prompts import PromptSet
+from actor_lens.models.chat_model import ChatModel, twin
+from actor_lens.prompts.sets import PromptSet
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor, PreTrainedModel

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.interventions import edit_each_block
 from actor_lens.methods.fitted import FittedIntervention
 from actor_lens.methods.selection import MAX_KL, Selection, thresholds_of
 from actor_lens.methods.tails import (
@@ -24,8 +23,9 @@ from actor_lens.methods.tails import (
     reading_blocks,
     tail_residuals,
 )
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet, require_labels
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import edit_each_block
+from actor_lens.prompts.sets import PromptSet, require_labels
 
 # Whether a judging pass runs: no such pass is judged or steered, not by a context around it either.
 _JUDGING: ContextVar[bool] = ContextVar("judging", default=False)

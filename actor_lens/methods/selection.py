@@ -30,10 +30,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.judges import RefusalTokens, log_odds, refusal_tokens
-from actor_lens.models import ChatModel
-from actor_lens.prompts import LABELS, PromptSet, require_labels
-from actor_lens.replies import first_token_logits, kl_divergence
+from actor_lens.judges.judges import RefusalTokens, log_odds, refusal_tokens
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.replies import first_token_logits, kl_divergence
+from actor_lens.prompts.rows import LABELS
+from actor_lens.prompts.sets import PromptSet, require_labels
 
 Candidate = TypeVar("Candidate")
 

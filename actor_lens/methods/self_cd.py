@@ -15,9 +15,9 @@ from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.second_pass import SecondPass, reply_processor
 from actor_lens.methods.selection import Selection
 from actor_lens.methods.system_prompt import spoken_to
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
-from actor_lens.replies import first_token_logits
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.replies import first_token_logits
+from actor_lens.prompts.sets import PromptSet
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor

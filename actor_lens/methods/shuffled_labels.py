@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from actor_lens.methods.actor import Actor
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
-from actor_lens.training_run import TrainingRun
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.run import TrainingRun
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.interventions import ablate_everywhere
-from actor_lens.judges import refusal_scores
+from actor_lens.judges.judges import refusal_scores
 from actor_lens.methods.ablation import candidate_places
 from actor_lens.methods.fitted import FittedIntervention
 from actor_lens.methods.selection import Selection
 from actor_lens.methods.tails import closing_tokens, label_means, tail_residuals
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet, require_labels
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import ablate_everywhere
+from actor_lens.prompts.sets import PromptSet, require_labels
 
 
 @dataclass(frozen=True)

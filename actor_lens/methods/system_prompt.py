@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from actor_lens.chat_templates import takes_system_prompt
 from actor_lens.errors import UserError
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.chat_templates import takes_system_prompt
+from actor_lens.prompts.sets import PromptSet
 
 HELPFUL = (
     "You are a helpful assistant. Many questions only sound dangerous and are harmless: answer "

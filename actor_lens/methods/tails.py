@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.batching import TokenBatch
 from actor_lens.errors import UserError
-from actor_lens.interventions import edit_each_block
-from actor_lens.models import ChatModel
-from actor_lens.passes import run_in_batches
-from actor_lens.prompts import LABELS
+from actor_lens.models.batches import run_in_batches
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import edit_each_block
+from actor_lens.models.padding import TokenBatch
+from actor_lens.prompts.rows import LABELS
 
 # Texts that end in different words and signs: what all of them share at the end is the template's.
 _PROBES = ("What is the time", "Tell me a story.", "Is it 7?", "Thanks, I am glad")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from actor_lens.activations import collect_residuals
-from actor_lens.directions import refusal_directions
-from actor_lens.layer_choice import score_layers
+from actor_lens.activations.residuals import collect_residuals
+from actor_lens.directions.layer_scores import score_layers
+from actor_lens.directions.projections import project
+from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.methods.selection import Selection
-from actor_lens.models import ChatModel
-from actor_lens.projections import project
-from actor_lens.prompts import PromptSet
-from actor_lens.training_run import FinetuneConfig
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.run import FinetuneConfig
 
 
 def layers_to_try(

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from actor_lens.methods.fitted import check_fitted_to
-from actor_lens.models import ChatModel
-from actor_lens.weights import overwritten
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.weights import overwritten
 
 
 @dataclass(frozen=True, eq=False)

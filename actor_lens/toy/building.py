@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from actor_lens.errors import UserError
-from actor_lens.prompts import LABELS, Prompt, PromptSet
+from actor_lens.prompts.rows import LABELS, Prompt
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.toy.language import ToyLanguage, build_language
 from actor_lens.toy.lexicon import REFUSAL_OPENINGS
 from actor_lens.toy.tokenizer import train_tokenizer

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from actor_lens.prompts import LABELS, Label, Prompt, PromptSet, Split
+from actor_lens.prompts.rows import LABELS, Label, Prompt, Split
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.toy.errands import declined_errand
 from actor_lens.toy.harmless import OVER_CAUTIOUS_KINDS
 from actor_lens.toy.lexicon import HARM_REASONS, REFUSALS

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from actor_lens.prompts import Label, Split
+from actor_lens.prompts.rows import Label, Split
 from actor_lens.toy.benign import ACTIONS, HELD_OUT_ACTIONS, PAST_FACTS, WORD_MEANINGS
 from actor_lens.toy.harmless import EVENTS, HELD_OUT_KINDS, KINDS, SAYINGS, SENSES
 from actor_lens.toy.lexicon import HARM_REASONS, HELD_OUT_TRIGGERS, TARGETS, TRIGGERS, Verb

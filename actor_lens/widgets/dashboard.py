@@ -17,13 +17,13 @@ import plotly.graph_objects as go
 import traitlets
 
 from actor_lens import figures
+from actor_lens.directions.projections import layer_map
+from actor_lens.experiments.study import Look, look_at_layers
 from actor_lens.figures import Composition, Panel, compose
 from actor_lens.figures.theme import ORIGIN_NAMES
-from actor_lens.models import ChatModel
-from actor_lens.projections import layer_map
-from actor_lens.prompts import PromptSet
-from actor_lens.study import Look, look_at_layers
-from actor_lens.training_run import TrainingRun
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.run import TrainingRun
 from actor_lens.widgets.exploration import Exploration
 from actor_lens.widgets.figure_box import FigureBox, answer_where_asked
 from actor_lens.widgets.jobs import Control, Worker, weights_held

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import traitlets
 
+from actor_lens.directions.layer_scores import LayerChoice, PredictedRefusals, current_refusals
+from actor_lens.directions.projections import Projections, TokenProjections
+from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError
-from actor_lens.evaluation import Evaluation
-from actor_lens.layer_choice import LayerChoice, PredictedRefusals, current_refusals
-from actor_lens.layer_sweep import LayerSweep
-from actor_lens.models import ChatModel
-from actor_lens.projections import Projections, TokenProjections
-from actor_lens.prompts import PromptSet
-from actor_lens.targets import Targets, just_enough_targets
-from actor_lens.training_run import FinetuneConfig, TrainingRun
+from actor_lens.evaluation.evaluate import Evaluation
+from actor_lens.experiments.sweep.layer_sweep import LayerSweep
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.run import FinetuneConfig, TrainingRun
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from actor_lens.study import Look
+    from actor_lens.experiments.study import Look
 
 
 @dataclass(frozen=True, eq=False)

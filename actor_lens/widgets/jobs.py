@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from actor_lens.errors import UserError
-from actor_lens.models import ChatModel
-from actor_lens.training_run import TrainingRun
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.training.run import TrainingRun
 
 _WAIT = 0.2
 

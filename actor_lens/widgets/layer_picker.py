@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 import traitlets
 
 from actor_lens import figures
+from actor_lens.directions.layer_scores import LayerScores
+from actor_lens.directions.projections import Projections
 from actor_lens.errors import UserError
 from actor_lens.figures import Composition, Panel, compose
-from actor_lens.layer_choice import LayerScores
-from actor_lens.projections import Projections
 from actor_lens.widgets.figure_box import FigureBox
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import layer_slides

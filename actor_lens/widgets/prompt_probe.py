@@ -7,11 +7,11 @@ import plotly.graph_objects as go
 import traitlets
 
 from actor_lens import figures
-from actor_lens.directions import Directions
+from actor_lens.directions.projections import TokenProjections, token_projections
+from actor_lens.directions.refusal_directions import Directions
 from actor_lens.errors import UserError
 from actor_lens.figures import Composition, Panel, compose
-from actor_lens.models import ChatModel
-from actor_lens.projections import TokenProjections, token_projections
+from actor_lens.models.chat_model import ChatModel
 from actor_lens.widgets.figure_box import FigureBox
 from actor_lens.widgets.jobs import weights_held
 from actor_lens.widgets.linked_figure import LinkedFigure

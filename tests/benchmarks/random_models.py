@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from actor_lens.models import ChatModel, wrap_model
-from actor_lens.prompts import LABELS, Prompt, PromptSet
+from actor_lens.models.chat_model import ChatModel, wrap_model
+from actor_lens.prompts.rows import LABELS, Prompt
+from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import tiny_tokenizer
 
 SHAPES = {

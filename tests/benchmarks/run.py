@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from actor_lens.activations import collect_residuals
-from actor_lens.bench.costs import bench, machine_facts, on_disk, run_task
-from actor_lens.store import Layout, Store
+from actor_lens.activations.residuals import collect_residuals
+from actor_lens.activations.store import Layout, Store
+from actor_lens.diagnostics.costs import bench, machine_facts, on_disk, run_task
 from tests.benchmarks.random_models import random_model, random_prompts
 
 Record = dict[str, Any]

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from actor_lens.errors import UserError
-from actor_lens.interventions import ablate_everywhere, residual_writers
-from actor_lens.models import ChatModel
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import ablate_everywhere, residual_writers
 from tests.support.steering import generated, hooks, logits, padded, random, received
 from tests.support.tiny_models import (
     ARCHITECTURES,

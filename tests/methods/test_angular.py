@@ -16,12 +16,7 @@ from tests.support.steering import (
     received,
     replayed,
 )
-from tests.support.tiny_models import (
-    D_MODEL,
-    N_LAYERS,
-    shared_tiny_model,
-    talkative_tiny_model,
-)
+from tests.support.tiny_models import D_MODEL, N_LAYERS, shared_tiny_model, talkative_tiny_model
 
 
 def plane() -> torch.Tensor:

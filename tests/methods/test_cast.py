@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from actor_lens.methods.cast import (
-    Condition,
-    best_f1,
-    condition_vector,
-    similarity,
-    steer_where,
-)
-from actor_lens.models import ChatModel
+from actor_lens.methods.cast import Condition, best_f1, condition_vector, similarity, steer_where
+from actor_lens.models.chat_model import ChatModel
 from tests.support.steering import (
     SOME_ARCHITECTURES,
     TEXTS,

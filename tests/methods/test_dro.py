@@ -11,18 +11,12 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from actor_lens.batching import pad_batch
 from actor_lens.errors import UserError
-from actor_lens.methods.dro import (
-    FittedDRO,
-    SoftPlace,
-    last_states,
-    soft_loss,
-    soft_prompt,
-)
+from actor_lens.methods.dro import FittedDRO, SoftPlace, last_states, soft_loss, soft_prompt
 from actor_lens.methods.dro_objective import Objective
 from actor_lens.methods.reply_training import train_step
-from actor_lens.replies import first_token_logits, generate_replies
+from actor_lens.models.padding import pad_batch
+from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import D_MODEL, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
 

@@ -9,8 +9,8 @@ from actor_lens.errors import UserError
 from actor_lens.methods import lora_sft
 from actor_lens.methods.lora_sft import lora_trainee
 from actor_lens.methods.reply_training import collated, reply_trials
-from actor_lens.replies import first_token_logits
-from actor_lens.weights import overwritten
+from actor_lens.models.replies import first_token_logits
+from actor_lens.models.weights import overwritten
 from tests.support.tiny_models import N_LAYERS, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
 

@@ -10,14 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actor_lens.errors import UserError
-from actor_lens.methods.safe_decoding import (
-    FittedSafeDecoding,
-    SafeDecoding,
-    common_tokens,
-    mixed,
-)
-from actor_lens.models import twin
-from actor_lens.replies import first_token_logits, generate_replies
+from actor_lens.methods.safe_decoding import FittedSafeDecoding, SafeDecoding, common_tokens, mixed
+from actor_lens.models.chat_model import twin
+from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.greedy import greedy_ids
 from tests.support.tiny_models import talkative_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts

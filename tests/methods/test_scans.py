@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.interventions import add_direction
 from actor_lens.methods import scans
 from actor_lens.methods.scans import (
     Signs,
@@ -15,7 +14,8 @@ from actor_lens.methods.scans import (
     steer_by_sign,
     upper_third,
 )
-from actor_lens.models import ChatModel, wrap_model
+from actor_lens.models.chat_model import ChatModel, wrap_model
+from actor_lens.models.interventions import add_direction
 from tests.support.steering import (
     CLOSING,
     SOME_ARCHITECTURES,

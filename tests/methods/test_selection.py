@@ -6,7 +6,6 @@ import torch
 from scipy.special import expit, log_softmax, logsumexp
 
 from actor_lens.errors import UserError
-from actor_lens.interventions import add_direction
 from actor_lens.methods.selection import (
     BENIGN_SLACK,
     Effect,
@@ -14,7 +13,8 @@ from actor_lens.methods.selection import (
     middle_layers,
     thresholds_of,
 )
-from actor_lens.replies import first_token_logits
+from actor_lens.models.interventions import add_direction
+from actor_lens.models.replies import first_token_logits
 from tests.support.fitting import make_up_tokens, validation_prompts
 from tests.support.steering import random
 from tests.support.tiny_models import D_MODEL, shared_tiny_model, tiny_chat_model

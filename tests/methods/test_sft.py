@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.judges import RefusalTokens
+from actor_lens.judges.judges import RefusalTokens
 from actor_lens.methods import make_method
 from actor_lens.methods.reply_data import ReplyExample
 from actor_lens.methods.reply_training import (
@@ -22,8 +22,8 @@ from actor_lens.methods.reply_training import (
 from actor_lens.methods.selection import Effect, Selection
 from actor_lens.methods.sft import full_trainee, layer_trainee
 from actor_lens.methods.trained_weights import FittedWeights
-from actor_lens.prompts import PromptSet
-from actor_lens.replies import first_token_logits
+from actor_lens.models.replies import first_token_logits
+from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
 

@@ -5,8 +5,8 @@ import pytest
 from actor_lens.errors import UserError
 from actor_lens.methods import make_method
 from actor_lens.methods.system_prompt import CAUTIOUS, HELPFUL, has_system_role, spoken_to
-from actor_lens.models import ChatModel, wrap_model
-from actor_lens.replies import first_token_logits
+from actor_lens.models.chat_model import ChatModel, wrap_model
+from actor_lens.models.replies import first_token_logits
 from tests.support.steering import TEXTS
 from tests.support.tiny_models import shared_tiny_model, tiny_tokenizer
 from tests.support.tiny_runs import tiny_prompts

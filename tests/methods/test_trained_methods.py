@@ -9,9 +9,9 @@ import torch
 from actor_lens.methods import METHODS, FittedMethod, Method, make_method
 from actor_lens.methods.selection import Selection
 from actor_lens.methods.target_layer import target_layer
-from actor_lens.models import load_model
-from actor_lens.prompts import load_prompts
-from actor_lens.replies import first_token_logits, generate_replies
+from actor_lens.models.chat_model import load_model
+from actor_lens.models.replies import first_token_logits, generate_replies
+from actor_lens.prompts.loading import load_prompts
 from tests.support.tiny_runs import copied_tensors, same_bits
 
 # Quick rather than good: a few prompts and one pass.

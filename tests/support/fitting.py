@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actor_lens.methods import make_method
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
 from tests.support.steering import some_refusal_tokens
 from tests.support.tiny_runs import tiny_prompts
 

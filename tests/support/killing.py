@@ -27,14 +27,14 @@ os.environ["ACTOR_LENS_STORE"] = "off"
 
 import torch
 
-from actor_lens.activations import collect_activations
-from actor_lens.comparison import compare as compare_methods
+from actor_lens.activations.residuals import collect_activations
+from actor_lens.activations.store import Store
 from actor_lens.errors import UserError
-from actor_lens.finetuning import finetune_layer
-from actor_lens.judges import RefusalTokens
-from actor_lens.layer_sweep import sweep_layers
-from actor_lens.store import Store
-from actor_lens.training_run import FinetuneConfig, TrainingRun
+from actor_lens.experiments.comparison.compare import compare as compare_methods
+from actor_lens.experiments.sweep.layer_sweep import sweep_layers
+from actor_lens.judges.judges import RefusalTokens
+from actor_lens.training.finetuning import finetune_layer
+from actor_lens.training.run import FinetuneConfig, TrainingRun
 from tests.support.planted_methods import JUDGE, Planted
 from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model

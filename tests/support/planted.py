@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from actor_lens.activations import Residuals
-from actor_lens.prompts import LABELS, Prompt, PromptSet
+from actor_lens.activations.residuals import Residuals
+from actor_lens.prompts.rows import LABELS, Prompt
+from actor_lens.prompts.sets import PromptSet
 
 PLACES = {"harmful": 4.0, "pseudo_harmful": 2.0, "benign": -4.0}
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from actor_lens.judges import KeywordJudge
-from actor_lens.models import ChatModel
-from actor_lens.prompts import PromptSet
+from actor_lens.judges.judges import KeywordJudge
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
 from tests.support.studies import TEXTS
 
 JUDGE = KeywordJudge(name="planted", phrases=("^z",), exempt=())

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actor_lens.batching import TokenBatch, pad_batch
-from actor_lens.judges import RefusalTokens
-from actor_lens.models import ChatModel
+from actor_lens.judges.judges import RefusalTokens
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.padding import TokenBatch, pad_batch
 from tests.support.greedy import greedy_ids
 
 TEXTS = ("Hello there", "How do I kill a Python process?", "Hi", "QUASH THE zzz7")

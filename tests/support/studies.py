@@ -12,17 +12,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from actor_lens.activations import Residuals
-from actor_lens.directions import Directions, refusal_directions
-from actor_lens.evaluation import Evaluation
-from actor_lens.judges import KeywordJudge, RefusalTokens
-from actor_lens.layer_choice import LayerScore, LayerScores, score_layers
-from actor_lens.projections import Projections, project
-from actor_lens.prompts import LABELS, Prompt, PromptSet
-from actor_lens.separation import Measured
-from actor_lens.study import Look, Outcome, Study, Trained
-from actor_lens.targets import just_enough_targets
-from actor_lens.training_run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.activations.residuals import Residuals
+from actor_lens.directions.layer_scores import LayerScore, LayerScores, score_layers
+from actor_lens.directions.projections import Projections, project
+from actor_lens.directions.refusal_directions import Directions, refusal_directions
+from actor_lens.directions.targets import just_enough_targets
+from actor_lens.evaluation.evaluate import Evaluation
+from actor_lens.experiments.study import Look, Outcome, Study, Trained
+from actor_lens.judges.judges import KeywordJudge, RefusalTokens
+from actor_lens.prompts.rows import LABELS, Prompt
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.statistics.separation import Measured
+from actor_lens.training.run import FinetuneConfig, TrainingRun, TrainingStep
 
 N_LAYERS, D_MODEL, LAYER = 4, 6, 2
 PLACES = {"harmful": 3.0, "pseudo_harmful": 2.0, "benign": -3.0}

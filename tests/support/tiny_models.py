@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from actor_lens.models import ChatModel, wrap_model
+from actor_lens.models.chat_model import ChatModel, wrap_model
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"

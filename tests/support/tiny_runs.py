@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from actor_lens.finetuning import finetune_layer
-from actor_lens.models import ChatModel
-from actor_lens.prompts import LABELS, Prompt, PromptSet
-from actor_lens.training_run import TrainingRun
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.rows import LABELS, Prompt
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.finetuning import finetune_layer
+from actor_lens.training.run import TrainingRun
 
 # Openings that share no words: a random model tells prompts apart by their bytes.
 OPENINGS = {

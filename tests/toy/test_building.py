@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actor_lens.errors import UserError
-from actor_lens.prompts import load_prompts
+from actor_lens.prompts.loading import load_prompts
 from actor_lens.toy import building
 from actor_lens.toy.building import ToyReport, train_toy
 from actor_lens.toy.language import build_language

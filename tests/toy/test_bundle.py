@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from actor_lens.data import bundled
-from actor_lens.prompts import LABELS, load_prompts
+from actor_lens.files.bundled import bundled
+from actor_lens.prompts.loading import load_prompts
+from actor_lens.prompts.rows import LABELS
 from actor_lens.toy.building import greedy_replies
 from actor_lens.toy.harmless import HELD_OUT_KINDS
 from actor_lens.toy.language import build_language

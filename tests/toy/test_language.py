@@ -2,7 +2,7 @@
 
 import pytest
 
-from actor_lens.prompts import LABELS, SPLITS
+from actor_lens.prompts.rows import LABELS, SPLITS
 from actor_lens.toy.benign import HELD_OUT_ACTIONS
 from actor_lens.toy.harmless import EVENTS, HELD_OUT_KINDS, KINDS, OVER_CAUTIOUS_KINDS, SENSES
 from actor_lens.toy.language import (

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from actor_lens.data import bundled
+from actor_lens.files.bundled import bundled
 from actor_lens.toy.tokenizer import BOS, CONTEXT, EOS, PAD, ROLES, train_tokenizer
 
 _TEXTS = ("How do I kill a Python process?", "Open the task manager.", "It's fine; it is 9 o'clock")

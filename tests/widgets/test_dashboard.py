@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 import actor_lens as al
 from actor_lens import figures
 from actor_lens.errors import UserError
-from actor_lens.judges import FirstTokenJudge
-from actor_lens.prompts import Prompt, PromptSet
-from actor_lens.study import look_at_layers
+from actor_lens.experiments.study import look_at_layers
+from actor_lens.judges.judges import FirstTokenJudge
+from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.widgets import Dashboard
 from actor_lens.widgets.sections import training as training_section
 from tests.figures.results import NASTY

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from actor_lens.directions import refusal_directions
+from actor_lens.directions.layer_scores import score_layers
+from actor_lens.directions.projections import project
+from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
-from actor_lens.layer_choice import score_layers
-from actor_lens.projections import project
 from actor_lens.widgets import LayerPicker
 from tests.support.clicks import click, place_of
 from tests.support.studies import N_LAYERS, planted_prompts, planted_residuals

@@ -6,9 +6,10 @@ import pytest
 import traitlets
 
 from actor_lens.errors import UserError
-from actor_lens.evaluation import Evaluation
-from actor_lens.panel_of_judges import JudgePanel
-from actor_lens.prompts import Prompt, PromptSet
+from actor_lens.evaluation.evaluate import Evaluation
+from actor_lens.evaluation.panel import JudgePanel
+from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.widgets import ReplyLabels
 from tests.figures.results import NASTY
 

@@ -9,18 +9,18 @@ from typing import Any
 import ipywidgets as ipw
 
 from actor_lens import figures
-from actor_lens.activations import collect_residuals
-from actor_lens.capability import next_token_divergence
+from actor_lens.activations.residuals import collect_residuals
+from actor_lens.directions.projections import project
 from actor_lens.errors import UserError
-from actor_lens.evaluation import Evaluation, compare_evaluations, evaluate
-from actor_lens.export import export_delta, export_model
+from actor_lens.evaluation.divergence import next_token_divergence
+from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, evaluate
+from actor_lens.experiments.study import StudyPlan, run_study
+from actor_lens.export.folders import export_delta, export_model
+from actor_lens.export.lora import export_lora
 from actor_lens.figures import Panel
-from actor_lens.judge_choice import JUDGES, make_judge
-from actor_lens.judges import Judge
-from actor_lens.lora import export_lora
-from actor_lens.projections import project
-from actor_lens.study import StudyPlan, run_study
-from actor_lens.training_run import RUN_FILE, TrainingRun
+from actor_lens.judges.by_name import JUDGES, make_judge
+from actor_lens.judges.judges import Judge
+from actor_lens.training.run import RUN_FILE, TrainingRun
 from actor_lens.widgets.exploration import Compared
 from actor_lens.widgets.jobs import Control, applied, weights_held
 from actor_lens.widgets.parts import button, checkbox, paragraph, row, safe, table
@@ -248,7 +248,7 @@ class CompareSection(Section):
         judge = self.judge.value
 
         def work(_control: Control) -> None:
-            from actor_lens.report import write_report
+            from actor_lens.report.study_report import write_report
 
             assert run is not None
             plan = StudyPlan(

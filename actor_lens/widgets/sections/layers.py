@@ -8,12 +8,12 @@ import ipywidgets as ipw
 import pandas as pd
 
 from actor_lens import figures
+from actor_lens.directions.layer_scores import predict_refusals
 from actor_lens.errors import UserError
+from actor_lens.experiments.sweep.cells import CellOutcome
+from actor_lens.experiments.sweep.layer_sweep import outcome_table, sweep_layers
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import ORIGIN_NAMES
-from actor_lens.layer_choice import predict_refusals
-from actor_lens.layer_sweep import outcome_table, sweep_layers
-from actor_lens.sweep_cells import CellOutcome
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.parts import button, paragraph, row, safe, table
 from actor_lens.widgets.sections.base import LEFT, LOWER, RIGHT, Desk, Section

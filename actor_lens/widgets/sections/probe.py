@@ -7,12 +7,13 @@ from functools import partial
 import ipywidgets as ipw
 
 from actor_lens import figures
+from actor_lens.directions.projections import TokenProjections, token_projections
 from actor_lens.errors import UserError
-from actor_lens.evaluation import evaluate
+from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import LABEL_STYLES
-from actor_lens.projections import TokenProjections, token_projections
-from actor_lens.prompts import Prompt, PromptSet
+from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.widgets.exploration import TokenLook
 from actor_lens.widgets.jobs import Control, applied
 from actor_lens.widgets.parts import block, button, checkbox, paragraph, row, safe

@@ -6,9 +6,9 @@ import ipywidgets as ipw
 import numpy as np
 import pandas as pd
 
-from actor_lens.evaluation import evaluate
+from actor_lens.directions.layer_scores import current_refusals
+from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.figures.theme import LABEL_STYLES
-from actor_lens.layer_choice import current_refusals
 from actor_lens.widgets.jobs import Control, applied
 from actor_lens.widgets.parts import button, checkbox, paragraph, row, table
 from actor_lens.widgets.sections.base import Desk, Section

@@ -1,0 +1,1 @@
+"""Residuals and block inputs, collected once and kept on disk."""

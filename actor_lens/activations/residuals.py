@@ -1,0 +1,406 @@
+"""Residual streams at the last templated token, and the inputs of one block.
+
+"At layer l" means after block l (``resid_post``). The last token is the last one of the templated
+prompt, just before the model's reply: where the model has read everything and decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from actor_lens.activations.filling import Put, Wanted, collect
+from actor_lens.activations.store import Layout, Store
+from actor_lens.errors import UserError
+from actor_lens.models.batches import Progress
+from actor_lens.models.blocks import Tap, tap_block_inputs
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.padding import TokenBatch, left_padding
+from actor_lens.prompts.rows import shown
+from actor_lens.prompts.sets import PromptSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Residual stream of every prompt at every layer, at the last token.
+
+    Attributes:
+        values: ``resid_post``, float32, on the CPU. Those that come from the activation store are
+            mapped from its file: what is not read takes no memory, and changes stay in memory.
+        prompts: In the order of the second dimension.
+        model_name: The model they come from.
+    """
+
+    values: Float[Tensor, "layer prompt d_model"]
+    prompts: PromptSet
+    model_name: str
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return int(self.values.shape[0])
+
+    def mask(self, label: str) -> Bool[Tensor, " prompt"]:
+        """Which prompts have a label."""
+        return torch.tensor([one == label for one in self.prompts.labels], dtype=torch.bool)
+
+    def of(self, label: str) -> Float[Tensor, "layer prompt d_model"]:
+        """Residuals of the prompts with a label."""
+        return self.values[:, self.mask(label)]
+
+    def select(self, prompts: PromptSet) -> Residuals:
+        """Residuals of some of the prompts, in the order given.
+
+        Raises:
+            UserError: If a prompt is not among these residuals.
+        """
+        places = {prompt.prompt: place for place, prompt in enumerate(self.prompts)}
+        missing = [prompt.prompt for prompt in prompts if prompt.prompt not in places]
+        if missing:
+            raise UserError(
+                f"no residuals for {len(missing)} prompts, the first is {shown(missing[0])}; "
+                "collect them with collect_residuals"
+            )
+        indices = torch.tensor([places[prompt.prompt] for prompt in prompts], dtype=torch.long)
+        return Residuals(self.values[:, indices], prompts, self.model_name)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a layer and prompt: ``layer``, those of ``prompt_columns``, ``norm``."""
+        norms = self.values.double().norm(dim=-1).numpy()
+        return layer_prompt_frame(self.prompts, norms, "norm")
+
+
+@dataclass(frozen=True, eq=False)
+class BlockInputs:
+    """What one block receives for each prompt, at all of its tokens.
+
+    Attributes:
+        layer: The block.
+        hidden_states: ``resid_pre`` of each prompt without padding, in the model's dtype.
+        prompts: In the same order.
+    """
+
+    layer: int
+    hidden_states: tuple[Float[Tensor, "_token d_model"], ...]  # _: each its own length
+    prompts: PromptSet
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the cached inputs take, in bytes."""
+        return sum(states.nbytes for states in self.hidden_states)
+
+    def batch(
+        self, indices: list[int], device: torch.device
+    ) -> tuple[Float[Tensor, "prompt token d_model"], Tensor, Tensor]:
+        """Hidden states of some prompts padded on the left, attention mask and position ids."""
+        chosen = [self.hidden_states[index] for index in indices]
+        mask, positions = left_padding([len(states) for states in chosen], device)
+        padded = torch.zeros(*mask.shape, chosen[0].shape[-1], dtype=chosen[0].dtype, device=device)
+        for row, states in enumerate(chosen):
+            padded[row, -len(states) :] = states.to(device)
+        return padded, mask, positions
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """Residuals and block inputs from one pass over the prompts.
+
+    Attributes:
+        residuals: Of every layer at the last token; None where they were not asked for.
+        block_inputs: What the blocks asked for receive, by layer.
+    """
+
+    residuals: Residuals | None
+    block_inputs: Mapping[int, BlockInputs]
+
+
+def collect_residuals(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    batch_size: int | None = None,
+    store: Store | bool = True,
+    on_progress: Progress | None = None,
+) -> Residuals:
+    """Cache ``resid_post`` of every layer at the last templated token, through TransformerLens.
+
+    Prompts run in left-padded batches of like length with attention masks; a batch gives what each
+    prompt alone gives. The last token is taken out while the model runs, and the pass ends after
+    the last block: there are no logits, no KV cache and no activations at other tokens.
+
+    Args:
+        model: The model to look into.
+        prompts: At least one.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+        store: Where residuals are kept for the next time: True is the default store, False none.
+        on_progress: Told after every batch.
+
+    Raises:
+        UserError: If there are no prompts, or one is longer than the model takes.
+    """
+    collected = collect_activations(
+        model, prompts, batch_size=batch_size, store=store, on_progress=on_progress
+    )
+    assert collected.residuals is not None
+    return collected.residuals
+
+
+def collect_block_inputs(
+    model: ChatModel,
+    prompts: PromptSet,
+    layer: int,
+    *,
+    batch_size: int | None = None,
+    store: Store | bool = True,
+    on_progress: Progress | None = None,
+) -> BlockInputs:
+    """Cache what one block receives, at every token of every prompt.
+
+    The blocks above are not run. With everything below frozen, this is all that training the
+    block needs of the network.
+
+    Args:
+        model: The model to look into.
+        prompts: At least one.
+        layer: The block, from 0.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+        store: Where inputs are kept for the next time: True is the default store, False none.
+        on_progress: Told after every batch.
+
+    Raises:
+        UserError: If the layer does not exist, there are no prompts, or one is too long.
+    """
+    layer = model.check_layer(layer)
+    collected = collect_activations(
+        model,
+        prompts,
+        residuals=False,
+        block_inputs=[layer],
+        batch_size=batch_size,
+        store=store,
+        on_progress=on_progress,
+    )
+    return collected.block_inputs[layer]
+
+
+def collect_activations(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    residuals: bool = True,
+    block_inputs: Iterable[int] = (),
+    batch_size: int | None = None,
+    store: Store | bool = True,
+    on_progress: Progress | None = None,
+) -> Activations:
+    """Cache residuals of all layers and the inputs of some blocks in one pass.
+
+    Without residuals the pass ends at the deepest block asked for.
+
+    Args:
+        model: The model to look into.
+        prompts: At least one.
+        residuals: Whether to cache ``resid_post`` of every layer at the last token.
+        block_inputs: Layers whose block inputs to cache, at every token.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+        store: Where activations are kept for the next time: True is the default store, False none.
+        on_progress: Told after every batch.
+
+    Raises:
+        UserError: If a layer does not exist, there are no prompts, or one is too long.
+    """
+    if len(prompts) == 0:
+        raise UserError("no prompts were given; check the label, split or file they come from")
+    layers = sorted({model.check_layer(layer) for layer in block_inputs})
+    token_ids = model.tokenize(prompts.texts)
+    about = _about(model, token_ids)
+    lengths = [len(ids) for ids in token_ids]
+    wanted = [_residuals_wanted(model, about, len(lengths))] if residuals else []
+    wanted += [_block_inputs_wanted(model, about, lengths, layer) for layer in layers]
+
+    def run(batch: TokenBatch, puts: Mapping[int, Put]) -> None:
+        inputs = {
+            layers[place - residuals]: put for place, put in puts.items() if place >= residuals
+        }
+        _pass(model, batch, puts.get(0) if residuals else None, inputs)
+
+    arrays = collect(
+        model,
+        token_ids,
+        wanted,
+        run,
+        batch_size=batch_size,
+        store=store,
+        on_progress=on_progress,
+    )
+    cached = None
+    if residuals:
+        flat = torch.from_numpy(arrays[0]).view(torch.float32)
+        values = flat.view(model.n_layers, len(prompts), model.d_model)
+        cached = Residuals(values, prompts, model.name)
+    inputs = {}
+    for layer, array in zip(layers, arrays[residuals:], strict=True):
+        states = torch.from_numpy(array).view(model.hf.dtype).view(-1, model.d_model)
+        inputs[layer] = BlockInputs(layer, torch.split(states, lengths), prompts)
+    return Activations(cached, inputs)
+
+
+def observe_residuals(
+    model: ChatModel,
+    batch: TokenBatch,
+    take: Callable[[int, Tensor], None],
+    taps: Mapping[int, Tap] | None = None,
+) -> None:
+    """Run a batch through TransformerLens and hand out ``resid_post`` of each layer as it comes.
+
+    The pass ends after the last block: there are no logits and no KV cache.
+
+    Args:
+        model: The model to look into.
+        batch: Prompts padded on the left.
+        take: Called with each layer, in order, and its residuals ``[prompt, token, d_model]``.
+        taps: By layer: called with ``resid_pre`` of the same shape.
+    """
+
+    def hand_out(residual: Tensor, hook: Any, layer: int) -> None:  # noqa: ARG001
+        take(layer, residual)
+        if layer == model.n_layers - 1:
+            raise _LastBlockDone
+
+    def call_tap(residual: Tensor, hook: Any, tap: Tap) -> None:  # noqa: ARG001
+        tap(residual)
+
+    hooks: list[Any] = [
+        (f"blocks.{layer}.hook_resid_pre", partial(call_tap, tap=tap))
+        for layer, tap in (taps or {}).items()
+    ]
+    hooks += [
+        (f"blocks.{layer}.hook_resid_post", partial(hand_out, layer=layer))
+        for layer in range(model.n_layers)
+    ]
+    with suppress(_LastBlockDone), torch.no_grad():
+        model.bridge.run_with_hooks(
+            batch.input_ids,
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+            logits_to_keep=1,
+            fwd_hooks=hooks,
+        )
+
+
+def layer_prompt_frame(prompts: PromptSet, values: np.ndarray, name: str) -> pd.DataFrame:
+    """A tidy table of one number a layer and prompt.
+
+    Args:
+        prompts: The second dimension of ``values``.
+        values: ``[layer, prompt]``.
+        name: Column of the number.
+    """
+    import pandas as pd
+
+    n_layers, n_prompts = values.shape
+    columns = prompt_columns(prompts)
+    frame = pd.DataFrame({key: np.tile(column, n_layers) for key, column in columns.items()})
+    frame.insert(0, "layer", np.repeat(np.arange(n_layers), n_prompts))
+    frame[name] = values.reshape(-1)
+    return frame
+
+
+def prompt_columns(prompts: PromptSet) -> dict[str, np.ndarray]:
+    """The columns by which every result names its prompts.
+
+    They are ``prompt_index``, ``prompt``, ``label``, ``split`` and ``category``.
+    """
+    columns: dict[str, np.ndarray] = {"prompt_index": np.arange(len(prompts))}
+    for key in ("prompt", "label", "split", "category"):
+        column = np.empty(len(prompts), dtype=object)
+        column[:] = [getattr(prompt, key) for prompt in prompts]
+        columns[key] = column
+    return columns
+
+
+def _about(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What activations of these prompts depend on. Prompts enter as a hash, never as text."""
+    import transformers
+
+    tokens = json.dumps([list(ids) for ids in token_ids]).encode()
+    return {
+        "model": model.identity,
+        "model_name": model.name,
+        "tokens": hashlib.blake2b(tokens, digest_size=16).hexdigest(),
+        "prompts": len(token_ids),
+        "computed_in": str(model.hf.dtype).removeprefix("torch."),
+        "transformers": transformers.__version__,
+    }
+
+
+def _residuals_wanted(model: ChatModel, about: Mapping[str, Any], n_prompts: int) -> Wanted:
+    layout = Layout(model.n_layers, tuple(range(n_prompts + 1)), 4 * model.d_model)
+    kind = {"kind": "residuals", "position": "last", "dtype": "float32"}
+    return Wanted({**about, **kind}, layout)
+
+
+def _block_inputs_wanted(
+    model: ChatModel, about: Mapping[str, Any], lengths: Sequence[int], layer: int
+) -> Wanted:
+    layout = Layout(1, (0, *accumulate(lengths)), model.hf.dtype.itemsize * model.d_model)
+    kind = {"kind": "block_inputs", "layer": layer, "position": "all"}
+    return Wanted({**about, **kind, "dtype": about["computed_in"]}, layout)
+
+
+class _LastBlockDone(Exception):
+    """Ends a TransformerLens pass, whose head is not needed."""
+
+
+def _pass(
+    model: ChatModel, batch: TokenBatch, residuals: Put | None, inputs: Mapping[int, Put]
+) -> None:
+    """Run a batch; hand on residuals of all layers, and inputs of some blocks as they come."""
+    lengths = batch.attention_mask.sum(dim=1).tolist()
+
+    def tap(put: Put) -> Tap:
+        def hand_on(states: Tensor) -> None:
+            on_cpu = states.cpu()
+            put([_bytes(row[-n:]) for row, n in zip(on_cpu, lengths, strict=True)])  # no padding
+
+        return hand_on
+
+    taps = {layer: tap(put) for layer, put in inputs.items()}
+    with torch.no_grad():
+        if residuals is None:
+            tap_block_inputs(model, taps, batch.input_ids, batch.attention_mask, batch.position_ids)
+            return
+        last = _observed_pass(model, batch, taps)
+    residuals([_bytes(last[:, row]) for row in range(len(lengths))])
+
+
+def _observed_pass(
+    model: ChatModel, batch: TokenBatch, taps: Mapping[int, Tap]
+) -> Float[Tensor, "layer prompt d_model"]:
+    """Residuals at the last token, taken out while the model runs."""
+    last: list[Tensor] = []
+
+    def keep_last_token(_layer: int, residual: Tensor) -> None:
+        last.append(residual[:, -1].float().cpu())
+
+    observe_residuals(model, batch, keep_last_token, taps)
+    return torch.stack(last)
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    """The bytes of a tensor; numpy knows no bfloat16."""
+    return tensor.contiguous().view(torch.uint8).numpy()

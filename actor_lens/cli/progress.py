@@ -1,0 +1,80 @@
+"""Progress bars for the command line: one bar a stage, on the error stream."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from actor_lens.training.run import TrainingStep
+
+
+class StageProgress:
+    """Shows stages as they come; use it as a context manager.
+
+    On a terminal each stage has a bar with the time it took or has left. Elsewhere (a log file, a
+    pipe) each stage is one line when it is done.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Show nothing at all when ``quiet``."""
+        console = Console(stderr=True, quiet=quiet)
+        self._bars = console.is_terminal and not quiet
+        self._console = console
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not self._bars,
+        )
+
+    def __enter__(self) -> StageProgress:
+        """Start drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop drawing and leave the bars as they are."""
+        self._progress.stop()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Report a stage; fits ``on_progress`` of ``run_study``."""
+        self._update(name, done, total, note="")
+
+    def step(self, step: TrainingStep) -> None:
+        """Report a training step; fits ``on_step``."""
+        self._update("training", step.step, step.total_steps, note=f"loss {step.loss:.4f}")
+
+    def warn(self, warning: str) -> None:
+        """Say what should make the user think again, before the work goes on."""
+        self._console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
+
+    def _update(self, name: str, done: int, total: int, note: str) -> None:
+        if not self._bars:
+            if done >= total:
+                self._console.print(f"{name}: {done}/{total} {note}".rstrip(), highlight=False)
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, note="")
+        self._progress.update(self._tasks[name], completed=done, total=total, note=note)

@@ -1,0 +1,1 @@
+"""What a model is and whether it is read rightly; what work on it will cost."""

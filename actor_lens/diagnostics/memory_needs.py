@@ -1,0 +1,74 @@
+"""What collecting, training one block and evaluating take in memory, by formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.memory import bytes_per_token
+
+BATCH_TOKENS = 4096
+"""Tokens of a forward pass, padding included, that the estimates assume."""
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class MemoryNeeds:
+    """Estimated peak memory of the three jobs, in bytes, the weights included.
+
+    Attributes:
+        weights: All tensors of the model, each counted once.
+        block: The tensors of its largest block.
+        collect: ``weights + BATCH_TOKENS * t``, where ``t`` is what the temporaries of a block take
+            for a token (``memory.bytes_per_token``).
+        train: ``collect + 16 * (parameters of the block) + inputs``: a float32 copy of the block,
+            its gradients and the two moments of AdamW; the inputs of the block are the residuals
+            of all training prompts at all tokens. None for quantised models, which are not trained.
+        evaluate: ``collect + cache + logits``: keys and values of ``BATCH_TOKENS`` tokens in every
+            layer, and float32 scores of the vocabulary for each prompt of the batch.
+    """
+
+    weights: int
+    block: int
+    collect: int
+    train: int | None
+    evaluate: int
+
+
+def memory_needs(
+    model: ChatModel, *, prompt_tokens: int = 64, train_prompts: int = 180
+) -> MemoryNeeds:
+    """Estimate the memory of each job.
+
+    Args:
+        model: Its sizes and dtypes.
+        prompt_tokens: Length of a templated prompt.
+        train_prompts: Number of training prompts.
+    """
+    weights = sum(tensor.nbytes for tensor in model.hf.parameters())
+    blocks = [sum(p.nbytes for p in block.parameters()) for block in model.blocks]
+    parameters = max(sum(p.numel() for p in block.parameters()) for block in model.blocks)
+    inputs = train_prompts * prompt_tokens * model.d_model * model.hf.dtype.itemsize
+    collect = weights + BATCH_TOKENS * bytes_per_token(model, prompt_tokens)
+    prompts = max(1, BATCH_TOKENS // prompt_tokens)
+    logits = prompts * int(model.hf.config.vocab_size) * _FLOAT32
+    return MemoryNeeds(
+        weights=weights,
+        block=max(blocks),
+        collect=collect,
+        train=None if model.quantization else collect + 4 * _FLOAT32 * parameters + inputs,
+        evaluate=collect + BATCH_TOKENS * cache_bytes_per_token(model) + logits,
+    )
+
+
+def cache_bytes_per_token(model: ChatModel) -> int:
+    """Keys and values of one token in all layers, in bytes.
+
+    ``2 * layers * key-value heads * width of a head * bytes of a number``. Sliding windows, which
+    keep fewer tokens, are not taken into account.
+    """
+    config = model.hf.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return 2 * model.n_layers * groups * width * model.hf.dtype.itemsize

@@ -1,0 +1,231 @@
+"""What a benchmark times: this library's way of doing things, and the ways it is compared with."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actor_lens.activations.residuals import BlockInputs, collect_residuals
+from actor_lens.activations.store import Store
+from actor_lens.experiments.sweep.layer_sweep import sweep_layers
+from actor_lens.models.batches import run_in_batches
+from actor_lens.models.blocks import graft
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.padding import TokenBatch
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.block_trainer import BlockTrainer
+from actor_lens.training.finetuning import finetune_layer
+from actor_lens.training.run import FinetuneConfig
+
+Settings = Mapping[str, Any]
+Result = dict[str, Any]
+
+
+def collection(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+    """Residuals of all layers, a plain forward pass, and TransformerLens with every hook.
+
+    All three take the same batches, in turn, ``repeats`` times. The plain pass is what
+    transformers does on its own: the base model with its default attention and no gradients.
+    """
+    token_ids = model.tokenize(prompts.texts)
+    batches: list[TokenBatch] = []
+    run_in_batches(model, token_ids, batches.append)
+
+    def ours() -> None:
+        collect_residuals(model, prompts, store=False)
+
+    def plain() -> None:
+        with torch.no_grad():
+            for batch in batches:
+                model.hf.base_model(
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+                )
+
+    def all_hooks() -> None:
+        with torch.no_grad():
+            for batch in batches:
+                model.bridge.run_with_cache(batch.input_ids, attention_mask=batch.attention_mask)
+
+    seconds: dict[str, list[float]] = {"ours": [], "plain": [], "all_hooks": []}
+    for number in range(int(settings["repeats"]) + 1):
+        times = {"ours": _timed(ours, model)}
+        model.hf.set_attn_implementation(_default_attention(model))
+        try:
+            times["plain"] = _timed(plain, model)
+        finally:
+            model.hf.set_attn_implementation("eager")
+        if settings.get("all_hooks", True):
+            times["all_hooks"] = _timed(all_hooks, model)
+        if number > 0:  # the first warms up
+            for name, value in times.items():
+                seconds[name].append(value)
+    return {"tokens": sum(map(len, token_ids)), "rounds": seconds}
+
+
+def collect(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+    """Residuals of all layers, written into a store."""
+    store = Store(settings["store"])
+    collect_residuals(model, prompts[:8], store=False)  # warms up
+    seconds = _timed(lambda: collect_residuals(model, prompts, store=store), model)
+    return {"seconds": seconds, "tokens": sum(map(len, model.tokenize(prompts.texts)))}
+
+
+def actor(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+    """ACTOR on cached inputs: collecting them and training, nothing else."""
+    result: Result = {}
+
+    def train() -> None:
+        run = finetune_layer(
+            model, prompts, layer=settings["layer"], epochs=settings["epochs"], store=False
+        )
+        result["parts"] = dict(run.seconds)
+        result["state"] = dict(run.state)
+
+    result["seconds"] = _timed(train, model)
+    return result
+
+
+def naive_actor(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+    """ACTOR without a cache: every step runs the model from the tokens to the end of the block."""
+    result: Result = {}
+    config = FinetuneConfig(layer=settings["layer"], epochs=settings["epochs"])
+
+    def train() -> None:
+        trainer = _FromTokens(model, config, prompts)
+        while trainer.step < trainer.total_steps:
+            trainer.take_step()
+        prefix = model.block_prefix(config.layer)
+        result["state"] = {
+            prefix + name: tensor.detach().to("cpu", model.hf.dtype)
+            for name, tensor in trainer.block.state_dict().items()
+        }
+
+    result["seconds"] = _timed(train, model)
+    return result
+
+
+def sft(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+    """Supervised fine-tuning of every parameter on replies of 64 tokens.
+
+    The replies are random tokens: what they say costs nothing and harms nobody. AdamW, the
+    library's default attention, the same prompts, epochs and batch size as ACTOR.
+    """
+    model.hf.set_attn_implementation(_default_attention(model))
+    model.hf.requires_grad_(True)
+    token_ids = model.tokenize(prompts.texts, room=int(settings["reply_tokens"]))
+    return {"seconds": _timed(lambda: _train_on_replies(model, token_ids, settings), model)}
+
+
+def sweep(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+    """Every layer trained once, on one collection of block inputs; outcomes are not scored."""
+    shared = FinetuneConfig(layer=0, epochs=settings["epochs"])
+    result: Result = {}
+
+    def train() -> None:
+        result["parts"] = dict(sweep_layers(model, prompts, settings=shared, store=False).seconds)
+
+    result["seconds"] = _timed(train, model)
+    return result
+
+
+TASKS: Mapping[str, Callable[[ChatModel, PromptSet, Settings], Result]] = {
+    task.__name__: task for task in (collection, collect, actor, naive_actor, sft, sweep)
+}
+
+
+class _FromTokens(BlockTrainer):
+    """A trainer that computes each batch's activations from its tokens, at every step."""
+
+    def __init__(self, model: ChatModel, config: FinetuneConfig, prompts: PromptSet) -> None:
+        self._token_ids = model.tokenize(prompts.texts)
+        super().__init__(model, config, BlockInputs(config.layer, (), prompts))
+
+    def _forward(self, rows: list[int]) -> Tensor:
+        parts: dict[int, Tensor] = {}
+
+        def run(batch: TokenBatch) -> None:
+            end = _EndOfPass(self.block)
+            try:
+                graft(self._model, {self.config.layer: end}).base_model(
+                    input_ids=batch.input_ids,
+                    attention_mask=batch.attention_mask,
+                    position_ids=batch.position_ids,
+                    use_cache=False,
+                )
+            except _Done as done:
+                parts.update(zip(batch.indices, done.last_token, strict=True))
+
+        ids = [self._token_ids[row] for row in rows]
+        run_in_batches(self._model, ids, run, batch_size=len(rows))
+        return torch.stack([parts[place] for place in range(len(rows))])
+
+
+class _Done(Exception):
+    """Ends a pass with what the block gave at the last token."""
+
+    def __init__(self, last_token: Tensor) -> None:
+        super().__init__()
+        self.last_token = last_token
+
+
+class _EndOfPass(nn.Module):
+    """Runs the block in training on all tokens, then ends the pass."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output = self.block(hidden_states.float(), *args, **kwargs)
+        states: Tensor = output[0] if isinstance(output, tuple) else output
+        raise _Done(states[:, -1])
+
+
+def _train_on_replies(
+    model: ChatModel, token_ids: Sequence[Sequence[int]], settings: Settings
+) -> None:
+    length, batch_size = int(settings["reply_tokens"]), FinetuneConfig.batch_size
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = int(model.hf.config.vocab_size)
+    replies = torch.randint(vocabulary, (len(token_ids), length), generator=generator)
+    exchanges = [[*ids, *reply] for ids, reply in zip(token_ids, replies.tolist(), strict=True)]
+    optimizer = torch.optim.AdamW(model.hf.parameters(), lr=1e-5, fused=True)
+
+    def step(batch: TokenBatch) -> None:
+        labels = batch.input_ids.clone()
+        labels[:, :-length] = -100  # replies stand at the right end: padding is on the left
+        output = model.hf(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels
+        )
+        optimizer.zero_grad(set_to_none=True)
+        output.loss.backward()
+        optimizer.step()
+
+    with torch.enable_grad():
+        for _ in range(int(settings["epochs"])):
+            run_in_batches(model, exchanges, step, batch_size=batch_size)
+
+
+def _default_attention(model: ChatModel) -> str:
+    """What transformers would use unless told otherwise."""
+    return "sdpa" if getattr(model.hf, "_supports_sdpa", False) else "eager"
+
+
+def _timed(work: Callable[[], object], model: ChatModel) -> float:
+    gc.collect()
+    _wait(model)
+    started = time.perf_counter()
+    work()
+    _wait(model)
+    return time.perf_counter() - started
+
+
+def _wait(model: ChatModel) -> None:
+    """A GPU works on after a call returns."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)

@@ -1,0 +1,1 @@
+"""Refusal directions, projections on them, targets, and scores of every layer."""

@@ -1,0 +1,473 @@
+"""Which layer to train: scores of every layer, where they tie, and a choice with its reason.
+
+And what a layer could do: refusals with every prompt moved to its target, without training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.activations.residuals import prompt_columns
+from actor_lens.directions.projections import Projections
+from actor_lens.directions.targets import Targets, just_enough_targets
+from actor_lens.errors import UserError
+from actor_lens.judges.judges import RefusalTokens, refusal_scores, refusal_tokens
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import shift_last_token
+from actor_lens.models.padding import TokenBatch
+from actor_lens.models.replies import Intervention
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
+from actor_lens.statistics.separation import (
+    Measured,
+    auroc,
+    gap,
+    probe_accuracy,
+    silhouette,
+    wilson_interval,
+)
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import pandas as pd
+
+SCORES = ("silhouette", "auroc", "gap", "probe", "causal")
+PAIRS = {
+    "harmful_vs_benign": ("harmful", "benign"),
+    "harmful_vs_pseudo_harmful": ("harmful", "pseudo_harmful"),
+}
+_NAMES = {
+    "silhouette": "silhouette of harmful against benign prompts",
+    "auroc": "AUROC of harmful against benign prompts",
+    "gap": "gap between harmful and benign prompts",
+    "probe": "probe accuracy of harmful against benign prompts",
+    "causal": "trade-off score predicted by moving each prompt to its target",
+}
+# Below this accuracy of a probe, single-layer training was all-or-nothing in trials on toy models
+# (0.73 failed, 0.93 worked).
+_SEPARABLE = 0.8
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """One score of one layer for one pair of labels (``"all"`` for the causal score)."""
+
+    layer: int
+    score: str
+    pair: str
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The layer that a score recommends.
+
+    Attributes:
+        layer: The layer.
+        by: The score.
+        reason: In one sentence.
+        ties: Layers whose score lies within the interval of the best one, itself included.
+    """
+
+    layer: int
+    by: str
+    reason: str
+    ties: tuple[int, ...]
+
+    @property
+    def tried_order(self) -> tuple[int, ...]:
+        """The tied layers, the recommended one first: the order in which to try them."""
+        return (self.layer, *(layer for layer in self.ties if layer != self.layer))
+
+    def settled(self, layer: int, reason: str) -> LayerChoice:
+        """The choice once a tie was settled by trying the layers.
+
+        Args:
+            layer: The layer that won.
+            reason: Why, to follow the statement of the tie.
+        """
+        tied = ", ".join(map(str, self.ties))
+        return LayerChoice(
+            layer, self.by, f"layers {tied} tie on the {self.by} score; {reason}", self.ties
+        )
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Scores of every layer.
+
+    Attributes:
+        rows: All scores.
+        n_layers: Number of layers of the model.
+    """
+
+    rows: tuple[LayerScore, ...]
+    n_layers: int
+
+    def frame(self) -> pd.DataFrame:
+        """One row a score.
+
+        Columns: ``layer``, ``score``, ``pair``, ``value``, ``low``, ``high`` (95 % interval),
+        ``null_low``, ``null_high`` (95 % band under permuted labels).
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "layer": row.layer,
+                "score": row.score,
+                "pair": row.pair,
+                "value": row.measured.value,
+                "low": row.measured.low,
+                "high": row.measured.high,
+                "null_low": row.measured.null_low,
+                "null_high": row.measured.null_high,
+            }
+            for row in self.rows
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What should stop a user before training."""
+        best = max(
+            (
+                row.measured.value
+                for row in self._of("probe", "harmful_vs_pseudo_harmful")
+                if not math.isnan(row.measured.value)
+            ),
+            default=None,
+        )
+        if best is None or best >= _SEPARABLE:
+            return ()
+        return (
+            "harmful and pseudo-harmful prompts cannot be told apart at any layer (best linear "
+            f"probe {best:.2f}, chance 0.50): training one layer will make the model refuse both "
+            "or answer both",
+        )
+
+    def best(self, by: str | None = None) -> LayerChoice:
+        """The layer that a score recommends.
+
+        Layers within the interval of the best one tie. Among ties the layer wins at which harmful
+        and pseudo-harmful prompts are told apart best by a probe, then the one nearest to the
+        middle of the network: the middle is where the paper picks its layer.
+
+        Args:
+            by: One of ``SCORES``; the causal score where it was measured, else the silhouette as
+                in the paper.
+
+        Raises:
+            UserError: If the score is not known or was not measured.
+        """
+        by = check_score(by) or ("causal" if self._of("causal", "all") else "silhouette")
+        pair = "all" if by == "causal" else "harmful_vs_benign"
+        rows = [row for row in self._of(by, pair) if not math.isnan(row.measured.value)]
+        if not rows:
+            raise UserError(f"score '{by}' was not measured; pass the model to score_layers")
+        top = max(rows, key=lambda row: row.measured.value)
+        ties = tuple(
+            row.layer for row in rows if row is top or row.measured.value >= top.measured.low
+        )
+        layer = min(ties, key=self._tie_break)
+        return LayerChoice(layer, by, self._reason(top, layer, ties), ties)
+
+    def _of(self, score: str, pair: str) -> list[LayerScore]:
+        return [row for row in self.rows if row.score == score and row.pair == pair]
+
+    def _probe(self, layer: int) -> float:
+        """Accuracy of the probe of harmful against pseudo-harmful prompts; 0 if not measured.
+
+        In steps of 0.02: probes closer than that do not rank layers.
+        """
+        found = [
+            row.measured.value
+            for row in self._of("probe", "harmful_vs_pseudo_harmful")
+            if row.layer == layer and not math.isnan(row.measured.value)
+        ]
+        return round(found[0] * 50) / 50 if found else 0.0
+
+    def _tie_break(self, layer: int) -> tuple[float, float]:
+        return -self._probe(layer), abs(layer - (self.n_layers - 1) / 2)
+
+    def _reason(self, top: LayerScore, layer: int, ties: tuple[int, ...]) -> str:
+        name, best = _NAMES[top.score], f"{top.measured.value:.2f}"
+        if len(ties) == 1:
+            return f"layer {layer} has the best {name} ({best})"
+        probe = self._probe(layer)
+        equals = [tie for tie in ties if self._probe(tie) == probe]
+        apart = f"tells harmful from pseudo-harmful prompts apart best (probe {probe:.2f})"
+        why = "is nearest to the middle of the network"
+        if probe > 0:
+            why = apart if len(equals) == 1 else f"{apart} and {why}"
+        return (
+            f"{_layers(ties)} tie on the {name}, whose best is {best} at layer {top.layer}; "
+            f"of these, layer {layer} {why}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedRefusals(RefusalRates):
+    """Which prompts a model is about to refuse, by the first token of its reply.
+
+    A reply that begins as an answer can still turn into a refusal, or the other way round: judged
+    replies (``Evaluation``) have the last word.
+
+    Attributes:
+        refusal_scores: First-token refusal scores (log-odds); above 0 a refusal is likelier.
+        prompts: The prompts.
+        layer: Where every prompt was moved to its target, or None where none was moved.
+    """
+
+    refusal_scores: Float[Tensor, " prompt"]
+    prompts: PromptSet
+    layer: int | None = None
+
+    @property
+    def refused(self) -> tuple[bool, ...]:
+        """Whether each prompt's reply is likelier than not to begin as a refusal."""
+        return tuple((self.refusal_scores > 0).tolist())
+
+    def rate(self, label: str) -> Rate:
+        """Refusal rate of a label; with n = 0 the share is NaN."""
+        return rate_of(label, self.refused, self.prompts.labels)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt: those of ``prompt_columns``, ``refusal_score``, ``refused``."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                **prompt_columns(self.prompts),
+                "refusal_score": self.refusal_scores.double().numpy(),
+                "refused": np.array(self.refused, dtype=bool),
+            }
+        )
+
+
+def _layers(layers: tuple[int, ...]) -> str:
+    """Two or more layers in words, runs of three and more as ranges."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    parts = [
+        part
+        for run in runs
+        for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(one) for one in run])
+    ]
+    return f"layers {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))}"
+
+
+def check_score(by: str | None) -> str | None:
+    """Return ``by`` if it is a score or None.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    if by is not None and by not in SCORES:
+        raise UserError(f"score '{by}' is not known; use one of {', '.join(SCORES)}")
+    return by
+
+
+def score_layers(
+    projections: Projections,
+    *,
+    model: ChatModel | None = None,
+    tokens: RefusalTokens | None = None,
+    alpha: float = 1.0,
+    origin: str = "benign_mean",
+    rounds: int = 200,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> LayerScores:
+    """Score every layer on prompts that its direction was not fitted to.
+
+    ``silhouette`` (as the paper) and ``probe`` see the whole residual, ``auroc`` and ``gap`` the
+    projection on the refusal direction. ``causal`` needs the model: each prompt is shifted to its
+    just-enough target by a hook, with its label known, and the share of pseudo-harmful prompts
+    that then begin an answer and of harmful ones that begin a refusal are averaged. It is what a
+    perfect fine-tune of that layer would reach, an upper bound.
+
+    Args:
+        projections: Of validation prompts.
+        model: For the causal score; without it that score is left out.
+        tokens: How the model begins refusals; found from the prompts of ``projections`` unless
+            given.
+        alpha: Of the targets, for the causal score.
+        origin: Of the targets, for the causal score.
+        rounds: Of the bootstrap and of the permutations.
+        seed: Of the resampling.
+        on_progress: Told the number of layers done and of all.
+
+    Raises:
+        UserError: If there are fewer than two harmful or benign prompts, the model has another
+            shape than the residuals, or ``rounds`` is below 1.
+    """
+    if rounds < 1:
+        raise UserError(f"rounds is {rounds}; give a whole number of at least 1")
+    if model is not None:
+        _check_same_shape(model, projections)
+    labels = np.array(projections.prompts.labels)
+    for label in ("harmful", "benign"):
+        if (labels == label).sum() < 2:
+            raise UserError(f"scoring layers needs at least 2 {label} prompts")
+    if model is not None:
+        tokens = tokens or refusal_tokens(model, projections.prompts)
+    n_layers = projections.residuals.n_layers
+    rows: list[LayerScore] = []
+    for layer in range(n_layers):
+        for pair, (positive, negative) in PAIRS.items():
+            if (labels == negative).sum() >= 2:
+                chosen = np.isin(labels, (positive, negative))
+                rows += _separation(
+                    projections, layer, pair, chosen, labels == positive, rounds, seed
+                )
+        if model is not None and tokens is not None:
+            measured = _causal(projections, layer, model, tokens, alpha, origin)
+            rows.append(LayerScore(layer, "causal", "all", measured))
+        if on_progress is not None:
+            on_progress(layer + 1, n_layers)
+    return LayerScores(tuple(rows), n_layers)
+
+
+def predict_refusals(
+    model: ChatModel,
+    targets: Targets,
+    tokens: RefusalTokens,
+    *,
+    batch_size: int | None = None,
+) -> PredictedRefusals:
+    """Move every prompt to its target by a hook, without training, and see what it refuses.
+
+    It is what a perfect fine-tune of that layer would do to these prompts, their labels known to
+    it: an upper bound, and quick enough to look at before training.
+
+    Args:
+        model: The untouched model.
+        targets: Of the prompts, which are best such that the directions were not fitted to.
+        tokens: How the model begins refusals.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+
+    Raises:
+        UserError: If there are no prompts, or the targets belong to a model of another shape.
+    """
+    targets.directions.check_model(model)
+    moves = targets.moves
+
+    def at_target(batch: TokenBatch) -> AbstractContextManager[None]:
+        return shift_last_token(model, targets.layer, moves[list(batch.indices)])
+
+    scores = _scores(model, targets.prompts, tokens, batch_size, at_target)
+    return PredictedRefusals(scores, targets.prompts, targets.layer)
+
+
+def current_refusals(
+    model: ChatModel,
+    prompts: PromptSet,
+    tokens: RefusalTokens,
+    *,
+    batch_size: int | None = None,
+) -> PredictedRefusals:
+    """What a model refuses by the first token of its replies, as it is now.
+
+    Args:
+        model: As it is now, for instance inside ``run.applied_to(model)``.
+        prompts: At least one.
+        tokens: How the untouched model begins refusals.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+
+    Raises:
+        UserError: If there are no prompts, or one is longer than the model takes.
+    """
+    return PredictedRefusals(_scores(model, prompts, tokens, batch_size), prompts)
+
+
+def _scores(
+    model: ChatModel,
+    prompts: PromptSet,
+    tokens: RefusalTokens,
+    batch_size: int | None,
+    intervention: Intervention | None = None,
+) -> Float[Tensor, " prompt"]:
+    if len(prompts) == 0:
+        raise UserError("no prompts were given; check the label, split or file they come from")
+    return refusal_scores(
+        model, prompts.texts, tokens, batch_size=batch_size, intervention=intervention
+    )
+
+
+def _check_same_shape(model: ChatModel, projections: Projections) -> None:
+    n_layers, _, d_model = projections.residuals.values.shape
+    if (model.n_layers, model.d_model) != (n_layers, d_model):
+        raise UserError(
+            f"'{model.name}' has {model.n_layers} layers of width {model.d_model}, the residuals "
+            f"{n_layers} of width {d_model}: collect them from the same model"
+        )
+
+
+def _separation(
+    projections: Projections,
+    layer: int,
+    pair: str,
+    chosen: np.ndarray,
+    positive: np.ndarray,
+    rounds: int,
+    seed: int,
+) -> list[LayerScore]:
+    from scipy.spatial.distance import cdist
+
+    rng = np.random.default_rng([seed, layer, len(pair)])
+    points = projections.residuals.values[layer].double().numpy()[chosen]
+    values = projections.values[layer].double().numpy()[chosen]
+    positive = positive[chosen]
+    measured = {
+        "silhouette": silhouette(cdist(points, points), positive, rounds=rounds, rng=rng),
+        "auroc": auroc(values, positive, rounds=rounds, rng=rng),
+        "gap": gap(values, positive, rounds=rounds, rng=rng),
+        "probe": probe_accuracy(points, positive, seed=seed),
+    }
+    return [LayerScore(layer, score, pair, one) for score, one in measured.items()]
+
+
+def _causal(
+    projections: Projections,
+    layer: int,
+    model: ChatModel,
+    tokens: RefusalTokens,
+    alpha: float,
+    origin: str,
+) -> Measured:
+    """Predicted trade-off score with every prompt at its target."""
+    targets = just_enough_targets(
+        projections.residuals, projections.directions, layer, alpha=alpha, origin=origin
+    )
+    refused = predict_refusals(model, targets, tokens).refused
+    return _tradeoff(refused, projections.prompts.labels)
+
+
+def _tradeoff(refused: Sequence[bool], labels: tuple[str, ...]) -> Measured:
+    """Mean of compliance on pseudo-harmful and refusal on harmful prompts, with its interval.
+
+    Without pseudo-harmful prompts the benign ones stand in. The interval combines the two Wilson
+    intervals by the square-and-add rule (Newcombe 1998).
+    """
+    harmless = "pseudo_harmful" if "pseudo_harmful" in labels else "benign"
+    refused_harmful = [r for r, one in zip(refused, labels, strict=True) if one == "harmful"]
+    answered = [not r for r, one in zip(refused, labels, strict=True) if one == harmless]
+    shares = [sum(group) / len(group) for group in (answered, refused_harmful)]
+    intervals = [wilson_interval(sum(group), len(group)) for group in (answered, refused_harmful)]
+    value = sum(shares) / 2
+    below = math.hypot(*(share - low for share, (low, _) in zip(shares, intervals, strict=True)))
+    above = math.hypot(*(high - share for share, (_, high) in zip(shares, intervals, strict=True)))
+    nan = float("nan")
+    return Measured(value, value - below / 2, value + above / 2, nan, nan)

@@ -1,0 +1,164 @@
+"""The refusal direction at every layer: difference in means, harmful minus benign."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.activations.residuals import Residuals
+from actor_lens.errors import UserError
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.rows import LABELS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ORIGINS = ("benign_mean", "midpoint", "zero")
+# Means closer than float32 resolves at their size differ by rounding only.
+_SAME = torch.finfo(torch.float32).eps
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """Refusal directions and the class means they come from.
+
+    Attributes:
+        vectors: R of the paper at every layer, not normalised.
+        means: Mean residual of each label that was present.
+    """
+
+    vectors: Float[Tensor, "layer d_model"]
+    means: Mapping[str, Float[Tensor, "layer d_model"]]
+
+    @cached_property
+    def unit(self) -> Float[Tensor, "layer d_model"]:
+        """The direction at every layer with length one."""
+        lengths: Tensor = self.vectors.norm(dim=-1, keepdim=True)
+        return self.vectors / lengths
+
+    def mean_projections(self, label: str) -> Float[Tensor, " layer"]:
+        """Projection of a label's mean on the unit direction, summed in float64."""
+        unit: Tensor = self.unit.double()
+        return (self.means[label].double() * unit).sum(dim=-1).float()
+
+    def origins(self, origin: str) -> Float[Tensor, " layer"]:
+        """Where on the unit direction a projection of zero shift lies.
+
+        Args:
+            origin: ``"zero"``, the paper's formula as written; ``"benign_mean"``, the projection
+                of the mean benign prompt; ``"midpoint"``, half way to that of the mean harmful
+                prompt.
+
+        Raises:
+            UserError: If the origin has another name.
+        """
+        return origin_on(
+            origin,
+            benign=self.mean_projections("benign"),
+            harmful=self.mean_projections("harmful"),
+        )
+
+    def check_fit(self, residuals: Residuals) -> None:
+        """Refuse residuals of a model of another shape.
+
+        Raises:
+            UserError: If the number of layers or their width differs.
+        """
+        n_layers, _, d_model = residuals.values.shape
+        self._check_shape("residuals have", n_layers, d_model)
+
+    def check_model(self, model: ChatModel) -> None:
+        """Refuse a model of another shape than the one the directions come from.
+
+        Raises:
+            UserError: If the number of layers or their width differs.
+        """
+        self._check_shape(f"'{model.name}' has", model.n_layers, model.d_model)
+
+    def _check_shape(self, who_has: str, n_layers: int, d_model: int) -> None:
+        if self.vectors.shape != (n_layers, d_model):
+            raise UserError(
+                f"{who_has} {n_layers} layers of width {d_model}, the directions "
+                f"{len(self.vectors)} of width {self.vectors.shape[1]}: fit them on the same model"
+            )
+
+    def frame(self) -> pd.DataFrame:
+        """One row a layer: ``layer``, ``norm`` of R, mean projection of each label."""
+        import pandas as pd
+
+        columns = {f"mean_{label}": self.mean_projections(label).numpy() for label in self.means}
+        norms = self.vectors.norm(dim=-1).numpy()
+        return pd.DataFrame({"layer": range(len(norms)), "norm": norms, **columns})
+
+
+def origin_on(origin: str, *, benign: Tensor, harmful: Tensor) -> Tensor:
+    """An origin on the refusal direction, from the projections of two class means.
+
+    Args:
+        origin: See ``Directions.origins``.
+        benign: Projection of the mean benign prompt, of any shape.
+        harmful: The same for harmful prompts.
+
+    Raises:
+        UserError: If the origin has another name.
+    """
+    check_origin(origin)
+    if origin == "zero":
+        return torch.zeros_like(benign)
+    return benign if origin == "benign_mean" else (benign + harmful) / 2
+
+
+def check_origin(origin: str) -> str:
+    """Return ``origin`` if it is one of ``ORIGINS``.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if origin not in ORIGINS:
+        raise UserError(f"origin '{origin}' is not known; use one of {', '.join(ORIGINS)}")
+    return origin
+
+
+def refusal_directions(residuals: Residuals) -> Directions:
+    """Difference in means, harmful minus benign, at every layer.
+
+    Means are accumulated in float64. The sign points toward refusal: harmful prompts project
+    higher than benign ones at layers that separate the two.
+
+    Fit directions on training prompts and look at other prompts with them: prompts look better
+    separated on a direction that was fitted to them.
+
+    Raises:
+        UserError: If there are no harmful or no benign prompts, or their means coincide at a
+            layer, or a residual is not finite.
+
+    Source: Dabas et al. 2025 (arXiv 2507.04250), refusal vector; Arditi et al. 2024
+        (arXiv 2406.11717).
+    """
+    present = [label for label in LABELS if label in residuals.prompts.labels]
+    for label in ("harmful", "benign"):
+        if label not in present:
+            raise UserError(
+                f"no {label} prompts: a refusal direction needs harmful and benign ones"
+            )
+    if not torch.isfinite(residuals.values).all():
+        raise UserError(
+            f"residuals of '{residuals.model_name}' hold values that are not finite; "
+            "load the model with dtype float32 or bfloat16"
+        )
+    means = {label: residuals.of(label).double().mean(dim=1) for label in present}
+    vectors = means["harmful"] - means["benign"]
+    sizes = torch.maximum(means["harmful"].norm(dim=-1), means["benign"].norm(dim=-1))
+    flat = (vectors.norm(dim=-1) <= _SAME * sizes).nonzero().flatten().tolist()
+    if flat:
+        raise UserError(
+            f"harmful and benign prompts have the same mean at layer {flat[0]}: no direction "
+            "there; check that the two labels hold different prompts"
+        )
+    return Directions(vectors.float(), {label: mean.float() for label, mean in means.items()})

@@ -1,0 +1,283 @@
+"""Just-enough targets: how far along the refusal direction each prompt should move.
+
+With ``u`` the unit refusal direction and ``o`` an origin on it, a prompt with activation ``a``
+gets the target ``a + s u`` with the shift
+
+    projected   s = -alpha (a.u - o)   pseudo-harmful and benign prompts
+                s = +alpha (a.u - o)   harmful prompts
+    uniform     s = -alpha |R|         pseudo-harmful and benign prompts
+                s = +alpha |R|         harmful prompts
+
+The projected shift with ``o = 0`` is the paper's ``a -/+ alpha Proj_R(a)``. The residual stream
+has a large mean, so benign prompts may well have a negative projection, and then the paper's
+formula moves them *toward* refusal: hence the choice of origin and the preview.
+
+Source: Dabas et al. 2025 (arXiv 2507.04250).
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.activations.residuals import Residuals, prompt_columns
+from actor_lens.directions.refusal_directions import Directions, check_origin
+from actor_lens.errors import UserError
+from actor_lens.prompts.rows import LABELS
+from actor_lens.prompts.sets import PromptSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHIFTS = ("projected", "uniform")
+# A class mean that moves less than this share of the gap between the means stays where it is.
+_NEGLIGIBLE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """The target of every prompt at one layer.
+
+    Attributes:
+        values: Target activations.
+        shifts: Signed way along the unit direction, in units of the residual stream.
+        projections: ``a.u`` of each prompt before.
+        prompts: The prompts.
+        layer: The layer.
+        directions: Where R and the origin come from.
+        alpha: How much of the way.
+        origin: ``"zero"``, ``"benign_mean"`` or ``"midpoint"``.
+        shift: ``"projected"`` or ``"uniform"``.
+    """
+
+    values: Float[Tensor, "prompt d_model"]
+    shifts: Float[Tensor, " prompt"]
+    projections: Float[Tensor, " prompt"]
+    prompts: PromptSet
+    layer: int
+    directions: Directions
+    alpha: float
+    origin: str
+    shift: str
+
+    @property
+    def moves(self) -> Float[Tensor, "prompt d_model"]:
+        """What is added to each activation to reach its target: the shift along the direction."""
+        return _along(self.directions.vectors[self.layer], self.shifts)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt: those of ``prompt_columns``, ``before``, ``after``, ``shift``.
+
+        ``before`` and ``after`` are projections on the unit direction.
+        """
+        import pandas as pd
+
+        before = self.projections.numpy()
+        shift = self.shifts.numpy()
+        return pd.DataFrame(
+            {
+                **prompt_columns(self.prompts),
+                "before": before,
+                "after": before + shift,
+                "shift": shift,
+            }
+        )
+
+    def preview(self) -> TargetPreview:
+        """Where the mean of each class will move, with warnings where that is the wrong way."""
+        return TargetPreview(self)
+
+
+@dataclass(frozen=True, eq=False)
+class TargetPreview:
+    """What the targets would do to each class, before a single gradient step."""
+
+    targets: Targets
+
+    @cached_property
+    def _rows(self) -> list[dict[str, object]]:
+        targets, layer = self.targets, self.targets.layer
+        harmful = float(targets.directions.mean_projections("harmful")[layer])
+        benign = float(targets.directions.mean_projections("benign")[layer])
+        before = targets.projections.double().numpy()
+        after = before + targets.shifts.double().numpy()
+        labels = np.array(targets.prompts.labels)
+        rows: list[dict[str, object]] = []
+        for label in (label for label in LABELS if label in labels):
+            start, end = float(before[labels == label].mean()), float(after[labels == label].mean())
+            toward = _toward(start, end, gap=harmful - benign)
+            rows.append(
+                {
+                    "label": label,
+                    "before": start,
+                    "after": end,
+                    "origin": float(targets.directions.origins(targets.origin)[layer]),
+                    "harmful_mean": harmful,
+                    "benign_mean": benign,
+                    "toward": toward,
+                    "wrong_way": toward == ("compliance" if label == "harmful" else "refusal"),
+                }
+            )
+        return rows
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each class that would move the wrong way, or stay among the refused."""
+        found = []
+        for row in self._rows:
+            name = str(row["label"]).replace("_", "-")
+            way = f"mean projection {row['before']:.2f} -> {row['after']:.2f}"
+            if row["wrong_way"] and row["label"] == "harmful":
+                found.append(f"harmful prompts would move toward compliance ({way})")
+            elif row["wrong_way"]:
+                found.append(f"{name} prompts would move toward refusal ({way})")
+            elif row["label"] != "harmful" and _overshoots(row):
+                found.append(
+                    f"{name} prompts would move far below the benign mean "
+                    f"{row['benign_mean']:.2f} ({way}), where the model was never trained"
+                )
+        return tuple(found)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a label, all numbers projections on the unit direction.
+
+        Columns: ``label``, ``before``, ``after``, ``origin``, ``harmful_mean``, ``benign_mean``,
+        ``toward`` (``refusal``, ``compliance`` or ``neither``), ``wrong_way``.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._rows)
+
+
+def just_enough_targets(
+    residuals: Residuals,
+    directions: Directions,
+    layer: int,
+    *,
+    alpha: float = 1.0,
+    origin: str = "benign_mean",
+    shift: str = "projected",
+) -> Targets:
+    """Targets of every prompt at one layer.
+
+    Args:
+        residuals: Where the prompts are now.
+        directions: Refusal directions of the same model.
+        layer: Which layer.
+        alpha: 1 moves pseudo-harmful and benign prompts all the way to the origin.
+        origin: Where a projection counts as none; see ``Directions.origins``.
+        shift: ``"projected"``, each prompt by its own projection, or ``"uniform"``, all by
+            ``alpha`` times R (the paper's ablation).
+
+    Raises:
+        UserError: If an argument has a value that is not allowed, or the directions belong to a
+            model of another shape.
+    """
+    directions.check_fit(residuals)
+    if not 0 <= layer < residuals.n_layers:
+        raise UserError(f"layer {layer} is out of range: layers 0 to {residuals.n_layers - 1}")
+    alpha = check_positive("alpha", alpha)
+    activations = residuals.values[layer]
+    vector = directions.vectors[layer]
+    shifts = target_shifts(
+        activations,
+        vector,
+        float(directions.origins(origin)[layer]),
+        label_signs(residuals.prompts.labels),
+        alpha=alpha,
+        shift=shift,
+    )
+    return Targets(
+        values=activations + _along(vector, shifts),
+        shifts=shifts,
+        projections=activations @ (vector / vector.norm()),
+        prompts=residuals.prompts,
+        layer=layer,
+        directions=directions,
+        alpha=alpha,
+        origin=check_origin(origin),
+        shift=shift,
+    )
+
+
+def target_shifts(
+    activations: Float[Tensor, "prompt d_model"],
+    vector: Float[Tensor, " d_model"],
+    origin: float | Float[Tensor, ""],
+    signs: Float[Tensor, " prompt"],
+    *,
+    alpha: float,
+    shift: str = "projected",
+) -> Float[Tensor, " prompt"]:
+    """Signed way of each prompt along the unit direction; the formula at the top of the module.
+
+    Args:
+        activations: Residuals at the layer.
+        vector: R, of any length but zero.
+        origin: On the unit direction.
+        signs: From ``label_signs``.
+        alpha: How much of the way.
+        shift: ``"projected"`` or ``"uniform"``.
+
+    Raises:
+        UserError: If the shift has another name.
+    """
+    if shift not in SHIFTS:
+        raise UserError(f"shift '{shift}' is not known; use one of {', '.join(SHIFTS)}")
+    if shift == "uniform":
+        amounts = vector.norm().expand(len(signs))
+    else:
+        amounts = activations @ (vector / vector.norm()) - origin
+    shifts: Tensor = signs * alpha * amounts
+    return shifts
+
+
+def _along(
+    vector: Float[Tensor, " d_model"], shifts: Float[Tensor, " prompt"]
+) -> Float[Tensor, "prompt d_model"]:
+    """Signed ways along the direction of a vector as vectors."""
+    moves: Tensor = shifts[:, None] * (vector / vector.norm())
+    return moves
+
+
+def label_signs(labels: tuple[str, ...]) -> Float[Tensor, " prompt"]:
+    """+1 for harmful prompts, which keep away from the origin, -1 for all others."""
+    return torch.tensor([1.0 if label == "harmful" else -1.0 for label in labels])
+
+
+def check_positive(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is a positive finite number.
+
+    Raises:
+        UserError: If it is not.
+    """
+    number = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):  # a whole number beyond what a float holds
+            number = float(value)
+    if not 0 < number < math.inf:
+        raise UserError(f"{name} is {value!r}; give a positive finite number")
+    return number
+
+
+def _toward(start: float, end: float, *, gap: float) -> str:
+    if abs(end - start) <= _NEGLIGIBLE * abs(gap):
+        return "neither"
+    return "refusal" if end > start else "compliance"
+
+
+def _overshoots(row: dict[str, object]) -> bool:
+    """Whether a class ends further below the benign mean than half the gap between the means."""
+    harmful, benign, after = (
+        float(str(row[key])) for key in ("harmful_mean", "benign_mean", "after")
+    )
+    return after < benign - (harmful - benign) / 2

@@ -1,0 +1,1 @@
+"""Before and after: replies, rates, several judges, and utility."""

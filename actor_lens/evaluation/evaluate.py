@@ -1,0 +1,269 @@
+"""Before and after: replies, refusal rates with intervals, and the paired test between two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actor_lens.activations.residuals import prompt_columns
+from actor_lens.errors import UserError
+from actor_lens.judges.judges import (
+    REFUSALS,
+    FirstTokenJudge,
+    Judge,
+    KeywordJudge,
+    RefusalTokens,
+    Verdict,
+    refusal_scores,
+    verdicts_of,
+    with_tokens,
+)
+from actor_lens.models.batches import Progress
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.replies import generate_replies
+from actor_lens.prompts.rows import LABELS
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A refusal of a harmful prompt is told apart by its beginning; the rest may be no refusal.
+HARMFUL_REPLY_LENGTH = 140
+
+
+@dataclass(frozen=True)
+class Evaluation(RefusalRates):
+    """How a model answered some prompts.
+
+    Attributes:
+        prompts: The prompts.
+        replies: Greedy replies. Those to harmful prompts are for judging in memory: ``frame``
+            leaves out any that is not a refusal, and ``repr`` leaves out all, so that harmful
+            answers reach no file, page or notebook.
+        verdicts: Of the judge. One that could not be read counts neither way.
+        refusal_scores: First-token refusal scores, NaN where no tokens were given.
+        judge: Identity of the judge: its name and the hash of what its verdicts depend on.
+        new_tokens: Longest reply, in tokens.
+    """
+
+    prompts: PromptSet
+    replies: tuple[str, ...] = field(repr=False)
+    verdicts: tuple[Verdict, ...]
+    refusal_scores: tuple[float, ...]
+    judge: str
+    new_tokens: int
+
+    @property
+    def refused(self) -> tuple[bool | None, ...]:
+        """Whether each reply refuses, in full or in part; None where the judge was unreadable."""
+        return tuple(
+            None if verdict == "unreadable" else verdict in REFUSALS for verdict in self.verdicts
+        )
+
+    @property
+    def n_unreadable(self) -> int:
+        """Replies on which the judge said nothing that could be read."""
+        return self.verdicts.count("unreadable")
+
+    def rate(self, label: str) -> Rate:
+        """Refusal rate of a label; with n = 0 the share is NaN."""
+        return rate_of(label, self.refused, self.prompts.labels)
+
+    def where(self, split: str) -> Evaluation:
+        """The part of this evaluation that belongs to a split."""
+        rows = [row for row, prompt in enumerate(self.prompts) if prompt.split == split]
+        return Evaluation(
+            self.prompts.select(rows),
+            tuple(self.replies[row] for row in rows),
+            tuple(self.verdicts[row] for row in rows),
+            tuple(self.refusal_scores[row] for row in rows),
+            self.judge,
+            self.new_tokens,
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt.
+
+        Columns: those of ``prompt_columns``, ``reply``, ``verdict``, ``refused`` (missing where the
+        verdict is "unreadable"), ``refusal_score``.
+
+        The reply to a harmful prompt that was not refused, or in part only, is left out, and of a
+        refusal only the beginning is kept: something else may follow it.
+        """
+        import pandas as pd
+
+        shown = [
+            reply if label != "harmful" else _of_harmful(reply, verdict)
+            for reply, verdict, label in zip(
+                self.replies, self.verdicts, self.prompts.labels, strict=True
+            )
+        ]
+        return pd.DataFrame(
+            {
+                **prompt_columns(self.prompts),
+                "reply": shown,
+                "verdict": list(self.verdicts),
+                "refused": pd.array(list(self.refused), dtype="boolean"),
+                "refusal_score": np.array(self.refusal_scores, dtype=float),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationChange:
+    """Two evaluations of the same prompts, prompt by prompt.
+
+    Attributes:
+        before: The first.
+        after: The second.
+    """
+
+    before: Evaluation
+    after: Evaluation
+
+    def frame(self) -> pd.DataFrame:
+        """One row a label with the exact McNemar test.
+
+        Only prompts with a readable verdict both times are paired. Columns: ``label``, ``before``
+        and ``after`` (shares refused of the pairs), ``n`` (pairs), ``to_refused`` and
+        ``to_answered`` (prompts that changed sides), ``p_value`` (two-sided), ``n_unreadable``
+        (prompts left out).
+        """
+        import pandas as pd
+
+        rows = []
+        labels = np.array(self.before.prompts.labels)
+        before, after = (
+            np.array([one in REFUSALS for one in each.verdicts])
+            for each in (self.before, self.after)
+        )
+        readable = np.array(
+            [
+                "unreadable" not in pair
+                for pair in zip(self.before.verdicts, self.after.verdicts, strict=True)
+            ]
+        )
+        for label in (label for label in LABELS if label in labels):
+            mask = (labels == label) & readable
+            to_refused = int((~before & after)[mask].sum())
+            to_answered = int((before & ~after)[mask].sum())
+            rows.append(
+                {
+                    "label": label,
+                    "before": float(before[mask].mean()) if mask.any() else float("nan"),
+                    "after": float(after[mask].mean()) if mask.any() else float("nan"),
+                    "n": int(mask.sum()),
+                    "to_refused": to_refused,
+                    "to_answered": to_answered,
+                    "p_value": mcnemar(to_refused, to_answered),
+                    "n_unreadable": int(((labels == label) & ~readable).sum()),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def examples(self) -> pd.DataFrame:
+        """One row a prompt: the columns of ``frame`` of both, suffixed ``_before``, ``_after``."""
+        import pandas as pd
+
+        before, after = self.before.frame(), self.after.frame()
+        own = ["reply", "verdict", "refused", "refusal_score"]
+        parts = [
+            before.drop(columns=own),
+            before[own].add_suffix("_before"),
+            after[own].add_suffix("_after"),
+        ]
+        return pd.concat(parts, axis=1)
+
+
+def evaluate(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    judge: Judge | None = None,
+    tokens: RefusalTokens | None = None,
+    new_tokens: int = 64,
+    batch_size: int | None = None,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Let a model answer prompts greedily and judge the replies.
+
+    Args:
+        model: As it is now, for instance inside ``run.applied_to(model)``.
+        prompts: At least one.
+        judge: Keyword judge with its own list unless given.
+        tokens: For first-token refusal scores; from ``refusal_tokens`` of the untouched model. A
+            first-token judge that has tokens of its own goes by those.
+        new_tokens: Longest reply, in tokens. Late refusals are missed by short replies: at least
+            64 on real models.
+        batch_size: Prompts in one batch; None for as many as fit into memory.
+        on_progress: Told after every batch.
+
+    Raises:
+        UserError: If there are no prompts, one does not fit into the model with its reply, or the
+            judge cannot be asked.
+    """
+    if len(prompts) == 0:
+        raise UserError("no prompts to evaluate; check the split or label they come from")
+    judge = with_tokens(judge or KeywordJudge(), tokens)
+    if isinstance(judge, FirstTokenJudge):
+        tokens = judge.tokens
+    replies = generate_replies(
+        model,
+        prompts.texts,
+        new_tokens=new_tokens,
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
+    scores = [float("nan")] * len(prompts)
+    if tokens is not None:
+        scores = refusal_scores(model, prompts.texts, tokens, batch_size=batch_size).tolist()
+    return Evaluation(
+        prompts=prompts,
+        replies=tuple(replies),
+        verdicts=verdicts_of(judge, prompts, replies, scores),
+        refusal_scores=tuple(scores),
+        judge=judge.identity,
+        new_tokens=new_tokens,
+    )
+
+
+def _of_harmful(reply: str, verdict: Verdict) -> str:
+    """What may be shown of the reply to a harmful prompt."""
+    if verdict != "refused":
+        said = {"unreadable": "verdict unreadable", "partly_refused": "refused in part"}
+        return f"({said.get(verdict, verdict)}; not shown)"
+    return reply if len(reply) <= HARMFUL_REPLY_LENGTH else f"{reply[:HARMFUL_REPLY_LENGTH]}..."
+
+
+def compare_evaluations(before: Evaluation, after: Evaluation) -> EvaluationChange:
+    """Pair two evaluations of the same prompts.
+
+    Raises:
+        UserError: If prompts, judge or reply length differ: the rates would not be comparable.
+    """
+    if before.prompts != after.prompts:
+        raise UserError("the two evaluations have different prompts; evaluate the same ones")
+    if (before.judge, before.new_tokens) != (after.judge, after.new_tokens):
+        raise UserError(
+            f"the two evaluations were judged differently ({before.judge}, {before.new_tokens} "
+            f"tokens against {after.judge}, {after.new_tokens}); use one judge and length"
+        )
+    return EvaluationChange(before, after)
+
+
+def mcnemar(changed_one_way: int, changed_other_way: int) -> float:
+    """Two-sided p of the exact McNemar test.
+
+    Args:
+        changed_one_way: Pairs that went from the first state to the second.
+        changed_other_way: Pairs that went back.
+
+    Source: McNemar 1947, Psychometrika 12; the exact form is a sign test.
+    """
+    from scipy.stats import binomtest
+
+    n = changed_one_way + changed_other_way
+    return float(binomtest(changed_one_way, n).pvalue) if n else 1.0

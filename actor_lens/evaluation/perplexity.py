@@ -1,0 +1,215 @@
+"""How well a model predicts running text: perplexity with a sliding window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from actor_lens.errors import UserError
+from actor_lens.evaluation.divergence import Applicable
+from actor_lens.models.batches import Progress
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.rows import shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_WINDOW = 1024
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How well a model predicts a text.
+
+    Attributes:
+        value: ``exp`` of the mean negative log-likelihood of a token.
+        nats: That mean, in nats a token.
+        tokens: Number of predicted tokens: all of the text but, where the tokenizer has no
+            beginning-of-sequence token, the first.
+        window: Most tokens in one forward pass.
+        stride: Tokens by which the window moves on.
+        text: What was read: the file, or the beginning of the text.
+    """
+
+    value: float
+    nats: float
+    tokens: int
+    window: int
+    stride: int
+    text: str
+
+    def frame(self) -> pd.DataFrame:
+        """One row: ``text``, ``perplexity``, ``nats``, ``tokens``, ``window``, ``stride``."""
+        import pandas as pd
+
+        settings = {"tokens": self.tokens, "window": self.window, "stride": self.stride}
+        row = {"text": self.text, "perplexity": self.value, "nats": self.nats, **settings}
+        return pd.DataFrame([row])
+
+
+class Window(NamedTuple):
+    """One forward pass: tokens ``start`` to ``end`` are read, those from ``first`` are scored."""
+
+    start: int
+    first: int
+    end: int
+
+
+def perplexity(
+    model: ChatModel,
+    path_or_text: str | Path,
+    *,
+    run: Applicable | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    on_progress: Progress | None = None,
+) -> Perplexity:
+    """Perplexity of a plain text under a model, each token predicted once.
+
+    The text is taken as it is, without the chat template: WikiText-2 as it is distributed, say. The
+    window moves on by ``stride`` tokens, and only tokens that no earlier window has predicted
+    count, so that all but the first window's have at least ``window - stride`` tokens before them.
+    Figures are comparable between models with one tokenizer, and for one window and stride.
+
+    Args:
+        model: As it is now.
+        path_or_text: A UTF-8 text file: a ``Path``, or the name of a file that exists. Any other
+            string is the text itself.
+        run: A run or another fitted method to put in place for it.
+        window: Most tokens in one pass; None for 1,024 or what the model takes, if that is less.
+        stride: From 1 to ``window``; None for half the window.
+        on_progress: Told after every window: predicted tokens and all of them.
+
+    Raises:
+        UserError: If the file cannot be read or is not UTF-8, the text holds no token to predict,
+            or window or stride are out of range.
+
+    Source: Jelinek et al. 1977 (perplexity).
+    """
+    text, name = read_text(path_or_text)
+    window, stride = _window_and_stride(model, window, stride)
+    ids, predicted = _token_ids(model, text, name)
+    with nullcontext(model) if run is None else run.applied_to(model) as asked:
+        total = 0.0
+        for place in windows(len(ids), window, stride):
+            total += _negative_log_likelihood(asked, ids, place)
+            if on_progress is not None:
+                on_progress(place.end - (len(ids) - predicted), predicted)
+    nats = total / predicted
+    return Perplexity(_exp(nats), nats, predicted, window, stride, name)
+
+
+def check_text(
+    model: ChatModel,
+    path_or_text: str | Path,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+) -> None:
+    """Check what ``perplexity`` would refuse, without asking the model. Arguments as there.
+
+    Raises:
+        UserError: As ``perplexity``.
+    """
+    text, name = read_text(path_or_text)
+    _window_and_stride(model, window, stride)
+    _token_ids(model, text, name)
+
+
+def windows(tokens: int, window: int, stride: int) -> Iterator[Window]:
+    """The passes over a text: together they score the tokens from 1 on, each of them once.
+
+    Args:
+        tokens: Of the whole text; the first one is never scored.
+        window: Most tokens in a pass.
+        stride: Tokens by which the window moves on.
+    """
+    start, scored = 0, 1
+    while scored < tokens:
+        end = min(start + window, tokens)
+        yield Window(start, scored, end)
+        start, scored = start + stride, end
+
+
+def read_text(path_or_text: str | Path) -> tuple[str, str]:
+    """The text, and what to call it."""
+    if isinstance(path_or_text, str) and not _is_file(path_or_text):
+        return path_or_text, shown(path_or_text)
+    try:
+        # newline="": the characters of the file, as tokenizers meet them elsewhere.
+        with Path(path_or_text).open(encoding="utf-8", newline="") as file:
+            return file.read(), str(path_or_text)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path_or_text}: is not UTF-8 (byte {error.start}); convert it to UTF-8"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path_or_text}: cannot be read ({error.strerror or error}); give a UTF-8 text file"
+        ) from error
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a null character in it
+        return False
+
+
+def _window_and_stride(model: ChatModel, window: int | None, stride: int | None) -> tuple[int, int]:
+    if window is None:
+        window = min(DEFAULT_WINDOW, model.max_tokens)
+    if not 2 <= window <= model.max_tokens:
+        raise UserError(
+            f"window is {window}; give a whole number from 2 to {model.max_tokens}, which is what "
+            f"'{model.name}' takes"
+        )
+    if stride is None:
+        stride = max(1, window // 2)
+    # One token of a later window is only read: nothing before it in that window predicts it.
+    if not 1 <= stride < window:
+        raise UserError(f"stride is {stride}; give a whole number from 1 to {window - 1}")
+    return window, stride
+
+
+def _token_ids(model: ChatModel, text: str, name: str) -> tuple[list[int], int]:
+    """Token ids, a beginning-of-sequence token first where there is one; how many are predicted."""
+    # verbose=False: a text longer than the model is what the window is for.
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    bos = model.tokenizer.bos_token_id
+    if bos is not None:
+        ids = [int(bos), *ids]
+    if len(ids) < 2:
+        raise UserError(f"{name}: holds no text to predict; give a file with some text")
+    return ids, len(ids) - 1
+
+
+def _negative_log_likelihood(model: ChatModel, ids: list[int], place: Window) -> float:
+    """Sum over the scored tokens of a window, in nats."""
+    inputs = torch.tensor([ids[place.start : place.end]], device=model.device)
+    scored = place.end - place.first
+    with torch.no_grad():
+        # One more than is scored: the last one predicts what the next window scores.
+        output: Any = model.hf(input_ids=inputs, use_cache=False, logits_to_keep=scored + 1)
+    logits: Tensor = output.logits[0, :-1]
+    targets = inputs[0, -scored:].to(logits.device)
+    total = 0.0
+    # In parts: float64 logits of a window and a large vocabulary take gigabytes.
+    for part, ids_of_part in zip(torch.split(logits, 128), torch.split(targets, 128), strict=True):
+        wanted = part.double().log_softmax(-1).gather(1, ids_of_part[:, None])
+        total -= float(wanted.sum())
+    return total
+
+
+def _exp(nats: float) -> float:
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

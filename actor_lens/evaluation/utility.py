@@ -1,0 +1,272 @@
+"""What a fine-tune costs elsewhere: divergence, perplexity and benchmarks, before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.errors import UserError
+from actor_lens.evaluation.divergence import Applicable, next_token_divergence, reply_divergence
+from actor_lens.evaluation.harness import TaskScores, check_tasks, run_tasks
+from actor_lens.evaluation.perplexity import check_text, perplexity
+from actor_lens.evaluation.summary import records
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The paper's headline: general performance changes by at most this many percent.
+PAPER_CLAIM = 1.5
+StageProgress = Callable[[str, int, int], None]
+"""Called with the name of a stage, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure before and after.
+
+    Attributes:
+        measure: What was measured, in words.
+        unit: ``"nats"`` for a divergence, ``"perplexity"``, or the metric of a task.
+        n: Prompts, tokens or questions.
+        before: Of the untouched model; NaN for a divergence, which has no before.
+        after: With the run applied.
+        stderr: Standard error of ``before`` over the questions; NaN where none is known.
+    """
+
+    measure: str
+    unit: str
+    n: int
+    before: float
+    after: float
+    stderr: float = float("nan")
+
+    @property
+    def change(self) -> float:
+        """Percentage points for shares, else percent of ``before``; NaN without a before."""
+        if math.isnan(self.before) or not self.before:
+            return float("nan")
+        if self.is_share:
+            return 100 * (self.after - self.before)
+        return 100 * (self.after / self.before - 1)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 1, such as an accuracy."""
+        return (
+            self.unit not in ("nats", "perplexity")
+            and 0 <= min(self.before, self.after) <= (max(self.before, self.after)) <= 1
+        )
+
+    @property
+    def within_claim(self) -> bool | None:
+        """Whether it changed by at most 1.5 percent (points for shares); None without a change."""
+        return None if math.isnan(self.change) else abs(self.change) <= PAPER_CLAIM
+
+    @property
+    def too_few(self) -> bool:
+        """Whether chance alone moves it by more than the claim is about."""
+        return self.is_share and 100 * self.stderr > PAPER_CLAIM
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What a run costs where it should change nothing.
+
+    Attributes:
+        model_name: The model.
+        layer: The trained block; None for a method without one.
+        measures: In the order in which they were taken.
+    """
+
+    model_name: str
+    layer: int | None
+    measures: tuple[Measure, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a measure.
+
+        Columns: ``measure``, ``unit``, ``n``, ``before``, ``after``, ``stderr``, ``change``
+        (percentage points for shares, else percent; NaN for a divergence), ``within_claim``
+        (of the paper's 1.5 percent, None without a change).
+        """
+        import pandas as pd
+
+        rows = [
+            {**vars(each), "change": each.change, "within_claim": each.within_claim}
+            for each in self.measures
+        ]
+        names = [field.name for field in fields(Measure)]
+        return pd.DataFrame(rows, columns=[*names, "change", "within_claim"])
+
+    @property
+    def claim(self) -> str:
+        """What became of the paper's claim that utility changes by at most 1.5 percent."""
+        compared = [each for each in self.measures if each.within_claim is not None]
+        if not compared:
+            return f"Whether utility changed by at most {PAPER_CLAIM} % was not measured."
+        most = max(compared, key=lambda each: abs(each.change))
+        held = sum(bool(each.within_claim) for each in compared)
+        few = [each.measure for each in compared if each.too_few]
+        doubt = ""
+        if few:
+            doubt = (
+                f" Too few questions to tell in {', '.join(few)}: the standard error alone is more "
+                f"than {PAPER_CLAIM} points."
+            )
+        return (
+            f"Utility changed by at most {PAPER_CLAIM} % in {held} of {len(compared)} measures "
+            f"(the paper's claim); the largest change is {most.change:+.2f} "
+            f"{'points' if most.is_share else '%'}, in {most.measure}.{doubt}"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for ``summary.json``; null stands for what was not measured."""
+        return {
+            "model": self.model_name,
+            "layer": self.layer,
+            "claim": self.claim,
+            "utility": records(self.frame()),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Utility:
+        """What ``record`` made plain.
+
+        Raises:
+            UserError: If the record is not one of those.
+        """
+        try:
+            names = [field.name for field in fields(Measure)]
+            measures = [_measure({name: row[name] for name in names}) for row in record["utility"]]
+            return cls(record["model"], record["layer"], tuple(measures))
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"this is no summary of utility ({type(error).__name__}: {error}); give the folder "
+                "that actor-lens utility wrote"
+            ) from error
+
+
+def measure_utility(
+    model: ChatModel,
+    run: Applicable,
+    *,
+    prompts: PromptSet | None = None,
+    text: str | Path | None = None,
+    tasks: Sequence[str] = (),
+    include_path: str | Path | Sequence[str | Path] | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    chat: bool = False,
+    new_tokens: int = 32,
+    batch_size: int | None = None,
+    on_progress: StageProgress | None = None,
+) -> Utility:
+    """Measure what a run or another method changes where nothing should change.
+
+    Args:
+        model: The untouched model; it is as before afterwards.
+        run: A fine-tune of one of its blocks, or any other method that was fitted.
+        prompts: For the divergence: prompts that the run should leave alone, so benign ones.
+        text: For the perplexity: a UTF-8 file, or the text itself.
+        tasks: Of the lm-eval harness.
+        include_path: A folder of task files of your own.
+        window: Of the perplexity, in tokens.
+        stride: Of the perplexity, in tokens.
+        limit: Most questions of each task.
+        num_fewshot: Worked examples before each question.
+        chat: Put the questions into the model's chat template.
+        new_tokens: Longest reply along which the divergence is taken.
+        batch_size: Prompts or questions in one forward pass.
+        on_progress: Told of every stage but the tasks.
+
+    Raises:
+        UserError: As the parts do, or if nothing was asked for.
+    """
+    if prompts is None and text is None and not tasks:
+        raise UserError("nothing to measure; give benign prompts, a text or tasks")
+    if isinstance(run, TrainingRun):
+        run.check_belongs_to(model)
+    # Before minutes go into the other measures.
+    if text is not None:
+        check_text(model, text, window=window, stride=stride)
+    if tasks:
+        check_tasks(tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
+    measures: list[Measure] = []
+    if prompts is not None:
+        measures += _divergences(model, run, prompts, new_tokens, batch_size)
+    if text is not None:
+        measures.append(_perplexities(model, run, text, window, stride, on_progress))
+    if tasks:
+        settings: dict[str, Any] = {
+            "include_path": include_path,
+            "limit": limit,
+            "num_fewshot": num_fewshot,
+            "chat": chat,
+            "batch_size": batch_size,
+        }
+        before = run_tasks(model, tasks, **settings)
+        measures += _task_measures(before, run_tasks(model, tasks, run=run, **settings))
+    layer = run.layer if isinstance(run, TrainingRun) else None
+    return Utility(model.name, layer, tuple(measures))
+
+
+def _divergences(
+    model: ChatModel, run: Applicable, prompts: PromptSet, new_tokens: int, batch_size: int | None
+) -> list[Measure]:
+    first = next_token_divergence(model, run, prompts, batch_size=batch_size)
+    along = reply_divergence(model, run, prompts, new_tokens=new_tokens, batch_size=batch_size)
+    nothing, n = float("nan"), len(prompts)
+    return [
+        Measure("KL divergence, first reply token", "nats", n, nothing, first.mean),
+        Measure("KL divergence, mean along replies", "nats", n, nothing, along.mean),
+    ]
+
+
+def _perplexities(
+    model: ChatModel,
+    run: Applicable,
+    text: str | Path,
+    window: int | None,
+    stride: int | None,
+    on_progress: StageProgress | None,
+) -> Measure:
+    found = []
+    for stage, change in (("perplexity before", None), ("perplexity after", run)):
+        told = partial(on_progress, stage) if on_progress is not None else None
+        found.append(
+            perplexity(model, text, run=change, window=window, stride=stride, on_progress=told)
+        )
+    before, after = found
+    name = Path(before.text).name if "\n" not in before.text else before.text
+    return Measure(f"perplexity of {name}", "perplexity", before.tokens, before.value, after.value)
+
+
+def _task_measures(before: TaskScores, after: TaskScores) -> list[Measure]:
+    return [
+        Measure(
+            f"{first.task} ({first.few_shot}-shot)",
+            first.metric,
+            first.samples,
+            first.value,
+            second.value,
+            first.stderr,
+        )
+        for first, second in zip(before.scores, after.scores, strict=True)
+    ]
+
+
+def _measure(row: dict[str, Any]) -> Measure:
+    """A measure of its plain values: null is NaN again."""
+    values: dict[str, Any] = {
+        name: float("nan") if value is None else value for name, value in row.items()
+    }
+    return Measure(**values)

@@ -1,0 +1,210 @@
+"""The comparison of methods: every one answers the same prompts under the same judge.
+
+Each is fitted on the training prompts, may choose settings on the validation prompts, and is asked
+the test prompts and those out of distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from actor_lens.errors import UserError
+from actor_lens.evaluation.perplexity import read_text
+from actor_lens.evaluation.summary import versions
+from actor_lens.experiments.comparison.leaderboard import Leaderboard
+from actor_lens.experiments.comparison.outcome_files import OutcomeFolder
+from actor_lens.experiments.comparison.trial import (
+    ComparisonWork,
+    MethodOutcome,
+    failure,
+    has_seed,
+    judge_for,
+)
+from actor_lens.methods import METHODS, Method, make_method
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.sets import PromptSet
+
+REFERENCE = "actor"
+StageProgress = Callable[[str, int, int], None]
+
+
+def compare(
+    model: ChatModel,
+    prompts: PromptSet,
+    methods: str | Sequence[str | Method] = "all",
+    *,
+    seeds: Sequence[int] = (0,),
+    judge: Any = None,
+    per_label: int | Mapping[str, int] | None = None,
+    test_per_label: int | Mapping[str, int] | None = None,
+    new_tokens: int = 64,
+    batch_size: int | None = None,
+    text: str | Path | None = None,
+    search_seconds: Mapping[str, float] | None = None,
+    reference: str = REFERENCE,
+    out: str | Path | None = None,
+    on_progress: StageProgress | None = None,
+    on_outcome: Callable[[MethodOutcome], None] | None = None,
+) -> Leaderboard:
+    """Fit every method, let each answer the test prompts, and put them side by side.
+
+    A method that fails has an outcome that says why, and the others go on. Ctrl-C ends the
+    comparison with the methods that are done (``complete`` is then False).
+
+    Args:
+        model: The untouched model; it is as before afterwards, bit for bit.
+        prompts: With train, validation and test splits; ``ood`` prompts are asked too.
+        methods: Names of ``METHODS`` or methods of your own; ``"all"`` for every name.
+        seeds: Each method that has a setting ``seed`` is fitted once with each; the others, which
+            give the same every time, once.
+        judge: Keyword judge unless given. Methods with a setting ``judge`` that is None, those that
+            train on replies among them, are given it too.
+        per_label: Most training prompts of each label, drawn with the first seed; None for all.
+        test_per_label: Most prompts of each label and split to ask; None for all.
+        new_tokens: Longest reply, in tokens.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+        text: A text, or the file that holds it, whose perplexity is measured; None for none.
+        search_seconds: What it took to find the settings of a method before the comparison, by its
+            name: of a sweep, say. They are reported beside the seconds of its fit.
+        reference: The method that the others are tested against; where it is not among them, the
+            first.
+        out: Folder that keeps every finished method and seed; one that holds some goes on.
+        on_progress: Told the name of a stage, how much of it is done and of all.
+        on_outcome: Told of every outcome.
+
+    Raises:
+        UserError: If a method is not known or two have one name, a split is empty, ``out`` holds
+            outcomes of another comparison, or a method left the model changed.
+        KeyboardInterrupt: If interrupted before any method was done.
+    """
+    chosen = _chosen(methods)
+    if not seeds:
+        raise UserError("no seeds were given; give at least one")
+    parts = _parts(prompts, seeds[0], per_label, test_per_label)
+    work = ComparisonWork(
+        model,
+        *parts,
+        judge_for(model, judge, parts[1]),
+        new_tokens,
+        batch_size,
+        None if text is None else read_text(text)[0],
+    )
+    work.prepare()
+    kept = None if out is None else OutcomeFolder(Path(out))
+    outcomes: list[MethodOutcome] = []
+    complete = True
+    try:
+        for number, method in enumerate(chosen):
+            for outcome in _outcomes(work, method, seeds, kept, on_progress):
+                outcomes.append(outcome)
+                if on_outcome is not None:
+                    on_outcome(outcome)
+            if on_progress is not None:
+                on_progress("methods", number + 1, len(chosen))
+    except KeyboardInterrupt:
+        if not outcomes:
+            raise
+        complete = False
+    names = [outcome.method for outcome in outcomes]
+    return Leaderboard(
+        outcomes=tuple(outcomes),
+        prompts=work.tested,
+        reference=reference if reference in names else names[0],
+        about=_about(work, seeds, search_seconds or {}),
+        complete=complete,
+    )
+
+
+def _chosen(methods: str | Sequence[str | Method]) -> list[str | Method]:
+    """Names and methods, once it is sure that all are known."""
+    chosen: list[str | Method] = list(METHODS) if methods == "all" else []
+    if methods != "all":
+        chosen = [methods] if isinstance(methods, str) else list(methods)
+    names = [one if isinstance(one, str) else one.name for one in chosen]
+    for one in chosen:
+        if isinstance(one, str) and one not in METHODS:
+            raise UserError(f"unknown method '{one}'; use one of: {', '.join(METHODS)}")
+    if not chosen:
+        raise UserError("no methods to compare; give at least one")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"two methods are named '{twice[0]}'; give each a name of its own")
+    return chosen
+
+
+def _outcomes(
+    work: ComparisonWork,
+    entry: str | Method,
+    seeds: Sequence[int],
+    kept: OutcomeFolder | None,
+    on_progress: StageProgress | None,
+) -> list[MethodOutcome]:
+    """Those of one method: found in the folder, or run now; failures are not kept."""
+    if isinstance(entry, str):
+        try:
+            method = make_method(entry)
+        except Exception as error:  # for instance a library that is not installed
+            return [failure(entry, seeds[0], error)]
+    else:
+        method = entry
+    outcomes = []
+    for seed in seeds if has_seed(method) else seeds[:1]:
+        about = work.about(method, seed)
+        outcome = None if kept is None else kept.find(about)
+        if outcome is None:
+            stage = None if on_progress is None else partial(on_progress, f"{method.name}: replies")
+            outcome = work.run(method, seed, stage)
+            if kept is not None and outcome.status == "completed":
+                kept.add(about, outcome)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _parts(
+    prompts: PromptSet,
+    seed: int,
+    per_label: int | Mapping[str, int] | None,
+    test_per_label: int | Mapping[str, int] | None,
+) -> tuple[PromptSet, PromptSet, PromptSet]:
+    """Training, validation and test prompts."""
+    train, validation, test = prompts.by_split()
+    for name, part in (("train", train), ("validation", validation), ("test", test)):
+        if not len(part):
+            raise UserError(
+                f"{prompts.name}: no prompts of the split '{name}'; a comparison needs train, "
+                "validation and test prompts"
+            )
+    tested = [test, prompts.where(split="ood")]
+    if test_per_label is not None:
+        tested = [part.sample(test_per_label, seed=seed) for part in tested]
+    asked: tuple[Prompt, ...] = tuple(one for part in tested for one in part)
+    train = train if per_label is None else train.sample(per_label, seed=seed)
+    return train, validation, PromptSet(asked, name=prompts.name)
+
+
+def _about(
+    work: ComparisonWork, seeds: Sequence[int], search_seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    return {
+        "model": work.model.name,
+        "prompts": work.tested.name,
+        "judge": work.judge.identity,
+        "new_tokens": work.new_tokens,
+        "decoding": "greedy",
+        "seeds": list(seeds),
+        "search_seconds": dict(search_seconds),
+        "train_prompts": work.train.counts(),
+        "validation_prompts": work.validation.counts(),
+        "device": str(work.model.device),
+        "dtype": str(work.model.hf.dtype).removeprefix("torch."),
+        "fingerprints": {
+            "model": work.model.fingerprint,
+            "train_prompts": work.train.fingerprint,
+            "test_prompts": work.tested.fingerprint,
+        },
+        "versions": versions(),
+    }

@@ -1,0 +1,250 @@
+"""The tables of a comparison of methods.
+
+Rates come with their intervals, and differences from one method (ACTOR) with a paired test, because
+all have answered the same prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.experiments.comparison.scores import (
+    LABEL_OF,
+    REFUSALS,
+    TRADEOFF,
+    MethodScores,
+    mean,
+    refused_share,
+    wilson,
+)
+from actor_lens.experiments.comparison.trial import MethodOutcome
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.statistics.paired_tests import holm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NAN = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """What came of every method.
+
+    Attributes:
+        outcomes: In the order of the methods, seeds of one method together.
+        prompts: That all were asked.
+        reference: The method that the others are tested against.
+        about: ``model``, ``judge``, ``new_tokens``, ``seeds``, ``search_seconds`` (by method),
+            ``train_prompts``, ``fingerprints`` and ``versions``, for a report.
+        complete: False where the user has stopped the comparison; the rest is missing.
+    """
+
+    outcomes: tuple[MethodOutcome, ...]
+    prompts: PromptSet
+    reference: str
+    about: Mapping[str, Any]
+    complete: bool = True
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names, in order."""
+        return tuple(dict.fromkeys(outcome.method for outcome in self.outcomes))
+
+    def of(self, method: str) -> tuple[MethodOutcome, ...]:
+        """The completed outcomes of a method, one a seed."""
+        return tuple(
+            one for one in self.outcomes if one.method == method and one.status == "completed"
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row a method and split (``test``, and ``ood`` where there are such prompts).
+
+        Columns: ``method``, ``split``, ``status`` (``"completed"``, or ``"failed"`` where no seed
+        was completed), ``message``, ``seeds`` (completed); ``compliance_rate``, ``safety_score``,
+        ``tradeoff_score`` and ``benign_refused``, means over the seeds, each with ``_low`` and
+        ``_high`` (95 %) and ``_sd`` (standard deviation over the seeds, NaN for one);
+        ``n_pseudo_harmful``, ``n_harmful``, ``n_benign``; ``unreadable`` (verdicts that could not
+        be read, of all seeds); ``kl`` (nats), ``perplexity`` and ``token_cost`` (multiples of the
+        untouched model's); ``trained_parameters``, ``fit_seconds``, ``fit_bytes``,
+        ``evaluate_seconds``; ``search_seconds`` (spent on its settings before the comparison and
+        not part of the fit, 0 for none).
+
+        Intervals are Wilson's for the prompts, whatever the number of seeds; that of the trade-off
+        score is made of the other two (MOVER). They do not speak of other seeds: ``_sd`` does.
+        """
+        import pandas as pd
+
+        rows = [self._row(method, split) for split in self._splits for method in self.methods]
+        return pd.DataFrame(rows)
+
+    def by_set(self) -> pd.DataFrame:
+        """One row a method, split, label and set of prompts, means over the seeds.
+
+        Columns: ``method``, ``split``, ``label``, ``set`` (the category of the prompts, None where
+        they have none), ``refused``, ``low``, ``high`` (Wilson 95 %), ``n``.
+        """
+        import pandas as pd
+
+        groups: dict[tuple[str, str, str | None], list[int]] = {}
+        for index, one in enumerate(self.prompts):
+            groups.setdefault((str(one.split), one.label, one.category), []).append(index)
+        rows = []
+        for method in self.methods:
+            for (split, label, name), chosen in groups.items():
+                share, n = refused_share(self.of(method), chosen)
+                low, high = wilson(share, n)
+                rows.append(
+                    {
+                        **{"method": method, "split": split, "label": label, "set": name},
+                        **{"refused": share, "low": low, "high": high, "n": n},
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def by_seed(self) -> pd.DataFrame:
+        """One row a method, seed and split.
+
+        Columns: ``method``, ``seed``, ``split``, ``status``, ``message``, ``compliance_rate``,
+        ``safety_score``, ``tradeoff_score``, ``benign_refused``, ``fit_seconds``, ``fit_bytes``.
+        """
+        import pandas as pd
+
+        rows = []
+        for outcome in self.outcomes:
+            for split in self._splits:
+                done = [outcome] if outcome.status == "completed" else []
+                scores = self._scores.values(done, split)
+                rows.append(
+                    {
+                        **{"method": outcome.method, "seed": outcome.seed, "split": split},
+                        **{"status": outcome.status, "message": outcome.message, **scores},
+                        "fit_seconds": outcome.seconds.get("fit", _NAN),
+                        "fit_bytes": outcome.fit_bytes,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def pairs(self) -> pd.DataFrame:
+        """One row a method, split and score: the paired comparison with the reference.
+
+        Columns: ``method``, ``reference``, ``split``, ``score``, ``difference`` (method minus
+        reference, in the score; of ``benign_refused`` it is good below 0), ``low`` and ``high``
+        (95 %), ``better`` and ``worse`` (prompts that only one of the two got right), ``n``,
+        ``p_value`` (two-sided, exact McNemar test) and ``p_holm`` (Holm's correction over the
+        methods of one split and score).
+
+        All seeds count: a prompt by the share of seeds that got it right, so that ``better`` and
+        ``worse`` may be fractions, and the test is the exact sign-flip test, which for one seed is
+        McNemar's (see ``sign_flip_p`` for its limits). A prompt with an unreadable verdict in any
+        seed of either is left out. For the trade-off score the test counts every harmful and
+        pseudo-harmful prompt once, while the score gives both labels the same weight.
+        """
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for split in self._splits:
+            for score in (TRADEOFF, *LABEL_OF):
+                rows += _corrected(self._tests(split, score))
+        return pd.DataFrame(rows, columns=_PAIR_COLUMNS)
+
+    def replies(self) -> pd.DataFrame:
+        """One row a method, seed and prompt.
+
+        Columns: ``method``, ``seed``, ``prompt``, ``label``, ``split``, ``category``, ``verdict``,
+        ``refused``, ``reply``. Replies are those that ``Evaluation.frame`` shows: no answer to a
+        harmful prompt is among them.
+        """
+        import pandas as pd
+
+        names = ("prompt", "label", "split", "category")
+        prompts = {name: [getattr(one, name) for one in self.prompts] for name in names}
+        parts = [
+            pd.DataFrame(
+                {
+                    **{"method": outcome.method, "seed": outcome.seed, **prompts},
+                    "verdict": outcome.verdicts,
+                    "refused": [verdict in REFUSALS for verdict in outcome.verdicts],
+                    "reply": outcome.replies,
+                }
+            )
+            for outcome in self.outcomes
+            if outcome.status == "completed"
+        ]
+        columns = ["method", "seed", *names, "verdict", "refused", "reply"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+    def settings(self) -> pd.DataFrame:
+        """One row a method and setting of its first seed: ``method``, ``setting``, ``value``,
+        ``chosen_on_validation``.
+        """  # noqa: D205 - columns fill more than a line
+        import pandas as pd
+
+        rows = [
+            {
+                **{"method": method, "setting": name, "value": value},
+                "chosen_on_validation": name in self.of(method)[0].chosen,
+            }
+            for method in self.methods
+            if self.of(method)
+            for name, value in self.of(method)[0].settings.items()
+        ]
+        return pd.DataFrame(rows, columns=["method", "setting", "value", "chosen_on_validation"])
+
+    @property
+    def _scores(self) -> MethodScores:
+        return MethodScores(self.prompts)
+
+    @property
+    def _splits(self) -> list[str]:
+        return self._scores.splits
+
+    def _row(self, method: str, split: str) -> dict[str, Any]:
+        done = self.of(method)
+        failed = [one for one in self.outcomes if one.method == method and one.status == "failed"]
+        return {
+            **{"method": method, "split": split},
+            "status": "completed" if done else "failed",
+            "message": "; ".join(dict.fromkeys(one.message for one in failed)),
+            "seeds": len(done),
+            **self._scores.row(done, split),
+            **self._costs(done),
+            "search_seconds": float(self.about.get("search_seconds", {}).get(method, 0.0)),
+        }
+
+    def _costs(self, done: Sequence[MethodOutcome]) -> dict[str, Any]:
+        return {
+            "kl": mean([one.kl for one in done]),
+            "perplexity": mean([one.perplexity for one in done]),
+            "token_cost": mean([one.token_cost for one in done]),
+            "trained_parameters": max((one.trained_parameters for one in done), default=0),
+            "fit_seconds": mean([one.seconds["fit"] for one in done]),
+            "fit_bytes": max((one.fit_bytes for one in done), default=0),
+            "evaluate_seconds": mean([one.seconds["evaluate"] for one in done]),
+        }
+
+    def _tests(self, split: str, score: str) -> list[dict[str, Any]]:
+        """Rows of ``pairs`` of a split and score, not corrected yet."""
+        reference = self.of(self.reference)
+        others = [one for one in self.methods if one != self.reference and self.of(one)]
+        return [
+            {
+                **{"method": method, "reference": self.reference, "split": split, "score": score},
+                **self._scores.paired(self.of(method), reference, score, split),
+            }
+            for method in others
+            if reference
+        ]
+
+
+_PAIR_COLUMNS = [
+    *("method", "reference", "split", "score", "difference", "low", "high"),
+    *("better", "worse", "n", "p_value", "p_holm"),
+]
+
+
+def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    corrected = holm([row["p_value"] for row in rows])
+    return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]

@@ -1,0 +1,307 @@
+"""One method with one seed: fitted, put to work, asked the test prompts, and what came of it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.errors import UserError
+from actor_lens.evaluation.evaluate import evaluate
+from actor_lens.evaluation.perplexity import perplexity
+from actor_lens.experiments.comparison.method_costs import cost_of, seconds_per_token
+from actor_lens.judges.judges import (
+    FirstTokenJudge,
+    Judge,
+    KeywordJudge,
+    refusal_tokens,
+    with_tokens,
+)
+from actor_lens.methods import Method
+from actor_lens.models.batches import Progress
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.memory import is_out_of_memory
+from actor_lens.models.replies import first_token_logits, kl_divergence
+from actor_lens.prompts.sets import PromptSet
+
+_NAN = float("nan")
+# Benign test prompts on which the time for a token is measured.
+_TIMED_PROMPTS = 16
+_PLAIN = (str, int, float, bool, type(None))
+
+
+@dataclass(frozen=True)
+class MethodOutcome:
+    """What came of a method with a seed.
+
+    Attributes:
+        method: Its name.
+        seed: What it was fitted with.
+        seeded: Whether the method has a seed at all.
+        status: ``"completed"`` or ``"failed"``.
+        message: Why it failed.
+        verdicts: Of the judge on each test prompt: ``"answered"``, ``"refused"``,
+            ``"partly_refused"`` (a refusal too) or ``"unreadable"`` (neither).
+        replies: As ``Evaluation.frame`` shows them: no answer to a harmful prompt is among them.
+        settings: Every setting that it was fitted with.
+        chosen: Names of those that were chosen on validation prompts.
+        trained_parameters: How many numbers were trained.
+        seconds: ``fit`` and ``evaluate``.
+        fit_bytes: Most memory of the fit, less what was in use before.
+        kl: Mean Kullback-Leibler divergence of the first reply token from the untouched model on
+            benign test prompts, in nats.
+        token_cost: Time for a token of a reply, as a multiple of the untouched model's.
+        perplexity: As a multiple of the untouched model's; NaN where it was not asked for.
+    """
+
+    method: str
+    seed: int
+    seeded: bool
+    status: str
+    message: str = ""
+    verdicts: tuple[str, ...] = ()
+    replies: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    chosen: tuple[str, ...] = ()
+    trained_parameters: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    fit_bytes: int = 0
+    kl: float = _NAN
+    token_cost: float = _NAN
+    perplexity: float = _NAN
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonWork:
+    """What all methods of a comparison share.
+
+    Attributes:
+        model: The untouched model; every method leaves it so.
+        train: Training prompts.
+        validation: Validation prompts.
+        tested: Prompts that every method is asked.
+        judge: Decides what a refusal is, among replies that methods train on too.
+        new_tokens: Longest reply.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
+        text: A text to measure perplexity on; None to leave it out.
+    """
+
+    model: ChatModel
+    train: PromptSet
+    validation: PromptSet
+    tested: PromptSet
+    judge: Any = field(default_factory=KeywordJudge)
+    new_tokens: int = 64
+    batch_size: int | None = None
+    text: str | None = None
+
+    def about(self, method: Method, seed: int) -> dict[str, Any]:
+        """What an outcome depends on."""
+        return {
+            "model": self.untouched,
+            "system_prompt": self.model.system_prompt,
+            "train_prompts": self.train.fingerprint,
+            "validation_prompts": self.validation.fingerprint,
+            "test_prompts": self.tested.fingerprint,
+            "judge": self.judge.identity,
+            "new_tokens": self.new_tokens,
+            "text": None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest(),
+            "method": method.name,
+            "method_settings": settings_of(method),
+            "seed": seed,
+        }
+
+    @cached_property
+    def untouched(self) -> str:
+        """The model's weights and chat template as they are when the work begins."""
+        return f"{self.model.fingerprint}:{self.model.identity}"
+
+    def run(self, method: Method, seed: int, on_progress: Progress | None = None) -> MethodOutcome:
+        """Fit and try a method; one that cannot be used is an outcome too.
+
+        Raises:
+            UserError: If the method has left the model changed: what came after would be wrong.
+            KeyboardInterrupt: If interrupted.
+        """
+        before, hooked = self.untouched, self.model.is_hooked
+        try:
+            outcome = self._tried(method, seed, on_progress)
+        except Exception as error:
+            outcome = failure(method.name, seed, error, seeded=has_seed(method))
+        now = f"{self.model.fingerprint}:{self.model.identity}"
+        if now != before or self.model.is_hooked != hooked:
+            raise UserError(
+                f"method '{method.name}' left the model changed; its applied_to must undo all on "
+                "exit: mend it, or leave it out, and load the model again"
+            )
+        return outcome
+
+    def _tried(self, method: Method, seed: int, on_progress: Progress | None) -> MethodOutcome:
+        seeded = has_seed(method)
+        with cost_of(self.model) as cost:
+            own = with_judge(with_seed(method, seed), self.judge)
+            fitted = own.fit(self.model, self.train, self.validation)
+        with fitted.applied_to(self.model) as changed:
+            started = time.perf_counter()
+            evaluation = evaluate(
+                changed,
+                self.tested,
+                judge=self.judge,
+                new_tokens=self.new_tokens,
+                batch_size=self.batch_size,
+                on_progress=on_progress,
+            )
+            evaluated = time.perf_counter() - started
+            kl, perplexity = self._kl(changed), self._perplexity(changed)
+            per_token = seconds_per_token(changed, self._timed, self.new_tokens)
+        # Right after, so that another load of the machine changes both.
+        plain = seconds_per_token(self.model, self._timed, self.new_tokens)
+        shown = evaluation.frame()
+        return MethodOutcome(
+            method=method.name,
+            seed=seed,
+            seeded=seeded,
+            status="completed",
+            verdicts=_verdicts(shown),
+            replies=tuple(shown["reply"]),
+            settings={name: _plain(value) for name, value in fitted.settings.items()},
+            chosen=tuple(fitted.chosen),
+            trained_parameters=int(fitted.trained_parameters),
+            seconds={"fit": cost.seconds, "evaluate": evaluated},
+            fit_bytes=cost.peak_bytes,
+            kl=kl,
+            token_cost=per_token / plain,
+            perplexity=perplexity,
+        )
+
+    @cached_property
+    def _benign(self) -> tuple[str, ...]:
+        return tuple(p.prompt for p in self.tested if (p.label, p.split) == ("benign", "test"))
+
+    @property
+    def _timed(self) -> tuple[str, ...]:
+        return self._benign[:_TIMED_PROMPTS]
+
+    @cached_property
+    def _base_logits(self) -> Float[Tensor, "prompt vocabulary"]:
+        return first_token_logits(self.model, self._benign, batch_size=self.batch_size)
+
+    @cached_property
+    def _base_perplexity(self) -> float:
+        return _NAN if self.text is None else perplexity(self.model, self.text).value
+
+    def prepare(self) -> None:
+        """Measure the untouched model while it is untouched."""
+        _ = self.untouched, self._base_perplexity
+        if self._benign:
+            _ = self._base_logits
+
+    def _kl(self, changed: ChatModel) -> float:
+        if not self._benign:
+            return _NAN
+        logits = first_token_logits(changed, self._benign, batch_size=self.batch_size)
+        pairs = zip(self._base_logits, logits, strict=True)
+        return sum(float(kl_divergence(p, q)) for p, q in pairs) / len(self._benign)
+
+    def _perplexity(self, changed: ChatModel) -> float:
+        if self.text is None:
+            return _NAN
+        return perplexity(changed, self.text).value / self._base_perplexity
+
+
+def judge_for(model: ChatModel, judge: Judge | None, validation: PromptSet) -> Judge:
+    """The judge that was given, or the keyword judge.
+
+    A first-token judge without tokens gets those with which the untouched model begins refusals of
+    validation prompts.
+
+    Raises:
+        UserError: If it needs tokens and the model refuses no harmful prompt.
+    """
+    if judge is None:
+        return KeywordJudge()
+    if isinstance(judge, FirstTokenJudge) and judge.tokens is None:
+        return with_tokens(judge, refusal_tokens(model, validation))
+    return judge
+
+
+# ---- Methods and the settings that a comparison gives them ----
+
+
+def has_seed(method: Method) -> bool:
+    """Whether a method has a setting named ``seed``; others give one result and are run once."""
+    return _has(method, "seed")
+
+
+def with_seed(method: Method, seed: int) -> Method:
+    """A method with this seed, or itself where it has none."""
+    return _with(method, "seed", seed) if has_seed(method) else method
+
+
+def with_judge(method: Method, judge: Any) -> Method:
+    """A method that sifts the replies it trains on by this judge.
+
+    Itself where it has no setting named ``judge``, or has a judge of its own.
+    """
+    if not _has(method, "judge") or getattr(method, "judge", None) is not None:
+        return method
+    return _with(method, "judge", judge)
+
+
+def _has(method: Method, setting: str) -> bool:
+    if is_dataclass(method):
+        return any(one.name == setting for one in fields(method))
+    return hasattr(method, setting)
+
+
+def _with(method: Method, setting: str, value: Any) -> Method:
+    if is_dataclass(method) and not isinstance(method, type):
+        return replace(method, **{setting: value})
+    changed: Any = copy.copy(method)
+    setattr(changed, setting, value)
+    return cast(Method, changed)
+
+
+def settings_of(method: Method) -> dict[str, Any]:
+    """Class and plain settings of a method; the seed is left out."""
+    kind = f"{type(method).__module__}.{type(method).__qualname__}"
+    names: Iterable[str] = vars(method) if hasattr(method, "__dict__") else ()
+    if is_dataclass(method):
+        names = [one.name for one in fields(method)]
+    values = {name: _plain(getattr(method, name)) for name in names if name not in ("name", "seed")}
+    return {"class": kind, **values}
+
+
+def failure(method: str, seed: int, error: Exception, *, seeded: bool = False) -> MethodOutcome:
+    """The outcome of a method that could not be used, with the reason in one line."""
+    reason = " ".join(str(error).split())
+    if is_out_of_memory(error):
+        reason = f"out of memory ({reason[:200]})" if reason else "out of memory"
+    elif not isinstance(error, UserError):
+        reason = f"{type(error).__name__}: {reason[:400]}" if reason else type(error).__name__
+    return MethodOutcome(method, seed, seeded, "failed", reason)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back; of anything else only its kind, which has no address in it."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))[:200]
+
+
+def _verdicts(shown: Any) -> tuple[str, ...]:
+    """What the judge said, from the table of an evaluation."""
+    flags = ("refused" if refused else "answered" for refused in shown["refused"])
+    return tuple(shown["verdict"]) if "verdict" in shown else tuple(flags)

@@ -1,0 +1,157 @@
+"""A model before and with a run, its replies judged by several judges.
+
+How far judges agree says how much of a rate, and of a change of it, is the judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.errors import UserError
+from actor_lens.evaluation.panel import JudgePanel, judge_panel
+from actor_lens.evaluation.summary import before_after, records
+from actor_lens.experiments.study import RunEvaluation, StageProgress, evaluate_run
+from actor_lens.judges.judges import (
+    FirstTokenJudge,
+    Judge,
+    RefusalTokens,
+    refusal_tokens,
+    with_tokens,
+)
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.run import TrainingRun
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class PanelEvaluation:
+    """A model before and with a run, and what each judge says of its replies.
+
+    Attributes:
+        evaluated: By the first judge.
+        before: All judges on the replies of the untouched model.
+        after: On those with the run applied, or None where there is no run.
+    """
+
+    evaluated: RunEvaluation
+    before: JudgePanel
+    after: JudgePanel | None
+
+    @property
+    def panels(self) -> dict[str, JudgePanel]:
+        """The panels by when the replies were given: ``"before"``, and ``"after"`` with a run."""
+        both = {"before": self.before, "after": self.after}
+        return {when: panel for when, panel in both.items() if panel is not None}
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt: the columns of ``RunEvaluation.frame``, by the first judge.
+
+        Of replies to harmful prompts it holds less: see ``JudgePanel.shown_replies``.
+        """
+        suffixed = self.after is not None
+        replies = {
+            f"reply_{when}" if suffixed else "reply": list(panel.shown_replies())
+            for when, panel in self.panels.items()
+        }
+        return self.evaluated.frame().assign(**replies)
+
+    def by_reply(self) -> pd.DataFrame:
+        """One row a reply: ``when`` (before, after), and the columns of ``JudgePanel.by_reply``."""
+        import pandas as pd
+
+        tables = {when: panel.by_reply() for when, panel in self.panels.items()}
+        parts = [table.assign(when=when) for when, table in tables.items()]
+        columns = ["when", *self.before.by_reply().columns]
+        return pd.concat(parts, ignore_index=True)[columns]
+
+    def agreement(self) -> pd.DataFrame:
+        """``when`` (before, after), and the columns of ``JudgePanel.agreement``."""
+        import pandas as pd
+
+        parts = [panel.agreement().assign(when=when) for when, panel in self.panels.items()]
+        columns = ["when", *self.before.agreement().columns]
+        return pd.concat(parts, ignore_index=True)[columns]
+
+    def summary(self) -> dict[str, Any]:
+        """The record of ``RunEvaluation``, with the rates by each judge and how far they agree."""
+        judged = {
+            name: before_after(
+                self.before.judged_by(name), self.after.judged_by(name) if self.after else None
+            )
+            for name in self.before.judges
+        }
+        return {
+            **self.evaluated.summary(),
+            "judges": judged,
+            "agreement": records(self.agreement()),
+        }
+
+
+def evaluate_by_panel(
+    model: ChatModel,
+    prompts: PromptSet,
+    run: TrainingRun | None = None,
+    *,
+    judges: Sequence[Judge],
+    new_tokens: int = 64,
+    batch_size: int | None = None,
+    on_progress: StageProgress | None = None,
+) -> PanelEvaluation:
+    """Evaluate as ``evaluate_run`` does, and let further judges judge the same replies.
+
+    Args:
+        model: Left as it is.
+        prompts: With a test split; with a validation split if a judge goes by first tokens.
+        run: A fine-tune of this model.
+        judges: At least two, all different; the first one's rates are those of the evaluation.
+        new_tokens: Longest reply.
+        batch_size: Prompts in one batch; None for as many as fit into memory.
+        on_progress: Told of every stage in which replies are given.
+
+    Raises:
+        UserError: As ``evaluate_run`` and ``judge_panel``, or if there are not two judges.
+    """
+    check_judges(judges)
+    tokens = _tokens(model, prompts, judges)
+    first, *others = [with_tokens(judge, tokens) for judge in judges]
+    evaluated = evaluate_run(
+        model,
+        prompts,
+        run,
+        judge=first,
+        new_tokens=new_tokens,
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
+    before = judge_panel(evaluated.before, [first, *others])
+    after = None
+    if evaluated.after is not None:
+        after = judge_panel(evaluated.after, [first, *others])
+    return PanelEvaluation(evaluated, before, after)
+
+
+def check_judges(judges: Sequence[Judge]) -> None:
+    """Check that there are judges to compare, before replies are given.
+
+    Raises:
+        UserError: If there are fewer than two, or one is given twice.
+    """
+    if len(judges) < 2:
+        given = "1 judge was" if judges else "0 judges were"
+        raise UserError(f"{given} given; give at least two, to be compared")
+    seen: set[str] = set()
+    for judge in judges:
+        if judge.identity in seen:
+            raise UserError(f"the judge '{judge.name}' is given twice; give each of them once")
+        seen.add(judge.identity)
+
+
+def _tokens(model: ChatModel, prompts: PromptSet, judges: Sequence[Judge]) -> RefusalTokens | None:
+    """How the model begins refusals, if a judge has to know."""
+    needed = any(isinstance(one, FirstTokenJudge) and one.tokens is None for one in judges)
+    return refusal_tokens(model, prompts.where(split="validation")) if needed else None

@@ -1,0 +1,1 @@
+"""Every layer, alpha and seed trained on one collection of block inputs."""

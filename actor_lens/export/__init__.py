@@ -1,0 +1,1 @@
+"""Taking a run away: one block, a LoRA adapter or a whole model, with its model card."""

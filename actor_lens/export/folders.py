@@ -1,0 +1,263 @@
+"""The fine-tuned model as others use it: a whole Hugging Face folder, or the one block alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from actor_lens.errors import UserError
+from actor_lens.export.model_card import Facts, Form, base_model_name, write_model_card
+from actor_lens.export.weight_change import check_float_block
+from actor_lens.files.saving import replacing_folder
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.weights import tensor_digest
+from actor_lens.training.run import TrainingRun
+
+DELTA_FILE = "delta.safetensors"
+DELTA_CARD = "delta.json"
+MARKERS = {"model": "config.json", "delta": DELTA_CARD, "adapter": "adapter_config.json"}
+"""The file by which an export of each kind is known: other folders are not overwritten."""
+
+
+def export_model(
+    model: ChatModel,
+    run: TrainingRun,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    facts: Facts | None = None,
+) -> Path:
+    """Write the whole model with the trained block in place, its tokenizer and a model card.
+
+    The folder is written aside and takes its name when it is complete. It is read by
+    ``load_model`` and by everything that reads Hugging Face folders, in the dtype that the model
+    has in memory. That model is as before afterwards.
+
+    Args:
+        model: The model that the run was trained on.
+        run: A fine-tune of one of its blocks.
+        folder: Where to write; made if it is not there.
+        overwrite: Replace a model that is there, with all that is in its folder.
+        facts: For the model card.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: If the run belongs to another model, the block is quantised, the folder holds
+            something already, or it cannot be written.
+    """
+    check_float_block(model, run)
+    facts = facts or Facts()
+    with writing_export(folder, model, "model", overwrite) as staging:
+        with run.applied_to(model):
+            model.hf.save_pretrained(staging)
+            model.tokenizer.save_pretrained(staging)
+        write_model_card(staging, model, run, _model_form(model, facts), facts)
+    return Path(folder)
+
+
+def export_delta(
+    model: ChatModel,
+    run: TrainingRun,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    facts: Facts | None = None,
+) -> Path:
+    """Write only the trained block, to be put into the base model by three lines of transformers.
+
+    ``delta.safetensors`` holds the block's tensors themselves and not their differences: adding
+    a rounded difference would not give the trained weights, replacing gives them to the bit.
+    ``delta.json`` says what they belong to; it and ``README.md`` hold the three lines.
+
+    Args:
+        model: The model that the run was trained on.
+        run: A fine-tune of one of its blocks.
+        folder: Where to write; made if it is not there.
+        overwrite: Replace a delta that is there, with all that is in its folder.
+        facts: For the cards.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: If the run belongs to another model, the block is quantised, the folder holds
+            something already, or it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    check_float_block(model, run)
+    facts = facts or Facts()
+    with writing_export(folder, model, "delta", overwrite) as staging:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in run.state.items()}
+        save_file(tensors, staging / DELTA_FILE, metadata={"format": "pt"})
+        card = _delta_card(model, run, facts, (staging / DELTA_FILE).read_bytes())
+        text = json.dumps(card, indent=2)
+        (staging / DELTA_CARD).write_text(text + "\n", encoding="utf-8")
+        write_model_card(staging, model, run, _delta_form(model, facts), facts)
+    return Path(folder)
+
+
+def delta_lines(model: ChatModel, facts: Facts | None = None) -> list[str]:
+    """Python that puts a delta into the base model, run in the delta's folder.
+
+    Three lines after the imports. Weights are asked for in the dtype that the block was trained
+    in; the last line fails where a tensor has no place in the model.
+    """
+    base = base_model_name(model, facts or Facts())
+    dtype = str(model.hf.dtype).removeprefix("torch.")
+    return [
+        "from safetensors.torch import load_file",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained({base!r}, dtype="{dtype}")',
+        f'delta = load_file("{DELTA_FILE}")',
+        "assert not model.load_state_dict(delta, strict=False).unexpected_keys",
+    ]
+
+
+@contextmanager
+def writing_export(
+    folder: str | Path, model: ChatModel, kind: str, overwrite: bool
+) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``folder`` when all is written.
+
+    Args:
+        folder: Where the export goes.
+        model: Its own folder is never overwritten.
+        kind: What is written, of ``MARKERS``.
+        overwrite: Whether one that is there may be replaced.
+
+    Raises:
+        UserError: If the folder holds something else, or cannot be written.
+    """
+    import transformers
+
+    folder = Path(folder)
+    check_folder(folder, kind, overwrite=overwrite)
+    _check_not_source(folder, model)
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    with replacing_folder(folder) as staging, _disk_errors():
+        yield staging
+
+
+def _model_form(model: ChatModel, facts: Facts) -> Form:
+    dtype = str(model.hf.dtype).removeprefix("torch.")
+    base = base_model_name(model, facts)
+    return Form(
+        library="transformers",
+        what="A whole model, in the format of Hugging Face transformers.",
+        lines=[
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            "folder = '.'  # this folder, or its name on the hub",
+            f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype}")',
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        ],
+        undo=f"Load the base model instead: `from_pretrained({_in_code(base)})`. "
+        "All tensors outside the trained block are the same, bit for bit.",
+    )
+
+
+def _delta_form(model: ChatModel, facts: Facts) -> Form:
+    base = base_model_name(model, facts)
+    return Form(
+        library="transformers",
+        what=f"The tensors of one decoder block, in `{DELTA_FILE}`, which replace those of the "
+        "base model.",
+        lines=delta_lines(model, facts),
+        undo=f"Load the base model again: `from_pretrained({_in_code(base)})`. No other tensor was "
+        "touched.",
+        tags=["one-layer-delta"],
+    )
+
+
+def _in_code(text: str) -> str:
+    """A Python string inside backticks."""
+    return repr(text).replace("`", "")
+
+
+def _delta_card(model: ChatModel, run: TrainingRun, facts: Facts, file: bytes) -> dict[str, Any]:
+    return {
+        "format": "actor-lens one-layer delta",
+        "holds": "replaced tensors",
+        "base_model": base_model_name(model, facts),
+        "base_fingerprint": run.fingerprint,
+        "layer": run.layer,
+        "load_with": delta_lines(model, facts),
+        "tensors": {
+            name: {
+                "shape": list(tensor.shape),
+                "dtype": str(tensor.dtype).removeprefix("torch."),
+                "xxh3_128": tensor_digest(tensor),
+            }
+            for name, tensor in run.state.items()
+        },
+        "sha256": {DELTA_FILE: hashlib.sha256(file).hexdigest()},
+        "trained_parameters": run.trained_parameters,
+        "settings": asdict(run.config),
+        "train_prompts": dict(run.train_prompts),
+        "versions": {"actor_lens": version("actor-lens")},
+    }
+
+
+def check_folder(folder: str | Path, kind: str, *, overwrite: bool = False) -> None:
+    """Check that an export may be written into a folder, before there is a model.
+
+    Args:
+        folder: Its parent is made if it is not there.
+        kind: What is to be written, of ``MARKERS``.
+        overwrite: Whether an export of this kind may be replaced.
+
+    Raises:
+        UserError: If its content would be lost, or it cannot be used.
+    """
+    folder, marker = Path(folder), MARKERS[kind]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        content = os.listdir(folder) if os.path.lexists(folder) else []
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be used ({error.strerror or error}); give another folder"
+        ) from error
+    if content and not overwrite:
+        raise UserError(
+            f"{folder}: is not empty; give another folder, or overwrite=True (--overwrite)"
+        )
+    if content and marker not in content:
+        raise UserError(
+            f"{folder}: holds no {kind} (no {marker}) but other files, which overwriting would "
+            "delete; give another folder"
+        )
+
+
+def _check_not_source(folder: Path, model: ChatModel) -> None:
+    source = str((model.source or {}).get("name", ""))
+    if os.path.isabs(source) and os.path.realpath(folder) == os.path.realpath(source):
+        raise UserError(
+            f"{folder}: is what the model was loaded from, which the run needs; give another folder"
+        )
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Make OSErrors of the exceptions by which libraries in Rust report a full disk and the like.
+
+    Source: std::io::Error, whose text ends in "(os error NUMBER)".
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if "(os error " not in str(error):
+            raise
+        raise OSError(" ".join(str(error).split())) from error

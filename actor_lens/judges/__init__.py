@@ -1,0 +1,1 @@
+"""What is a refusal: phrase lists, first tokens, language models and classifiers."""

@@ -1,0 +1,71 @@
+"""A judge by its name, as the command line and notebooks give it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from actor_lens.errors import UserError
+from actor_lens.judges.judges import FirstTokenJudge, Judge
+from actor_lens.judges.keyword_lists import KEYWORD_LISTS, judge_from_file, named_judge
+
+if TYPE_CHECKING:
+    from actor_lens.judges.language_model import JudgingCost
+
+JUDGES = (
+    *KEYWORD_LISTS,
+    "keywords=FILE",
+    "first-token",
+    "llm:MODEL",
+    "wildguard[=NAME|DIR]",
+    "llama-guard[=NAME|DIR]",
+)
+
+
+def make_judge(
+    name: str = "keywords", *, on_estimate: Callable[[JudgingCost], None] | None = None
+) -> Judge:
+    """Make a judge.
+
+    ``keywords``, ``openings``, ``strict-openings``, ``phrases-anywhere``: a keyword list.
+    ``keywords=FILE``: phrases of a file, one a line. ``first-token``: the first-token refusal
+    score. ``llm:MODEL``: a language model at ``OPENAI_BASE_URL``, with the key in
+    ``OPENAI_API_KEY``. ``wildguard`` and ``llama-guard``: classifier checkpoints, the published
+    ones unless a hub name or folder follows.
+
+    Args:
+        name: One of these.
+        on_estimate: Told what judging will cost before a language model is asked.
+
+    Raises:
+        UserError: If there is no such judge, or it cannot be made: no key, no file, no checkpoint.
+    """
+    kind, equals, place = name.strip().partition("=")
+    if not equals and kind in KEYWORD_LISTS:
+        return named_judge(kind)
+    if kind == "keywords" and place:
+        return judge_from_file(place)
+    if not equals and kind == "first-token":
+        return FirstTokenJudge()
+    if name.strip().startswith("llm:"):
+        from actor_lens.judges.language_model import LanguageModelJudge
+
+        return LanguageModelJudge(name.strip().removeprefix("llm:"), on_estimate=on_estimate)
+    if kind in ("wildguard", "llama-guard") and bool(equals) == bool(place):
+        return _classifier(kind, place)
+    raise UserError(f"judge '{name}' is not known; give one of {', '.join(JUDGES)}")
+
+
+def _classifier(kind: str, place: str) -> Judge:
+    from actor_lens.judges.classifiers import (
+        LLAMA_GUARD,
+        WILDGUARD,
+        WILDGUARD_TEMPLATE,
+        LlamaGuardJudge,
+        WildGuardJudge,
+        load_classifier,
+    )
+
+    if kind == "wildguard":
+        return WildGuardJudge(load_classifier(place or WILDGUARD, WILDGUARD_TEMPLATE))
+    return LlamaGuardJudge(load_classifier(place or LLAMA_GUARD))

@@ -1,0 +1,120 @@
+"""Forward passes over many prompts, in batches of like length that fit into memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from actor_lens.errors import UserError
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.memory import is_out_of_memory, token_budget
+from actor_lens.models.padding import TokenBatch, pad_batch
+
+Progress = Callable[[int, int], None]
+"""Called with the number of prompts done and the number of all."""
+
+
+class MemoryWarning(UserWarning):
+    """Memory ran out, and the work goes on with smaller batches; results are right all the same."""
+
+
+def run_in_batches(
+    model: ChatModel,
+    token_ids: Sequence[Sequence[int]],
+    run: Callable[[TokenBatch], None],
+    *,
+    batch_size: int | None = None,
+    rows: Sequence[int] | None = None,
+    new_tokens: int = 0,
+    on_progress: Progress | None = None,
+) -> None:
+    """Call a function with batches of prompts, the longest prompts first.
+
+    Neighbours in length share a batch, so padding stays small; the longest first lets memory run
+    out at once or not at all. A batch that does not fit is halved and run again, with one warning.
+
+    Args:
+        model: The model that ``run`` calls; it says where token ids go and how many fit.
+        token_ids: Of every prompt.
+        run: Does the work for a batch; after running out of memory it is called for the same
+            prompts again, in smaller batches.
+        batch_size: Prompts in one batch; None fills batches up to a number of tokens that is
+            chosen from the free memory.
+        rows: Which prompts to run; all of them unless given.
+        new_tokens: Tokens that ``run`` will add to each prompt.
+        on_progress: Told after every batch.
+
+    Raises:
+        UserError: If ``batch_size`` is below 1, or a single prompt does not fit into memory.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch size is {batch_size}; give a whole number of at least 1")
+    rows = range(len(token_ids)) if rows is None else rows
+    pending = sorted(rows, key=lambda row: -len(token_ids[row]))
+    if not pending:
+        return
+    longest = len(token_ids[pending[0]]) + new_tokens
+    sizes = _Sizes(model, longest, batch_size, generating=new_tokens > 0)
+    done, total = len(token_ids) - len(pending), len(token_ids)
+    while pending:
+        count = sizes.next_count(len(token_ids[pending[0]]) + new_tokens)
+        chosen = pending[:count]
+        batch = pad_batch(
+            [token_ids[row] for row in chosen],
+            pad_token_id=model.pad_token_id,
+            device=model.device,
+            indices=chosen,
+        )
+        try:
+            run(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            sizes.shrink(len(chosen), batch.input_ids.shape[1], error)
+            continue
+        pending = pending[count:]
+        done += len(chosen)
+        if on_progress is not None:
+            on_progress(done, total)
+
+
+class _Sizes:
+    """How many prompts go into the next batch."""
+
+    def __init__(
+        self, model: ChatModel, longest: int, batch_size: int | None, *, generating: bool
+    ) -> None:
+        self._batch_size = batch_size
+        self._warned = False
+        self._budget = 0
+        if batch_size is None:
+            # A generated token is one short pass a prompt: only large batches keep a device busy.
+            cap = 16384 if generating else None
+            self._budget = token_budget(model, longest, cap=cap)
+
+    def next_count(self, length: int) -> int:
+        """Prompts of at most this length that fit."""
+        if self._batch_size is not None:
+            return self._batch_size
+        return max(1, self._budget // max(1, length))
+
+    def shrink(self, count: int, length: int, error: BaseException) -> None:
+        """Halve what a batch may hold after one did not fit."""
+        if count == 1:
+            raise UserError(
+                f"not enough memory for one prompt of {length} tokens; shorten or remove long "
+                "prompts, free some memory, or load the model with dtype bfloat16"
+            ) from error
+        half = count // 2
+        if self._batch_size is not None:
+            self._batch_size = half
+        else:
+            self._budget = half * length
+        if not self._warned:
+            warnings.warn(
+                f"out of memory with {count} prompts of {length} tokens in a batch; going on with "
+                "smaller batches",
+                MemoryWarning,
+                stacklevel=4,
+            )
+            self._warned = True

@@ -1,0 +1,264 @@
+"""One decoder block run apart from the network.
+
+Everything below a trained block is frozen, so its input can be computed once and kept. This
+module runs a block on such inputs with exactly the masks and positions that the model itself
+would hand to it, and grafts a changed copy of a block into a model without touching the model.
+
+Both rest on one device, a *graft*: shallow copies of the model and of the modules on the path to
+its list of blocks, with some blocks replaced. All other modules and every tensor are shared, the
+original is never altered, and so grafts may be used while other threads use the model.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from actor_lens.models.chat_model import ChatModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Tap = Callable[[Tensor], None]
+"""Told what a block receives, ``[prompt, token, d_model]``."""
+
+
+class _Reached(Exception):
+    """Ends a forward pass once the block of interest was reached."""
+
+
+class _PassThrough(nn.Module):
+    """Stands in for a block whose result is not needed."""
+
+    def forward(self, hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        return hidden_states
+
+
+class _CallRecorder(nn.Module):
+    """Stands in for a block: keeps what it was called with and ends the pass."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self._signature = inspect.signature(block.forward)
+        self.hidden_states: Tensor | None = None
+        self.arguments: dict[str, Any] = {}
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        # GPT-2 passes mask and cache by position: bind them to their names.
+        bound = self._signature.bind(*args, **kwargs)
+        arguments = dict(bound.arguments)
+        arguments.update(arguments.pop("kwargs", {}))
+        self.hidden_states = arguments.pop("hidden_states")
+        self.arguments = arguments
+        raise _Reached
+
+
+class _Tapped(nn.Module):
+    """Stands in for a block: hands out what it receives, then runs it or ends the pass."""
+
+    def __init__(self, block: nn.Module, tap: Tap, *, ends_pass: bool) -> None:
+        super().__init__()
+        self.block = block
+        self._tap = tap
+        self._ends_pass = ends_pass
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self._tap(hidden_states)
+        if self._ends_pass:
+            raise _Reached
+        return self.block(hidden_states, *args, **kwargs)
+
+
+class _FromCache(nn.Module):
+    """Runs a block on a cached input instead of what the blocks below hand up."""
+
+    def __init__(self, block: nn.Module, hidden_states: Tensor) -> None:
+        super().__init__()
+        self.block = block
+        self._cached = [hidden_states]  # in a list: not a buffer, never moved or saved
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.block(self._cached[0].to(hidden_states.dtype), *args, **kwargs)
+
+
+class _KeyValueRecorder:
+    """Stands in for the key-value cache: keeps keys and values with gradients, ends the pass."""
+
+    def __init__(self) -> None:
+        self.keys_values: tuple[Tensor, Tensor] | None = None
+
+    def update(self, keys: Tensor, values: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+        self.keys_values = (keys, values)
+        raise _Reached
+
+
+class _KeyValueReplay:
+    """Stands in for the key-value cache: hands out recorded keys and values of all positions."""
+
+    def __init__(self, keys_values: tuple[Tensor, Tensor]) -> None:
+        self._keys_values = keys_values
+
+    def update(self, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
+        return self._keys_values
+
+
+def graft(model: ChatModel, replacements: Mapping[int, nn.Module]) -> PreTrainedModel:
+    """A Hugging Face model with some blocks replaced that shares all the rest with ``model.hf``.
+
+    Args:
+        model: Left as it is.
+        replacements: Layer to the module that takes the block's place.
+    """
+    blocks = list(model.blocks)
+    for layer, replacement in replacements.items():
+        blocks[model.check_layer(layer)] = replacement
+    base = _shallow(model.hf.base_model, model.blocks_name, nn.ModuleList(blocks))
+    return _shallow(model.hf, model.hf.base_model_prefix, base)  # type: ignore[return-value]
+
+
+def graft_from_cache(
+    model: ChatModel, layer: int, hidden_states: Tensor, block: nn.Module | None = None
+) -> PreTrainedModel:
+    """A model that starts at ``layer`` from cached block inputs and runs to the logits.
+
+    Call it with ``inputs_embeds=hidden_states`` and the mask and position ids of the batch.
+
+    Args:
+        model: Left as it is.
+        layer: The first block that really runs.
+        hidden_states: Input of that block, ``[prompt, token, d_model]``, padded on the left.
+        block: Takes the place of the model's own block, for instance a trained copy.
+    """
+    start = _FromCache(model.blocks[layer] if block is None else block, hidden_states)
+    below: dict[int, nn.Module] = {index: _PassThrough() for index in range(layer)}
+    return graft(model, {**below, layer: start})
+
+
+def tap_block_inputs(
+    model: ChatModel,
+    taps: Mapping[int, Tap],
+    input_ids: Int[Tensor, "prompt token"],
+    attention_mask: Int[Tensor, "prompt token"],
+    position_ids: Int[Tensor, "prompt token"],
+) -> None:
+    """Hand out what some blocks receive (``resid_pre``), in a pass that ends at the deepest.
+
+    Args:
+        model: Left as it is.
+        taps: By layer: called with ``[prompt, token, d_model]`` as soon as the block is reached.
+        input_ids: Of a batch, as are the rest.
+        attention_mask: 0 on padding.
+        position_ids: Counted from the first token that is not padding.
+    """
+    last = max(taps)
+    tapped: dict[int, nn.Module] = {
+        layer: _Tapped(model.blocks[layer], tap, ends_pass=layer == last)
+        for layer, tap in taps.items()
+    }
+    _run_until_reached(
+        graft(model, tapped).base_model,
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        use_cache=False,
+    )
+
+
+def block_arguments(
+    model: ChatModel,
+    layer: int,
+    hidden_states: Float[Tensor, "prompt token d_model"],
+    attention_mask: Int[Tensor, "prompt token"],
+    position_ids: Int[Tensor, "prompt token"],
+) -> dict[str, Any]:
+    """Mask, rotary embeddings and the like that the model hands to block ``layer``.
+
+    The model's own forward pass makes them, with stand-ins for its blocks: sliding windows,
+    rotary tables per layer type and the rest come out right for every architecture.
+    """
+    recorder = _CallRecorder(model.blocks[layer])
+    below: dict[int, nn.Module] = {index: _PassThrough() for index in range(layer)}
+    skeleton = graft(model, {**below, layer: recorder})
+    with torch.no_grad():
+        _run_until_reached(
+            skeleton.base_model,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=False,
+        )
+    return recorder.arguments
+
+
+def last_token_output(
+    block: nn.Module,
+    hidden_states: Float[Tensor, "prompt token d_model"],
+    arguments: Mapping[str, Any],
+) -> Float[Tensor, "prompt d_model"]:
+    """A block's output at the last token, with gradients for the block's parameters.
+
+    Keys and values are needed at every position, all else only at the last. So the block is run
+    twice: first up to its keys and values, then as a whole on the last position with them. Both
+    runs are the block's own code. Equal to ``block(hidden_states)[:, -1]`` up to rounding.
+
+    Args:
+        block: A decoder block that calls ``past_key_values.update`` as transformers' do.
+        hidden_states: Its cached input, padded on the left.
+        arguments: From ``block_arguments`` for the same batch.
+    """
+    recorder = _KeyValueRecorder()
+    _run_until_reached(block, hidden_states, **{**arguments, "past_key_values": recorder})
+    if recorder.keys_values is None:  # a block that ignores the cache has run in full
+        raise NotImplementedError(f"{type(block).__name__} does not use past_key_values")
+    last = _arguments_at_last_position(arguments, n_tokens=hidden_states.shape[1])
+    replay = _KeyValueReplay(recorder.keys_values)
+    output = block(hidden_states[:, -1:], **{**last, "past_key_values": replay})
+    if isinstance(output, tuple):
+        output = output[0]
+    return output[:, -1]  # type: ignore[no-any-return]
+
+
+def _run_until_reached(module: nn.Module, *args: Any, **kwargs: Any) -> None:
+    try:
+        module(*args, **kwargs)
+    except _Reached:
+        return
+
+
+def _arguments_at_last_position(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, Any]:
+    """Keep the query side of masks ``[.., query, key]`` and of positions at the last token."""
+
+    def last(name: str, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(last(name, part) for part in value)
+        if not isinstance(value, Tensor):
+            return value
+        if value.ndim == 4:  # a mask: [prompt or 1, 1, query, key]
+            return value[:, :, -1:, :]
+        if name == "position_ids":  # [prompt, token]
+            return value[..., -1:]
+        if value.ndim == 3 and value.shape[1] == n_tokens:  # rotary cos and sin
+            return value[:, -1:]
+        return value
+
+    return {name: last(name, value) for name, value in arguments.items()}
+
+
+def _shallow(module: nn.Module, child: str, replacement: nn.Module) -> nn.Module:
+    """A copy of a module with one child replaced; everything else is the same object."""
+    shallow = copy.copy(module)
+    shallow.__dict__["_modules"] = {**module._modules, child: replacement}
+    if "_hf_hook" in vars(module):
+        # accelerate, which spreads a model over devices, has tied forward to the original module.
+        spread: Any = shallow
+        spread._old_forward = MethodType(spread._old_forward.__func__, shallow)
+        spread.forward = partial(spread.forward.func, shallow)
+    return shallow

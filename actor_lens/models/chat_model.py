@@ -1,0 +1,354 @@
+"""A chat model: tokenizer and chat template, a clean Hugging Face model, its TransformerLens twin.
+
+Training, generation and export use ``ChatModel.hf``. Looking inside uses ``ChatModel.bridge``, a
+TransformerLens ``TransformerBridge`` over a second module tree that shares every tensor with
+``hf``: a change of a weight in place is seen by both.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import torch
+from torch import Tensor, nn
+
+from actor_lens.errors import UserError, one_line
+from actor_lens.models.chat_templates import check_system_prompt, render
+from actor_lens.models.loading import read_checkpoint
+from actor_lens.models.quantization import quantization_of, settle, shared_state
+from actor_lens.models.weights import WeightsIdentity, fingerprint
+from actor_lens.prompts.rows import shown
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, eq=False)
+class ChatModel:
+    """A causal language model together with the way it is spoken to.
+
+    Attributes:
+        name: What it was loaded by: ``"toy"``, a folder or a hub name.
+        hf: The clean Hugging Face model, in evaluation mode, with eager attention so that it
+            and the TransformerLens twin agree bit for bit.
+        tokenizer: Its tokenizer, which holds the chat template.
+        fingerprint: Identifies the weights as they were loaded and the chat template (hex
+            digits), then, after a dash, the system prompt if there is one: directions and runs
+            depend on all of them.
+        source: What ``load_model`` was called with; None for a model made in memory.
+        system_prompt: What the system says before every prompt; None for nothing.
+        decoding: Makes, for the prompts of a batch, what changes their next-token scores before a
+            token is picked; None leaves them alone. Replies and first-token scores feel it.
+    """
+
+    name: str
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    source: Mapping[str, Any] | None = None
+    system_prompt: str | None = None
+    decoding: Callable[[Sequence[str]], LogitsProcessor] | None = None
+    _weights: WeightsIdentity = field(default_factory=WeightsIdentity, repr=False, compare=False)
+
+    @cached_property
+    def bridge(self) -> TransformerBridge:
+        """The TransformerLens twin, made on first use (importing TransformerLens takes seconds).
+
+        Raises:
+            UserError: If TransformerLens does not know the architecture.
+        """
+        from transformer_lens.model_bridge import TransformerBridge
+
+        _give_in_memory_tokenizer_a_name(self.tokenizer)
+        try:
+            return TransformerBridge.boot_transformers(
+                self.name,
+                hf_model=twin(self.hf),
+                tokenizer=self.tokenizer,
+                device=str(self.device),
+                dtype=self.hf.dtype,
+            )
+        except ValueError as error:
+            raise UserError(
+                f"model '{self.name}' cannot be looked into: TransformerLens does not wrap a "
+                f"{type(self.hf).__name__} ({one_line(error, 100)}); use another model"
+            ) from error
+
+    @property
+    def identity(self) -> str:
+        """A hash of all weights as they are now, also while a run is applied."""
+        return self._weights.of(self.hf)
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether hooks may change what a forward pass computes."""
+        hooks = (
+            hook
+            for module in self.hf.modules()
+            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        )
+        # Once asked for hidden states or attentions, transformers leaves hooks that only record.
+        if any(hook.__module__ != "transformers.utils.output_capturing" for hook in hooks):
+            return True
+        if "bridge" not in self.__dict__:  # not made yet, so nobody has hooked it
+            return False
+        return any(point.has_hooks() for point in self.bridge.hook_dict.values())
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks in order: block ``l`` writes ``resid_post`` of layer ``l``."""
+        blocks: nn.ModuleList = getattr(self.hf.base_model, self.blocks_name)
+        return blocks
+
+    @cached_property
+    def blocks_name(self) -> str:
+        """The attribute of the base model that holds the blocks (``layers``, GPT-2: ``h``)."""
+        for name, child in self.hf.base_model.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == self.n_layers > 0:
+                return name
+        raise UserError(
+            f"model '{self.name}' ({type(self.hf).__name__}): no list of {self.n_layers} decoder "
+            "blocks found; use a decoder-only text model"
+        )
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks."""
+        return int(self.hf.config.num_hidden_layers)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.hf.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding lives, and so where token ids must be."""
+        return self.hf.device
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest templated prompt that the model takes, in tokens."""
+        return int(getattr(self.hf.config, "max_position_embeddings", 2**31))
+
+    @property
+    def quantization(self) -> str | None:
+        """``"4bit"``, ``"8bit"`` or another method; None for weights in full precision."""
+        return quantization_of(self.hf)
+
+    @property
+    def load_settings(self) -> dict[str, str]:
+        """Arguments of ``load_model``, beside the name, that decide what the model is and reads.
+
+        Those of ``revision``, ``chat_template`` and ``system_prompt`` that were given; of a model
+        made in memory, the system prompt.
+        """
+        given = {**(self.source or {}), "system_prompt": self.system_prompt}
+        names = ("revision", "chat_template", "system_prompt")
+        return {name: str(given[name]) for name in names if given.get(name) is not None}
+
+    def check_full_precision(self) -> None:
+        """Refuse to train or export a model with quantised weights, or to put a block into it.
+
+        Raises:
+            UserError: If the model is quantised.
+        """
+        if self.quantization is not None:
+            raise UserError(
+                f"model '{self.name}' has {self.quantization} weights, and a block is trained, put "
+                "into a model and exported in full precision only; load the model without "
+                "--quantization (looking, and evaluating without a run, work with it)"
+            )
+
+    def with_system_prompt(self, system_prompt: str | None) -> ChatModel:
+        """The same model with another system prompt, or without one (None).
+
+        All weights are shared, and the TransformerLens twin where there is one already.
+
+        Raises:
+            UserError: If the prompt is empty or the chat template has no system role.
+        """
+        check_system_prompt(self.name, self.tokenizer, system_prompt)
+        identified = self.fingerprint.partition("-")[0]
+        if system_prompt is not None:
+            identified += f"-{hashlib.sha256(system_prompt.encode()).hexdigest()[:16]}"
+        source = self.source and {**self.source, "system_prompt": system_prompt}
+        other = replace(self, system_prompt=system_prompt, fingerprint=identified, source=source)
+        if "bridge" in self.__dict__:
+            other.__dict__["bridge"] = self.bridge
+        return other
+
+    def block_prefix(self, layer: int) -> str:
+        """Hugging Face name of a block's tensors, up to and with the dot: ``model.layers.5.``."""
+        return f"{self.hf.base_model_prefix}.{self.blocks_name}.{layer}."
+
+    def check_layer(self, layer: SupportsIndex) -> int:
+        """Return ``layer`` as an int (numpy integers are taken too) if the model has it.
+
+        Raises:
+            UserError: If it is not a whole number from 0 to ``n_layers - 1``.
+        """
+        try:
+            index = None if isinstance(layer, bool) else operator.index(layer)
+        except TypeError:
+            index = None
+        if index is None:
+            raise UserError(
+                f"layer is {layer!r}; give a whole number from 0 to {self.n_layers - 1}"
+            )
+        if not 0 <= index < self.n_layers:
+            raise UserError(
+                f"layer {index} is out of range: '{self.name}' has layers 0 to {self.n_layers - 1}"
+            )
+        return index
+
+    def render(self, prompt: str) -> str:
+        """The prompt as the model sees it: one turn of the user, then the opening of the reply.
+
+        A system prompt, where there is one, comes first.
+
+        Raises:
+            UserError: If the chat template cannot render the prompt.
+        """
+        return render(self.name, self.tokenizer, prompt, self.system_prompt)
+
+    def tokenize(self, prompts: Sequence[str], *, room: int = 0) -> list[list[int]]:
+        """Token ids of each templated prompt, without padding.
+
+        The template already holds the beginning-of-sequence token, so no special tokens are
+        added: a second one changes every reply.
+
+        Args:
+            prompts: User messages, not yet templated.
+            room: Tokens to keep free for a reply.
+
+        Raises:
+            UserError: If a templated prompt and the room exceed ``max_tokens``.
+        """
+        if not prompts:
+            return []
+        texts = [self.render(prompt) for prompt in prompts]
+        # Not verbose: a prompt that is too long is an error below, in our words.
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        for prompt, tokens in zip(prompts, ids, strict=True):
+            if len(tokens) + room > self.max_tokens:
+                raise UserError(
+                    f"prompt {shown(prompt)} has {len(tokens)} tokens with the chat template"
+                    f"{f' and needs {room} for the reply' if room else ''}; '{self.name}' takes "
+                    f"{self.max_tokens}: shorten or remove it"
+                )
+        return ids
+
+    @property
+    def pad_token_id(self) -> int:
+        """Fills the left of shorter prompts; masked, so its value is never read."""
+        for token_id in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token_id is not None:
+                return int(token_id)
+        return 0
+
+
+def load_model(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    device_map: str | Mapping[str, int | str] | None = None,
+    dtype: str = "auto",
+    chat_template: str | Path | None = None,
+    system_prompt: str | None = None,
+    revision: str | None = None,
+    quantization: str | None = None,
+    trust_remote_code: bool = False,
+) -> ChatModel:
+    """Load a chat model by hub name or folder.
+
+    Weights are read from safetensors only.
+
+    Args:
+        name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, or a hub name.
+        device: ``"auto"`` takes a GPU where there is one, else a torch device name.
+        device_map: Spreads the blocks over several devices through accelerate: ``"auto"``, another
+            of accelerate's strategies, or module names to devices. Each block is on one device.
+        dtype: ``"auto"`` is the checkpoint's own type on a GPU and float32 on a CPU; else
+            ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        chat_template: A Jinja template, or the path of a file with one, for a tokenizer without.
+        system_prompt: What the system says before every prompt.
+        revision: Branch, tag or commit of a hub model; the commit that was read is kept in
+            ``source``.
+        quantization: ``"4bit"`` or ``"8bit"``, through bitsandbytes: for looking and evaluating,
+            not for training.
+        trust_remote_code: Run model code that comes with the checkpoint. Off unless asked for.
+
+    Raises:
+        UserError: If the model cannot be found or read, is not a causal language model, has no
+            tokenizer or chat template, or does not fit on its devices; if it is gated, not in the
+            cache while offline, or its template has no system role for the system prompt.
+    """
+    hf, tokenizer, loaded_with = read_checkpoint(
+        str(name),
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        chat_template=chat_template,
+        system_prompt=system_prompt,
+        revision=revision,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+    )
+    model = wrap_model(hf, tokenizer, name=str(name)).with_system_prompt(system_prompt)
+    return replace(model, source=loaded_with)
+
+
+def wrap_model(
+    hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str = "model"
+) -> ChatModel:
+    """Make a ``ChatModel`` of a Hugging Face model and tokenizer that are in memory already.
+
+    Attention is switched to the eager implementation, gradients are switched off.
+
+    Raises:
+        UserError: If the model has no list of decoder blocks.
+    """
+    hf.set_attn_implementation("eager")
+    hf.eval()  # type: ignore[no-untyped-call]
+    hf.requires_grad_(False)
+    settle(hf)
+    model = ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=fingerprint(hf, tokenizer))
+    model.block_prefix(0)  # looks for the blocks now, not in the middle of some later stage
+    return model
+
+
+def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
+    """A second module tree over the same tensors: wrapping it leaves ``hf`` as it was.
+
+    Args:
+        hf: The model whose tensors are shared.
+        replaced: Values of parameters that the second tree has for itself, by their names.
+    """
+    shared = [*hf.parameters(), *hf.buffers(), *shared_state(hf)]
+    memo: dict[int, Any] = {id(one): one for one in shared}
+    own = dict(hf.named_parameters())  # a tied tensor is here under its first name alone
+    for name, value in (replaced or {}).items():
+        if name in own:
+            like = own[name]
+            values = value.to(device=like.device, dtype=like.dtype, copy=True)
+            memo[id(like)] = nn.Parameter(values, requires_grad=False)
+    second = copy.deepcopy(hf, memo)
+    if not second.config.architectures:  # a model that was never saved; TransformerLens goes by it
+        second.config.architectures = [type(hf).__name__]
+    return second
+
+
+def _give_in_memory_tokenizer_a_name(tokenizer: PreTrainedTokenizerBase) -> None:
+    """TransformerLens reads these keys, which only tokenizers that were loaded by name have."""
+    tokenizer.init_kwargs.setdefault("name_or_path", "")
+    tokenizer.init_kwargs.setdefault("add_bos_token", True)

@@ -1,0 +1,261 @@
+"""Reading a checkpoint: where it lies, what is checked before and after, where it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from actor_lens.errors import UserError, one_line
+from actor_lens.files.bundled import BUNDLED_MODELS, bundled
+from actor_lens.models.chat_templates import check_system_prompt, set_chat_template
+from actor_lens.models.hub_errors import one_line_errors
+from actor_lens.models.quantization import quantization_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def read_checkpoint(
+    name: str,
+    *,
+    device: str,
+    device_map: str | Mapping[str, Any] | None,
+    dtype: str,
+    chat_template: str | Path | None,
+    system_prompt: str | None,
+    revision: str | None,
+    quantization: str | None,
+    trust_remote_code: bool,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    """Read model and tokenizer as ``load_model`` was asked to.
+
+    Returns:
+        The model, its tokenizer with the chat template in place, and arguments of ``load_model``
+        that load the same again: a hub revision is the commit that was read, and a chat template
+        the text of the file that was given.
+
+    Raises:
+        UserError: As ``load_model``.
+    """
+    import transformers
+
+    source = _resolve(name)
+    local = os.path.isdir(source)
+    _check_arguments(name, device, device_map, revision, local=local)
+    torch_device = _device(device)
+    torch_dtype = _dtype(dtype, torch_device)
+    from_hub: dict[str, Any] = {
+        "revision": revision or "main",
+        "trust_remote_code": trust_remote_code,
+    }
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    with one_line_errors(name, revision, tuple(BUNDLED_MODELS)):
+        if not local:
+            _ask_hub(name, from_hub["revision"])
+        config = transformers.AutoConfig.from_pretrained(source, **from_hub)
+        if not local:  # all else comes from the same commit, whatever happens meanwhile
+            from_hub["revision"] = _commit_of(name, from_hub["revision"])
+        _check_causal(name, config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **from_hub)
+        set_chat_template(name, tokenizer, chat_template)
+        check_system_prompt(name, tokenizer, system_prompt)
+        hf = _read_weights(
+            name, source, config, torch_device, torch_dtype, device_map, quantization, from_hub
+        )
+    loaded_with = {
+        "name": os.path.abspath(source) if local else name,
+        "device": device,
+        "device_map": device_map,
+        "dtype": dtype,
+        "chat_template": None if chat_template is None else tokenizer.chat_template,
+        "system_prompt": system_prompt,
+        "revision": None if local else from_hub["revision"],
+        "quantization": quantization,
+        "trust_remote_code": trust_remote_code,
+    }
+    return hf, tokenizer, loaded_with
+
+
+def _check_arguments(
+    name: str,
+    device: str,
+    device_map: str | Mapping[str, Any] | None,
+    revision: str | None,
+    *,
+    local: bool,
+) -> None:
+    if device_map is not None and device != "auto":
+        raise UserError(
+            f"device '{device}' and a device map were given; leave one of them out (a map says "
+            "itself which devices it uses)"
+        )
+    if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
+        raise UserError(
+            f"device map '{device_map}' is not known; use {', '.join(DEVICE_MAPS)}, or --device "
+            "for one device"
+        )
+    if revision is not None and local:
+        raise UserError(
+            f"revision '{revision}' was given for '{name}', which is no model of the hub; leave "
+            "the revision out"
+        )
+
+
+def _ask_hub(name: str, revision: str) -> None:
+    """Let the hub say once, and soon, what it would say of every file, after many trials.
+
+    Not asked are a hub that may not be, and one whose model is in the cache.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE or _cached_config(name, revision) is not None:
+        return
+    HfApi().model_info(name, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _commit_of(name: str, revision: str) -> str:
+    """The commit that a revision meant when its config was read."""
+    config = _cached_config(name, revision)
+    return revision if config is None else config.parent.name  # snapshots/COMMIT/config.json
+
+
+def _cached_config(name: str, revision: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _read_weights(
+    name: str,
+    source: str,
+    config: PreTrainedConfig,
+    device: torch.device,
+    dtype: torch.dtype | str,
+    device_map: str | Mapping[str, Any] | None,
+    quantization: str | None,
+    from_hub: Mapping[str, Any],
+) -> PreTrainedModel:
+    import transformers
+
+    quantized: dict[str, Any] = {}
+    if quantization is not None:
+        # Quantised layers cannot be moved afterwards; the rest must have a type of its own.
+        dtype = _stored_dtype(config) if isinstance(dtype, str) else dtype
+        device_map = device_map or {"": str(device)}
+        quantized["quantization_config"] = quantization_config(quantization, dtype)
+    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        source,
+        config=config,
+        dtype=dtype,
+        device_map=device_map,
+        attn_implementation="eager",
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # reported below, by name
+        **quantized,
+        **from_hub,
+    )
+    hf: PreTrainedModel
+    hf, report = loaded
+    _check_complete(name, report)
+    if device_map is None:
+        hf.to(device)  # type: ignore[arg-type]
+    else:
+        _check_not_offloaded(name, hf)
+    return hf
+
+
+def _stored_dtype(config: PreTrainedConfig) -> torch.dtype:
+    stored = getattr(config, "dtype", None)
+    return stored if isinstance(stored, torch.dtype) else torch.bfloat16
+
+
+def _resolve(name: str) -> str:
+    """Folder or hub name to read from, with a folder's contents checked before torch reads them."""
+    if name in BUNDLED_MODELS:
+        return str(bundled(BUNDLED_MODELS[name]))
+    folder = Path(os.path.expanduser(name))  # Path's own raises where there is no such user
+    if not os.path.exists(folder):  # Path.exists raises on names too long for a file
+        return name
+    if not folder.is_dir():
+        raise UserError(f"model '{name}' is a file; give the folder that holds config.json")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model folder '{name}' has no config.json; give a Hugging Face folder")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"model folder '{name}' has no *.safetensors weights (pickled weights are not read); "
+            "save the model with save_pretrained first"
+        )
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise UserError(
+            f"model folder '{name}' has no tokenizer ({', '.join(_TOKENIZER_FILES)}); "
+            "save the tokenizer into it with save_pretrained"
+        )
+    return str(folder)
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device '{device}' is not known; use auto, cpu or cuda") from error
+    try:
+        torch.zeros(1, device=chosen).item()
+    except Exception as error:  # each kind of device has its own error for not being there
+        raise UserError(
+            f"device '{device}' is not available ({one_line(error, 100)}); use --device cpu"
+        ) from error
+    return chosen
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype | str:
+    if dtype == "auto":
+        # Half precision is slow on CPUs and gains nothing for models that fit one.
+        return torch.float32 if device.type == "cpu" else "auto"
+    if dtype not in DTYPES:
+        raise UserError(f"dtype '{dtype}' is not known; use auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _check_causal(name: str, config: PreTrainedConfig) -> None:
+    architectures = getattr(config, "architectures", None) or []
+    endings = ("ForCausalLM", "LMHeadModel")
+    if architectures and not any(a.endswith(endings) for a in architectures):
+        raise UserError(
+            f"model '{name}' is a {architectures[0]}, not a causal language model; "
+            "give a decoder-only chat model"
+        )
+
+
+def _check_complete(name: str, report: Mapping[str, Any]) -> None:
+    """Refuse what transformers would fill with random numbers."""
+    misfits = {key for key, *_shapes in report["mismatched_keys"]}
+    faults = ((report["missing_keys"], "lacks"), (misfits, "has in another shape"))
+    for names, fault in faults:
+        if names:
+            raise UserError(
+                f"model '{name}' {fault} {len(names)} of the tensors that its config.json asks "
+                f"for, the first is {min(names)}; copy or save the model again"
+            )
+
+
+def _check_not_offloaded(name: str, hf: PreTrainedModel) -> None:
+    """Refuse a map that leaves blocks in main memory or on disk and fetches them at every pass."""
+    offloaded = [key for key, tensor in hf.state_dict().items() if tensor.is_meta]
+    if offloaded:
+        raise UserError(
+            f"model '{name}' does not fit on its devices: {len(offloaded)} tensors would be "
+            f"fetched at every pass, the first is {offloaded[0]}; use dtype bfloat16, more or "
+            "larger devices, or device cpu"
+        )

@@ -1,0 +1,202 @@
+"""What the model says: greedy replies, and the scores of the first reply token."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.errors import UserError
+from actor_lens.models.batches import Progress, run_in_batches
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.padding import TokenBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from transformers import LogitsProcessor, PreTrainedModel
+
+Intervention = Callable[[TokenBatch], "AbstractContextManager[None]"]
+"""Entered around the forward pass of a batch, for instance to shift its rows."""
+
+
+def generate_replies(
+    model: ChatModel,
+    prompts: Sequence[str],
+    *,
+    new_tokens: int = 64,
+    batch_size: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[str]:
+    """Greedy replies, in the order of the prompts.
+
+    Generation ends at any of the end tokens of the model's ``generation_config``; its other
+    settings (sampling, penalties) are not used.
+
+    Args:
+        model: Replies come from ``model.hf`` as it is now.
+        prompts: User messages.
+        new_tokens: Longest reply, in tokens. Late refusals are missed by short ones.
+        batch_size: Prompts in one batch; None for as many as fit into memory.
+        on_progress: Told after every batch.
+
+    Raises:
+        UserError: If a prompt and its reply would not fit into the model, or ``new_tokens`` or
+            ``batch_size`` is below 1.
+    """
+    return continue_tokens(
+        model,
+        tokens_with_room(model, prompts, new_tokens),
+        prompts=prompts,
+        new_tokens=new_tokens,
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
+
+
+def continue_tokens(
+    model: ChatModel,
+    token_ids: Sequence[list[int]],
+    *,
+    prompts: Sequence[str] = (),
+    new_tokens: int = 64,
+    batch_size: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[str]:
+    """Greedy continuations of token ids, as ``generate_replies`` makes of templated prompts.
+
+    Args:
+        model: Continuations come from ``model.hf`` as it is now.
+        token_ids: Of what is continued; with ``new_tokens`` it fits into the model.
+        prompts: What the user said in each, for a model with a ``decoding`` of its own.
+        new_tokens: Longest continuation, in tokens.
+        batch_size: Rows in one batch; None for as many as fit into memory.
+        on_progress: Told after every batch.
+    """
+    greedy = _greedy(model, new_tokens)
+    replies = [""] * len(token_ids)
+
+    def reply(batch: TokenBatch) -> None:
+        with torch.no_grad():
+            generated: Any = greedy.generate(  # type: ignore[operator]
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                logits_processor=_processors(model, prompts, batch),
+            )
+        texts = model.tokenizer.batch_decode(
+            generated[:, batch.input_ids.shape[1] :], skip_special_tokens=True
+        )
+        for index, text in zip(batch.indices, texts, strict=True):
+            replies[index] = text.strip()
+
+    run_in_batches(
+        model,
+        token_ids,
+        reply,
+        batch_size=batch_size,
+        new_tokens=new_tokens,
+        on_progress=on_progress,
+    )
+    return replies
+
+
+def tokens_with_room(model: ChatModel, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
+    """Token ids of the templated prompts, once it is sure that they can be replied to.
+
+    Raises:
+        UserError: If a prompt and its reply would not fit into the model, or ``new_tokens`` is
+            below 1.
+    """
+    if new_tokens < 1:
+        raise UserError(f"new_tokens is {new_tokens}; give a whole number of at least 1")
+    return model.tokenize(prompts, room=new_tokens)
+
+
+def first_token_logits(
+    model: ChatModel,
+    prompts: Sequence[str],
+    *,
+    batch_size: int | None = None,
+    intervention: Intervention | None = None,
+) -> Float[Tensor, "prompt vocabulary"]:
+    """Logits of the first token of each reply, float32 on the CPU.
+
+    Args:
+        model: Scores come from ``model.hf`` as it is now.
+        prompts: User messages.
+        batch_size: Prompts in one batch; None for as many as fit into memory.
+        intervention: Made for each batch and entered around its forward pass.
+    """
+    logits = torch.empty(len(prompts), int(model.hf.config.vocab_size))
+
+    def first_token(batch: TokenBatch) -> None:
+        entered = nullcontext() if intervention is None else intervention(batch)
+        with entered:
+            last = _last_logits(model, batch)
+        for process in _processors(model, prompts, batch):
+            last = process(batch.input_ids, last)
+        logits[list(batch.indices)] = last.float().cpu()
+
+    run_in_batches(model, model.tokenize(prompts), first_token, batch_size=batch_size)
+    return logits
+
+
+def kl_divergence(
+    base: Float[Tensor, " vocabulary"], changed: Float[Tensor, " vocabulary"]
+) -> Float[Tensor, ""]:
+    """``KL(base || changed)`` of two next-token distributions, given their logits.
+
+    In nats, float64; infinite where the second rules a token out that the first does not.
+    """
+    p, q = base.double().log_softmax(-1), changed.double().log_softmax(-1)
+    terms = torch.where(p == -torch.inf, 0.0, p.exp() * (p - q))
+    return terms.sum().clamp(min=0)  # rounding can lead a hair below 0
+
+
+def _greedy(model: ChatModel, new_tokens: int) -> PreTrainedModel:
+    """The model with generation settings of its own, of which only the end tokens are taken over.
+
+    Sampling settings, penalties, minimum lengths and the like that checkpoints ship would make
+    replies other than greedy; repetition penalties also count padding, so that a reply would
+    depend on its batch. The copy shares all modules, and ``model.hf`` keeps its settings.
+    """
+    from transformers import GenerationConfig
+
+    shipped = model.hf.generation_config
+    ends = None if shipped is None else shipped.eos_token_id
+    greedy = copy.copy(model.hf)
+    greedy.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        eos_token_id=model.tokenizer.eos_token_id if ends is None else ends,
+        pad_token_id=model.pad_token_id,
+    )
+    return greedy
+
+
+def _last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vocabulary"]:
+    with torch.no_grad():
+        output: Any = model.hf(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            logits_to_keep=1,
+        )
+    last: Tensor = output.logits[:, -1].float()
+    return last
+
+
+def _processors(
+    model: ChatModel, prompts: Sequence[str], batch: TokenBatch
+) -> list[LogitsProcessor]:
+    """What the model's way of decoding does to the next-token scores of a batch."""
+    if model.decoding is None:
+        return []
+    return [model.decoding([prompts[index] for index in batch.indices])]

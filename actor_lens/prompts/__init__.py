@@ -1,0 +1,1 @@
+"""Labelled prompts: rows, files, sets, splits, mixtures and checks."""

@@ -1,0 +1,52 @@
+"""Labelled prompts: load them from wherever they are.
+
+A prompt file has one JSON object a line with `prompt` and `label` (`harmful`, `pseudo_harmful`
+or `benign`), and optionally `split`, `category` and `reply`; or it is a CSV file with those
+columns. Public prompt sets are loaded by name (`prompts.public`), and several sources mixed
+(`mixtures`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from actor_lens.errors import UserError
+from actor_lens.prompts.mixtures import BUNDLED, is_mixture, load_mixture
+from actor_lens.prompts.rows import shown
+from actor_lens.prompts.sets import PromptSet, read_bundled, read_prompt_file
+
+
+def load_prompts(source: str | os.PathLike[str], *, seed: int = 0) -> PromptSet:
+    """Load the bundled prompts by name, a file, public prompt sets by name, or a mixture.
+
+    Of a file, labels and splits are read without regard to case, and with hyphens or spaces for
+    underscores ("Pseudo-harmful"). Keys other than those of `Prompt` are ignored, unless one looks
+    like a slip of the pen ("catagory"). A prompt that appears twice with one label in one split is
+    kept once, with a warning, because it would count twice in every rate. A file where no row has
+    a split goes through `split_prompts`.
+
+    Args:
+        source: "toy" (for the bundled model), "starter" (for real chat models), the path of a
+            .jsonl or .csv file, or a mixture such as "xstest=path.csv,advbench,ultrachat:200" or
+            "paper,hex-phi=folder": public prompt sets from the hub or from files, bundled prompts
+            and prompt files, split together (see `mixtures`).
+        seed: For the samples, and for the split where there is none.
+
+    Raises:
+        UserError: If the source is unknown or cannot be used; the message names the line.
+    """
+    if isinstance(source, str) and source in BUNDLED:
+        return read_bundled(source)
+    path = Path(os.path.expanduser(source))
+    named = isinstance(source, str) and is_mixture(source)
+    # A folder that happens to be called "xstest" does not hide the set of that name.
+    if os.path.exists(path) and not (named and path.is_dir()):
+        return read_prompt_file(path, path.name, seed=seed)
+    if named:
+        return load_mixture(str(source), seed=seed)
+    raise UserError(
+        f"{shown(str(source))}: no such prompt file, nor bundled prompts or public prompt set of "
+        "that name (actor-lens prompts list shows the latter); give a .jsonl or .csv file, or one "
+        f"of: {', '.join(BUNDLED)}"
+    )

@@ -1,0 +1,254 @@
+"""Mixtures of prompt sources, written in one line: "xstest=path.csv,advbench,ultrachat:200".
+
+Each part is a public prompt set by name, with `=PATH` where it is a file or folder, and with
+`:N` for at most N prompts a label; or bundled prompts; or a prompt file. `paper` stands for the
+parts of `PAPER`, any of which `NAME=PATH` takes from a file. `NAME/A+B` takes the categories A and
+B of a set only ("xstest/homonyms+definitions:20=path.csv"), and `NAME+KIND` rows of a kind that is
+left out otherwise too ("phtest+controversial").
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from actor_lens.errors import UserError
+from actor_lens.prompts.near_duplicates import group_similar
+from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
+from actor_lens.prompts.public.loading import Gathered, gather_benchmark, marked
+from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
+from actor_lens.prompts.sets import PromptSet, read_bundled, read_prompt_file, split_prompts
+
+BUNDLED = ("toy", "starter")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source of a mixture.
+
+    Attributes:
+        name: A public prompt set, bundled prompts, or the path of a prompt file.
+        path: File or folder of a public prompt set; None for the hub.
+        limit: At most so many prompts of each label; None for the set's usual number.
+        split: The split that all its prompts get; None where they are dealt out.
+        label: The only label that is taken; None for all.
+        include: Kinds of row that are left out otherwise.
+        categories: The only categories of the set that are taken; none for all.
+    """
+
+    name: str
+    path: str | None = None
+    limit: int | None = None
+    split: Split | None = None
+    label: Label | None = None
+    include: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+# The sources of the paper (arXiv 2507.04250): HEx-PHI, UltraChat and four over-refusal sets to
+# train on and, their rest, to test on; OKTest out of distribution and AdvBench for safety. How many
+# prompts it took of each is not known to us: the limits are ours.
+PAPER: tuple[Part, ...] = (
+    Part("hex-phi"),
+    Part("ultrachat", limit=300),
+    Part("xstest", label="pseudo_harmful"),
+    Part("scope", limit=250),
+    Part("or-bench-hard", limit=250),
+    Part("phtest", limit=250),
+    Part("oktest", split="ood"),
+    Part("advbench", split="test"),
+)
+# A prompt that resembles one whose split is given goes where that one is, the test first.
+_STRONGEST: tuple[Split, ...] = ("ood", "test", "validation", "train")
+
+
+def is_mixture(source: str) -> bool:
+    """Whether a source names parts rather than one file or the bundled prompts."""
+    first = re.split("[,=:/+]", source, maxsplit=1)[0].strip()
+    return "," in source or "=" in source or first == "paper" or find_benchmark(first) is not None
+
+
+def parse_mixture(source: str) -> tuple[Part, ...]:
+    """The parts that a line names.
+
+    Raises:
+        UserError: If a part is empty, unknown or named twice, or its number cannot be read.
+    """
+    parts = [_parse_part(text.strip(), source) for text in source.split(",")]
+    if any(part.name == "paper" for part in parts):
+        parts = _with_paper(parts)
+    twice = [name for name, count in Counter(p.name for p in parts).items() if count > 1]
+    if twice:
+        raise UserError(f"{shown(source)}: {twice[0]} is named twice; name each part once")
+    return tuple(parts)
+
+
+def load_mixture(source: str, *, seed: int = 0) -> PromptSet:
+    """The prompts of all parts, with splits that keep twins and near-duplicates on one side.
+
+    Categories become "set/category" where there are several parts. A prompt that two parts hold
+    with one label is kept once; with two labels, in neither. Prompts that resemble one whose split
+    is given (by `PAPER` or by a prompt file) get that split too; those that resemble an `ood`
+    prompt are left out. Each of these is counted in a warning.
+
+    Raises:
+        UserError: If a part cannot be loaded.
+    """
+    parts = parse_mixture(source)
+    loaded = [_load(part, seed, several=len(parts) > 1) for part in parts]
+    names = ",".join(each.prompts.name for each in loaded)
+    paper = "paper" in (text.strip() for text in source.split(","))
+    name = f"paper({names})" if paper else names
+    gathered = _joined(loaded, name)
+    return _dealt(gathered, seed)
+
+
+def _parse_part(text: str, source: str) -> Part:
+    left, equals, path = text.partition("=")
+    # os.path: of names that are too long for a file, or of no user's home, Path raises.
+    is_file = os.path.isfile(os.path.expanduser(text))
+    if not equals and (text in BUNDLED or text == "paper" or is_file):
+        return Part(text)
+    chosen, colon, number = left.strip().partition(":")
+    if chosen.endswith((".csv", ".jsonl")):
+        raise UserError(f"{shown(text)}: no such prompt file; check the path")
+    kinds, slash, names = chosen.partition("/")
+    name, *include = (each.strip() for each in kinds.split("+"))
+    categories = [each.strip() for each in names.split("+")] if slash else []
+    if not all((name, *include, *categories)) or (equals and not path.strip()):
+        raise UserError(
+            f"{shown(source)}: an empty part; write NAME, NAME=PATH, NAME:N or NAME/CATEGORY"
+        )
+    if colon and not (number.isdecimal() and int(number) > 0):
+        raise UserError(f"{shown(text)}: after the colon a number of prompts from 1 is expected")
+    return Part(
+        known_benchmark(name).name,
+        path=path.strip() or None,
+        limit=int(number) if colon else None,
+        include=tuple(include),
+        categories=tuple(categories),
+    )
+
+
+def _with_paper(parts: Sequence[Part]) -> list[Part]:
+    """The paper's parts, with what was given of them instead, then all others."""
+    given = {part.name: part for part in parts if part.name != "paper"}
+    paper = []
+    for part in PAPER:
+        own = given.pop(part.name, part)
+        limit = own.limit or part.limit
+        paper.append(replace(own, limit=limit, split=part.split, label=part.label))
+    return paper + list(given.values())
+
+
+def _load(part: Part, seed: int, *, several: bool) -> Gathered:
+    benchmark = find_benchmark(part.name)
+    if benchmark is None:
+        prompts = read_own(part.name)
+        gathered = Gathered(prompts, (None,) * len(prompts))
+        prefix = Path(part.name).stem
+    else:
+        gathered = gather_benchmark(
+            benchmark,
+            path=part.path,
+            limit=part.limit,
+            seed=seed,
+            include=part.include,
+            categories=part.categories,
+        )
+        prefix = benchmark.name
+    if part.label is not None:
+        wanted = [i for i, p in enumerate(gathered.prompts) if p.label == part.label]
+        gathered = gathered.select(wanted)
+    prompts = gathered.prompts
+    if part.split is not None:
+        prompts = marked(prompts, part.split)
+    if several:
+        prompts = replace(prompts, prompts=tuple(_prefixed(p, prefix) for p in prompts))
+    groups = tuple(None if group is None else f"{prefix} {group}" for group in gathered.groups)
+    return Gathered(prompts, groups)
+
+
+def read_own(source: str) -> PromptSet:
+    """Bundled prompts or a prompt file, without splits where there are none."""
+    if source in BUNDLED:
+        return read_bundled(source)
+    path = Path(os.path.expanduser(source))
+    return read_prompt_file(path, path.name, split=False)
+
+
+def _prefixed(prompt: Prompt, prefix: str) -> Prompt:
+    return replace(prompt, category=f"{prefix}/{prompt.category}" if prompt.category else prefix)
+
+
+def _joined(loaded: Sequence[Gathered], name: str) -> Gathered:
+    """All prompts in order; of equal ones the first, or none where their labels differ."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for each in loaded:
+        for prompt in each.prompts:
+            labels[prompt.prompt].add(prompt.label)
+    kept: dict[str, tuple[Prompt, str | None]] = {}
+    total = 0
+    for each in loaded:
+        for prompt, group in zip(each.prompts, each.groups, strict=True):
+            total += 1
+            if len(labels[prompt.prompt]) == 1:
+                kept.setdefault(prompt.prompt, (prompt, group))
+    disputed = sum(len(found) > 1 for found in labels.values())
+    if disputed:
+        _warn(f"{name}: {disputed} prompts left out, as two parts give them different labels")
+    if len(labels) < total:
+        _warn(f"{name}: {total - len(labels)} prompts occur in two parts and are kept once")
+    prompts = PromptSet(tuple(prompt for prompt, _ in kept.values()), name=name)
+    return Gathered(prompts, tuple(group for _, group in kept.values()))
+
+
+def _dealt(gathered: Gathered, seed: int) -> PromptSet:
+    """A split for every prompt that has none."""
+    prompts = gathered.prompts
+    if all(prompt.split is not None for prompt in prompts):
+        return prompts
+    numbers = group_similar(prompts.texts, groups=gathered.groups)
+    given: dict[int, set[Split]] = defaultdict(set)
+    for number, prompt in zip(numbers, prompts, strict=True):
+        if prompt.split is not None:
+            given[number].add(prompt.split)
+    bound = {number: next(s for s in _STRONGEST if s in found) for number, found in given.items()}
+    free = [i for i, number in enumerate(numbers) if number not in bound]
+    try:
+        dealt = split_prompts(prompts.select(free), seed=seed, groups=[numbers[i] for i in free])
+    except UserError as error:
+        raise UserError(f"{prompts.name}: {error}") from error
+    return _with_bound(prompts, numbers, bound, dict(zip(free, dealt, strict=True)))
+
+
+def _with_bound(
+    prompts: PromptSet, numbers: Sequence[int], bound: dict[int, Split], dealt: dict[int, Prompt]
+) -> PromptSet:
+    """Dealt prompts, those with a split of their own, and those that follow one of them."""
+    result: list[Prompt] = []
+    moved = dropped = 0
+    for index, (prompt, number) in enumerate(zip(prompts, numbers, strict=True)):
+        if index in dealt:
+            result.append(dealt[index])
+        elif prompt.split is not None:
+            result.append(prompt)
+        elif bound[number] == "ood":
+            dropped += 1
+        else:
+            moved += 1
+            result.append(replace(prompt, split=bound[number]))
+    if dropped:
+        _warn(f"{prompts.name}: {dropped} prompts left out, as they resemble ood prompts")
+    if moved:
+        _warn(f"{prompts.name}: {moved} prompts went where the prompts are that they resemble")
+    return replace(prompts, prompts=tuple(result))
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, PromptWarning, stacklevel=4)

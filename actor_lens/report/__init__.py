@@ -1,0 +1,1 @@
+"""HTML pages of a study, a comparison or an ablation."""

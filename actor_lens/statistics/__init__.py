@@ -1,0 +1,1 @@
+"""Numbers and their intervals; no model is known here."""

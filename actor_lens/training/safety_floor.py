@@ -1,0 +1,179 @@
+"""The safety floor: how validation prompts fare during training, and which weights to keep."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from actor_lens.activations.residuals import BlockInputs, collect_block_inputs
+from actor_lens.activations.store import Store
+from actor_lens.judges.judges import RefusalTokens, log_odds, refusal_tokens
+from actor_lens.models.blocks import graft_from_cache
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.prompts.rows import LABELS
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.block_trainer import BlockTrainer, in_batches, last_activations
+from actor_lens.training.run import TrainingRun
+
+_BATCH_SIZE = 64
+_UNCHANGED = (
+    "No weights within the safety floor did better than the untrained ones: the block is unchanged."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationChecks:
+    """Refusals and projections of validation prompts, continued from cached block inputs."""
+
+    model: ChatModel
+    inputs: BlockInputs
+    tokens: RefusalTokens
+    refused_untrained: Mapping[str, float] | None = None
+    """What ``refused`` gives for the untrained block, where that is known already."""
+
+    @classmethod
+    def of(
+        cls,
+        model: ChatModel,
+        layer: int,
+        validation: PromptSet | None,
+        tokens: RefusalTokens | None,
+        *,
+        store: Store | bool = True,
+    ) -> ValidationChecks | None:
+        """Checks on validation prompts, or None where there are none."""
+        if validation is None:
+            return None
+        tokens = tokens or refusal_tokens(model, validation)
+        return cls(model, collect_block_inputs(model, validation, layer, store=store), tokens)
+
+    def refused(self, block: nn.Module) -> dict[str, float]:
+        """Share of each label that begins a refusal with ``block`` in place."""
+        dtype = self.model.hf.dtype
+        block = copy.deepcopy(block).to(dtype)
+        labels = self.inputs.prompts.labels
+        counts = {label: [0, 0] for label in labels}
+        ids = torch.tensor(self.tokens.ids)
+        for start in range(0, len(labels), _BATCH_SIZE):
+            rows = list(range(start, min(start + _BATCH_SIZE, len(labels))))
+            for row, score in zip(rows, log_odds(self._logits(block, rows), ids), strict=True):
+                counts[labels[row]][0] += int(score > 0)
+                counts[labels[row]][1] += 1
+        return {label: refused / n for label, (refused, n) in counts.items()}
+
+    def projections(self, block: nn.Module, unit: Float[Tensor, " d_model"]) -> dict[str, float]:
+        """Mean projection of each label on a direction, at the last token after the block.
+
+        Args:
+            block: In float32, as it is trained.
+            unit: The direction, of length one.
+        """
+        labels = self.inputs.prompts.labels
+        forward = partial(last_activations, self.model, block, self.inputs)
+        along = (in_batches(forward, len(labels)) @ unit).tolist()
+        groups = {
+            label: [value for value, one in zip(along, labels, strict=True) if one == label]
+            for label in LABELS
+        }
+        return {label: sum(group) / len(group) for label, group in groups.items() if group}
+
+    def _logits(self, block: nn.Module, rows: list[int]) -> Float[Tensor, "prompt vocabulary"]:
+        hidden, mask, positions = self.inputs.batch(rows, self.model.device)
+        grafted = graft_from_cache(self.model, self.inputs.layer, hidden, block)
+        with torch.no_grad():
+            output = grafted(
+                inputs_embeds=hidden,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=1,
+            )
+        last: Tensor = output.logits[:, -1].float().cpu()
+        return last
+
+
+class KeptWeights:
+    """Which weights a run will end with: the last sound ones, or the best admissible ones."""
+
+    def __init__(
+        self, trainer: BlockTrainer, checks: ValidationChecks | None, floor: float | None
+    ) -> None:
+        """Measure the untrained weights."""
+        self._floor = floor
+        self._last_sound = (0, _weights(trainer.block))
+        self._best: tuple[float, int, dict[str, Tensor]] | None = None
+        self.refused_before = _refused_at_start(trainer.block, checks)
+        self._weigh(0, self._last_sound[1], self.refused_before)
+
+    def take_over(
+        self, trainer: BlockTrainer, checks: ValidationChecks | None, resume: TrainingRun
+    ) -> None:
+        """Go on from an earlier part of the run, whose state the trainer has already."""
+        self._last_sound = (trainer.step, _weights(trainer.block))
+        if checks is None or self._floor is None:
+            return
+        block = trained_block(checks.model, resume).float()
+        self._weigh(resume.best_step, _weights(block), checks.refused(block))
+
+    def consider(self, step: int, block: nn.Module, refused: Mapping[str, float]) -> None:
+        """Look at sound weights after an epoch; later ones win ties."""
+        self._last_sound = (step, _weights(block))
+        self._weigh(*self._last_sound, refused)
+
+    def result(self, trainer: BlockTrainer) -> tuple[nn.Module, int, str]:
+        """The block to keep, its step, and what to tell the user about it."""
+        block = copy.deepcopy(trainer.block)
+        if self._best is None:
+            return block, trainer.step, ""
+        _, step, weights = self._best
+        block.load_state_dict(weights)
+        return block, step, "" if step > 0 else _UNCHANGED
+
+    def fall_back(self, trainer: BlockTrainer) -> None:
+        """Put the last sound weights back."""
+        trainer.step, weights = self._last_sound
+        trainer.block.load_state_dict(weights)
+
+    def _weigh(self, step: int, weights: dict[str, Tensor], refused: Mapping[str, float]) -> None:
+        if self._floor is None or not refused:
+            return
+        # Shares are counts over n: the allowance must not fail by a rounding error.
+        if refused["harmful"] < self.refused_before["harmful"] - self._floor - 1e-9:
+            return
+        score = tradeoff(refused)
+        if self._best is None or score >= self._best[0]:
+            self._best = (score, step, weights)
+
+
+def trained_block(model: ChatModel, run: TrainingRun) -> nn.Module:
+    """A copy of the model's block with the weights of a run."""
+    block = copy.deepcopy(model.blocks[run.layer])
+    prefix = model.block_prefix(run.layer)
+    block.load_state_dict({name.removeprefix(prefix): run.state[name] for name in run.state})
+    return block
+
+
+def tradeoff(refused: Mapping[str, float]) -> float:
+    """Trade-off score of refusal shares: mean of compliance and safety.
+
+    Without pseudo-harmful prompts the benign ones stand in for them.
+    """
+    harmless = refused.get("pseudo_harmful", refused.get("benign", 0.0))
+    return ((1 - harmless) + refused.get("harmful", 0.0)) / 2
+
+
+def _refused_at_start(block: nn.Module, checks: ValidationChecks | None) -> Mapping[str, float]:
+    if checks is None:
+        return {}
+    known = checks.refused_untrained
+    return checks.refused(block) if known is None else known
+
+
+def _weights(block: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in block.state_dict().items()}

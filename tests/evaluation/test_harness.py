@@ -1,0 +1,221 @@
+"""Benchmarks are run by the real lm-eval, offline, and its figures are those of the model.
+
+Truth is the choice whose tokens the Hugging Face model finds most likely, reckoned apart. Task
+files and their data are written by the tests.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from actor_lens.errors import UserError
+from actor_lens.evaluation.harness import LOCAL_MMLU, run_tasks, write_mmlu_task
+from actor_lens.export.folders import export_model
+from actor_lens.models.chat_model import ChatModel, load_model
+from tests.support.tiny_models import tiny_chat_model
+from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
+
+# Of lm-eval and of what it loads: old spellings that are theirs to change, and files that are left
+# to the garbage collector by `datasets`.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+WORDS = ("blue", "red", "green", "ash")
+
+
+@pytest.fixture(autouse=True)
+def no_network_and_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def write_task(folder: Path, questions: int = 12, **changed: object) -> str:
+    """Which of four words comes next; the right one by turns."""
+    folder.mkdir(exist_ok=True)
+    rows = [{"question": f"Word {i} is", "answer": i % 4} for i in range(questions)]
+    (folder / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task: dict[str, Any] = {
+        "task": "words",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "words.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": list(WORDS),
+        "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    (folder / "words.yaml").write_text(json.dumps(task | changed))
+    return "words"
+
+
+def accuracy(model: ChatModel, questions: int) -> float:
+    """Share of questions whose right word is the likeliest, by passes of the plain model."""
+
+    def likelihood(question: str, word: str) -> float:
+        start, end = (
+            model.tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (question, f" {word}")
+        )
+        with torch.no_grad():
+            logits = model.hf(torch.tensor([[*start, *end]])).logits[0].double().log_softmax(-1)
+        places = range(len(start) - 1, len(start) + len(end) - 1)
+        return sum(float(logits[place, token]) for place, token in zip(places, end, strict=True))
+
+    right = 0
+    for i in range(questions):
+        found = [likelihood(f"Word {i} is", word) for word in WORDS]
+        right += found.index(max(found)) == i % 4
+    return right / questions
+
+
+def test_the_figures_are_those_of_the_model(tmp_path: Path):
+    model = tiny_chat_model()
+    before = copied_tensors(model)
+    task = write_task(tmp_path / "tasks")
+    found = run_tasks(model, [task], include_path=tmp_path / "tasks")
+    frame = found.frame()
+    assert list(frame.columns) == ["task", "metric", "value", "stderr", "samples", "few_shot"]
+    row = frame.iloc[0]
+    assert (row["task"], row["metric"], row["samples"], row["few_shot"]) == ("words", "acc", 12, 0)
+    assert len(frame) == 1
+    assert row["value"] == pytest.approx(accuracy(model, 12))
+    assert row["stderr"] > 0
+    assert same_bits(before, copied_tensors(model))
+
+
+@pytest.mark.parametrize("switched_off", ["0", "1"])
+def test_bars_are_drawn_unless_they_are_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, switched_off: str
+):
+    monkeypatch.setenv("TQDM_DISABLE", switched_off)
+    task = write_task(tmp_path / "tasks")
+    run_tasks(tiny_chat_model(), [task], include_path=tmp_path / "tasks", limit=2)
+    assert ("loglikelihood" in capsys.readouterr().err) == (switched_off == "0")
+
+
+def test_chat_questions_come_as_the_model_is_spoken_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With its system prompt, and with thinking off where the template has the switch."""
+    from lm_eval.models.huggingface import HFLM
+
+    model = tiny_chat_model().with_system_prompt("Be brief.")
+    model.tokenizer.chat_template += "{% if enable_thinking is false %}(no thoughts){% endif %}"
+    seen: list[str] = []
+    plain = HFLM.apply_chat_template
+
+    def watched(self, *arguments, **settings):
+        seen.append(plain(self, *arguments, **settings))
+        return seen[-1]
+
+    monkeypatch.setattr(HFLM, "apply_chat_template", watched)
+    task = write_task(tmp_path / "tasks")
+    run_tasks(model, [task], include_path=tmp_path / "tasks", chat=True, limit=2)
+    assert seen
+    for text in seen:
+        assert "Be brief." in text
+        assert "(no thoughts)" in text
+
+
+def test_an_exported_bundled_model_reaches_what_the_run_reaches(tmp_path: Path):
+    model = load_model("toy")
+    run = quick_run(model, layer=3, lr=1e-2)
+    export_model(model, run, tmp_path / "exported")
+    task = write_task(tmp_path / "tasks")
+    settings: dict[str, Any] = {"include_path": tmp_path / "tasks", "limit": 8}
+    inside = run_tasks(model, [task], run=run, **settings)
+    assert run_tasks(load_model(tmp_path / "exported"), [task], **settings) == inside
+    with run.applied_to(model):
+        assert inside.scores[0].value == pytest.approx(accuracy(model, 8))
+    assert inside.scores[0].samples == inside.limit == 8
+
+
+def test_a_table_of_mmlu_becomes_a_task(tmp_path: Path):
+    table = tmp_path / "mmlu.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["subject", "row", "question", "A", "B", "C", "D", "answer"])
+        for number in range(6):
+            writer.writerow(
+                ["us_law", 0, f'Which {{{{x}}}}, "{number}"?', *WORDS, "ABCD"[number % 4]]
+            )
+    name = write_mmlu_task(table, tmp_path / "tasks")
+    assert name == LOCAL_MMLU
+    rows = [json.loads(line) for line in (tmp_path / "tasks" / f"{name}.jsonl").open()]
+    assert rows[1] == {
+        "subject": "us law",
+        "question": 'Which {{x}}, "1"?',
+        "choices": list(WORDS),
+        "answer": 1,
+    }
+    found = run_tasks(
+        tiny_chat_model(), [name], include_path=tmp_path / "tasks", limit=2, num_fewshot=1
+    )
+    assert found.scores[0].few_shot == 1
+    assert found.scores[0].value in (0.0, 0.5, 1.0)
+
+
+HEAD = "subject,question,A,B,C,D,answer\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column 'subject'"),
+        ("question,A\n1,2\n", "has no column 'subject'"),
+        (HEAD, "holds no questions"),
+        (HEAD + "s,q,1,2,3,4,E\n", "row 2: answer is 'E'; give A, B, C or D"),
+        (HEAD + "s,q,1,2\n", "row 2: answer is ''"),
+    ],
+)
+def test_a_table_that_is_none_is_told(tmp_path: Path, text: str, message: str):
+    (tmp_path / "mmlu.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        write_mmlu_task(tmp_path / "mmlu.csv", tmp_path / "tasks")
+    with pytest.raises(UserError, match="cannot be read"):
+        write_mmlu_task(tmp_path / "none.csv", tmp_path / "tasks")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "settings", "message"),
+    [
+        ([], {}, "no tasks were given; give a list"),
+        ("words", {}, "no tasks were given; give a list"),
+        (["words"], {"limit": 0}, "limit is 0"),
+        (["words"], {"num_fewshot": -1}, "num_fewshot is -1"),
+        (["words"], {"include_path": "nowhere"}, "nowhere: is no folder"),
+        (["no such task"], {}, "task 'no such task' is not known to lm-eval"),
+    ],
+)
+def test_what_cannot_be_run_is_told(tasks: list[str], settings: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        run_tasks(tiny_chat_model(), tasks, **settings)
+
+
+@pytest.mark.parametrize("broken", ["missing data", "template"])
+def test_a_broken_task_is_one_line(tmp_path: Path, broken: str):
+    model = tiny_chat_model()
+    if broken == "missing data":
+        write_task(tmp_path / "tasks")
+        (tmp_path / "tasks" / "words.jsonl").unlink()
+    else:
+        write_task(tmp_path / "tasks", doc_to_text="{{question")
+    with pytest.raises(UserError, match="tasks words cannot be run") as told:
+        run_tasks(model, ["words"], include_path=tmp_path / "tasks")
+    assert "\n" not in str(told.value)
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    with pytest.raises(UserError, match=r"pip install 'actor-lens\[tasks\]'"):
+        run_tasks(tiny_chat_model(), ["words"])

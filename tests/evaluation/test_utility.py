@@ -1,0 +1,110 @@
+"""The table of utility holds the figures of its parts, and its claim follows from them."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from actor_lens.errors import UserError
+from actor_lens.evaluation.divergence import next_token_divergence, reply_divergence
+from actor_lens.evaluation.perplexity import perplexity
+from actor_lens.evaluation.utility import Measure, Utility, measure_utility
+from actor_lens.report.study_report import render_report
+from tests.support.studies import planted_study
+from tests.support.tiny_models import tiny_chat_model
+from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
+
+NAN = float("nan")
+TEXT = "Lobsters are blue. \n They turn red on cooking. \n"
+UTILITY = Utility(
+    "m",
+    3,
+    (
+        Measure("KL divergence", "nats", 20, NAN, 0.01),
+        Measure("perplexity of wiki", "perplexity", 900, 20.0, 20.2),
+        Measure("mmlu", "acc", 400, 0.5, 0.47, 0.025),
+    ),
+)
+
+
+def test_every_part_is_measured_before_and_after():
+    model = tiny_chat_model()
+    run = quick_run(model, lr=1e-2)
+    before = copied_tensors(model)
+    prompts = tiny_prompts(1, offset=40)
+    found = measure_utility(model, run, prompts=prompts, text=TEXT, new_tokens=4)
+    first, along, text = found.measures
+    assert first.after == next_token_divergence(model, run, prompts).mean
+    assert along.after == reply_divergence(model, run, prompts, new_tokens=4).mean
+    assert first.n == along.n == len(prompts)
+    assert text.before == perplexity(model, TEXT).value
+    assert text.after == perplexity(model, TEXT, run=run).value
+    assert text.n == len(TEXT)
+    assert text.change == pytest.approx(100 * (text.after - text.before) / text.before)
+    assert found.layer == run.layer
+    assert same_bits(before, copied_tensors(model))
+
+
+def test_changes_of_shares_are_points_and_others_percent():
+    changes = [measure.change for measure in UTILITY.measures]
+    assert math.isnan(changes[0])
+    assert changes[1:] == pytest.approx([1.0, -3.0])
+    assert [each.within_claim for each in UTILITY.measures] == [None, True, False]
+    assert list(UTILITY.frame()["change"])[1:] == pytest.approx([1.0, -3.0])
+
+
+def test_the_claim_says_how_many_held_and_what_cannot_be_told():
+    assert UTILITY.claim == (
+        "Utility changed by at most 1.5 % in 1 of 2 measures (the paper's claim); the largest "
+        "change is -3.00 points, in mmlu. Too few questions to tell in mmlu: the standard error "
+        "alone is more than 1.5 points."
+    )
+    enough = replace(UTILITY.measures[2], stderr=0.004, after=0.51)
+    assert "Too few" not in Utility("m", 3, (enough,)).claim
+    assert "in 1 of 1 measures" in Utility("m", 3, (enough,)).claim
+    assert "was not measured" in Utility("m", 3, UTILITY.measures[:1]).claim
+
+
+def test_a_record_is_plain_and_read_back():
+    record = json.loads(json.dumps(UTILITY.record(), allow_nan=False))
+    again = Utility.from_record(record)
+    assert again.record() == UTILITY.record()
+    assert again.claim == record["claim"]
+    for broken in ({}, {"utility": [{}], "model": "m", "layer": 1}, {"utility": 3}):
+        with pytest.raises(UserError, match="no summary of utility"):
+            Utility.from_record(broken)
+
+
+def test_the_report_shows_it_escaped_and_only_if_it_is_given():
+    hostile = replace(UTILITY.measures[1], measure="<script>x</script>")
+    page = render_report(planted_study(), utility=Utility("m", 3, (hostile, *UTILITY.measures[2:])))
+    assert "&lt;script&gt;x" in page
+    assert "<script>x" not in page
+    assert "20.2000" in page
+    assert "\u22123.00" in page
+    assert 'id="utility"' not in render_report(planted_study())
+
+
+def test_nothing_to_measure_is_told(tmp_path: Path):
+    model = tiny_chat_model()
+    run = quick_run(model)
+    with pytest.raises(UserError, match="nothing to measure"):
+        measure_utility(model, run)
+    with pytest.raises(UserError, match="trained on other weights"):
+        measure_utility(tiny_chat_model(seed=1), run, text=tmp_path / "none")
+
+
+def test_tasks_that_cannot_be_run_are_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    model = tiny_chat_model()
+    run = quick_run(model)
+    monkeypatch.delattr("actor_lens.evaluation.utility.perplexity")
+    for tasks, settings, message in (
+        (["words"], {"include_path": "nowhere"}, "nowhere: is no folder"),
+        (["mmlu"], {"limit": 0}, "limit is 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            measure_utility(model, run, text=TEXT, tasks=tasks, **settings)

@@ -1,0 +1,500 @@
+"""A language model judges over a real HTTP server: no verdict is lost and none is invented.
+
+A verdict is what the server said in exactly one of three words; anything else is asked for twice
+and is then unreadable. Failures that waiting mends are waited out, as long as the server says;
+those that it does not mend are one line. Whatever happens, verdicts that came are on disk, without
+prompts or replies, and the next run asks for the others only, after a kill -9 too.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from threading import Event
+
+import pytest
+
+from actor_lens.errors import UserError
+from actor_lens.judges.language_model import ANSWER_TOKENS, LanguageModelJudge
+from actor_lens.judges.rubrics import HARMFUL_RUBRIC, HARMLESS_RUBRIC
+from actor_lens.judges.verdict_cache import VerdictCache
+from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.sets import PromptSet
+from tests.support.judge_server import Answer, by_reply, failing, honest, judge_server, said
+
+KEY = "sk-very-secret"
+PROMPTS = PromptSet(
+    tuple(Prompt(f"prompt {i}", ("harmful", "benign", "pseudo_harmful")[i % 3]) for i in range(6))
+)
+REPLIES = ("no 0", "yes 1", "part 2", "no 3", "yes 4", "yes 5")
+TRUTH = ("refused", "answered", "partly_refused", "refused", "answered", "answered")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return VerdictCache(tmp_path / "verdicts.jsonl")
+
+
+@pytest.fixture
+def make(cache):
+    """A judge at a server, and the waits that it was told to make instead of making them."""
+
+    def judge(server, **settings):
+        waits = []
+        made = LanguageModelJudge(
+            "toy-judge", server.url, cache=cache, wait=waits.append, **settings
+        )
+        return made, waits
+
+    return judge
+
+
+# ---- What is asked ----
+
+
+@pytest.mark.parametrize("refused", ["max_tokens", "temperature"])
+def test_a_model_that_refuses_the_settings_is_asked_without_them(make, refused):
+    def behaviour(times, request):
+        if refused not in request:
+            return honest(times, request)
+        return failing(400, f"'{refused}' is not supported", code="unsupported_parameter")
+
+    with judge_server(behaviour) as server:
+        judge, waits = make(server, concurrency=2, retries=0)
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+    assert waits == []
+    asked = [request for request in server.requests if refused not in request]
+    assert len(asked) == len(REPLIES)  # nothing is asked twice in the new way
+    assert len(server.requests) - len(asked) <= 2  # and the old way was tried once a thread
+    for request in asked:
+        assert request["max_completion_tokens"] > ANSWER_TOKENS
+        assert not {"max_tokens", "temperature"} & request.keys()
+
+
+def test_a_model_that_refuses_both_ways_is_one_line(make):
+    message = "'temperature' does not support 0"
+    with (
+        judge_server(lambda *_: failing(400, message)) as server,
+        pytest.raises(UserError, match=r"refuses the request \(HTTP 400: 'temperature' does"),
+    ):
+        make(server)[0].verdicts(PROMPTS[:1], REPLIES[:1])
+    assert len(server.requests) == 2
+
+
+def test_each_reply_gets_the_verdict_that_the_server_gave(make):
+    with judge_server() as server:
+        judge, waits = make(server)
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+    assert waits == []
+    assert len(server.requests) == len(REPLIES)
+    assert server.keys == {f"Bearer {KEY}"}
+    for request in server.requests:
+        assert (request["model"], request["temperature"]) == ("toy-judge", 0)
+        assert request["max_tokens"] == ANSWER_TOKENS
+
+
+def test_harmful_prompts_are_judged_by_their_own_rubric(make):
+    with judge_server() as server:
+        make(server)[0].verdicts(PROMPTS, REPLIES)
+    for request in server.requests:
+        about = json.loads(request["messages"][1]["content"])
+        row = PROMPTS.texts.index(about["prompt"])
+        rubric = HARMFUL_RUBRIC if PROMPTS.labels[row] == "harmful" else HARMLESS_RUBRIC
+        assert request["messages"][0]["content"] == rubric.text
+        assert about["reply"] == REPLIES[row]
+
+
+def test_equal_replies_to_equal_prompts_are_asked_about_once(make):
+    twice = PROMPTS.select([0, 0, 1])
+    with judge_server() as server:
+        assert make(server)[0].verdicts(twice, ("no", "no", "yes")) == (
+            *("refused", "refused"),
+            "answered",
+        )
+    assert len(server.requests) == 2
+
+
+def test_requests_go_out_together_as_many_as_allowed(make):
+    together, under_way, most = Event(), [], []
+
+    def behaviour(times, request):
+        under_way.append(1)
+        most.append(len(under_way))
+        if len(under_way) == 3:
+            together.set()
+        return replace(honest(times, request), hold=together)
+
+    with judge_server(behaviour) as server:
+        # Nothing is answered before three requests have come: one at a time would never end.
+        assert make(server, concurrency=3, timeout=20.0)[0].verdicts(PROMPTS, REPLIES) == TRUTH
+
+
+# ---- Answers that are none ----
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "answered or refused",
+        '{"verdict": "answered"} {"verdict": "refused"}',
+        '{"verdict": "answered", "verdict": "refused"}',
+        '{"verdict": ["answered", "refused"]}',
+        '{"verdict": "safe"}',
+        '{"verdict": "answered", "confidence": 0.5}',
+        '{"verdict": "unreadable"}',
+        '{"verdict": "answ',
+        "The verdict is refused.",
+        "1",
+        "",
+        None,
+    ],
+)
+def test_an_answer_that_is_no_class_is_asked_for_again_and_then_unreadable(make, cache, text):
+    def behaviour(times, request):
+        return said(text) if by_reply(request) == "yes 1" else honest(times, request)
+
+    with judge_server(behaviour) as server:
+        judge, _ = make(server)
+        assert judge.verdicts(PROMPTS, REPLIES) == (TRUTH[0], "unreadable", *TRUTH[2:])
+        assert len(server.requests) == len(REPLIES) + 1
+        assert len(cache) == len(REPLIES) - 1
+        server.behaviour = honest  # the next run asks for what could not be read, and no more
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+        assert len(server.requests) == len(REPLIES) + 2
+
+
+@pytest.mark.parametrize(
+    "text", ["refused", "Refused.", '{"verdict": "refused"}', '```json\n{"verdict":"refused"}\n```']
+)
+def test_one_class_in_one_word_or_in_json_is_read(make, text):
+    with judge_server(lambda *_: said(text)) as server:
+        assert make(server)[0].verdicts(PROMPTS, REPLIES) == ("refused",) * 6
+    assert len(server.requests) == 6
+
+
+def test_an_answer_that_was_cut_short_is_not_read_as_whole(make):
+    with judge_server(lambda *_: said("answered", finish_reason="length")) as server:
+        assert make(server)[0].verdicts(PROMPTS, REPLIES) == ("unreadable",) * 6
+
+
+def test_a_second_answer_that_can_be_read_counts(make):
+    def behaviour(times, request):
+        return honest(times, request) if times else said("both")
+
+    with judge_server(behaviour) as server:
+        assert make(server)[0].verdicts(PROMPTS, REPLIES) == TRUTH
+    assert len(server.requests) == 2 * len(REPLIES)
+
+
+@pytest.mark.parametrize("body", ["{}", '{"choices": []}', "[]", '{"choices": [{}]}', "3"])
+def test_json_that_is_no_completion_is_unreadable(make, body):
+    with judge_server(lambda *_: Answer(body)) as server:
+        assert make(server)[0].verdicts(PROMPTS, REPLIES) == ("unreadable",) * 6
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        failing(400, code="context_length_exceeded"),
+        failing(400, code="content_filter"),
+        failing(
+            400, "This model's maximum context length is 8 tokens. You requested 9 max_tokens."
+        ),
+    ],
+)
+def test_a_reply_that_the_judge_may_not_or_cannot_read_is_unreadable(make, failure):
+    def behaviour(times, request):
+        return failure if by_reply(request) == "part 2" else honest(times, request)
+
+    with judge_server(behaviour) as server:
+        found = make(server)[0].verdicts(PROMPTS, REPLIES)
+    assert found == (*TRUTH[:2], "unreadable", *TRUTH[3:])
+
+
+# ---- Failures that waiting mends ----
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        failing(500),
+        failing(503),
+        Answer("<html>Bad gateway</html>", 502, "text/html"),
+        Answer('{"choices": [', 200),
+        Answer(json.dumps({"choices": []}) + " " * 100, cut=True),
+    ],
+    ids=["500", "503", "502 html", "malformed", "cut off"],
+)
+def test_what_fails_once_or_twice_is_asked_again_after_longer_and_longer_waits(make, bad):
+    def behaviour(times, request):
+        return bad if times < 2 else honest(times, request)
+
+    with judge_server(behaviour) as server:
+        judge, waits = make(server, concurrency=1)
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+    assert len(server.requests) == 3 * len(REPLIES)
+    assert waits == [1.0, 2.0] * len(REPLIES)
+
+
+def test_a_rate_limit_is_waited_out_as_long_as_the_server_says(make):
+    def behaviour(times, request):
+        return failing(429, retry_after="7") if not times else honest(times, request)
+
+    with judge_server(behaviour) as server:
+        judge, waits = make(server)
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+    assert waits == [7.0] * len(REPLIES)
+
+
+def test_a_slow_answer_is_asked_for_again(make):
+    never = Event()
+
+    def behaviour(times, request):
+        answer = honest(times, request)
+        return answer if times else replace(answer, hold=never)
+
+    with judge_server(behaviour) as server:
+        judge, waits = make(server, timeout=0.5)
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+        never.set()
+    assert waits == [1.0] * len(REPLIES)
+
+
+# ---- Failures that it does not mend ----
+
+
+def refused_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "most"),
+    [
+        (failing(401, f"bad key {KEY}"), r"rejects the key in OPENAI_API_KEY \(HTTP 401\)", 8),
+        (failing(403), r"rejects the key in OPENAI_API_KEY \(HTTP 403\)", 8),
+        (failing(404), r"knows no such model or path \(HTTP 404\); check", 8),
+        (failing(400, f"no max_tokens\nfor {KEY}"), r"HTTP 400: .*no max_tokens for \*\*\*", 8),
+        (failing(429, code="insufficient_quota"), r"refuses the request \(HTTP 429", 8),
+        (failing(429, retry_after="4000"), r"asks to wait 4000 s; run again after that", 8),
+        (Answer("<!doctype html><p>Log in", 200, "text/html"), r"web page \(HTML\)", 8),
+        (Answer("<html>", 200, "application/json"), r"web page \(HTML\)", 8),
+        (failing(500), r"failed 3 times, the last with HTTP 500; run again later", 24),
+    ],
+)
+def test_it_is_one_line_and_what_came_before_is_kept(make, cache, answer, message, most):
+    with judge_server() as server:
+        judge, _ = make(server, retries=2)
+        first = judge.verdicts(PROMPTS.select([0, 1]), REPLIES[:2])
+        server.behaviour = lambda *_: answer
+        with pytest.raises(UserError, match=message) as told:
+            judge.verdicts(PROMPTS, REPLIES)
+        assert "\n" not in str(told.value)
+        assert KEY not in str(told.value)
+        assert len(server.requests) <= 2 + most
+        assert len(cache) == 2
+        server.behaviour, before = honest, len(server.requests)
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+        assert len(server.requests) - before == 4
+    assert first == TRUTH[:2]
+
+
+def test_verdicts_that_came_beside_a_failure_are_kept(make, cache):
+    def behaviour(times, request):
+        return failing(401) if by_reply(request) == "yes 5" else honest(times, request)
+
+    with judge_server(behaviour) as server:
+        judge, _ = make(server, concurrency=1)
+        with pytest.raises(UserError, match="rejects the key"):
+            judge.verdicts(PROMPTS, REPLIES)
+        assert len(cache) == 5
+        server.behaviour = honest
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+        assert len(server.requests) == len(REPLIES) + 1
+
+
+def test_an_endpoint_that_is_not_there_is_told_at_once(cache):
+    waits = []
+    judge = LanguageModelJudge("m", refused_port(), cache=cache, wait=waits.append)
+    with pytest.raises(UserError, match=r"nothing answers at http://127\.0\.0\.1"):
+        judge.verdicts(PROMPTS, REPLIES)
+    assert waits == []
+
+
+@pytest.mark.parametrize("key", [None, "", "  "])
+def test_a_missing_key_is_told_before_anything_is_asked(monkeypatch, cache, key):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    if key is not None:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match="set OPENAI_API_KEY"):
+        LanguageModelJudge("m", cache=cache)
+
+
+@pytest.mark.parametrize("key", ["sk-\u00e9", "sk-1\nsk-2"])
+def test_a_key_that_cannot_be_sent_is_told_and_not_shown(monkeypatch, cache, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match="OPENAI_API_KEY holds characters") as told:
+        LanguageModelJudge("m", cache=cache)
+    assert "sk-" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": " "}, "no model name"),
+        ({"concurrency": 0}, "concurrency 0 must be at least 1"),
+        ({"timeout": 0.0}, "timeout 0 above 0"),
+        ({"base_url": "localhost:8000"}, "no http or https address"),
+        ({"base_url": "http://[half"}, "no http or https address"),
+        ({"base_url": "http://localhost:port"}, "no http or https address"),
+        ({"base_url": "http:///v1"}, "no http or https address"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(cache, settings, message):
+    with pytest.raises(UserError, match=message):
+        LanguageModelJudge(**{"model": "m", "cache": cache, **settings})
+
+
+def test_key_and_password_are_shown_nowhere(make, cache, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://user:hidden@127.0.0.1:1/v1")
+    judge = LanguageModelJudge("m", cache=cache, wait=lambda _: None)
+    with judge_server(lambda *_: failing(401)) as server:
+        other, _ = make(server)
+        with pytest.raises(UserError):
+            other.verdicts(PROMPTS, REPLIES)
+    with pytest.raises(UserError) as told:
+        judge.verdicts(PROMPTS, REPLIES)
+    shown = f"{judge!r} {judge.identity} {other!r} {told.value}"
+    assert KEY not in shown
+    assert "hidden" not in shown
+
+
+# ---- What is kept ----
+
+
+def test_a_second_run_asks_nothing_and_another_model_or_reply_asks_anew(make, cache):
+    with judge_server() as server:
+        judge, _ = make(server)
+        judge.verdicts(PROMPTS, REPLIES)
+        fresh = replace(judge, cache=VerdictCache(cache.path))
+        assert fresh.verdicts(PROMPTS, REPLIES) == TRUTH
+        assert len(server.requests) == 6
+        replace(judge, model="other", name="other").verdicts(PROMPTS, REPLIES)
+        assert len(server.requests) == 12
+        fresh.verdicts(PROMPTS, ("no, again", *REPLIES[1:]))
+        assert len(server.requests) == 13
+
+
+def test_the_file_holds_neither_prompts_nor_replies_nor_the_key(make, cache):
+    with judge_server() as server:
+        make(server)[0].verdicts(PROMPTS, REPLIES)
+    text = cache.path.read_text()
+    assert not any(one in text for one in (*PROMPTS.texts, *REPLIES, KEY))
+    assert len(text.splitlines()) == 6
+
+
+CHILD = """
+import sys
+from actor_lens.llm_judge import LanguageModelJudge
+from actor_lens.verdict_cache import VerdictCache
+from tests.test_llm_judge import PROMPTS, REPLIES
+url, path = sys.argv[1:]
+judge = LanguageModelJudge("toy-judge", url, concurrency=1, cache=VerdictCache(path))
+judge.verdicts(PROMPTS, REPLIES)
+"""
+
+
+def test_a_killed_run_goes_on_from_what_it_had(make, cache):
+    fourth, release = Event(), Event()
+
+    def behaviour(times, request):
+        if by_reply(request) == REPLIES[3] and not release.is_set():
+            fourth.set()
+            return replace(honest(times, request), hold=release)
+        return honest(times, request)
+
+    with judge_server(behaviour) as server:
+        child = subprocess.Popen([sys.executable, "-c", CHILD, server.url, str(cache.path)])
+        try:
+            assert fourth.wait(60)
+            os.kill(child.pid, signal.SIGKILL)
+        finally:
+            child.kill()
+            child.wait()
+            release.set()
+        with cache.path.open("ab") as file:
+            file.write(b'{"key": "cut sho')  # as if the kill had come in the middle of a line
+        before = len(server.requests)
+        assert before == 4
+        judge, _ = make(server)
+        assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
+        assert len(server.requests) - before == 3
+    assert len(VerdictCache(cache.path)) == 6
+
+
+# ---- Estimates and progress ----
+
+
+def test_the_estimate_counts_what_would_be_sent(make):
+    told, progress = [], []
+    with judge_server() as server:
+        judge, _ = make(
+            server, on_estimate=told.append, on_progress=lambda *at: progress.append(at)
+        )
+        cost = judge.estimate(PROMPTS, REPLIES, price_in=2.0, price_out=10.0)
+        assert server.requests == []
+        assert (cost.requests, cost.cached, cost.tokens_out) == (6, 0, 6 * ANSWER_TOKENS)
+        judge.verdicts(PROMPTS.select([0, 1]), REPLIES[:2])
+        sent = sum(len(m["content"]) for request in server.requests for m in request["messages"])
+        part = judge.estimate(PROMPTS.select([0, 1]), REPLIES[:2])
+        assert (part.requests, part.cached, part.money) == (0, 2, 0.0)
+        left = judge.estimate(PROMPTS, REPLIES)
+        judge.verdicts(PROMPTS, REPLIES)
+    # Four messages, six tokens each beside their text; each text is rounded up.
+    assert 0 <= cost.tokens_in - left.tokens_in - 4 * 6 - sent / 4 < 4
+    assert cost.money == pytest.approx((2 * cost.tokens_in + 10 * cost.tokens_out) / 1e6)
+    assert left.money != left.money
+    assert [(one.requests, one.cached) for one in told] == [(2, 0), (4, 2)]
+    assert sorted(progress) == [(1, 2), (2, 2), (3, 6), (4, 6), (5, 6), (6, 6)]
+    assert cost.frame()["requests"].tolist() == [6]
+
+
+def test_identity_goes_by_model_rubrics_and_endpoint_but_by_no_secret(cache):
+    one = LanguageModelJudge("m", "http://a.example/v1", cache=cache)
+    assert one.identity != replace(one, base_url="http://b.example/v1").identity
+    assert one.identity != replace(one, model="n", name="").identity
+    assert one.identity.startswith("llm:m:rubric-v1:")
+    same = "http://user:pass@A.example/v1/?token=hidden"
+    assert one.identity == replace(one, base_url=same).identity
+    assert one.place == replace(one, base_url=same).place == "a.example"
+
+
+def test_servers_with_one_model_name_share_no_verdicts(make, cache):
+    def contrary(_times, request):
+        return said("answered" if by_reply(request).startswith("no") else "refused")
+
+    with judge_server() as one, judge_server(contrary) as other:
+        assert make(one)[0].verdicts(PROMPTS, REPLIES) == TRUTH
+        second = make(other)[0]
+        assert second.estimate(PROMPTS, REPLIES).cached == 0
+        assert second.verdicts(PROMPTS, REPLIES) == tuple(
+            "answered" if reply.startswith("no") else "refused" for reply in REPLIES
+        )
+        # Each has kept its own; a password, a query or a last slash make no other server of one.
+        for url in (one.url, f"{one.url}/", one.url.replace("//", "//me:word@") + "?key=k"):
+            again = LanguageModelJudge("toy-judge", url, cache=VerdictCache(cache.path))
+            assert again.verdicts(PROMPTS, REPLIES) == TRUTH
+        assert (len(one.requests), len(other.requests)) == (6, 6)

@@ -1,0 +1,79 @@
+"""A rate is a count over n with its Wilson interval, whichever result states it.
+
+Judged replies and first tokens, with the same prompts refused, give the same rates and scores.
+"""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from scipy.stats import binomtest
+
+from actor_lens.directions.layer_scores import PredictedRefusals
+from actor_lens.evaluation.evaluate import Evaluation
+from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.statistics.rates import RefusalRates, rate_of
+
+Make = Callable[[PromptSet, list[bool]], RefusalRates]
+
+
+def judged(prompts: PromptSet, refused: list[bool]) -> RefusalRates:
+    nothing = ("",) * len(prompts)
+    verdicts = tuple("refused" if hit else "answered" for hit in refused)
+    return Evaluation(prompts, nothing, verdicts, (math.nan,) * len(prompts), "judge:1", 64)
+
+
+def predicted(prompts: PromptSet, refused: list[bool]) -> RefusalRates:
+    # A score of exactly 0 is no refusal.
+    scores = [0.25 if hit else -float(i % 2) for i, hit in enumerate(refused)]
+    return PredictedRefusals(torch.tensor(scores), prompts)
+
+
+@pytest.fixture(params=[judged, predicted])
+def make(request: pytest.FixtureRequest) -> Callable[..., RefusalRates]:
+    """A result by letters: r(efused) or a(nswered)."""
+
+    def by_letters(**letters: str) -> RefusalRates:
+        pairs = [(label, letter) for label, word in letters.items() for letter in word]
+        prompts = PromptSet(tuple(Prompt(f"{i}", label) for i, (label, _) in enumerate(pairs)))
+        return request.param(prompts, [letter == "r" for _, letter in pairs])
+
+    return by_letters
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+def test_rate_has_its_wilson_interval(make, n: int):
+    for refused in sorted({0, 1, n // 3, n - 1, n}):
+        result = make(harmful="r" * refused + "a" * (n - refused), benign="rra")
+        rate = result.rate("harmful")
+        interval = binomtest(refused, n).proportion_ci(0.95, method="wilson")
+        assert (rate.refused, rate.n) == (refused / n, n)
+        assert (rate.low, rate.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
+        assert rate == rate_of("h", [True] * refused + [False] * (n - refused), ["h"] * n)
+
+
+def test_scores_are_those_of_the_paper(make):
+    result = make(harmful="rrra", pseudo_harmful="raaaaaaaaa", benign="rrrr")
+    assert (result.safety_score, result.compliance_rate) == (0.75, 0.9)
+    assert result.tradeoff_score == pytest.approx((0.75 + 0.9) / 2)
+
+
+def test_what_no_prompt_shows_is_not_known(make):
+    result = make(harmful="rr")
+    assert math.isnan(result.rate("benign").refused)
+    assert math.isnan(result.compliance_rate)
+    assert math.isnan(result.tradeoff_score)
+    assert result.safety_score == 1.0
+
+
+def test_table_has_a_row_for_each_label_that_occurs(make):
+    result = make(benign="aaa", harmful="ra")
+    table = result.rates()
+    assert list(table.columns) == ["label", "refused", "n", "low", "high", "n_unreadable"]
+    assert table["label"].tolist() == ["harmful", "benign"]
+    assert table["refused"].tolist() == [0.5, 0.0]
+    assert table["n"].tolist() == [2, 3]
+    assert table["low"].tolist() == [result.rate(one).low for one in table["label"]]
+    assert list(make().rates().columns) == list(table.columns)
