@@ -2,7 +2,8 @@
 
 In `ORDER` each room may import those on the floors below it. Outputs (figures, widgets, report,
 command line) are never imported by a stage; figures hold no torch and know the stages' types only;
-the toy language knows nothing of the stages. Read from the source: imports inside functions count as well.
+the toy language knows nothing of the stages. Read from the source: imports inside functions count
+as well.
 """
 
 import ast
