@@ -21,8 +21,8 @@ import actor_lens
 PACKAGE = Path(actor_lens.__file__).parent
 
 ORDER = (
-    ("errors",),
-    ("files",),
+    ("errors", "text", "progress"),
+    ("files", "results"),
     ("prompts",),
     ("statistics", "models"),
     ("activations", "judges"),
@@ -93,8 +93,10 @@ def violations(part: str, source: str) -> list[str]:
             found.append(f"line {line}: {module}")
         if module.split(".")[0] != "actor_lens" or module == "actor_lens.__version__":
             continue
-        types_for_figures = part == "figures" and typing_only and part_of(module) in STAGES
-        if part_of(module) not in (part, *ALLOWED[part]) and not types_for_figures:
+        types_for_outsiders = (
+            part in ("figures", "progress") and typing_only and part_of(module) in STAGES
+        )
+        if part_of(module) not in (part, *ALLOWED[part]) and not types_for_outsiders:
             found.append(f"line {line}: {module}")
     return found
 

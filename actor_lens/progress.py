@@ -1,0 +1,104 @@
+"""How long work reports what it does, without knowing who listens.
+
+Work names its stages (``with stage("residuals"): ...``) and whoever wants to hear of them wraps the
+call (``with reporting(bars): ...``). Nothing is handed through the functions in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from actor_lens.training.run import TrainingRun, TrainingStep
+
+
+class Reporter:
+    """Hears what work reports; this one lets it pass. Subclasses override what they care for.
+
+    Methods are called in the thread of the work.
+    """
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Hear how much of a stage is done.
+
+        Args:
+            name: Name of the stage, for instance ``"residuals (train)"``.
+            done: Number of prompts, layers or windows that are done.
+            total: Number of all of them.
+        """
+
+    def step(self, step: TrainingStep) -> None:
+        """Hear of a training step."""
+
+    def warn(self, warning: str) -> None:
+        """Hear of what should make the user think again before the work goes on."""
+
+    def checkpoint(self, run: TrainingRun) -> None:
+        """Receive the fine-tune so far, now and then at the end of an epoch, to save it."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The innermost stage; one that counts its own parts does not pass on what they report."""
+
+    name: str
+    counts_itself: bool
+
+
+_reporter: ContextVar[Reporter] = ContextVar("reporter", default=Reporter())  # noqa: B039
+_stage: ContextVar[_Stage | None] = ContextVar("stage", default=None)
+
+
+@contextmanager
+def reporting(reporter: Reporter) -> Iterator[None]:
+    """Let a reporter hear of all work done in a ``with`` statement, in this thread.
+
+    Args:
+        reporter: Takes the place of the one that was listening.
+    """
+    before = _reporter.set(reporter)
+    try:
+        yield
+    finally:
+        _reporter.reset(before)
+
+
+def reporter() -> Reporter:
+    """The reporter that listens now."""
+    return _reporter.get()
+
+
+@contextmanager
+def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Name the work done in a ``with`` statement.
+
+    Yields:
+        A function to be called with the number of parts that are done. Where ``total`` is not
+        given, the batches of the work inside report on their own.
+
+    Args:
+        name: Name of the stage.
+        total: Number of parts of a stage that counts them itself, such as layers. Batches inside
+            it are not reported, stages inside it are.
+    """
+    before = _stage.set(_Stage(name, total is not None))
+    try:
+        yield lambda done: _reporter.get().stage(name, done, total if total is not None else done)
+    finally:
+        _stage.reset(before)
+
+
+def report(done: int, total: int) -> None:
+    """Report the parts of the stage around this work, if it has a name and does not count itself.
+
+    Args:
+        done: Number of parts that are done.
+        total: Number of all of them.
+    """
+    around = _stage.get()
+    if around is not None and not around.counts_itself:
+        _reporter.get().stage(around.name, done, total)

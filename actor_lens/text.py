@@ -1,0 +1,71 @@
+"""How text and numbers are written: one rule for what comes from outside, one for each number.
+
+Prompts, replies and names may hold markup, control characters, and marks that turn the reading
+direction of what follows. ``clean`` takes out what nobody sees; every page, figure, table and
+message builds on it.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Sequence
+
+# Controls but for tab and line ends; marks and overrides of the reading direction; spaces without
+# width; tags, which hide text. Joiners (200c, 200d) stay: emoji and several scripts need them.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+_LINE_ENDS = re.compile("[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
+NOT_MEASURED = "\u2013"
+
+
+def clean(text: object) -> str:
+    """Text without what nobody sees; unusual line ends become plain ones.
+
+    Halves of surrogate pairs, which no file can hold, become question marks.
+    """
+    seen = _UNSEEN.sub("", _LINE_ENDS.sub("\n", str(text)))
+    return seen.encode("utf-8", "replace").decode("utf-8")
+
+
+def escape(text: object) -> str:
+    """Clean text as HTML that shows it and does nothing else."""
+    return html.escape(clean(text))
+
+
+def one_line(text: object, most: int = 300) -> str:
+    """Clean text without line breaks, cut off after ``most`` characters.
+
+    Args:
+        text: Any value; of an error, its message.
+        most: Greatest length.
+    """
+    return " ".join(clean(text).split())[:most]
+
+
+def clip(text: object, length: int) -> str:
+    """The beginning of a long text, ending in an ellipsis where something was left out."""
+    whole = str(text)
+    # A joiner left at the end would change the emoji before it.
+    return whole if len(whole) <= length else whole[: length - 1].rstrip(" \u200d\ufe0f") + "…"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as "12.3 %", or a dash where it is None or NaN."""
+    if share is None or math.isnan(share):
+        return NOT_MEASURED
+    return f"{100 * share:.{digits}f} %"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun: "1 prompt", "1,200 prompts"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def spell(names: Sequence[object]) -> str:
+    """Names in a sentence: "2", "2 and 3", "2, 3 and 4"."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last
