@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from actor_lens.training.run import TrainingRun, TrainingStep
+    from actor_lens.training.run import TrainingStep
 
 
 class Reporter:
@@ -36,9 +36,6 @@ class Reporter:
 
     def warn(self, warning: str) -> None:
         """Hear of what should make the user think again before the work goes on."""
-
-    def checkpoint(self, run: TrainingRun) -> None:
-        """Receive the fine-tune so far, now and then at the end of an epoch, to save it."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,6 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         _reporter.reset(before)
 
 
-def reporter() -> Reporter:
-    """The reporter that listens now."""
-    return _reporter.get()
-
-
 @contextmanager
 def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Name the work done in a ``with`` statement.
@@ -92,6 +84,22 @@ def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]
         _stage.reset(before)
 
 
+def _listens_to_parts() -> bool:
+    around = _stage.get()
+    return around is None or not around.counts_itself
+
+
+def step(step: TrainingStep) -> None:
+    """Report a training step, unless the stage around this work counts itself."""
+    if _listens_to_parts():
+        _reporter.get().step(step)
+
+
+def warn(warning: str) -> None:
+    """Report what should make the user think again before the work goes on."""
+    _reporter.get().warn(warning)
+
+
 def report(done: int, total: int) -> None:
     """Report the parts of the stage around this work, if it has a name and does not count itself.
 
@@ -100,5 +108,5 @@ def report(done: int, total: int) -> None:
         total: Number of all of them.
     """
     around = _stage.get()
-    if around is not None and not around.counts_itself:
+    if around is not None and _listens_to_parts():
         _reporter.get().stage(around.name, done, total)

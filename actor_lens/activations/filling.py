@@ -25,10 +25,11 @@ from actor_lens.activations.store import (
     format_size,
 )
 from actor_lens.errors import UserError
-from actor_lens.models.batches import Progress, run_in_batches
+from actor_lens.models.batches import run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import free_memory
 from actor_lens.models.padding import TokenBatch
+from actor_lens.progress import report
 
 # Share of the free memory that arrays may take which no store holds.
 _SHARE = 0.8
@@ -72,9 +73,7 @@ def collect(
     wanted: Sequence[Wanted],
     run: Callable[[TokenBatch, Mapping[int, Put]], None],
     *,
-    batch_size: int | None = None,
     store: Store | bool = True,
-    on_progress: Progress | None = None,
 ) -> list[np.ndarray]:
     """Arrays of bytes, in the order wanted; those from the store are memory maps.
 
@@ -84,9 +83,7 @@ def collect(
         wanted: The arrays.
         run: Told a batch and, by their places in ``wanted``, the arrays that are needed; hands
             each of them the parts of the batch's prompts as soon as it has them.
-        batch_size: Prompts in one batch, or None for what fits into memory.
         store: Where to read and keep them; True for the default store, False for none.
-        on_progress: Told the number of prompts done and of all.
 
     Raises:
         TooLargeForMemory: If neither the store nor memory can hold the arrays.
@@ -94,8 +91,8 @@ def collect(
     usable = _usable(model, store)
     found = {} if usable is None else _read(usable, wanted)
     needed = [place for place in range(len(wanted)) if place not in found]
-    if not needed and on_progress is not None:
-        on_progress(len(token_ids), len(token_ids))
+    if not needed:
+        report(len(token_ids), len(token_ids))
 
     def fill(fillings: Sequence[_Filling]) -> None:
         rows = sorted({row for filling in fillings for row in filling.missing})
@@ -104,9 +101,7 @@ def collect(
             puts = [partial(filling.put, batch.indices) for filling in fillings]
             run(batch, dict(zip(needed, puts, strict=True)))
 
-        run_in_batches(
-            model, token_ids, run_batch, batch_size=batch_size, rows=rows, on_progress=on_progress
-        )
+        run_in_batches(model, token_ids, run_batch, rows=rows)
 
     if needed and usable is not None:
         try:

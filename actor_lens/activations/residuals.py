@@ -23,7 +23,6 @@ from torch import Tensor
 from actor_lens.activations.filling import Put, Wanted, collect
 from actor_lens.activations.store import Layout, Store
 from actor_lens.errors import UserError
-from actor_lens.models.batches import Progress
 from actor_lens.models.blocks import Tap, tap_block_inputs
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import TokenBatch, left_padding
@@ -132,9 +131,7 @@ def collect_residuals(
     model: ChatModel,
     prompts: PromptSet,
     *,
-    batch_size: int | None = None,
     store: Store | bool = True,
-    on_progress: Progress | None = None,
 ) -> Residuals:
     """Cache ``resid_post`` of every layer at the last templated token, through TransformerLens.
 
@@ -145,16 +142,12 @@ def collect_residuals(
     Args:
         model: The model to look into.
         prompts: At least one.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         store: Where residuals are kept for the next time: True is the default store, False none.
-        on_progress: Told after every batch.
 
     Raises:
         UserError: If there are no prompts, or one is longer than the model takes.
     """
-    collected = collect_activations(
-        model, prompts, batch_size=batch_size, store=store, on_progress=on_progress
-    )
+    collected = collect_activations(model, prompts, store=store)
     assert collected.residuals is not None
     return collected.residuals
 
@@ -164,9 +157,7 @@ def collect_block_inputs(
     prompts: PromptSet,
     layer: int,
     *,
-    batch_size: int | None = None,
     store: Store | bool = True,
-    on_progress: Progress | None = None,
 ) -> BlockInputs:
     """Cache what one block receives, at every token of every prompt.
 
@@ -177,9 +168,7 @@ def collect_block_inputs(
         model: The model to look into.
         prompts: At least one.
         layer: The block, from 0.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         store: Where inputs are kept for the next time: True is the default store, False none.
-        on_progress: Told after every batch.
 
     Raises:
         UserError: If the layer does not exist, there are no prompts, or one is too long.
@@ -190,9 +179,7 @@ def collect_block_inputs(
         prompts,
         residuals=False,
         block_inputs=[layer],
-        batch_size=batch_size,
         store=store,
-        on_progress=on_progress,
     )
     return collected.block_inputs[layer]
 
@@ -203,9 +190,7 @@ def collect_activations(
     *,
     residuals: bool = True,
     block_inputs: Iterable[int] = (),
-    batch_size: int | None = None,
     store: Store | bool = True,
-    on_progress: Progress | None = None,
 ) -> Activations:
     """Cache residuals of all layers and the inputs of some blocks in one pass.
 
@@ -216,9 +201,7 @@ def collect_activations(
         prompts: At least one.
         residuals: Whether to cache ``resid_post`` of every layer at the last token.
         block_inputs: Layers whose block inputs to cache, at every token.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         store: Where activations are kept for the next time: True is the default store, False none.
-        on_progress: Told after every batch.
 
     Raises:
         UserError: If a layer does not exist, there are no prompts, or one is too long.
@@ -243,9 +226,7 @@ def collect_activations(
         token_ids,
         wanted,
         run,
-        batch_size=batch_size,
         store=store,
-        on_progress=on_progress,
     )
     cached = None
     if residuals:

@@ -89,7 +89,7 @@ def ablate(arguments: argparse.Namespace) -> None:
     judge, out = open_judge(arguments), prepare_to_go_on(arguments, OUTCOMES_FILE, LAYER_FOLDER)
     model, prompts, _ = load_model_and_prompts(arguments)
     studies = arguments.studies
-    with open_progress(arguments) as progress:
+    with open_progress(arguments):
         result = run_ablations(
             model,
             prompts,
@@ -103,10 +103,8 @@ def ablate(arguments: argparse.Namespace) -> None:
             anchor_methods=_names(arguments.anchor_methods),
             judge=judge,
             new_tokens=arguments.new_tokens,
-            batch_size=arguments.batch_size,
             jobs=arguments.jobs,
             folder=out,
-            on_progress=progress.stage,
         )
     record = _record(result)
     if out is not None:

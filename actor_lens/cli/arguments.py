@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.cli.progress import StageProgress
+    from actor_lens.cli.progress import ProgressBars
     from actor_lens.judges.judges import Judge
     from actor_lens.judges.language_model import JudgingCost
     from actor_lens.models.chat_model import ChatModel
@@ -408,6 +408,7 @@ def load_named_model(
         name,
         device=arguments.device,
         dtype=arguments.dtype,
+        batch_size=getattr(arguments, "batch_size", None),
         trust_remote_code=arguments.trust_remote_code,
         **{**(recorded or {}), **{key: one for key, one in given.items() if one is not None}},
     )
@@ -494,8 +495,8 @@ def load_run(folder: str | None) -> TrainingRun | None:
     return TrainingRun.load(folder)
 
 
-def open_progress(arguments: argparse.Namespace) -> StageProgress:
+def open_progress(arguments: argparse.Namespace) -> ProgressBars:
     """Progress on the error stream, or none with ``--quiet``; a context manager."""
-    from actor_lens.cli.progress import StageProgress
+    from actor_lens.cli.progress import ProgressBars
 
-    return StageProgress(quiet=arguments.quiet)
+    return ProgressBars(quiet=arguments.quiet)

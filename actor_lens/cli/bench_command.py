@@ -64,7 +64,7 @@ def add_commands(commands: Any) -> None:
 def bench(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     out = prepare_out(arguments)
-    with open_progress(arguments) as progress:
+    with open_progress(arguments):
         from actor_lens.diagnostics.costs import PARTS
         from actor_lens.diagnostics.costs import bench as measure
 
@@ -81,7 +81,6 @@ def bench(arguments: argparse.Namespace) -> None:
             rounds=arguments.rounds,
             reply_tokens=arguments.reply_tokens,
             parts=parts,
-            on_progress=progress.stage,
         )
     record = {
         **costs.summary(),

@@ -81,11 +81,11 @@ def compare(arguments: argparse.Namespace) -> None:
     if isinstance(methods, str) and methods != "all":
         methods = [name.strip() for name in methods.split(",")]
     searched: dict[str, float] = {}
-    with open_progress(arguments) as progress:
+    with open_progress(arguments):
         if arguments.preset is not None:
             from actor_lens.cli.preset_plan import methods_of_preset
 
-            methods, searched = methods_of_preset(arguments, model, prompts, out, progress.stage)
+            methods, searched = methods_of_preset(arguments, model, prompts, out)
         board = run_comparison(
             model,
             prompts,
@@ -95,11 +95,9 @@ def compare(arguments: argparse.Namespace) -> None:
             per_label=arguments.per_label,
             test_per_label=arguments.test_per_label,
             new_tokens=arguments.new_tokens,
-            batch_size=arguments.batch_size,
             text=arguments.text and Path(arguments.text),
             search_seconds=searched,
             out=out,
-            on_progress=progress.stage,
         )
     record = _record(board)
     if out is not None:

@@ -67,7 +67,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     judges = _judges(arguments)
     from actor_lens.experiments.run_evaluation import PanelEvaluation
 
-    with open_progress(arguments) as progress:
+    with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
         evaluated = _evaluated(
             model,
@@ -75,8 +75,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
             run,
             judges,
             new_tokens=arguments.new_tokens,
-            batch_size=arguments.batch_size,
-            on_progress=progress.stage,
         )
     record = {**evaluated.summary(), "model_settings": model_settings(model)}
     record["seconds"] = {"load": load_seconds, **record["seconds"]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +50,6 @@ def methods_of_preset(
     model: ChatModel,
     prompts: PromptSet,
     out: Path | None,
-    on_progress: Callable[[str, int, int], None],
 ) -> tuple[list[Any], dict[str, float]]:
     """The methods, ACTOR with the settings that a sweep finds, and the seconds of the sweep.
 
@@ -72,7 +70,7 @@ def methods_of_preset(
     train, validation, _ = prompts.by_split()
     if arguments.per_label is not None:
         train = train.sample(arguments.per_label, seed=arguments.seeds[0])
-    found = find_settings(preset, model, train, validation, folder=out, on_progress=on_progress)
+    found = find_settings(preset, model, train, validation, folder=out)
     settings = {"layer": found.layer, "alpha": found.alpha, "lr": found.lr}
     actor = make_method("actor", **settings, epochs=preset.epochs)
     methods = [actor if name == "actor" else name for name in names]

@@ -16,12 +16,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from actor_lens.progress import Reporter, reporting
+
 if TYPE_CHECKING:
     from actor_lens.training.run import TrainingStep
 
 
-class StageProgress:
-    """Shows stages as they come; use it as a context manager.
+class ProgressBars(Reporter):
+    """Shows stages as they come; as a context manager it hears of all work inside.
 
     On a terminal each stage has a bar with the time it took or has left. Elsewhere (a log file, a
     pipe) each stage is one line when it is done.
@@ -44,8 +46,10 @@ class StageProgress:
             disable=not self._bars,
         )
 
-    def __enter__(self) -> StageProgress:
-        """Start drawing."""
+    def __enter__(self) -> ProgressBars:
+        """Start drawing and listening."""
+        self._listening = reporting(self)
+        self._listening.__enter__()
         self._progress.start()
         return self
 
@@ -57,13 +61,14 @@ class StageProgress:
     ) -> None:
         """Stop drawing and leave the bars as they are."""
         self._progress.stop()
+        self._listening.__exit__(kind, error, traceback)
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Report a stage; fits ``on_progress`` of ``run_study``."""
+        """Draw how much of a stage is done."""
         self._update(name, done, total, note="")
 
     def step(self, step: TrainingStep) -> None:
-        """Report a training step; fits ``on_step``."""
+        """Draw a training step."""
         self._update("training", step.step, step.total_steps, note=f"loss {step.loss:.4f}")
 
     def warn(self, warning: str) -> None:

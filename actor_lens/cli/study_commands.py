@@ -29,7 +29,6 @@ from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_j
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.cli.progress import StageProgress
     from actor_lens.directions.layer_scores import LayerChoice, LayerScores
     from actor_lens.evaluation.utility import Utility
     from actor_lens.experiments.study import Look, Study, StudyPlan, Trained
@@ -108,8 +107,8 @@ def _study_command(
     out = prepare_out(arguments)
     saver = _RunSaver(arguments, out)
     with saver.saying_what_is_saved():
-        with open_progress(arguments) as progress:
-            record, study = _train_and_evaluate(arguments, variants, resume, saver, progress)
+        with open_progress(arguments):
+            record, study = _train_and_evaluate(arguments, variants, resume, saver)
         command = arguments.command_line if report else None
         _write_results(out, record, study, command)
     if arguments.json:
@@ -124,27 +123,27 @@ def _train_and_evaluate(
     variants: dict[str, dict[str, Any]],
     resume: TrainingRun | None,
     saver: _RunSaver,
-    progress: StageProgress,
 ) -> tuple[dict[str, Any], Study | None]:
     """What ``summary.json`` will hold, and the study unless ``--no-evaluate``."""
     from actor_lens.experiments.study import run_study, train_chosen_layer
 
     plan = _plan(arguments, variants, resume)
     model, prompts, load_seconds = load_model_and_prompts(arguments, resume)
-    shared: dict[str, Any] = {
-        "resume": resume,
-        "batch_size": arguments.batch_size,
-        "on_progress": progress.stage,
-        "on_step": progress.step,
-        "on_warning": progress.warn,
-        "on_checkpoint": saver.checkpoint,
-    }
     study = None
     if arguments.evaluate:
-        study = run_study(model, prompts, plan, on_trained=saver.save, **shared)
+        study = run_study(
+            model,
+            prompts,
+            plan,
+            resume=resume,
+            on_trained=saver.save,
+            on_checkpoint=saver.checkpoint,
+        )
         record = study.summary()
     else:
-        trained = train_chosen_layer(model, prompts, plan, **shared)
+        trained = train_chosen_layer(
+            model, prompts, plan, resume=resume, on_checkpoint=saver.checkpoint
+        )
         saver.save(trained)
         record = trained.summary()
     record["model_settings"] = model_settings(model)
@@ -286,7 +285,7 @@ def _write_results(
 def layers(arguments: argparse.Namespace) -> None:
     """Score every layer."""
     out = prepare_out(arguments)
-    with open_progress(arguments) as progress:
+    with open_progress(arguments):
         from actor_lens.experiments.study import look_at_layers
 
         _check_choice(arguments)
@@ -299,8 +298,6 @@ def layers(arguments: argparse.Namespace) -> None:
             alpha=arguments.alpha,
             origin=arguments.origin,
             seed=arguments.seed,
-            batch_size=arguments.batch_size,
-            on_progress=progress.stage,
         )
     from actor_lens.evaluation.summary import versions
 
@@ -375,7 +372,7 @@ def report(arguments: argparse.Namespace) -> None:
     utility = _utility(arguments.utility)
     target = _report_path(arguments)
     judge = open_judge(arguments)
-    with open_progress(arguments) as progress:
+    with open_progress(arguments):
         model, prompts, _ = load_model_and_prompts(arguments, run)
         study = run_study(
             model,
@@ -387,8 +384,6 @@ def report(arguments: argparse.Namespace) -> None:
                 judge=judge,
             ),
             run=run,
-            batch_size=arguments.batch_size,
-            on_progress=progress.stage,
         )
     write_report(study, target, command=arguments.command_line, utility=utility)
     if arguments.json:

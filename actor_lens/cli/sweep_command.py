@@ -26,7 +26,6 @@ from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.cli.progress import StageProgress
     from actor_lens.experiments.sweep.layer_sweep import LayerSweep
     from actor_lens.judges.judges import Judge
 
@@ -87,12 +86,12 @@ def sweep(arguments: argparse.Namespace) -> None:
     out = _prepare_out(arguments)
     records = []
     judge = open_judge(arguments) if arguments.judge_best else None
-    with open_progress(arguments) as progress:
+    with open_progress(arguments):
         for name in names:
             folder = out
             if out is not None and len(names) > 1:
                 folder = out / re.sub(r"[^\w.-]+", "-", name).strip("-")
-            result, settings = _sweep_one(arguments, name, folder, judge, progress)
+            result, settings = _sweep_one(arguments, name, folder, judge)
             records.append({**_record(result, name), "model_settings": settings})
             if folder is not None:
                 _write(folder, result, records[-1])
@@ -109,7 +108,6 @@ def _sweep_one(
     name: str,
     folder: Path | None,
     judge: Judge | None,
-    progress: StageProgress,
 ) -> tuple[LayerSweep, dict[str, Any]]:
     from actor_lens.experiments.sweep.layer_sweep import sweep_layers
     from actor_lens.training.run import FinetuneConfig
@@ -138,8 +136,6 @@ def _sweep_one(
         new_tokens=arguments.new_tokens,
         folder=folder,
         engine=arguments.engine,
-        batch_size=arguments.batch_size,
-        on_progress=progress.stage,
     )
     return result, model_settings(model)
 

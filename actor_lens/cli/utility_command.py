@@ -23,7 +23,6 @@ from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.cli.progress import StageProgress
     from actor_lens.evaluation.utility import Utility
     from actor_lens.prompts.sets import PromptSet
 
@@ -73,9 +72,9 @@ def utility(arguments: argparse.Namespace) -> None:
     assert run is not None
     _check(arguments)
     out = prepare_out(arguments)
-    with open_progress(arguments) as progress:
+    with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
-        measured = _measure(arguments, model, run, prompts, progress)
+        measured = _measure(arguments, model, run, prompts)
     from actor_lens.evaluation.summary import versions
 
     record = {
@@ -120,7 +119,6 @@ def _measure(
     model: Any,
     run: Any,
     prompts: PromptSet,
-    progress: StageProgress,
 ) -> Utility:
     from actor_lens.evaluation.harness import write_mmlu_task
     from actor_lens.evaluation.utility import measure_utility
@@ -128,7 +126,7 @@ def _measure(
     benign = prompts.where(split="test", label="benign")
     settings: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in "window stride limit num_fewshot chat new_tokens batch_size".split()
+        for name in "window stride limit num_fewshot chat new_tokens".split()
     }
     if arguments.text is not None:  # a path: a file that is not there must not pass for a text
         settings["text"] = Path(arguments.text).expanduser()
@@ -145,7 +143,6 @@ def _measure(
             prompts=benign if len(benign) else None,
             tasks=tasks,
             include_path=folders or None,
-            on_progress=progress.stage,
             **settings,
         )
 

@@ -9,10 +9,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import torch
 
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet, require_labels
 
 if TYPE_CHECKING:
@@ -156,7 +158,6 @@ def bench(
     rounds: int = 3,
     reply_tokens: int = 64,
     parts: Sequence[str] = PARTS,
-    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Costs:
     """Measure what looking and training cost.
 
@@ -171,7 +172,6 @@ def bench(
         rounds: How often everything is measured.
         reply_tokens: Length of the replies that SFT trains on.
         parts: What to measure, of ``PARTS``.
-        on_progress: Told the name of a part and how much of all is done.
 
     Raises:
         UserError: If a part is not known, prompts are missing, or a process fails, for instance
@@ -191,14 +191,12 @@ def bench(
         "repeats": max(3, rounds),
     }
     found: dict[str, list[dict[str, Any]]] = {part: [] for part in parts}
-    total = rounds * len(parts)
     with on_disk(model, prompts) as files:
-        for number in range(rounds):
-            for place, part in enumerate(parts):
-                if part != "collection" or number == 0:  # it has rounds of its own
+        with stage("benchmark", rounds * len(parts)) as done:
+            for number, (turn, part) in enumerate(product(range(rounds), parts)):
+                if part != "collection" or turn == 0:  # it has rounds of its own
                     found[part].append(run_task(part, files, settings))
-                if on_progress is not None:
-                    on_progress("benchmark", number * len(parts) + place + 1, total)
+                done(number + 1)
         agreement = _agreement(files.folder)
     token_counts = [len(ids) for ids in model.tokenize(prompts.texts)]
     return Costs(

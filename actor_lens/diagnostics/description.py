@@ -274,7 +274,7 @@ def _checks(model: ChatModel, prompts: PromptSet) -> tuple[SupportCheck, ...]:
     layer = model.n_layers // 2
 
     def collected(batch_size: int) -> Tensor:
-        return collect_residuals(model, prompts, batch_size=batch_size, store=False).values
+        return collect_residuals(model.with_batch_size(batch_size), prompts, store=False).values
 
     def trained() -> Tensor:
         model.check_full_precision()

@@ -6,7 +6,7 @@ And what a layer could do: refusals with every prompt moved to its target, witho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.padding import TokenBatch
 from actor_lens.models.replies import Intervention
+from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
 from actor_lens.statistics.separation import (
@@ -288,7 +289,6 @@ def score_layers(
     origin: str = "benign_mean",
     rounds: int = 200,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> LayerScores:
     """Score every layer on prompts that its direction was not fitted to.
 
@@ -307,7 +307,6 @@ def score_layers(
         origin: Of the targets, for the causal score.
         rounds: Of the bootstrap and of the permutations.
         seed: Of the resampling.
-        on_progress: Told the number of layers done and of all.
 
     Raises:
         UserError: If there are fewer than two harmful or benign prompts, the model has another
@@ -325,18 +324,18 @@ def score_layers(
         tokens = tokens or refusal_tokens(model, projections.prompts)
     n_layers = projections.residuals.n_layers
     rows: list[LayerScore] = []
-    for layer in range(n_layers):
-        for pair, (positive, negative) in PAIRS.items():
-            if (labels == negative).sum() >= 2:
-                chosen = np.isin(labels, (positive, negative))
-                rows += _separation(
-                    projections, layer, pair, chosen, labels == positive, rounds, seed
-                )
-        if model is not None and tokens is not None:
-            measured = _causal(projections, layer, model, tokens, alpha, origin)
-            rows.append(LayerScore(layer, "causal", "all", measured))
-        if on_progress is not None:
-            on_progress(layer + 1, n_layers)
+    with stage("layer scores", n_layers) as done:
+        for layer in range(n_layers):
+            for pair, (positive, negative) in PAIRS.items():
+                if (labels == negative).sum() >= 2:
+                    chosen = np.isin(labels, (positive, negative))
+                    rows += _separation(
+                        projections, layer, pair, chosen, labels == positive, rounds, seed
+                    )
+            if model is not None and tokens is not None:
+                measured = _causal(projections, layer, model, tokens, alpha, origin)
+                rows.append(LayerScore(layer, "causal", "all", measured))
+            done(layer + 1)
     return LayerScores(tuple(rows), n_layers)
 
 
@@ -344,8 +343,6 @@ def predict_refusals(
     model: ChatModel,
     targets: Targets,
     tokens: RefusalTokens,
-    *,
-    batch_size: int | None = None,
 ) -> PredictedRefusals:
     """Move every prompt to its target by a hook, without training, and see what it refuses.
 
@@ -356,7 +353,6 @@ def predict_refusals(
         model: The untouched model.
         targets: Of the prompts, which are best such that the directions were not fitted to.
         tokens: How the model begins refusals.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
 
     Raises:
         UserError: If there are no prompts, or the targets belong to a model of another shape.
@@ -367,7 +363,7 @@ def predict_refusals(
     def at_target(batch: TokenBatch) -> AbstractContextManager[None]:
         return shift_last_token(model, targets.layer, moves[list(batch.indices)])
 
-    scores = _scores(model, targets.prompts, tokens, batch_size, at_target)
+    scores = _scores(model, targets.prompts, tokens, at_target)
     return PredictedRefusals(scores, targets.prompts, targets.layer)
 
 
@@ -375,8 +371,6 @@ def current_refusals(
     model: ChatModel,
     prompts: PromptSet,
     tokens: RefusalTokens,
-    *,
-    batch_size: int | None = None,
 ) -> PredictedRefusals:
     """What a model refuses by the first token of its replies, as it is now.
 
@@ -384,26 +378,22 @@ def current_refusals(
         model: As it is now, for instance inside ``run.applied_to(model)``.
         prompts: At least one.
         tokens: How the untouched model begins refusals.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
 
     Raises:
         UserError: If there are no prompts, or one is longer than the model takes.
     """
-    return PredictedRefusals(_scores(model, prompts, tokens, batch_size), prompts)
+    return PredictedRefusals(_scores(model, prompts, tokens), prompts)
 
 
 def _scores(
     model: ChatModel,
     prompts: PromptSet,
     tokens: RefusalTokens,
-    batch_size: int | None,
     intervention: Intervention | None = None,
 ) -> Float[Tensor, " prompt"]:
     if len(prompts) == 0:
         raise UserError("no prompts were given; check the label, split or file they come from")
-    return refusal_scores(
-        model, prompts.texts, tokens, batch_size=batch_size, intervention=intervention
-    )
+    return refusal_scores(model, prompts.texts, tokens, intervention=intervention)
 
 
 def _check_same_shape(model: ChatModel, projections: Projections) -> None:

@@ -60,8 +60,6 @@ def next_token_divergence(
     model: ChatModel,
     run: Applicable,
     prompts: PromptSet,
-    *,
-    batch_size: int | None = None,
 ) -> Divergence:
     """``KL(base || changed)`` of the first reply token after each templated prompt.
 
@@ -73,16 +71,15 @@ def next_token_divergence(
         model: The untouched model.
         run: A fine-tune of one of its blocks, or any other method that was fitted.
         prompts: At least one.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
 
     Raises:
         UserError: If there are no prompts, one is longer than the model takes, or the run belongs
             to another model.
     """
     _check(model, run, prompts)
-    base = first_token_logits(model, prompts.texts, batch_size=batch_size)
+    base = first_token_logits(model, prompts.texts)
     with run.applied_to(model) as asked:
-        changed = first_token_logits(asked, prompts.texts, batch_size=batch_size)
+        changed = first_token_logits(asked, prompts.texts)
     # One at a time: in float64, whole tables of a large vocabulary take gigabytes.
     values = [kl_divergence(p, q) for p, q in zip(base, changed, strict=True)]
     return Divergence(torch.stack(values), prompts)
@@ -94,7 +91,6 @@ def reply_divergence(
     prompts: PromptSet,
     *,
     new_tokens: int = 32,
-    batch_size: int | None = None,
 ) -> Divergence:
     """``KL(base || changed)``, mean over the tokens of the untouched model's greedy reply.
 
@@ -107,14 +103,13 @@ def reply_divergence(
         run: A fine-tune of one of its blocks, or any other method that was fitted.
         prompts: At least one.
         new_tokens: Longest reply, in tokens.
-        batch_size: Prompts whose replies are generated together; None for as many as fit.
 
     Raises:
         UserError: If there are no prompts, one and its reply are longer than the model takes, or
             the run belongs to another model.
     """
     _check(model, run, prompts)
-    texts = generate_replies(model, prompts.texts, new_tokens=new_tokens, batch_size=batch_size)
+    texts = generate_replies(model, prompts.texts, new_tokens=new_tokens)
     # As text and back: a method may speak to the model in another way, but the words are the same.
     replies = [
         model.tokenizer(text, add_special_tokens=False)["input_ids"][:new_tokens] for text in texts

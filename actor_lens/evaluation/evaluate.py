@@ -20,7 +20,6 @@ from actor_lens.judges.judges import (
     verdicts_of,
     with_tokens,
 )
-from actor_lens.models.batches import Progress
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
 from actor_lens.prompts.rows import LABELS
@@ -185,8 +184,6 @@ def evaluate(
     judge: Judge | None = None,
     tokens: RefusalTokens | None = None,
     new_tokens: int = 64,
-    batch_size: int | None = None,
-    on_progress: Progress | None = None,
 ) -> Evaluation:
     """Let a model answer prompts greedily and judge the replies.
 
@@ -198,8 +195,6 @@ def evaluate(
             first-token judge that has tokens of its own goes by those.
         new_tokens: Longest reply, in tokens. Late refusals are missed by short replies: at least
             64 on real models.
-        batch_size: Prompts in one batch; None for as many as fit into memory.
-        on_progress: Told after every batch.
 
     Raises:
         UserError: If there are no prompts, one does not fit into the model with its reply, or the
@@ -214,12 +209,10 @@ def evaluate(
         model,
         prompts.texts,
         new_tokens=new_tokens,
-        batch_size=batch_size,
-        on_progress=on_progress,
     )
     scores = [float("nan")] * len(prompts)
     if tokens is not None:
-        scores = refusal_scores(model, prompts.texts, tokens, batch_size=batch_size).tolist()
+        scores = refusal_scores(model, prompts.texts, tokens).tolist()
     return Evaluation(
         prompts=prompts,
         replies=tuple(replies),

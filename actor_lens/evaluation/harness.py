@@ -79,7 +79,6 @@ def run_tasks(
     limit: int | None = None,
     num_fewshot: int | None = None,
     chat: bool = False,
-    batch_size: int | None = None,
     seed: int = 0,
 ) -> TaskScores:
     """Let EleutherAI's harness put the questions of some tasks to a model.
@@ -98,8 +97,6 @@ def run_tasks(
         num_fewshot: Worked examples before each question; None for what the task says.
         chat: Put questions into the model's chat template, with its system prompt and without
             thinking.
-        batch_size: Questions in one pass; None for one at a time, which gives the same figures on
-            every machine.
         seed: Of the choice of worked examples.
 
     Raises:
@@ -113,7 +110,7 @@ def run_tasks(
     with nullcontext(model) if run is None else run.applied_to(model) as asked:
         with _one_line_errors(tasks):
             results = evaluator.simple_evaluate(
-                model=_as_harness_model(asked, batch_size),
+                model=_as_harness_model(asked),
                 tasks=list(tasks),
                 task_manager=manager,
                 limit=limit,
@@ -225,14 +222,15 @@ def _unknown(manager: Any, tasks: Sequence[str]) -> list[str]:
     return [task for task in tasks if not manager.match_tasks([task])]
 
 
-def _as_harness_model(model: ChatModel, batch_size: int | None) -> Any:
+def _as_harness_model(model: ChatModel) -> Any:
     from lm_eval.models.huggingface import HFLM
 
     asked = HFLM(
         pretrained=model.hf,
         tokenizer=model.tokenizer,
         backend="causal",
-        batch_size=batch_size or 1,
+        # One at a time gives the same figures on every machine.
+        batch_size=model.batch_size or 1,
         max_length=model.max_tokens,
         trust_remote_code=False,
         enable_thinking=False if has_thinking_switch(model.tokenizer) else None,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.divergence import Applicable
-from actor_lens.models.batches import Progress
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import report
 from actor_lens.prompts.rows import shown
 
 if TYPE_CHECKING:
@@ -69,7 +69,6 @@ def perplexity(
     run: Applicable | None = None,
     window: int | None = None,
     stride: int | None = None,
-    on_progress: Progress | None = None,
 ) -> Perplexity:
     """Perplexity of a plain text under a model, each token predicted once.
 
@@ -85,7 +84,6 @@ def perplexity(
         run: A run or another fitted method to put in place for it.
         window: Most tokens in one pass; None for 1,024 or what the model takes, if that is less.
         stride: From 1 to ``window``; None for half the window.
-        on_progress: Told after every window: predicted tokens and all of them.
 
     Raises:
         UserError: If the file cannot be read or is not UTF-8, the text holds no token to predict,
@@ -100,8 +98,7 @@ def perplexity(
         total = 0.0
         for place in windows(len(ids), window, stride):
             total += _negative_log_likelihood(asked, ids, place)
-            if on_progress is not None:
-                on_progress(place.end - (len(ids) - predicted), predicted)
+            report(place.end - (len(ids) - predicted), predicted)
     nats = total / predicted
     return Perplexity(_exp(nats), nats, predicted, window, stride, name)
 

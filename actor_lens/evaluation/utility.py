@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from actor_lens.evaluation.harness import TaskScores, check_tasks, run_tasks
 from actor_lens.evaluation.perplexity import check_text, perplexity
 from actor_lens.evaluation.summary import records
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.run import TrainingRun
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # The paper's headline: general performance changes by at most this many percent.
 PAPER_CLAIM = 1.5
-StageProgress = Callable[[str, int, int], None]
 """Called with the name of a stage, how much of it is done, and of how much."""
 
 
@@ -167,8 +166,6 @@ def measure_utility(
     num_fewshot: int | None = None,
     chat: bool = False,
     new_tokens: int = 32,
-    batch_size: int | None = None,
-    on_progress: StageProgress | None = None,
 ) -> Utility:
     """Measure what a run or another method changes where nothing should change.
 
@@ -185,8 +182,6 @@ def measure_utility(
         num_fewshot: Worked examples before each question.
         chat: Put the questions into the model's chat template.
         new_tokens: Longest reply along which the divergence is taken.
-        batch_size: Prompts or questions in one forward pass.
-        on_progress: Told of every stage but the tasks.
 
     Raises:
         UserError: As the parts do, or if nothing was asked for.
@@ -202,16 +197,15 @@ def measure_utility(
         check_tasks(tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
     measures: list[Measure] = []
     if prompts is not None:
-        measures += _divergences(model, run, prompts, new_tokens, batch_size)
+        measures += _divergences(model, run, prompts, new_tokens)
     if text is not None:
-        measures.append(_perplexities(model, run, text, window, stride, on_progress))
+        measures.append(_perplexities(model, run, text, window, stride))
     if tasks:
         settings: dict[str, Any] = {
             "include_path": include_path,
             "limit": limit,
             "num_fewshot": num_fewshot,
             "chat": chat,
-            "batch_size": batch_size,
         }
         before = run_tasks(model, tasks, **settings)
         measures += _task_measures(before, run_tasks(model, tasks, run=run, **settings))
@@ -220,10 +214,10 @@ def measure_utility(
 
 
 def _divergences(
-    model: ChatModel, run: Applicable, prompts: PromptSet, new_tokens: int, batch_size: int | None
+    model: ChatModel, run: Applicable, prompts: PromptSet, new_tokens: int
 ) -> list[Measure]:
-    first = next_token_divergence(model, run, prompts, batch_size=batch_size)
-    along = reply_divergence(model, run, prompts, new_tokens=new_tokens, batch_size=batch_size)
+    first = next_token_divergence(model, run, prompts)
+    along = reply_divergence(model, run, prompts, new_tokens=new_tokens)
     nothing, n = float("nan"), len(prompts)
     return [
         Measure("KL divergence, first reply token", "nats", n, nothing, first.mean),
@@ -237,15 +231,11 @@ def _perplexities(
     text: str | Path,
     window: int | None,
     stride: int | None,
-    on_progress: StageProgress | None,
 ) -> Measure:
-    found = []
-    for stage, change in (("perplexity before", None), ("perplexity after", run)):
-        told = partial(on_progress, stage) if on_progress is not None else None
-        found.append(
-            perplexity(model, text, run=change, window=window, stride=stride, on_progress=told)
-        )
-    before, after = found
+    with stage("perplexity before"):
+        before = perplexity(model, text, window=window, stride=stride)
+    with stage("perplexity after"):
+        after = perplexity(model, text, run=run, window=window, stride=stride)
     name = Path(before.text).name if "\n" not in before.text else before.text
     return Measure(f"perplexity of {name}", "perplexity", before.tokens, before.value, after.value)
 

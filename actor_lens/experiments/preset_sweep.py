@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from actor_lens.experiments.presets import Preset
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.files.saving import replacing
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.run import FinetuneConfig
 
@@ -49,7 +50,6 @@ def find_settings(
     validation: PromptSet,
     *,
     folder: str | Path | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> FoundSettings:
     """Layer, alpha and learning rate with the best trade-off score on validation prompts.
 
@@ -60,7 +60,6 @@ def find_settings(
         validation: Prompts that decide; the first of equals wins.
         folder: Keeps what came of each learning rate; those that are there are not tried again,
             and the seconds are those that they took then. None to keep nothing.
-        on_progress: Told the name of a stage, how much of it is done and of all.
 
     Raises:
         UserError: If the folder holds the sweep of another comparison, or cannot be used.
@@ -71,15 +70,15 @@ def find_settings(
         else SweepNotes(Path(folder), _about(preset, model, train, validation))
     )
     tried: list[FoundSettings] = []
-    for number, lr in enumerate(preset.lrs):
-        found = None if notes is None else notes.find(lr)
-        if found is None:
-            found = _tried(preset, model, train, validation, lr)
-            if notes is not None:
-                notes.add(found)
-        tried.append(found)
-        if on_progress is not None:
-            on_progress("learning rates tried", number + 1, len(preset.lrs))
+    with stage("learning rates", len(preset.lrs)) as done:
+        for lr in preset.lrs:
+            found = None if notes is None else notes.find(lr)
+            if found is None:
+                found = _tried(preset, model, train, validation, lr)
+                if notes is not None:
+                    notes.add(found)
+            tried.append(found)
+            done(len(tried))
     best = max(tried, key=lambda one: one.rank)
     return replace(best, seconds=sum(one.seconds for one in tried))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from actor_lens.errors import UserError
 from actor_lens.evaluation.panel import JudgePanel, judge_panel
 from actor_lens.evaluation.summary import before_after, records
-from actor_lens.experiments.study import RunEvaluation, StageProgress, evaluate_run
+from actor_lens.experiments.study import RunEvaluation, evaluate_run
 from actor_lens.judges.judges import (
     FirstTokenJudge,
     Judge,
@@ -99,8 +99,6 @@ def evaluate_by_panel(
     *,
     judges: Sequence[Judge],
     new_tokens: int = 64,
-    batch_size: int | None = None,
-    on_progress: StageProgress | None = None,
 ) -> PanelEvaluation:
     """Evaluate as ``evaluate_run`` does, and let further judges judge the same replies.
 
@@ -110,8 +108,6 @@ def evaluate_by_panel(
         run: A fine-tune of this model.
         judges: At least two, all different; the first one's rates are those of the evaluation.
         new_tokens: Longest reply.
-        batch_size: Prompts in one batch; None for as many as fit into memory.
-        on_progress: Told of every stage in which replies are given.
 
     Raises:
         UserError: As ``evaluate_run`` and ``judge_panel``, or if there are not two judges.
@@ -125,8 +121,6 @@ def evaluate_by_panel(
         run,
         judge=first,
         new_tokens=new_tokens,
-        batch_size=batch_size,
-        on_progress=on_progress,
     )
     before = judge_panel(evaluated.before, [first, *others])
     after = None

@@ -22,25 +22,21 @@ from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, eval
 from actor_lens.evaluation.summary import before_after, rates_and_scores, versions
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.judges import Judge, RefusalTokens, refusal_tokens
-from actor_lens.models.batches import Progress
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
+from actor_lens.progress import stage, warn
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.training.finetuning import check_config, check_resumable, finetune_layer
 from actor_lens.training.run import (
     FinetuneConfig,
     TrainingRun,
-    TrainingStep,
     parameters_changed_outside,
     tensor_digests,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
-
-StageProgress = Callable[[str, int, int], None]
-"""Called with a stage's name, how much of it is done and how much there is."""
 
 _MIN_PROMPTS = 2
 
@@ -297,8 +293,6 @@ def look_at_layers(
     origin: str = FinetuneConfig.origin,
     rounds: int = 200,
     seed: int = 0,
-    batch_size: int | None = None,
-    on_progress: StageProgress | None = None,
 ) -> Look:
     """Fit directions on the training prompts and score every layer on the validation prompts.
 
@@ -310,8 +304,6 @@ def look_at_layers(
         origin: Of the targets behind the causal score.
         rounds: Of the bootstrap and permutations.
         seed: Of the resampling.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
-        on_progress: Told of every stage.
 
     Raises:
         UserError: If a split lacks a label, or the model refuses nothing harmful.
@@ -322,10 +314,11 @@ def look_at_layers(
     _require(validation, "validation")
     clock = _Clock()
     with clock("collect"):
-        collect = partial(collect_residuals, model, batch_size=batch_size)
-        train_residuals = collect(train, on_progress=_stage(on_progress, "residuals (train)"))
+        with stage("residuals (train)"):
+            train_residuals = collect_residuals(model, train)
         directions = refusal_directions(train_residuals)
-        residuals = collect(validation, on_progress=_stage(on_progress, "residuals (validation)"))
+        with stage("residuals (validation)"):
+            residuals = collect_residuals(model, validation)
         projections = project(residuals, directions)
     with clock("score"):
         tokens = refusal_tokens(model, validation)
@@ -337,7 +330,6 @@ def look_at_layers(
             origin=origin,
             rounds=rounds,
             seed=seed,
-            on_progress=_stage(on_progress, "layer scores"),
         )
     return Look(train_residuals, directions, projections, tokens, scores, clock.seconds, origin)
 
@@ -349,10 +341,6 @@ def train_chosen_layer(
     *,
     run: TrainingRun | None = None,
     resume: TrainingRun | None = None,
-    batch_size: int | None = None,
-    on_progress: StageProgress | None = None,
-    on_step: Callable[[TrainingStep], None] | None = None,
-    on_warning: Callable[[str], None] | None = None,
     on_checkpoint: Callable[[TrainingRun], None] | None = None,
 ) -> Trained:
     """Look at every layer, choose one, preview the targets and train it.
@@ -363,10 +351,6 @@ def train_chosen_layer(
         plan: What to do; variants and ``new_tokens`` play no part.
         run: A finished fine-tune to show instead of training.
         resume: A stopped fine-tune to continue.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
-        on_progress: Told of every stage.
-        on_step: Told of every training step.
-        on_warning: Told, before any training, of what should make the user think again.
         on_checkpoint: Told the run so far from time to time, as by ``finetune_layer``.
 
     Raises:
@@ -399,8 +383,6 @@ def train_chosen_layer(
         origin=settings.origin,
         rounds=plan.rounds,
         seed=settings.seed,
-        batch_size=batch_size,
-        on_progress=on_progress,
     )
     kept = run or resume
     choice, clock = _choice_of(kept), _Clock()
@@ -408,10 +390,10 @@ def train_chosen_layer(
         choice = look.scores.best(plan.by)
         settings = replace(settings, layer=choice.layer)
     trying = choose and choice is not None and plan.by is None and len(choice.ties) > 1
-    _warn(on_warning, look.scores.warnings)
+    _warn(look.scores.warnings)
     for layer in choice.ties if trying and choice is not None else (settings.layer,):
         preview = _preview(look.train_residuals, replace(settings, layer=layer)).preview()
-        _warn(on_warning, preview.warnings, name=f"layer {layer}")
+        _warn(preview.warnings, name=f"layer {layer}")
     if trying and choice is not None:
         with clock("trials"):
             sweep = sweep_layers(
@@ -423,9 +405,6 @@ def train_chosen_layer(
                 seeds=[settings.seed],
                 settings=settings,
                 tokens=look.tokens,
-                batch_size=batch_size,
-                on_step=on_step,
-                on_progress=on_progress,
             )
         choice = choice.settled(sweep.best.layer, sweep.reason)
         settings = replace(settings, layer=choice.layer)
@@ -442,7 +421,6 @@ def train_chosen_layer(
             **asdict(settings),
             validation=validation,
             tokens=look.tokens,
-            on_step=on_step,
             resume=resume,
             on_checkpoint=_then(with_choice, on_checkpoint),
         )
@@ -461,10 +439,6 @@ def run_study(
     *,
     run: TrainingRun | None = None,
     resume: TrainingRun | None = None,
-    batch_size: int | None = None,
-    on_progress: StageProgress | None = None,
-    on_step: Callable[[TrainingStep], None] | None = None,
-    on_warning: Callable[[str], None] | None = None,
     on_trained: Callable[[Trained], None] | None = None,
     on_checkpoint: Callable[[TrainingRun], None] | None = None,
 ) -> Study:
@@ -476,10 +450,6 @@ def run_study(
         plan: What to do.
         run: A finished fine-tune to show instead of training.
         resume: A stopped fine-tune to continue.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
-        on_progress: Told of every stage.
-        on_step: Told of every training step.
-        on_warning: Told, before each training, of what should make the user think again.
         on_trained: Told of the fine-tune before it is evaluated, for instance to save it.
         on_checkpoint: Told the fine-tune so far from time to time, as by ``finetune_layer``.
 
@@ -499,26 +469,18 @@ def run_study(
         plan,
         run=run,
         resume=resume,
-        batch_size=batch_size,
-        on_progress=on_progress,
-        on_step=on_step,
-        on_warning=on_warning,
         on_checkpoint=on_checkpoint,
     )
     if on_trained is not None:
         on_trained(trained)
     clock = _Clock()
-    assess = _Assessor(
-        model, _tested(prompts), trained.look, plan, batch_size, digests, on_progress
-    )
+    assess = _Assessor(model, _tested(prompts), trained.look, plan, digests)
     with clock("evaluate"):
         before, before_projections = assess.now("before")
         outcomes = [assess.outcome("actor", trained.run, trained.targets)]
     with clock("variants"):
         outcomes += [
-            assess.outcome(
-                name, *_variant(model, prompts, trained, plan, name, changes, on_warning)
-            )
+            assess.outcome(name, *_variant(model, prompts, trained, plan, name, changes))
             for name, changes in plan.variants.items()
         ]
     return Study(
@@ -538,8 +500,6 @@ def evaluate_run(
     *,
     judge: Judge | None = None,
     new_tokens: int = 64,
-    batch_size: int | None = None,
-    on_progress: StageProgress | None = None,
 ) -> RunEvaluation:
     """Evaluate a model on the test and out-of-distribution prompts, and again with a run applied.
 
@@ -550,8 +510,6 @@ def evaluate_run(
         run: A fine-tune of this model.
         judge: Of the replies; the keyword judge unless given.
         new_tokens: Longest reply.
-        batch_size: Prompts in one batch; None for as many as fit into memory.
-        on_progress: Told of every stage.
 
     Raises:
         UserError: If there are no test prompts, or the run belongs to another model.
@@ -566,13 +524,13 @@ def evaluate_run(
         judge=judge,
         tokens=_tokens_or_none(model, prompts.where(split="validation")),
         new_tokens=new_tokens,
-        batch_size=batch_size,
     )
     with clock("evaluate"):
-        before = ask(on_progress=_stage(on_progress, "replies (before)"))
+        with stage("replies (before)"):
+            before = ask()
         if run is not None:
-            with run.applied_to(model):
-                after = ask(on_progress=_stage(on_progress, "replies (after)"))
+            with run.applied_to(model), stage("replies (after)"):
+                after = ask()
     return RunEvaluation(model.name, run, before, after, clock.seconds)
 
 
@@ -602,22 +560,19 @@ class _Assessor:
     prompts: PromptSet
     look: Look
     plan: StudyPlan
-    batch_size: int | None
     digests: Mapping[str, str]
-    on_progress: StageProgress | None
 
     def now(self, name: str) -> tuple[Evaluation, Projections]:
         """Replies, judged, and projections of the model as it is now."""
-        evaluation = evaluate(
-            self.model,
-            self.prompts,
-            judge=self.plan.judge,
-            tokens=self.look.tokens,
-            new_tokens=self.plan.new_tokens,
-            batch_size=self.batch_size,
-            on_progress=_stage(self.on_progress, f"replies ({name})"),
-        )
-        residuals = collect_residuals(self.model, self.prompts, batch_size=self.batch_size)
+        with stage(f"replies ({name})"):
+            evaluation = evaluate(
+                self.model,
+                self.prompts,
+                judge=self.plan.judge,
+                tokens=self.look.tokens,
+                new_tokens=self.plan.new_tokens,
+            )
+        residuals = collect_residuals(self.model, self.prompts)
         return evaluation, project(residuals, self.look.directions)
 
     def outcome(self, name: str, run: TrainingRun, targets: Targets) -> Outcome:
@@ -635,7 +590,6 @@ def _variant(
     plan: StudyPlan,
     name: str,
     changes: Mapping[str, Any],
-    on_warning: Callable[[str], None] | None,
 ) -> tuple[TrainingRun, Targets]:
     """Another fine-tune at the same layer, and the preview of its targets.
 
@@ -649,7 +603,7 @@ def _variant(
     if train != trained.train:
         residuals = collect_residuals(model, train)
     targets = _preview(residuals, settings)
-    _warn(on_warning, targets.preview().warnings, name=f"comparison '{name}'")
+    _warn(targets.preview().warnings, name=f"comparison '{name}'")
     run = finetune_layer(model, train, **asdict(settings))
     if run.status == "stopped":
         raise KeyboardInterrupt
@@ -680,13 +634,9 @@ def _choice_of(run: TrainingRun | None) -> LayerChoice | None:
     return LayerChoice(**{**run.chosen, "ties": tuple(run.chosen["ties"])})
 
 
-def _warn(
-    on_warning: Callable[[str], None] | None, warnings: Sequence[str], name: str = ""
-) -> None:
-    if on_warning is None:
-        return
+def _warn(warnings: Sequence[str], name: str = "") -> None:
     for warning in warnings:
-        on_warning(f"{name}: {warning}" if name else warning)
+        warn(f"{name}: {warning}" if name else warning)
 
 
 def _tokens_or_none(model: ChatModel, validation: PromptSet) -> RefusalTokens | None:
@@ -720,7 +670,3 @@ def _then(
     first: Callable[[TrainingRun], TrainingRun], second: Callable[[TrainingRun], None] | None
 ) -> Callable[[TrainingRun], None] | None:
     return None if second is None else lambda run: second(first(run))
-
-
-def _stage(on_progress: StageProgress | None, name: str) -> Progress | None:
-    return None if on_progress is None else partial(on_progress, name)

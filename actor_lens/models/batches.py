@@ -9,9 +9,7 @@ from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import is_out_of_memory, token_budget
 from actor_lens.models.padding import TokenBatch, pad_batch
-
-Progress = Callable[[int, int], None]
-"""Called with the number of prompts done and the number of all."""
+from actor_lens.progress import report
 
 
 class MemoryWarning(UserWarning):
@@ -26,7 +24,6 @@ def run_in_batches(
     batch_size: int | None = None,
     rows: Sequence[int] | None = None,
     new_tokens: int = 0,
-    on_progress: Progress | None = None,
 ) -> None:
     """Call a function with batches of prompts, the longest prompts first.
 
@@ -38,17 +35,15 @@ def run_in_batches(
         token_ids: Of every prompt.
         run: Does the work for a batch; after running out of memory it is called for the same
             prompts again, in smaller batches.
-        batch_size: Prompts in one batch; None fills batches up to a number of tokens that is
-            chosen from the free memory.
+        batch_size: Prompts in one batch; None for that of the model. Where the model has none
+            either, batches are filled up to a number of tokens chosen from the free memory.
         rows: Which prompts to run; all of them unless given.
         new_tokens: Tokens that ``run`` will add to each prompt.
-        on_progress: Told after every batch.
 
     Raises:
-        UserError: If ``batch_size`` is below 1, or a single prompt does not fit into memory.
+        UserError: If a single prompt does not fit into memory.
     """
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"batch size is {batch_size}; give a whole number of at least 1")
+    batch_size = model.batch_size if batch_size is None else batch_size
     rows = range(len(token_ids)) if rows is None else rows
     pending = sorted(rows, key=lambda row: -len(token_ids[row]))
     if not pending:
@@ -74,8 +69,7 @@ def run_in_batches(
             continue
         pending = pending[count:]
         done += len(chosen)
-        if on_progress is not None:
-            on_progress(done, total)
+        report(done, total)
 
 
 class _Sizes:

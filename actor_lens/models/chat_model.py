@@ -47,6 +47,8 @@ class ChatModel:
         system_prompt: What the system says before every prompt; None for nothing.
         decoding: Makes, for the prompts of a batch, what changes their next-token scores before a
             token is picked; None leaves them alone. Replies and first-token scores feel it.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory. It changes
+            the time and memory of the work, not its results.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ChatModel:
     source: Mapping[str, Any] | None = None
     system_prompt: str | None = None
     decoding: Callable[[Sequence[str]], LogitsProcessor] | None = None
+    batch_size: int | None = None
     _weights: WeightsIdentity = field(default_factory=WeightsIdentity, repr=False, compare=False)
 
     @cached_property
@@ -181,7 +184,25 @@ class ChatModel:
         if system_prompt is not None:
             identified += f"-{hashlib.sha256(system_prompt.encode()).hexdigest()[:16]}"
         source = self.source and {**self.source, "system_prompt": system_prompt}
-        other = replace(self, system_prompt=system_prompt, fingerprint=identified, source=source)
+        return self._with(system_prompt=system_prompt, fingerprint=identified, source=source)
+
+    def with_batch_size(self, batch_size: int | None) -> ChatModel:
+        """The same model with another number of prompts in one forward pass.
+
+        All weights are shared, and the TransformerLens twin where there is one already.
+
+        Args:
+            batch_size: None for as many as fit into memory.
+
+        Raises:
+            UserError: If it is below 1.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch size is {batch_size}; give a whole number of at least 1")
+        return self._with(batch_size=batch_size)
+
+    def _with(self, **changes: Any) -> ChatModel:
+        other = replace(self, **changes)
         if "bridge" in self.__dict__:
             other.__dict__["bridge"] = self.bridge
         return other
@@ -267,6 +288,7 @@ def load_model(
     system_prompt: str | None = None,
     revision: str | None = None,
     quantization: str | None = None,
+    batch_size: int | None = None,
     trust_remote_code: bool = False,
 ) -> ChatModel:
     """Load a chat model by hub name or folder.
@@ -286,6 +308,7 @@ def load_model(
             ``source``.
         quantization: ``"4bit"`` or ``"8bit"``, through bitsandbytes: for looking and evaluating,
             not for training.
+        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         trust_remote_code: Run model code that comes with the checkpoint. Off unless asked for.
 
     Raises:
@@ -305,7 +328,7 @@ def load_model(
         trust_remote_code=trust_remote_code,
     )
     model = wrap_model(hf, tokenizer, name=str(name)).with_system_prompt(system_prompt)
-    return replace(model, source=loaded_with)
+    return replace(model, source=loaded_with).with_batch_size(batch_size)
 
 
 def wrap_model(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.models.batches import Progress, run_in_batches
+from actor_lens.models.batches import run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import TokenBatch
 
@@ -31,8 +31,6 @@ def generate_replies(
     prompts: Sequence[str],
     *,
     new_tokens: int = 64,
-    batch_size: int | None = None,
-    on_progress: Progress | None = None,
 ) -> list[str]:
     """Greedy replies, in the order of the prompts.
 
@@ -43,20 +41,16 @@ def generate_replies(
         model: Replies come from ``model.hf`` as it is now.
         prompts: User messages.
         new_tokens: Longest reply, in tokens. Late refusals are missed by short ones.
-        batch_size: Prompts in one batch; None for as many as fit into memory.
-        on_progress: Told after every batch.
 
     Raises:
-        UserError: If a prompt and its reply would not fit into the model, or ``new_tokens`` or
-            ``batch_size`` is below 1.
+        UserError: If a prompt and its reply would not fit into the model, or ``new_tokens`` is
+            below 1.
     """
     return continue_tokens(
         model,
         tokens_with_room(model, prompts, new_tokens),
         prompts=prompts,
         new_tokens=new_tokens,
-        batch_size=batch_size,
-        on_progress=on_progress,
     )
 
 
@@ -66,8 +60,6 @@ def continue_tokens(
     *,
     prompts: Sequence[str] = (),
     new_tokens: int = 64,
-    batch_size: int | None = None,
-    on_progress: Progress | None = None,
 ) -> list[str]:
     """Greedy continuations of token ids, as ``generate_replies`` makes of templated prompts.
 
@@ -76,8 +68,6 @@ def continue_tokens(
         token_ids: Of what is continued; with ``new_tokens`` it fits into the model.
         prompts: What the user said in each, for a model with a ``decoding`` of its own.
         new_tokens: Longest continuation, in tokens.
-        batch_size: Rows in one batch; None for as many as fit into memory.
-        on_progress: Told after every batch.
     """
     greedy = _greedy(model, new_tokens)
     replies = [""] * len(token_ids)
@@ -95,14 +85,7 @@ def continue_tokens(
         for index, text in zip(batch.indices, texts, strict=True):
             replies[index] = text.strip()
 
-    run_in_batches(
-        model,
-        token_ids,
-        reply,
-        batch_size=batch_size,
-        new_tokens=new_tokens,
-        on_progress=on_progress,
-    )
+    run_in_batches(model, token_ids, reply, new_tokens=new_tokens)
     return replies
 
 
@@ -122,7 +105,6 @@ def first_token_logits(
     model: ChatModel,
     prompts: Sequence[str],
     *,
-    batch_size: int | None = None,
     intervention: Intervention | None = None,
 ) -> Float[Tensor, "prompt vocabulary"]:
     """Logits of the first token of each reply, float32 on the CPU.
@@ -130,7 +112,6 @@ def first_token_logits(
     Args:
         model: Scores come from ``model.hf`` as it is now.
         prompts: User messages.
-        batch_size: Prompts in one batch; None for as many as fit into memory.
         intervention: Made for each batch and entered around its forward pass.
     """
     logits = torch.empty(len(prompts), int(model.hf.config.vocab_size))
@@ -143,7 +124,7 @@ def first_token_logits(
             last = process(batch.input_ids, last)
         logits[list(batch.indices)] = last.float().cpu()
 
-    run_in_batches(model, model.tokenize(prompts), first_token, batch_size=batch_size)
+    run_in_batches(model, model.tokenize(prompts), first_token)
     return logits
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from actor_lens import progress
 from actor_lens.activations.residuals import BlockInputs
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.training.block_trainer import BlockTrainer, DivergedError
@@ -133,6 +134,7 @@ def _train(
             while trainer.step < trainer.total_steps and not _asked(should_stop):
                 trainer.take_step()
                 history.append(record())
+                progress.step(history[-1])
                 if on_step is not None:
                     on_step(history[-1])
                 checkpoints.hand_out_if_due()

@@ -36,6 +36,7 @@ from actor_lens.experiments.sweep.cells import OutcomeFile
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.separation import wilson_interval
 from actor_lens.training.finetuning import check_config
@@ -170,11 +171,9 @@ def ablate(
     anchor_methods: Sequence[str] = (),
     judge: Any = None,
     new_tokens: int = 64,
-    batch_size: int | None = None,
     jobs: int = 1,
     folder: str | Path | None = None,
     store: Store | bool = True,
-    on_progress: Callable[[str, int, int], None] | None = None,
     on_outcome: Callable[[AblationOutcome], None] | None = None,
 ) -> Ablations:
     """Run studies; each changes one thing about the fine-tune of one layer.
@@ -201,11 +200,9 @@ def ablate(
         anchor_methods: Methods that go through the study ``anchors`` beside ACTOR.
         judge: Keyword judge unless given.
         new_tokens: Longest reply, in tokens.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         jobs: Processes; with more than one each loads the model itself.
         folder: Keeps every outcome; work that was cut short goes on from there.
         store: Where block inputs are kept for the next cell: True is the default store, False none.
-        on_progress: Told the name of a stage, how much of it is done and of all.
         on_outcome: Told of every outcome.
 
     Raises:
@@ -231,7 +228,6 @@ def ablate(
         *(train, validation, tested, shared, per_label),
         judge=judge_for(model, judge, validation),
         new_tokens=new_tokens,
-        batch_size=batch_size,
         store=store_folder(store),
     )
     notes = None
@@ -241,14 +237,14 @@ def ablate(
     todo = [(cell, variation) for cell, variation in grid.items() if cell not in done]
     complete = True
     try:
-        for outcome in run_cells(task, model, todo, jobs):
-            done[outcome.cell] = outcome
-            if notes is not None:
-                notes.add(outcome)
-            if on_outcome is not None:
-                on_outcome(outcome)
-            if on_progress is not None:
-                on_progress("ablations", len(done), len(grid))
+        with stage("ablations", len(grid)) as count:
+            for outcome in run_cells(task, model, todo, jobs):
+                done[outcome.cell] = outcome
+                if notes is not None:
+                    notes.add(outcome)
+                if on_outcome is not None:
+                    on_outcome(outcome)
+                count(len(done))
     except KeyboardInterrupt:
         if not done:
             raise

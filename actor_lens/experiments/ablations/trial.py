@@ -71,7 +71,6 @@ class AblationTask:
         per_label: Training prompts of each label where nothing else is said.
         judge: Decides what a refusal is.
         new_tokens: Longest reply.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         store: Folder of the activation store; None for no store.
     """
 
@@ -82,7 +81,6 @@ class AblationTask:
     per_label: int
     judge: Any = field(default_factory=KeywordJudge)
     new_tokens: int = 64
-    batch_size: int | None = None
     store: str | None = None
 
     def about(self, model: ChatModel) -> dict[str, Any]:
@@ -113,7 +111,6 @@ class AblationTask:
                 self.tested,
                 judge=self.judge,
                 new_tokens=self.new_tokens,
-                batch_size=self.batch_size,
             )
         return AblationOutcome(
             cell,

@@ -7,7 +7,6 @@ the test prompts and those out of distribution.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ from actor_lens.experiments.comparison.trial import (
 )
 from actor_lens.methods import METHODS, Method, make_method
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import stage
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 
 REFERENCE = "actor"
-StageProgress = Callable[[str, int, int], None]
 
 
 def compare(
@@ -42,12 +41,10 @@ def compare(
     per_label: int | Mapping[str, int] | None = None,
     test_per_label: int | Mapping[str, int] | None = None,
     new_tokens: int = 64,
-    batch_size: int | None = None,
     text: str | Path | None = None,
     search_seconds: Mapping[str, float] | None = None,
     reference: str = REFERENCE,
     out: str | Path | None = None,
-    on_progress: StageProgress | None = None,
     on_outcome: Callable[[MethodOutcome], None] | None = None,
 ) -> Leaderboard:
     """Fit every method, let each answer the test prompts, and put them side by side.
@@ -66,14 +63,12 @@ def compare(
         per_label: Most training prompts of each label, drawn with the first seed; None for all.
         test_per_label: Most prompts of each label and split to ask; None for all.
         new_tokens: Longest reply, in tokens.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         text: A text, or the file that holds it, whose perplexity is measured; None for none.
         search_seconds: What it took to find the settings of a method before the comparison, by its
             name: of a sweep, say. They are reported beside the seconds of its fit.
         reference: The method that the others are tested against; where it is not among them, the
             first.
         out: Folder that keeps every finished method and seed; one that holds some goes on.
-        on_progress: Told the name of a stage, how much of it is done and of all.
         on_outcome: Told of every outcome.
 
     Raises:
@@ -90,7 +85,6 @@ def compare(
         *parts,
         judge_for(model, judge, parts[1]),
         new_tokens,
-        batch_size,
         None if text is None else read_text(text)[0],
     )
     work.prepare()
@@ -98,13 +92,13 @@ def compare(
     outcomes: list[MethodOutcome] = []
     complete = True
     try:
-        for number, method in enumerate(chosen):
-            for outcome in _outcomes(work, method, seeds, kept, on_progress):
-                outcomes.append(outcome)
-                if on_outcome is not None:
-                    on_outcome(outcome)
-            if on_progress is not None:
-                on_progress("methods", number + 1, len(chosen))
+        with stage("methods", len(chosen)) as done:
+            for number, method in enumerate(chosen):
+                for outcome in _outcomes(work, method, seeds, kept):
+                    outcomes.append(outcome)
+                    if on_outcome is not None:
+                        on_outcome(outcome)
+                done(number + 1)
     except KeyboardInterrupt:
         if not outcomes:
             raise
@@ -141,7 +135,6 @@ def _outcomes(
     entry: str | Method,
     seeds: Sequence[int],
     kept: OutcomeFolder | None,
-    on_progress: StageProgress | None,
 ) -> list[MethodOutcome]:
     """Those of one method: found in the folder, or run now; failures are not kept."""
     if isinstance(entry, str):
@@ -156,8 +149,7 @@ def _outcomes(
         about = work.about(method, seed)
         outcome = None if kept is None else kept.find(about)
         if outcome is None:
-            stage = None if on_progress is None else partial(on_progress, f"{method.name}: replies")
-            outcome = work.run(method, seed, stage)
+            outcome = work.run(method, seed)
             if kept is not None and outcome.status == "completed":
                 kept.add(about, outcome)
         outcomes.append(outcome)

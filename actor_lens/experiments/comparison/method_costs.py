@@ -65,10 +65,10 @@ def seconds_per_token(model: ChatModel, prompts: Sequence[str], new_tokens: int)
     """
     if not prompts:
         return float("nan")
-    found = []
+    model, found = model.with_batch_size(len(prompts)), []
     for _ in range(_ROUNDS):
         started = time.perf_counter()
-        replies = generate_replies(model, prompts, new_tokens=new_tokens, batch_size=len(prompts))
+        replies = generate_replies(model, prompts, new_tokens=new_tokens)
         seconds = time.perf_counter() - started
         ids = model.tokenizer(replies, add_special_tokens=False)["input_ids"]
         # The longest reply has one token more, the one that ended it, unless it was cut off.

@@ -26,10 +26,10 @@ from actor_lens.judges.judges import (
     with_tokens,
 )
 from actor_lens.methods import Method
-from actor_lens.models.batches import Progress
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import is_out_of_memory
 from actor_lens.models.replies import first_token_logits, kl_divergence
+from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
 
 _NAN = float("nan")
@@ -90,7 +90,6 @@ class ComparisonWork:
         tested: Prompts that every method is asked.
         judge: Decides what a refusal is, among replies that methods train on too.
         new_tokens: Longest reply.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         text: A text to measure perplexity on; None to leave it out.
     """
 
@@ -100,7 +99,6 @@ class ComparisonWork:
     tested: PromptSet
     judge: Any = field(default_factory=KeywordJudge)
     new_tokens: int = 64
-    batch_size: int | None = None
     text: str | None = None
 
     def about(self, method: Method, seed: int) -> dict[str, Any]:
@@ -124,7 +122,7 @@ class ComparisonWork:
         """The model's weights and chat template as they are when the work begins."""
         return f"{self.model.fingerprint}:{self.model.identity}"
 
-    def run(self, method: Method, seed: int, on_progress: Progress | None = None) -> MethodOutcome:
+    def run(self, method: Method, seed: int) -> MethodOutcome:
         """Fit and try a method; one that cannot be used is an outcome too.
 
         Raises:
@@ -133,7 +131,7 @@ class ComparisonWork:
         """
         before, hooked = self.untouched, self.model.is_hooked
         try:
-            outcome = self._tried(method, seed, on_progress)
+            outcome = self._tried(method, seed)
         except Exception as error:
             outcome = failure(method.name, seed, error, seeded=has_seed(method))
         now = f"{self.model.fingerprint}:{self.model.identity}"
@@ -144,21 +142,17 @@ class ComparisonWork:
             )
         return outcome
 
-    def _tried(self, method: Method, seed: int, on_progress: Progress | None) -> MethodOutcome:
+    def _tried(self, method: Method, seed: int) -> MethodOutcome:
         seeded = has_seed(method)
         with cost_of(self.model) as cost:
             own = with_judge(with_seed(method, seed), self.judge)
             fitted = own.fit(self.model, self.train, self.validation)
         with fitted.applied_to(self.model) as changed:
             started = time.perf_counter()
-            evaluation = evaluate(
-                changed,
-                self.tested,
-                judge=self.judge,
-                new_tokens=self.new_tokens,
-                batch_size=self.batch_size,
-                on_progress=on_progress,
-            )
+            with stage(f"{method.name}: replies"):
+                evaluation = evaluate(
+                    changed, self.tested, judge=self.judge, new_tokens=self.new_tokens
+                )
             evaluated = time.perf_counter() - started
             kl, perplexity = self._kl(changed), self._perplexity(changed)
             per_token = seconds_per_token(changed, self._timed, self.new_tokens)
@@ -192,7 +186,7 @@ class ComparisonWork:
 
     @cached_property
     def _base_logits(self) -> Float[Tensor, "prompt vocabulary"]:
-        return first_token_logits(self.model, self._benign, batch_size=self.batch_size)
+        return first_token_logits(self.model, self._benign)
 
     @cached_property
     def _base_perplexity(self) -> float:
@@ -207,7 +201,7 @@ class ComparisonWork:
     def _kl(self, changed: ChatModel) -> float:
         if not self._benign:
             return _NAN
-        logits = first_token_logits(changed, self._benign, batch_size=self.batch_size)
+        logits = first_token_logits(changed, self._benign)
         pairs = zip(self._base_logits, logits, strict=True)
         return sum(float(kl_divergence(p, q)) for p, q in pairs) / len(self._benign)
 

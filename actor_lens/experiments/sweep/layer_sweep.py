@@ -27,6 +27,7 @@ from actor_lens.judges.judges import (
     with_tokens,
 )
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import stage
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.statistics.separation import wilson_interval
@@ -119,11 +120,9 @@ def sweep_layers(
     new_tokens: int = 64,
     folder: str | Path | None = None,
     engine: str = "local",
-    batch_size: int | None = None,
     store: Store | bool = True,
     on_step: Callable[[TrainingStep], None] | None = None,
     on_outcome: Callable[[CellOutcome], None] | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> LayerSweep:
     """Train every layer (or some) with every alpha and seed, each from the untrained model.
@@ -148,12 +147,10 @@ def sweep_layers(
         folder: Where outcomes and the best run are kept as they come; a sweep that was cut short
             goes on from there.
         engine: ``"local"``, or ``"ray"`` to spread the cells over a Ray cluster.
-        batch_size: Prompts in one forward pass; None for as many as fit into memory.
         store: Where block inputs are kept: True is the default store, False none. What no store
             holds and memory does not either is collected for some layers at a time.
         on_step: Told of every training step (local engine).
         on_outcome: Told of every cell.
-        on_progress: Told the name of a stage, how much of it is done and of all.
         should_stop: Asked before every training step (local engine).
 
     Raises:
@@ -172,7 +169,7 @@ def sweep_layers(
         raise UserError("the validation prompts are empty; leave them out to rank by loss")
     if validation is not None:
         tokens = tokens or refusal_tokens(model, validation)
-    work = SweepWork(model, prompts, validation, shared, tokens, batch_size, store, on_progress)
+    work = SweepWork(model, prompts, validation, shared, tokens, store)
     notes = None
     if folder is not None:
         notes = OutcomeFile(Path(folder) / OUTCOMES_FILE, work.about())
@@ -185,8 +182,10 @@ def sweep_layers(
         results = ((outcome, None) for outcome in ray_outcomes(work, todo))
     else:
         results = work.run(todo, on_step, should_stop)
-    for outcome, run in results:
-        tally.add(outcome, run, None if folder is None else Path(folder))
+    with stage("layers tried", len(cells)) as done:
+        for outcome, run in results:
+            tally.add(outcome, run, None if folder is None else Path(folder))
+            done(len(tally.outcomes))
     if all(outcome.status == "failed" for outcome in tally.outcomes.values()):
         first = tally.outcomes[cells[0]]
         raise UserError(f"no layer could be trained; the first: {first.message}")
@@ -227,7 +226,6 @@ class _Tally:
             if folder is not None:
                 run.save(folder / BEST_FOLDER)
         self._note(outcome)
-        self._tell()
 
     def judge(self, count: int, judge: Judge | None, new_tokens: int) -> None:
         """Judge whole replies for the best cells that were not judged yet."""
@@ -238,22 +236,22 @@ class _Tally:
                 self.outcomes[cell] = replace(outcome, reply_refused={}, reply_judge="")
         ranked = sorted(self._in_order(), key=lambda outcome: outcome.rank, reverse=True)
         chosen = [outcome for outcome in ranked[:count] if outcome.status != "failed"]
-        for number, outcome in enumerate(chosen):
-            if not outcome.reply_refused:
-                with self._run_of(outcome.cell).applied_to(self.work.model):
-                    evaluation = evaluate(
-                        self.work.model,
-                        self.work.validation,
-                        judge=judge,
-                        tokens=self.work.tokens,
-                        new_tokens=new_tokens,
-                    )
-                shares = _shares(evaluation)
-                outcome = replace(outcome, reply_refused=shares, reply_judge=evaluation.judge)
-                self.outcomes[outcome.cell] = outcome
-                self._note(outcome)
-            if self.work.on_progress is not None:
-                self.work.on_progress("replies of the best", number + 1, len(chosen))
+        with stage("replies of the best", len(chosen)) as done:
+            for number, outcome in enumerate(chosen):
+                if not outcome.reply_refused:
+                    with self._run_of(outcome.cell).applied_to(self.work.model):
+                        evaluation = evaluate(
+                            self.work.model,
+                            self.work.validation,
+                            judge=judge,
+                            tokens=self.work.tokens,
+                            new_tokens=new_tokens,
+                        )
+                    shares = _shares(evaluation)
+                    outcome = replace(outcome, reply_refused=shares, reply_judge=evaluation.judge)
+                    self.outcomes[outcome.cell] = outcome
+                    self._note(outcome)
+                done(number + 1)
 
     def best_run(self, folder: Path | None) -> TrainingRun:
         """The run of the best cell, trained again where its weights were not kept."""
@@ -288,10 +286,6 @@ class _Tally:
             self.notes.add(outcome)
         if self.on_outcome is not None:
             self.on_outcome(outcome)
-
-    def _tell(self) -> None:
-        if self.work.on_progress is not None:
-            self.work.on_progress("layers tried", len(self.outcomes), len(self.cells))
 
 
 def _grid(

@@ -14,9 +14,9 @@ from actor_lens.activations.residuals import BlockInputs, collect_activations
 from actor_lens.activations.store import Store
 from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, run_cell
 from actor_lens.judges.judges import RefusalTokens
-from actor_lens.models.batches import Progress
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import free_memory
+from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.run import FinetuneConfig, TrainingRun, TrainingStep
 from actor_lens.training.safety_floor import ValidationChecks
@@ -34,9 +34,7 @@ class SweepWork:
     validation: PromptSet | None
     shared: FinetuneConfig
     tokens: RefusalTokens | None
-    batch_size: int | None
     store: Store | bool
-    on_progress: Callable[[str, int, int], None] | None = None
     refused_before: Mapping[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"collect": 0.0, "train": 0.0, "score": 0.0}
@@ -118,15 +116,10 @@ class SweepWork:
         for name, prompts in (("train", self.prompts), ("validation", self.validation)):
             inputs: dict[int, BlockInputs] = {}
             if prompts is not None:
-                found = collect_activations(
-                    self.model,
-                    prompts,
-                    residuals=False,
-                    block_inputs=layers,
-                    batch_size=self.batch_size,
-                    store=store,
-                    on_progress=self._stage(f"block inputs ({name})"),
-                )
+                with stage(f"block inputs ({name})"):
+                    found = collect_activations(
+                        self.model, prompts, residuals=False, block_inputs=layers, store=store
+                    )
                 inputs = dict(found.block_inputs)
             collected.append(inputs)
         return collected[0], collected[1]
@@ -136,7 +129,3 @@ class SweepWork:
         tokens = sum(map(len, self.model.tokenize(texts)))
         per_layer = tokens * self.model.d_model * self.model.hf.dtype.itemsize
         return max(1, int(_SHARE * free_memory(torch.device("cpu")) / per_layer))
-
-    def _stage(self, name: str) -> Progress | None:
-        tell = self.on_progress
-        return None if tell is None else lambda done, total: tell(name, done, total)
