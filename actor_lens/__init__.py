@@ -87,8 +87,8 @@ if TYPE_CHECKING:
     from actor_lens.prompts.sets import PromptSet as PromptSet
     from actor_lens.prompts.sets import overlap_report as overlap_report
     from actor_lens.prompts.sets import split_prompts as split_prompts
+    from actor_lens.training.config import FinetuneConfig as FinetuneConfig
     from actor_lens.training.finetuning import finetune_layer as finetune_layer
-    from actor_lens.training.run import FinetuneConfig as FinetuneConfig
     from actor_lens.training.run import TrainingRun as TrainingRun
     from actor_lens.training.run import TrainingStep as TrainingStep
 

@@ -1,6 +1,12 @@
-"""The one kind of error that a user can mend, and what others say, for its message."""
+"""The one kind of error that a user can fix, what others say, and checks of single values."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from numbers import Real
 
 
 class UserError(ValueError):
@@ -24,3 +30,62 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         current = current.__cause__ or current.__context__
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """Return a value that is one of several names.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise UserError(f"{name} '{value}' is not known; use one of {', '.join(choices)}")
+    return value
+
+
+def check_number(name: str, value: object, low: float, high: float = math.inf) -> float:
+    """Return a finite number from ``low`` to ``high`` as a float; NumPy's numbers are taken too.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    number = _as_float(value)
+    if not low <= number <= high or math.isinf(number):
+        limits = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise UserError(f"{name} is {value!r}; give a number {limits}")
+    return number
+
+
+def check_positive(name: str, value: object) -> float:
+    """Return a positive finite number as a float; NumPy's numbers are taken too.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    number = _as_float(value)
+    if not 0 < number < math.inf:
+        raise UserError(f"{name} is {value!r}; give a positive finite number")
+    return number
+
+
+def check_whole(name: str, value: object, low: int, high: float = math.inf) -> int:
+    """Return a whole number from ``low`` to ``high`` as an int; NumPy's numbers are taken too.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or not low <= number <= high:
+        limits = f"of at least {low}" if math.isinf(high) else f"from {low} to {high:.0f}"
+        raise UserError(f"{name} is {value!r}; give a whole number {limits}")
+    return number
+
+
+def _as_float(value: object) -> float:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):  # a whole number beyond what a float holds
+            return float(value)
+    return math.nan

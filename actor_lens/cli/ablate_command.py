@@ -84,7 +84,7 @@ def ablate(arguments: argparse.Namespace) -> None:
     """Run the studies; a folder that holds some of them is continued."""
     from actor_lens.experiments.ablations.ablate import LAYER_FOLDER, OUTCOMES_FILE
     from actor_lens.experiments.ablations.ablate import ablate as run_ablations
-    from actor_lens.training.run import FinetuneConfig
+    from actor_lens.training.config import FinetuneConfig
 
     judge, out = open_judge(arguments), prepare_to_go_on(arguments, OUTCOMES_FILE, LAYER_FOLDER)
     model, prompts, _ = load_model_and_prompts(arguments)

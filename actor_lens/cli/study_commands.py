@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from actor_lens.evaluation.utility import Utility
     from actor_lens.experiments.study import Look, Study, StudyPlan, Trained
     from actor_lens.prompts.sets import PromptSet
-    from actor_lens.training.run import FinetuneConfig, TrainingRun
+    from actor_lens.training.config import FinetuneConfig
+    from actor_lens.training.run import TrainingRun
 
 # Shown beside the fine-tune in the demo: what the choices of the method are worth.
 DEMO_VARIANTS: dict[str, dict[str, Any]] = {
@@ -170,7 +171,7 @@ def _plan(
 
 
 def _settings(arguments: argparse.Namespace, resume: TrainingRun | None) -> FinetuneConfig:
-    from actor_lens.training.run import FinetuneConfig
+    from actor_lens.training.config import FinetuneConfig
 
     layer = arguments.layer
     if layer is None:
@@ -322,12 +323,12 @@ def layers(arguments: argparse.Namespace) -> None:
 
 def _check_choice(arguments: argparse.Namespace) -> None:
     """Looking takes long: first what would fail after it."""
-    from actor_lens.directions.layer_scores import check_score
-    from actor_lens.directions.refusal_directions import check_origin
-    from actor_lens.directions.targets import check_positive
+    from actor_lens.directions.options import ORIGINS, SCORES
+    from actor_lens.errors import check_choice, check_positive
 
-    check_score(arguments.by)
-    check_origin(arguments.origin)
+    if arguments.by is not None:
+        check_choice("score", arguments.by, SCORES)
+    check_choice("origin", arguments.origin, ORIGINS)
     check_positive("alpha", arguments.alpha)
 
 

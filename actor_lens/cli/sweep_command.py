@@ -110,7 +110,7 @@ def _sweep_one(
     judge: Judge | None,
 ) -> tuple[LayerSweep, dict[str, Any]]:
     from actor_lens.experiments.sweep.layer_sweep import sweep_layers
-    from actor_lens.training.run import FinetuneConfig
+    from actor_lens.training.config import FinetuneConfig
 
     own = argparse.Namespace(**{**vars(arguments), "model": name})
     model, prompts, _ = load_model_and_prompts(own)

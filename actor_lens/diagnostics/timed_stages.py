@@ -19,8 +19,8 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import TokenBatch
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.block_trainer import BlockTrainer
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
-from actor_lens.training.run import FinetuneConfig
 
 Settings = Mapping[str, Any]
 Result = dict[str, Any]

@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.activations.residuals import prompt_columns
+from actor_lens.directions.options import SCORES, Origin, Score
 from actor_lens.directions.projections import Projections
 from actor_lens.directions.targets import Targets, just_enough_targets
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_choice
 from actor_lens.judges.judges import RefusalTokens, refusal_scores, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import shift_last_token
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-SCORES = ("silhouette", "auroc", "gap", "probe", "causal")
 PAIRS = {
     "harmful_vs_benign": ("harmful", "benign"),
     "harmful_vs_pseudo_harmful": ("harmful", "pseudo_harmful"),
@@ -62,7 +62,7 @@ class LayerScore:
     """One score of one layer for one pair of labels (``"all"`` for the causal score)."""
 
     layer: int
-    score: str
+    score: Score
     pair: str
     measured: Measured
 
@@ -79,7 +79,7 @@ class LayerChoice:
     """
 
     layer: int
-    by: str
+    by: Score | Literal["middle"]
     reason: str
     ties: tuple[int, ...]
 
@@ -154,7 +154,7 @@ class LayerScores:
             "or answer both",
         )
 
-    def best(self, by: str | None = None) -> LayerChoice:
+    def best(self, by: Score | None = None) -> LayerChoice:
         """The layer that a score recommends.
 
         Layers within the interval of the best one tie. Among ties the layer wins at which harmful
@@ -168,7 +168,9 @@ class LayerScores:
         Raises:
             UserError: If the score is not known or was not measured.
         """
-        by = check_score(by) or ("causal" if self._of("causal", "all") else "silhouette")
+        if by is None:
+            by = "causal" if self._of("causal", "all") else "silhouette"
+        check_choice("score", by, SCORES)
         pair = "all" if by == "causal" else "harmful_vs_benign"
         rows = [row for row in self._of(by, pair) if not math.isnan(row.measured.value)]
         if not rows:
@@ -180,7 +182,7 @@ class LayerScores:
         layer = min(ties, key=self._tie_break)
         return LayerChoice(layer, by, self._reason(top, layer, ties), ties)
 
-    def _of(self, score: str, pair: str) -> list[LayerScore]:
+    def _of(self, score: Score, pair: str) -> list[LayerScore]:
         return [row for row in self.rows if row.score == score and row.pair == pair]
 
     def _probe(self, layer: int) -> float:
@@ -269,24 +271,13 @@ def _layers(layers: tuple[int, ...]) -> str:
     return f"layers {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))}"
 
 
-def check_score(by: str | None) -> str | None:
-    """Return ``by`` if it is a score or None.
-
-    Raises:
-        UserError: If it is something else.
-    """
-    if by is not None and by not in SCORES:
-        raise UserError(f"score '{by}' is not known; use one of {', '.join(SCORES)}")
-    return by
-
-
 def score_layers(
     projections: Projections,
     *,
     model: ChatModel | None = None,
     tokens: RefusalTokens | None = None,
     alpha: float = 1.0,
-    origin: str = "benign_mean",
+    origin: Origin = "benign_mean",
     rounds: int = 200,
     seed: int = 0,
 ) -> LayerScores:
@@ -420,7 +411,7 @@ def _separation(
     points = projections.residuals.values[layer].double().numpy()[chosen]
     values = projections.values[layer].double().numpy()[chosen]
     positive = positive[chosen]
-    measured = {
+    measured: dict[Score, Measured] = {
         "silhouette": silhouette(cdist(points, points), positive, rounds=rounds, rng=rng),
         "auroc": auroc(values, positive, rounds=rounds, rng=rng),
         "gap": gap(values, positive, rounds=rounds, rng=rng),
@@ -435,7 +426,7 @@ def _causal(
     model: ChatModel,
     tokens: RefusalTokens,
     alpha: float,
-    origin: str,
+    origin: Origin,
 ) -> Measured:
     """Predicted trade-off score with every prompt at its target."""
     targets = just_enough_targets(

@@ -16,6 +16,7 @@ from actor_lens.activations.residuals import (
     observe_residuals,
     prompt_columns,
 )
+from actor_lens.directions.options import Origin
 from actor_lens.directions.refusal_directions import Directions
 from actor_lens.errors import UserError
 from actor_lens.models.batches import run_in_batches
@@ -46,7 +47,7 @@ class Projections:
         """The prompts of the second dimension."""
         return self.residuals.prompts
 
-    def frame(self, origin: str = "zero") -> pd.DataFrame:
+    def frame(self, origin: Origin = "zero") -> pd.DataFrame:
         """One row a layer and prompt: ``layer``, those of ``prompt_columns``, ``projection``.
 
         Args:
@@ -79,7 +80,7 @@ class TokenProjections:
         """Projections at the last token, as ``project`` gives them."""
         return self.values[:, -1]
 
-    def frame(self, origin: str = "zero") -> pd.DataFrame:
+    def frame(self, origin: Origin = "zero") -> pd.DataFrame:
         """One row a layer and token.
 
         Columns: ``layer``, ``token_index``, ``token``, ``projection``, and ``relative``: how far

@@ -12,14 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.activations.residuals import Residuals
-from actor_lens.errors import UserError
+from actor_lens.directions.options import ORIGINS, Origin
+from actor_lens.errors import UserError, check_choice
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.rows import LABELS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ORIGINS = ("benign_mean", "midpoint", "zero")
 # Means closer than float32 resolves at their size differ by rounding only.
 _SAME = torch.finfo(torch.float32).eps
 
@@ -47,7 +47,7 @@ class Directions:
         unit: Tensor = self.unit.double()
         return (self.means[label].double() * unit).sum(dim=-1).float()
 
-    def origins(self, origin: str) -> Float[Tensor, " layer"]:
+    def origins(self, origin: Origin) -> Float[Tensor, " layer"]:
         """Where on the unit direction a projection of zero shift lies.
 
         Args:
@@ -97,7 +97,7 @@ class Directions:
         return pd.DataFrame({"layer": range(len(norms)), "norm": norms, **columns})
 
 
-def origin_on(origin: str, *, benign: Tensor, harmful: Tensor) -> Tensor:
+def origin_on(origin: Origin, *, benign: Tensor, harmful: Tensor) -> Tensor:
     """An origin on the refusal direction, from the projections of two class means.
 
     Args:
@@ -108,21 +108,10 @@ def origin_on(origin: str, *, benign: Tensor, harmful: Tensor) -> Tensor:
     Raises:
         UserError: If the origin has another name.
     """
-    check_origin(origin)
+    check_choice("origin", origin, ORIGINS)
     if origin == "zero":
         return torch.zeros_like(benign)
     return benign if origin == "benign_mean" else (benign + harmful) / 2
-
-
-def check_origin(origin: str) -> str:
-    """Return ``origin`` if it is one of ``ORIGINS``.
-
-    Raises:
-        UserError: If it is not.
-    """
-    if origin not in ORIGINS:
-        raise UserError(f"origin '{origin}' is not known; use one of {', '.join(ORIGINS)}")
-    return origin
 
 
 def refusal_directions(residuals: Residuals) -> Directions:

@@ -17,11 +17,8 @@ Source: Dabas et al. 2025 (arXiv 2507.04250).
 
 from __future__ import annotations
 
-import math
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,15 +27,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.activations.residuals import Residuals, prompt_columns
-from actor_lens.directions.refusal_directions import Directions, check_origin
-from actor_lens.errors import UserError
+from actor_lens.directions.options import SHIFTS, Origin, Shift
+from actor_lens.directions.refusal_directions import Directions
+from actor_lens.errors import UserError, check_choice, check_positive
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SHIFTS = ("projected", "uniform")
 # A class mean that moves less than this share of the gap between the means stays where it is.
 _NEGLIGIBLE = 0.05
 
@@ -66,8 +63,8 @@ class Targets:
     layer: int
     directions: Directions
     alpha: float
-    origin: str
-    shift: str
+    origin: Origin
+    shift: Shift
 
     @property
     def moves(self) -> Float[Tensor, "prompt d_model"]:
@@ -164,8 +161,8 @@ def just_enough_targets(
     layer: int,
     *,
     alpha: float = 1.0,
-    origin: str = "benign_mean",
-    shift: str = "projected",
+    origin: Origin = "benign_mean",
+    shift: Shift = "projected",
 ) -> Targets:
     """Targets of every prompt at one layer.
 
@@ -204,7 +201,7 @@ def just_enough_targets(
         layer=layer,
         directions=directions,
         alpha=alpha,
-        origin=check_origin(origin),
+        origin=origin,
         shift=shift,
     )
 
@@ -216,7 +213,7 @@ def target_shifts(
     signs: Float[Tensor, " prompt"],
     *,
     alpha: float,
-    shift: str = "projected",
+    shift: Shift = "projected",
 ) -> Float[Tensor, " prompt"]:
     """Signed way of each prompt along the unit direction; the formula at the top of the module.
 
@@ -231,8 +228,7 @@ def target_shifts(
     Raises:
         UserError: If the shift has another name.
     """
-    if shift not in SHIFTS:
-        raise UserError(f"shift '{shift}' is not known; use one of {', '.join(SHIFTS)}")
+    check_choice("shift", shift, SHIFTS)
     if shift == "uniform":
         amounts = vector.norm().expand(len(signs))
     else:
@@ -252,21 +248,6 @@ def _along(
 def label_signs(labels: tuple[str, ...]) -> Float[Tensor, " prompt"]:
     """+1 for harmful prompts, which keep away from the origin, -1 for all others."""
     return torch.tensor([1.0 if label == "harmful" else -1.0 for label in labels])
-
-
-def check_positive(name: str, value: object) -> float:
-    """Return ``value`` as a float if it is a positive finite number.
-
-    Raises:
-        UserError: If it is not.
-    """
-    number = math.nan
-    if isinstance(value, Real) and not isinstance(value, bool):
-        with suppress(OverflowError):  # a whole number beyond what a float holds
-            number = float(value)
-    if not 0 < number < math.inf:
-        raise UserError(f"{name} is {value!r}; give a positive finite number")
-    return number
 
 
 def _toward(start: float, end: float, *, gap: float) -> str:

@@ -19,7 +19,7 @@ from actor_lens.files.saving import replacing
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.training.run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 
 SWEEP_FILE = "preset-sweep.json"
 

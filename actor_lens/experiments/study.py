@@ -13,11 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.activations.residuals import Residuals, collect_residuals
-from actor_lens.directions.layer_scores import LayerChoice, LayerScores, check_score, score_layers
+from actor_lens.directions.layer_scores import LayerChoice, LayerScores, score_layers
+from actor_lens.directions.options import SCORES, Origin, Score
 from actor_lens.directions.projections import Projections, project
 from actor_lens.directions.refusal_directions import Directions, refusal_directions
 from actor_lens.directions.targets import Targets, just_enough_targets
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_choice
 from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, evaluate
 from actor_lens.evaluation.summary import before_after, rates_and_scores, versions
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
@@ -27,13 +28,9 @@ from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config, check_resumable, finetune_layer
-from actor_lens.training.run import (
-    FinetuneConfig,
-    TrainingRun,
-    parameters_changed_outside,
-    tensor_digests,
-)
+from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +59,7 @@ class StudyPlan:
 
     settings: FinetuneConfig
     choose_layer: bool = True
-    by: str | None = None
+    by: Score | None = None
     per_label: int | Mapping[str, int] | None = 60
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     new_tokens: int = 64
@@ -90,7 +87,7 @@ class Look:
     tokens: RefusalTokens
     scores: LayerScores
     seconds: Mapping[str, float]
-    origin: str = FinetuneConfig.origin
+    origin: Origin = FinetuneConfig.origin
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +287,7 @@ def look_at_layers(
     *,
     train: PromptSet | None = None,
     alpha: float = FinetuneConfig.alpha,
-    origin: str = FinetuneConfig.origin,
+    origin: Origin = FinetuneConfig.origin,
     rounds: int = 200,
     seed: int = 0,
 ) -> Look:
@@ -365,7 +362,8 @@ def train_chosen_layer(
     per_label = plan.per_label if run is None else run.train_prompts
     train = _sample(train_split, per_label, settings.seed)
     # Looking at layers takes long: first what would fail after it.
-    check_score(plan.by)
+    if plan.by is not None:
+        check_choice("score", plan.by, SCORES)
     if run is not None:
         run.check_belongs_to(model)
         if run.prompts_fingerprint != train.fingerprint:
@@ -418,7 +416,7 @@ def train_chosen_layer(
         trained = run or finetune_layer(
             model,
             train,
-            **asdict(settings),
+            settings,
             validation=validation,
             tokens=look.tokens,
             resume=resume,
@@ -604,7 +602,7 @@ def _variant(
         residuals = collect_residuals(model, train)
     targets = _preview(residuals, settings)
     _warn(targets.preview().warnings, name=f"comparison '{name}'")
-    run = finetune_layer(model, train, **asdict(settings))
+    run = finetune_layer(model, train, settings)
     if run.status == "stopped":
         raise KeyboardInterrupt
     return run, targets

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
 from actor_lens.errors import UserError
 from actor_lens.figures.theme import LABEL_STYLES, escape, hover_text
+
+if TYPE_CHECKING:
+    from actor_lens.directions.options import Origin
 
 
 @runtime_checkable
@@ -25,7 +28,7 @@ class Framed(Protocol):
 class FramedFrom(Protocol):
     """Projections, whose table depends on the origin they are measured from."""
 
-    def frame(self, origin: str = "zero") -> pd.DataFrame:
+    def frame(self, origin: Origin = "zero") -> pd.DataFrame:
         """Return columns layer, prompt_index, prompt, label, category, projection."""
         ...
 

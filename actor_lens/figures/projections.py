@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,9 @@ from actor_lens.figures.theme import (
     mark_layer,
     nothing_yet,
 )
+
+if TYPE_CHECKING:
+    from actor_lens.directions.options import Origin
 
 # Hover targets cost page size: per label, at most this many at one layer, and in all.
 POINTS_PER_LAYER, POINTS_PER_LABEL = 60, 960
@@ -66,7 +69,7 @@ def projections_by_layer(
     projections: FramedFrom,
     *,
     layer: int | None = None,
-    origin: str = "zero",
+    origin: Origin = "zero",
     points: bool = True,
     lines: Mapping[str, Sequence[float]] | None = None,
     room_for_lines: int = 0,

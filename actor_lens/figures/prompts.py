@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,9 @@ from actor_lens.figures.theme import (
     nothing_yet,
 )
 
+if TYPE_CHECKING:
+    from actor_lens.directions.options import Origin
+
 STRIP_WIDTH = 0.62
 # A token's text is cut for the axis; the hover text has more of it.
 TOKEN_LENGTH, MOST_TOKENS = 12, 400
@@ -49,7 +52,7 @@ def prompts_at_layer(
     projections: FramedFrom | pd.DataFrame,
     layer: int,
     *,
-    origin: str = "zero",
+    origin: Origin = "zero",
     selected: Collection[int] = (),
 ) -> go.Figure:
     """Draw every prompt at one layer: its projection upward, its label sideways.

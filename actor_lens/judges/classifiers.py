@@ -63,7 +63,6 @@ class WildGuardJudge:
             default is not the wording that the published checkpoint was trained with: give that
             for figures to be compared with published ones.
         name: Of the judge, for tables.
-        batch_size: Replies in one batch; None for as many as fit into memory.
 
     Raises:
         UserError: If the instruction lacks ``{prompt}`` or ``{reply}``.
@@ -74,7 +73,6 @@ class WildGuardJudge:
     classifier: ChatModel = field(repr=False)
     instruction: str = WILDGUARD_INSTRUCTION
     name: str = "wildguard"
-    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check the instruction."""
@@ -102,7 +100,7 @@ class WildGuardJudge:
             self.classifier.render(_filled(self.instruction, prompt, reply))
             for prompt, reply in _as_plain_text(self.classifier, prompts, replies)
         ]
-        answers = _answers(self.classifier, texts, 32, self.batch_size)
+        answers = _answers(self.classifier, texts, 32)
         return tuple(read_wildguard(answer) for answer in answers)
 
 
@@ -120,7 +118,6 @@ class LlamaGuardJudge:
         classifier: The checkpoint; its chat template takes the prompt and the reply as two turns.
         wording: Judges the safe replies to harmless prompts.
         name: Of the judge, for tables.
-        batch_size: Replies in one batch; None for as many as fit into memory.
 
     Source: Inan et al. 2023 (Llama Guard, arXiv 2312.06674).
     """
@@ -128,7 +125,6 @@ class LlamaGuardJudge:
     classifier: ChatModel = field(repr=False)
     wording: KeywordJudge = field(default_factory=KeywordJudge)
     name: str = "llama-guard"
-    batch_size: int | None = None
 
     @property
     def identity(self) -> str:
@@ -150,7 +146,7 @@ class LlamaGuardJudge:
             _conversation(self.classifier, prompt, reply)
             for prompt, reply in _as_plain_text(self.classifier, prompts, replies)
         ]
-        answers = _answers(self.classifier, texts, 24, self.batch_size)
+        answers = _answers(self.classifier, texts, 24)
         words = self.wording.verdicts(prompts, replies)
         return tuple(
             _of_harm(read_llama_guard(answer), label == "harmful", by_words)
@@ -210,17 +206,13 @@ def _of_harm(unsafe: bool | None, harmful_prompt: bool, by_words: Verdict) -> Ve
     return "refused" if harmful_prompt else by_words
 
 
-def _answers(
-    classifier: ChatModel, texts: Sequence[str], new_tokens: int, batch_size: int | None
-) -> list[str | None]:
+def _answers(classifier: ChatModel, texts: Sequence[str], new_tokens: int) -> list[str | None]:
     """What the classifier writes after each text; None where the text is too long for it."""
     if not texts:
         return []
     ids: list[list[int]] = classifier.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     fits = [row for row, one in enumerate(ids) if len(one) + new_tokens <= classifier.max_tokens]
-    written = continue_tokens(
-        classifier, [ids[row] for row in fits], new_tokens=new_tokens, batch_size=batch_size
-    )
+    written = continue_tokens(classifier, [ids[row] for row in fits], new_tokens=new_tokens)
     answers: list[str | None] = [None] * len(texts)
     for row, text in zip(fits, written, strict=True):
         answers[row] = text

@@ -299,7 +299,6 @@ def refusal_scores(
     prompts: Sequence[str],
     tokens: RefusalTokens,
     *,
-    batch_size: int | None = None,
     intervention: Intervention | None = None,
 ) -> Float[Tensor, " prompt"]:
     """First-token refusal score of each prompt: ``log P - log(1 - P)``.
@@ -309,7 +308,7 @@ def refusal_scores(
 
     Source: Arditi et al. 2024 (arXiv 2406.11717), refusal metric.
     """
-    logits = first_token_logits(model, prompts, batch_size=batch_size, intervention=intervention)
+    logits = first_token_logits(model, prompts, intervention=intervention)
     return log_odds(logits, torch.tensor(tokens.ids))
 
 

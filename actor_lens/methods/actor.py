@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from actor_lens.directions.options import Origin, Shift
 from actor_lens.methods.selection import Effect, Selection
 from actor_lens.methods.target_layer import layers_to_try
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.training.config import Anchor, FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
-from actor_lens.training.run import FinetuneConfig, TrainingRun
+from actor_lens.training.run import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class Actor:
     layer: int | None = None
     trials: int = 3
     alpha: float = FinetuneConfig.alpha
-    origin: str = FinetuneConfig.origin
-    anchor: str = FinetuneConfig.anchor
-    shift: str = FinetuneConfig.shift
+    origin: Origin = FinetuneConfig.origin
+    anchor: Anchor = FinetuneConfig.anchor
+    shift: Shift = FinetuneConfig.shift
     epochs: int = FinetuneConfig.epochs
     lr: float = FinetuneConfig.lr
     batch_size: int = FinetuneConfig.batch_size
@@ -79,8 +81,7 @@ class Actor:
 
     def trained(self, model: ChatModel, train: PromptSet, layer: int) -> TrainingRun:
         """The fine-tune of one block."""
-        config = asdict(self._config(layer))
-        return finetune_layer(model, train, **config, store=False)
+        return finetune_layer(model, train, self._config(layer), store=False)
 
     def _config(self, layer: int) -> FinetuneConfig:
         return FinetuneConfig(
@@ -122,8 +123,8 @@ class RawActor(Actor):
     """
 
     name: str = "actor-raw"
-    origin: str = "zero"
-    anchor: str = "current"
+    origin: Origin = "zero"
+    anchor: Anchor = "current"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class UniformShift(Actor):
     """
 
     name: str = "uniform-shift"
-    shift: str = "uniform"
+    shift: Shift = "uniform"
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from actor_lens.activations.residuals import collect_residuals
 from actor_lens.directions.layer_scores import score_layers
+from actor_lens.directions.options import Origin
 from actor_lens.directions.projections import project
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.methods.selection import Selection
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.training.run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 
 
 def layers_to_try(
@@ -18,7 +19,7 @@ def layers_to_try(
     selection: Selection,
     *,
     alpha: float = FinetuneConfig.alpha,
-    origin: str = FinetuneConfig.origin,
+    origin: Origin = FinetuneConfig.origin,
 ) -> tuple[int, ...]:
     """The layer with the best causal score on validation prompts, and those that tie with it.
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from actor_lens import figures
 from actor_lens.directions.layer_scores import LayerChoice, LayerScores
+from actor_lens.directions.options import Origin
 from actor_lens.directions.projections import Projections, layer_map
 from actor_lens.directions.targets import Targets
 from actor_lens.errors import UserError
@@ -359,7 +360,7 @@ def _kinds(before: Evaluation, after: Evaluation) -> dict[str, dict[str, dict[st
 # ---- The layers ----
 
 
-def _layers(look: Look, layer: int, choice: LayerChoice | None, origin: str) -> dict[str, Any]:
+def _layers(look: Look, layer: int, choice: LayerChoice | None, origin: Origin) -> dict[str, Any]:
     """What the section on the layers shows."""
     scores, projections = look.scores, look.projections
     plots = {
@@ -404,7 +405,9 @@ def _scored(scores: LayerScores) -> list[tuple[str, str]]:
 
 
 def _score_rows(scores: LayerScores) -> list[dict[str, Any]]:
-    values = {(row.layer, row.score, row.pair): row.measured for row in scores.rows}
+    values: dict[tuple[int, str, str], Any] = {
+        (row.layer, row.score, row.pair): row.measured for row in scores.rows
+    }
     return [
         {"layer": layer, "cells": [values.get((layer, *key)) for key in _scored(scores)]}
         for layer in range(scores.n_layers)
@@ -419,7 +422,7 @@ def _score(scores: LayerScores, layer: int, score: str, pair: str) -> float:
     return found[0] if found else float("nan")
 
 
-def _spread(projections: Projections, layer: int, origin: str) -> list[dict[str, Any]]:
+def _spread(projections: Projections, layer: int, origin: Origin) -> list[dict[str, Any]]:
     """Quartiles of the projections of each label at a layer."""
     frame = projections.frame(origin=origin)
     values = frame[frame["layer"] == layer].groupby("label")["projection"]

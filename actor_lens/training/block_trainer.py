@@ -20,7 +20,8 @@ from actor_lens.errors import UserError
 from actor_lens.models.blocks import block_arguments, last_token_output
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.rows import LABELS
-from actor_lens.training.run import FinetuneConfig, ResumeState
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.run import ResumeState
 
 # Activations of all prompts are computed in batches of this size, whatever the training batch.
 _FORWARD_BATCH = 64

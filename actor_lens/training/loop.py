@@ -17,7 +17,8 @@ from actor_lens import progress
 from actor_lens.activations.residuals import BlockInputs
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.training.block_trainer import BlockTrainer, DivergedError
-from actor_lens.training.run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.run import TrainingRun, TrainingStep
 from actor_lens.training.safety_floor import KeptWeights, ValidationChecks
 
 CHECKPOINT_SECONDS = 10.0

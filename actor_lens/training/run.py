@@ -20,6 +20,7 @@ from actor_lens.files.saving import finish_replacing, replacing_together
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.weights import overwritten, tensor_digest
 from actor_lens.prompts.rows import LABELS
+from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,43 +30,6 @@ RESUME_FILE = "resume.safetensors"
 RUN_FILE = "run.json"
 HISTORY_FILE = "history.csv"
 _NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """Every setting of a fine-tune; together with model and prompts it fixes the result.
-
-    Attributes:
-        layer: The block that is trained.
-        alpha: How much of the way to the origin a target goes.
-        origin: ``"benign_mean"``, ``"midpoint"`` or ``"zero"`` (the paper's formula).
-        anchor: ``"initial"`` takes activations and R in the targets from the untrained weights, a
-            fixed point; ``"current"``, as in the paper, from the weights of the moment, a target
-            that recedes.
-        shift: ``"projected"`` (just enough) or ``"uniform"`` (the paper's ablation).
-        refresh: How often R and the origin in moving targets are recomputed: ``"epoch"``,
-            ``"step"`` or ``"never"``. With ``anchor="initial"`` it changes nothing.
-        epochs: Passes over the prompts.
-        lr: Learning rate of AdamW.
-        batch_size: Prompts in a step.
-        weight_decay: Of AdamW.
-        safety_floor: Most by which the share of refused harmful validation prompts may fall, or
-            None for no such limit.
-        seed: Of the order of the prompts.
-    """
-
-    layer: int
-    alpha: float = 1.0
-    origin: str = "benign_mean"
-    anchor: str = "initial"
-    shift: str = "projected"
-    refresh: str = "epoch"
-    epochs: int = 8
-    lr: float = 1e-3
-    batch_size: int = 16
-    weight_decay: float = 0.0
-    safety_floor: float | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)

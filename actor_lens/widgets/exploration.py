@@ -10,6 +10,7 @@ import numpy as np
 import traitlets
 
 from actor_lens.directions.layer_scores import LayerChoice, PredictedRefusals, current_refusals
+from actor_lens.directions.options import ORIGINS, Origin
 from actor_lens.directions.projections import Projections, TokenProjections
 from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError
@@ -17,7 +18,8 @@ from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.experiments.sweep.layer_sweep import LayerSweep
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.training.run import FinetuneConfig, TrainingRun
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.run import TrainingRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +58,7 @@ class Exploration(traitlets.HasTraits):
 
     layer = traitlets.Int(help="The chosen layer.")
     selection = traitlets.Tuple(help="Positions of chosen prompts among the validation prompts.")
-    origin = traitlets.Unicode(FinetuneConfig.origin)
+    origin: Any = traitlets.Enum(ORIGINS, FinetuneConfig.origin)
     view = traitlets.Unicode("projection", help="How prompts are drawn: projection or pca.")
     settings = traitlets.Instance(FinetuneConfig)
     run = traitlets.Instance(TrainingRun, allow_none=True)
@@ -143,7 +145,7 @@ class Exploration(traitlets.HasTraits):
         """The prompts that are drawn: the validation prompts, to which nothing was fitted."""
         return self.look.projections.prompts
 
-    def projections(self, origin: str | None = None) -> pd.DataFrame:
+    def projections(self, origin: Origin | None = None) -> pd.DataFrame:
         """Table of the drawn prompts at all layers, made once for each origin."""
         name = origin or self.origin
         if name not in self._frames:

@@ -10,6 +10,7 @@ import traitlets
 
 from actor_lens import figures
 from actor_lens.directions.layer_scores import LayerScores
+from actor_lens.directions.options import Origin, Score
 from actor_lens.directions.projections import Projections
 from actor_lens.errors import UserError
 from actor_lens.figures import Composition, Panel, compose
@@ -31,8 +32,8 @@ class LayerPicker(FigureBox):
         projections: Projections,
         scores: LayerScores | None = None,
         *,
-        origin: str = "benign_mean",
-        score: str | None = None,
+        origin: Origin = "benign_mean",
+        score: Score | None = None,
     ) -> None:
         """Begin at the layer that the scores recommend, else in the middle.
 
@@ -44,7 +45,8 @@ class LayerPicker(FigureBox):
         """
         self._projections, self._scores, self._origin = projections, scores, origin
         self._n_layers = projections.residuals.n_layers
-        start, self._score = self._n_layers // 2, score
+        start = self._n_layers // 2
+        self._score: str | None = score
         if scores is not None:
             choice = scores.best(by=score)
             start, self._score = choice.layer, choice.by

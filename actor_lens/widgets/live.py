@@ -9,7 +9,8 @@ import pandas as pd
 
 from actor_lens import figures
 from actor_lens.figures import Panel
-from actor_lens.training.run import FinetuneConfig, TrainingStep, history_frame
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.run import TrainingStep, history_frame
 from actor_lens.widgets.parts import Throttle
 
 # How often axes, marks and all are drawn anew while training.

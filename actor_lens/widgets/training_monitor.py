@@ -12,7 +12,8 @@ import traitlets
 
 from actor_lens import figures
 from actor_lens.figures import Composition, compose
-from actor_lens.training.run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.run import TrainingRun, TrainingStep
 from actor_lens.widgets.figure_box import FigureBox
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text

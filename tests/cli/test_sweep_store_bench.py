@@ -7,7 +7,8 @@ import pytest
 import actor_lens as al
 from actor_lens import cli
 from actor_lens.activations.store import Store, default_store
-from actor_lens.training.run import FinetuneConfig, TrainingRun
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.run import TrainingRun
 
 QUICK = ["--per-label", "8", "--epochs", "1", "--quiet"]
 

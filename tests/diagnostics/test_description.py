@@ -21,7 +21,7 @@ from actor_lens.diagnostics.memory_needs import cache_bytes_per_token, memory_ne
 from actor_lens.prompts.rows import LABELS, Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.block_trainer import BlockTrainer
-from actor_lens.training.run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 from tests.support.tiny_models import (
     ARCHITECTURES,
     D_MODEL,

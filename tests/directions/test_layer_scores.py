@@ -16,13 +16,13 @@ from scipy.spatial.distance import cdist
 from actor_lens.activations.residuals import collect_residuals
 from actor_lens.directions.layer_scores import (
     PAIRS,
-    SCORES,
     LayerScore,
     LayerScores,
     current_refusals,
     predict_refusals,
     score_layers,
 )
+from actor_lens.directions.options import SCORES
 from actor_lens.directions.projections import Projections, project
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.directions.targets import Targets, just_enough_targets

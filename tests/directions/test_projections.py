@@ -11,8 +11,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 from actor_lens.activations.residuals import Residuals, collect_residuals
+from actor_lens.directions.options import ORIGINS
 from actor_lens.directions.projections import layer_map, project, token_projections
-from actor_lens.directions.refusal_directions import ORIGINS, Directions, refusal_directions
+from actor_lens.directions.refusal_directions import Directions, refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.rows import Prompt

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from actor_lens.directions.refusal_directions import ORIGINS, refusal_directions
+from actor_lens.directions.options import ORIGINS
+from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
 from tests.support.planted import planted_residuals, random_residuals, residuals_of
 

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actor_lens.activations.residuals import Residuals
-from actor_lens.directions.refusal_directions import ORIGINS, Directions, refusal_directions
-from actor_lens.directions.targets import SHIFTS, Targets, check_positive, just_enough_targets
-from actor_lens.errors import UserError
+from actor_lens.directions.options import ORIGINS, SHIFTS
+from actor_lens.directions.refusal_directions import Directions, refusal_directions
+from actor_lens.directions.targets import Targets, just_enough_targets
+from actor_lens.errors import UserError, check_positive
 from actor_lens.prompts.rows import LABELS
 from tests.support.planted import random_residuals, residuals_of
 

@@ -8,7 +8,7 @@ from actor_lens.errors import UserError
 from actor_lens.experiments import preset_sweep
 from actor_lens.experiments.preset_sweep import SWEEP_FILE, find_settings
 from actor_lens.experiments.presets import PRESETS
-from actor_lens.training.run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model
 

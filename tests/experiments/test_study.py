@@ -26,7 +26,7 @@ from actor_lens.experiments.study import (
 from actor_lens.judges.judges import RefusalTokens, refusal_scores
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.training.run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
 

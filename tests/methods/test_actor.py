@@ -8,8 +8,8 @@ from actor_lens.activations.residuals import collect_block_inputs
 from actor_lens.methods import make_method
 from actor_lens.methods.shuffled_labels import shuffled
 from actor_lens.training.block_trainer import BlockTrainer
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
-from actor_lens.training.run import FinetuneConfig
 from tests.support.fitting import make_up_tokens, train_prompts, validation_prompts
 from tests.support.steering import SOME_ARCHITECTURES, random
 from tests.support.tiny_models import D_MODEL, shared_tiny_model

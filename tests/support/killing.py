@@ -33,8 +33,9 @@ from actor_lens.errors import UserError
 from actor_lens.experiments.comparison.compare import compare as compare_methods
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.judges import RefusalTokens
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
-from actor_lens.training.run import FinetuneConfig, TrainingRun
+from actor_lens.training.run import TrainingRun
 from tests.support.planted_methods import JUDGE, Planted
 from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model

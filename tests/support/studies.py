@@ -23,7 +23,8 @@ from actor_lens.judges.judges import KeywordJudge, RefusalTokens
 from actor_lens.prompts.rows import LABELS, Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.separation import Measured
-from actor_lens.training.run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.run import TrainingRun, TrainingStep
 
 N_LAYERS, D_MODEL, LAYER = 4, 6, 2
 PLACES = {"harmful": 3.0, "pseudo_harmful": 2.0, "benign": -3.0}

@@ -18,7 +18,7 @@ from actor_lens.errors import UserError
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.block_trainer import BlockTrainer, DivergedError
-from actor_lens.training.run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 from tests.support.tiny_models import ARCHITECTURES, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
 

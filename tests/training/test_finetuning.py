@@ -22,7 +22,8 @@ from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training import finetuning, loop
 from actor_lens.training.block_trainer import BlockTrainer
-from actor_lens.training.run import FinetuneConfig, TrainingRun
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.run import TrainingRun
 from tests.support.tiny_models import ARCHITECTURES, tiny_chat_model
 from tests.support.tiny_runs import OPENINGS, copied_tensors, quick_run, same_bits, tiny_prompts
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from actor_lens.training.run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.widgets import TrainingMonitor, parts
 from tests.support.clicks import place_of
 from tests.support.tiny_models import tiny_chat_model

@@ -39,8 +39,8 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.separation import wilson_interval
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config
-from actor_lens.training.run import FinetuneConfig
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from typing import Any
 from actor_lens.errors import UserError
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.training.run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 
 ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 BENIGN_COUNTS, PSEUDO_HARMFUL_COUNTS = (15, 50), (10, 25, 50)

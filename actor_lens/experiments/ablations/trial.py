@@ -28,8 +28,8 @@ from actor_lens.judges.judges import KeywordJudge
 from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
-from actor_lens.training.run import FinetuneConfig
 
 Counts = Mapping[str, Mapping[str, Sequence[int]]]
 

@@ -17,8 +17,9 @@ from typing import Any
 from actor_lens.activations.residuals import BlockInputs
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.loop import train_block
-from actor_lens.training.run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.training.run import TrainingRun, TrainingStep
 from actor_lens.training.safety_floor import ValidationChecks, tradeoff, trained_block
 
 

@@ -31,8 +31,9 @@ from actor_lens.progress import stage
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.statistics.separation import wilson_interval
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config
-from actor_lens.training.run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.training.run import TrainingRun, TrainingStep
 
 if TYPE_CHECKING:
     import pandas as pd

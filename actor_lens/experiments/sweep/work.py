@@ -18,7 +18,8 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import free_memory
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.training.run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.run import TrainingRun, TrainingStep
 from actor_lens.training.safety_floor import ValidationChecks
 
 # Share of the free memory for block inputs that no store holds.

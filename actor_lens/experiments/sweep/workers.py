@@ -23,7 +23,7 @@ from actor_lens.experiments.sweep.work import SweepWork
 from actor_lens.judges.judges import RefusalTokens
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.training.run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.safety_floor import ValidationChecks
 
 # How often a cell is run again after its worker died.

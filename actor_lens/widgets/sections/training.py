@@ -12,8 +12,9 @@ import torch
 
 from actor_lens.errors import UserError
 from actor_lens.figures import Panel
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
-from actor_lens.training.run import FinetuneConfig, TrainingRun, TrainingStep
+from actor_lens.training.run import TrainingRun, TrainingStep
 from actor_lens.training.safety_floor import tradeoff
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text

@@ -9,10 +9,10 @@ import ipywidgets as ipw
 
 from actor_lens import figures
 from actor_lens.directions.layer_scores import predict_refusals
-from actor_lens.directions.targets import SHIFTS
+from actor_lens.directions.options import SHIFTS
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import NOTE_LINE, ORIGIN_NAMES
-from actor_lens.training.finetuning import ANCHORS
+from actor_lens.training.config import ANCHORS
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.parts import button, paragraph, row, safe
 from actor_lens.widgets.sections.base import LEFT, LOWER, RIGHT, ROOM_FOR_RATES, Desk, Section

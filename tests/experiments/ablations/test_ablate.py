@@ -12,8 +12,8 @@ from actor_lens.experiments.ablations.ablate import OUTCOMES_FILE, ablate
 from actor_lens.experiments.ablations.grid import STUDIES, variations
 from actor_lens.judges.judges import KeywordJudge
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
-from actor_lens.training.run import FinetuneConfig
 from tests.support.studies import KINDS, planted_prompts
 from tests.support.tiny_models import tiny_chat_model
 

@@ -18,8 +18,9 @@ from actor_lens.experiments.sweep import layer_sweep, work
 from actor_lens.experiments.sweep.cells import SweepCell
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.judges import KeywordJudge, RefusalTokens
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
-from actor_lens.training.run import FinetuneConfig, TrainingRun
+from actor_lens.training.run import TrainingRun
 from actor_lens.training.safety_floor import ValidationChecks
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
