@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from actor_lens.errors import UserError
-from actor_lens.experiments.comparison.trial import MethodOutcome
+from actor_lens.experiments.comparison.trial import MethodOutcome, without_module
 from actor_lens.files.saving import replacing
 
 FOLDER = "outcomes"
+FORMAT = 2
+"""Of the files. Format 1 had no number and wrote a method's class with its module."""
 _TUPLES = ("verdicts", "replies", "chosen")
 _MEASURED = ("kl", "token_cost", "perplexity")
 
@@ -53,8 +55,7 @@ class OutcomeFolder:
             return None
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            noted, values = record["about"], record["outcome"]
-            outcome = _outcome(values)
+            noted, outcome = _about(record), _outcome(record["outcome"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path}: cannot be read as an outcome of a comparison ({error}); remove it to "
@@ -75,7 +76,7 @@ class OutcomeFolder:
         Raises:
             UserError: If it cannot be written.
         """
-        record = _finite({"about": about, "outcome": asdict(outcome)})
+        record = _finite({"format": FORMAT, "about": about, "outcome": asdict(outcome)})
         text = json.dumps(record, ensure_ascii=True, allow_nan=False)
         with replacing(self._path(about)) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -87,6 +88,17 @@ class OutcomeFolder:
 def file_name(method: str) -> str:
     """A method's name as part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", method).strip("-.") or "method"
+
+
+def _about(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an outcome depends on, from a file of any format so far."""
+    about: dict[str, Any] = record["about"]
+    number = record.get("format", 1)
+    if number == 1:
+        return {**about, "method_settings": without_module(about["method_settings"])}
+    if number != FORMAT:
+        raise ValueError(f"format {number}, written by a later version")
+    return about
 
 
 def _outcome(values: Mapping[str, Any]) -> MethodOutcome:

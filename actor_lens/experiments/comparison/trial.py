@@ -36,6 +36,7 @@ _NAN = float("nan")
 # Benign test prompts on which the time for a token is measured.
 _TIMED_PROMPTS = 16
 _PLAIN = (str, int, float, bool, type(None))
+_METHODS_MODULE = "actor_lens.methods."
 
 
 @dataclass(frozen=True)
@@ -265,13 +266,31 @@ def _with(method: Method, setting: str, value: Any) -> Method:
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """Class and plain settings of a method; the seed is left out."""
-    kind = f"{type(method).__module__}.{type(method).__qualname__}"
+    """Class and plain settings of a method; the seed is left out.
+
+    The class of a method of this package goes without its module, which may move.
+    """
+    kind = type(method).__qualname__
+    if not type(method).__module__.startswith(_METHODS_MODULE):
+        kind = f"{type(method).__module__}.{kind}"
     names: Iterable[str] = vars(method) if hasattr(method, "__dict__") else ()
     if is_dataclass(method):
-        names = [one.name for one in fields(method)]
-    values = {name: _plain(getattr(method, name)) for name in names if name not in ("name", "seed")}
-    return {"class": kind, **values}
+        names = [field.name for field in fields(method)]
+    settings = {
+        name: _plain(getattr(method, name)) for name in names if name not in ("name", "seed")
+    }
+    return {"class": kind, **settings}
+
+
+def without_module(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a method as ``settings_of`` gives them, from a file of format 1.
+
+    There the class of a method of this package was written with its module.
+    """
+    kind = str(settings["class"])
+    if kind.startswith(_METHODS_MODULE):
+        kind = kind.rpartition(".")[2]
+    return {**settings, "class": kind}
 
 
 def failure(method: str, seed: int, error: Exception, *, seeded: bool = False) -> MethodOutcome:
