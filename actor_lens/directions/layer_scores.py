@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations.residuals import prompt_columns
 from actor_lens.directions.projections import Projections
 from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError
@@ -23,6 +22,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.padding import TokenBatch
 from actor_lens.models.replies import Intervention
+from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
 from actor_lens.statistics.separation import (

@@ -10,17 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations.residuals import (
-    Residuals,
-    layer_prompt_frame,
-    observe_residuals,
-    prompt_columns,
-)
+from actor_lens.activations.residuals import Residuals, observe_residuals
 from actor_lens.directions.refusal_directions import Directions
 from actor_lens.errors import UserError
 from actor_lens.models.batches import run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import TokenBatch
+from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
 from actor_lens.prompts.sets import PromptSet
 
 if TYPE_CHECKING:

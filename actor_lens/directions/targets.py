@@ -29,9 +29,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations.residuals import Residuals, prompt_columns
+from actor_lens.activations.residuals import Residuals
 from actor_lens.directions.refusal_directions import Directions, check_origin
 from actor_lens.errors import UserError
+from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
 
