@@ -26,6 +26,7 @@ from actor_lens.errors import UserError
 from actor_lens.models.blocks import Tap, tap_block_inputs
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import TokenBatch, left_padding
+from actor_lens.prompts.columns import layer_prompt_frame
 from actor_lens.prompts.rows import shown
 from actor_lens.prompts.sets import PromptSet
 
@@ -281,37 +282,6 @@ def observe_residuals(
             logits_to_keep=1,
             fwd_hooks=hooks,
         )
-
-
-def layer_prompt_frame(prompts: PromptSet, values: np.ndarray, name: str) -> pd.DataFrame:
-    """A tidy table of one number a layer and prompt.
-
-    Args:
-        prompts: The second dimension of ``values``.
-        values: ``[layer, prompt]``.
-        name: Column of the number.
-    """
-    import pandas as pd
-
-    n_layers, n_prompts = values.shape
-    columns = prompt_columns(prompts)
-    frame = pd.DataFrame({key: np.tile(column, n_layers) for key, column in columns.items()})
-    frame.insert(0, "layer", np.repeat(np.arange(n_layers), n_prompts))
-    frame[name] = values.reshape(-1)
-    return frame
-
-
-def prompt_columns(prompts: PromptSet) -> dict[str, np.ndarray]:
-    """The columns by which every result names its prompts.
-
-    They are ``prompt_index``, ``prompt``, ``label``, ``split`` and ``category``.
-    """
-    columns: dict[str, np.ndarray] = {"prompt_index": np.arange(len(prompts))}
-    for key in ("prompt", "label", "split", "category"):
-        column = np.empty(len(prompts), dtype=object)
-        column[:] = [getattr(prompt, key) for prompt in prompts]
-        columns[key] = column
-    return columns
 
 
 def _about(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.padding import TokenBatch
 from actor_lens.models.replies import Intervention
 from actor_lens.progress import stage
+from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
 from actor_lens.statistics.separation import (

@@ -22,6 +22,7 @@ from actor_lens.errors import UserError
 from actor_lens.models.batches import run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import TokenBatch
+from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
 from actor_lens.prompts.sets import PromptSet
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from actor_lens.activations.residuals import Residuals, prompt_columns
 from actor_lens.directions.options import SHIFTS, Origin, Shift
 from actor_lens.directions.refusal_directions import Directions
 from actor_lens.errors import UserError, check_choice, check_positive
+from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
 

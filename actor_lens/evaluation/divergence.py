@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations.residuals import prompt_columns
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import first_token_logits, generate_replies, kl_divergence
+from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.run import TrainingRun
 

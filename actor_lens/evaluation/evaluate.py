@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actor_lens.activations.residuals import prompt_columns
 from actor_lens.errors import UserError
 from actor_lens.judges.judges import (
     REFUSALS,
@@ -22,6 +21,7 @@ from actor_lens.judges.judges import (
 )
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
+from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actor_lens.activations.residuals import prompt_columns
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.judges.judges import (
@@ -26,6 +25,7 @@ from actor_lens.judges.judges import (
     Verdict,
     verdicts_of,
 )
+from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 
 if TYPE_CHECKING:

@@ -12,13 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actor_lens.activations.residuals import (
-    Residuals,
-    collect_block_inputs,
-    collect_residuals,
-    layer_prompt_frame,
-    prompt_columns,
-)
+from actor_lens.activations.residuals import Residuals, collect_block_inputs, collect_residuals
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.rows import Prompt
@@ -301,28 +295,6 @@ def test_frame_has_a_row_a_layer_and_prompt(residuals):
             assert pd.isna(shown) if given is None else shown == given
         vector = values[row.layer, row.prompt_index]
         assert row.norm == pytest.approx(math.sqrt((vector**2).sum()), rel=1e-12)
-
-
-def test_layer_prompt_frame_puts_each_number_in_its_place():
-    values = np.arange(3 * 7, dtype=np.float64).reshape(3, 7)
-    frame = layer_prompt_frame(PROMPTS, values, "number")
-    for row in frame.itertuples():
-        assert row.number == values[row.layer, row.prompt_index]
-
-
-def test_prompt_columns_keep_what_is_missing_as_none():
-    columns = prompt_columns(PROMPTS)
-    assert list(columns) == ["prompt_index", "prompt", "label", "split", "category"]
-    assert columns["split"][1] is None
-    assert columns["category"].tolist() == [
-        "software",
-        None,
-        "weapons",
-        "food",
-        "food",
-        None,
-        None,
-    ]
 
 
 def test_mask_and_of_pick_a_label(residuals):

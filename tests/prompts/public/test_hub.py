@@ -29,7 +29,7 @@ XSTEST = {
 PROGRAM = """
 import json, sys
 from actor_lens import UserError
-from actor_lens.benchmarks import benchmark
+from actor_lens.prompts.public.loading import benchmark
 try:
     found = benchmark(**json.loads(sys.argv[1]))
     print(json.dumps([found.name, [[p.label, p.category, p.prompt] for p in found]]))
