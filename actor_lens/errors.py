@@ -68,7 +68,7 @@ def check_positive(name: str, value: object) -> float:
     return number
 
 
-def check_whole(name: str, value: object, low: int, high: float = math.inf) -> int:
+def check_whole(name: str, value: object, low: int, high: int | None = None) -> int:
     """Return a whole number from ``low`` to ``high`` as an int; NumPy's numbers are taken too.
 
     Raises:
@@ -78,8 +78,8 @@ def check_whole(name: str, value: object, low: int, high: float = math.inf) -> i
         number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
-    if number is None or not low <= number <= high:
-        limits = f"of at least {low}" if math.isinf(high) else f"from {low} to {high:.0f}"
+    if number is None or number < low or (high is not None and number > high):
+        limits = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise UserError(f"{name} is {value!r}; give a whole number {limits}")
     return number
 

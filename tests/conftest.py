@@ -16,6 +16,9 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import settings
 
+# The checker that pyproject.toml names; it is looked up in a package that is loaded already.
+import tests.support.type_checks  # noqa: F401
+
 # The same examples in every run; a first example may wait for torch, so no deadline.
 settings.register_profile("actor_lens", deadline=None, derandomize=True)
 settings.load_profile("actor_lens")

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations.residuals import prompt_columns
 from actor_lens.directions.options import SCORES, Origin, Score
 from actor_lens.directions.projections import Projections
 from actor_lens.directions.targets import Targets, just_enough_targets

@@ -10,12 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations.residuals import (
-    Residuals,
-    layer_prompt_frame,
-    observe_residuals,
-    prompt_columns,
-)
+from actor_lens.activations.residuals import Residuals, observe_residuals
 from actor_lens.directions.options import Origin
 from actor_lens.directions.refusal_directions import Directions
 from actor_lens.errors import UserError

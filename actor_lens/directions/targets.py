@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations.residuals import Residuals, prompt_columns
+from actor_lens.activations.residuals import Residuals
 from actor_lens.directions.options import SHIFTS, Origin, Shift
 from actor_lens.directions.refusal_directions import Directions
 from actor_lens.errors import UserError, check_choice, check_positive
