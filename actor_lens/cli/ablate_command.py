@@ -10,14 +10,13 @@ from actor_lens.cli.arguments import (
     add_command,
     add_common,
     add_replies,
+    add_settings,
     integer,
-    load_model_and_prompts,
-    number,
-    open_judge,
-    open_progress,
     per_label,
+    settings_of,
 )
 from actor_lens.cli.compare_command import records
+from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
 from actor_lens.cli.printing import print_json, print_written
 from actor_lens.cli.sweep_command import numbers, seeds
 from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, write_json
@@ -55,8 +54,7 @@ def add_commands(commands: Any) -> None:
         metavar="X,..",
         help=f"of the study alpha; default: {_LARGEST_ALPHAS}",
     )
-    add("--epochs", type=integer, default=8, metavar="N", help="of each fine-tune; default: 8")
-    add("--lr", type=number, default=1e-3, metavar="X", help="of each fine-tune; default: 0.001")
+    add_settings(parser, "epochs", "lr")
     add(
         "--per-label",
         type=integer,
@@ -97,7 +95,7 @@ def ablate(arguments: argparse.Namespace) -> None:
             seeds=arguments.seeds,
             layer=arguments.layer,
             alphas=arguments.alphas,
-            settings=FinetuneConfig(layer=0, epochs=arguments.epochs, lr=arguments.lr),
+            settings=FinetuneConfig(layer=0, **settings_of(arguments)),
             per_label=arguments.per_label,
             test_per_label=arguments.test_per_label,
             anchor_methods=_names(arguments.anchor_methods),

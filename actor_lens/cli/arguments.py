@@ -1,24 +1,22 @@
-"""Arguments that several commands have, and what they name: a model, prompts, a run."""
+"""Arguments that several commands have; flags of a fine-tune are the fields of its config."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
-from actor_lens.errors import UserError
-
-if TYPE_CHECKING:
-    from actor_lens.cli.progress import ProgressBars
-    from actor_lens.judges.judges import Judge
-    from actor_lens.judges.language_model import JudgingCost
-    from actor_lens.models.chat_model import ChatModel
-    from actor_lens.prompts.sets import PromptSet
-    from actor_lens.training.run import TrainingRun
+from actor_lens.training.config import FinetuneConfig
 
 PROGRAM = "actor-lens"
 NEW_TOKENS = 64
 """Longest reply unless another length is given."""
+TARGET_SETTINGS = ("alpha", "origin")
+TRAINING_SETTINGS = (
+    *TARGET_SETTINGS,
+    *("anchor", "shift", "refresh", "epochs", "lr", "batch_size", "safety_floor"),
+)
 
 
 # ---- Groups ----
@@ -136,16 +134,7 @@ def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) 
         help="block to train; default: auto, chosen by the validation prompts",
     )
     add_choice(parser)
-    add_target(parser)
-    _add_target_variants(parser)
-    _add_optimizer(parser)
-    add(
-        "--safety-floor",
-        type=number,
-        metavar="X",
-        help="keep the best weights at which refusals of harmful validation prompts fell by at "
-        "most this share; default: none",
-    )
+    add_settings(parser, *TRAINING_SETTINGS)
     add(
         "--resume",
         action="store_true",
@@ -154,53 +143,33 @@ def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) 
     add_replies(parser, new_tokens)
 
 
-def _add_target_variants(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--anchor",
-        default="initial",
-        metavar="initial|current",
-        help="weights that targets are computed from: untrained, or those of the moment, as in "
-        "the paper; default: initial",
-    )
-    add(
-        "--shift",
-        default="projected",
-        metavar="projected|uniform",
-        help="how far targets lie: each prompt by its own projection, or all equally far; "
-        "default: projected",
-    )
-    add(
-        "--refresh",
-        default="epoch",
-        metavar="epoch|step|never",
-        help="how often the direction is computed again, with --anchor current; default: epoch",
-    )
+def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Flags made of the fields of ``FinetuneConfig``, with their defaults and explanations."""
+    settings = {setting.name: setting for setting in dataclasses.fields(FinetuneConfig)}
+    for name in names:
+        setting = settings[name]
+        choices, default = setting.metadata.get("choices"), setting.default
+        whole = isinstance(default, int) and not isinstance(default, bool)
+        shown = "none" if default is None else default if choices else f"{default:g}"
+        parser.add_argument(
+            _flag(name),
+            type=str if choices else integer if whole else number,
+            default=default,
+            metavar="|".join(choices) if choices else "N" if whole else "X",
+            help=f"{setting.metadata['help']}; default: {shown}",
+        )
 
 
-def _add_optimizer(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--epochs",
-        type=integer,
-        default=8,
-        metavar="N",
-        help="passes over the training prompts; default: 8",
-    )
-    add(
-        "--lr",
-        type=number,
-        default=1e-3,
-        metavar="X",
-        help="learning rate of AdamW; default: 0.001",
-    )
-    add(
-        "--train-batch-size",
-        type=integer,
-        default=16,
-        metavar="N",
-        help="prompts in a training step; default: 16",
-    )
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of ``FinetuneConfig`` for which the command has a flag, with the values given."""
+    flags = {name: _flag(name)[2:].replace("-", "_") for name in TRAINING_SETTINGS}
+    given = vars(arguments)
+    return {name: given[dest] for name, dest in flags.items() if dest in given}
+
+
+def _flag(name: str) -> str:
+    # --batch-size is that of forward passes, a setting of the model.
+    return "--train-batch-size" if name == "batch_size" else f"--{name.replace('_', '-')}"
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
@@ -220,24 +189,6 @@ def add_per_label(parser: argparse.ArgumentParser) -> None:
         metavar="N|all|L=N,..",
         help="most training prompts of each label, for instance 60 or "
         "harmful=60,benign=60,pseudo_harmful=25; default: 60",
-    )
-
-
-def add_target(parser: argparse.ArgumentParser) -> None:
-    """Where targets lie."""
-    add = parser.add_argument
-    add(
-        "--alpha",
-        type=number,
-        default=1.0,
-        metavar="X",
-        help="how much of the way to the origin a target goes; default: 1",
-    )
-    add(
-        "--origin",
-        default="benign_mean",
-        metavar="benign_mean|midpoint|zero",
-        help="where a projection counts as none; zero is the paper's formula; default: benign_mean",
     )
 
 
@@ -324,179 +275,3 @@ def per_label(text: str) -> int | dict[str, int] | None:
         return integer(text)
     pairs = (part.partition("=") for part in text.split(","))
     return {label.strip().replace("-", "_"): integer(count) for label, _, count in pairs}
-
-
-# ---- What the arguments name ----
-
-
-def load_model_and_prompts(
-    arguments: argparse.Namespace, run: TrainingRun | None = None
-) -> tuple[ChatModel, PromptSet, float]:
-    """Model and prompts, prompts first: a broken file shows before the model is read.
-
-    Args:
-        arguments: Of ``add_common``; a seed that was not given is filled in.
-        run: Its model, prompts and seed stand in for those that were not given, and so do the
-            revision, chat template and system prompt that its model was loaded with.
-
-    Returns:
-        Model, prompts and the seconds that loading took.
-
-    Raises:
-        UserError: If one of them cannot be loaded.
-    """
-    import time
-
-    from actor_lens.prompts.loading import load_prompts
-
-    started = time.perf_counter()
-    name = arguments.model or (run.model_name if run is not None else "toy")
-    if arguments.seed is None:  # the seed that drew the splits which the run was trained on
-        arguments.seed = run.config.seed if run is not None else 0
-    prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
-    recorded = {} if run is None else dict(run.load_settings)
-    if run is not None and name != run.model_name:
-        recorded.pop("revision", None)  # another model has other revisions
-    model = load_named_model(name, arguments, recorded)
-    return model, prompts, time.perf_counter() - started
-
-
-def read_summary(folder: str) -> dict[str, Any] | None:
-    """The ``summary.json`` that a command wrote into a folder; None where there is none.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    import json
-    from pathlib import Path
-
-    path = Path(folder).expanduser() / "summary.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: is not a summary ({type(error).__name__}); remove it or write it again"
-        ) from error
-    return found if isinstance(found, dict) else None
-
-
-def load_named_model(
-    name: str, arguments: argparse.Namespace, recorded: Mapping[str, str] | None = None
-) -> ChatModel:
-    """Load a model with the arguments of ``add_loading``; only those given are handed on.
-
-    Args:
-        name: Of the model.
-        arguments: Of ``add_loading``.
-        recorded: ``load_settings`` of a run, for what was not given.
-
-    Raises:
-        UserError: If it cannot be loaded.
-    """
-    from actor_lens.models.chat_model import load_model
-
-    given: dict[str, Any] = {
-        "chat_template": arguments.chat_template,
-        "device_map": arguments.device_map,
-        "system_prompt": _text_or_file(arguments.system_prompt),
-        "revision": arguments.revision,
-        "quantization": arguments.quantization,
-    }
-    return load_model(
-        name,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        batch_size=getattr(arguments, "batch_size", None),
-        trust_remote_code=arguments.trust_remote_code,
-        **{**(recorded or {}), **{key: one for key, one in given.items() if one is not None}},
-    )
-
-
-def _text_or_file(given: str | None) -> str | None:
-    """The content of a file if there is one of that name, else the text itself."""
-    import os
-    from pathlib import Path
-
-    if given is None or not os.path.isfile(given):
-        return given
-    try:
-        return Path(given).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"system prompt file '{given}' cannot be read as UTF-8 text ({type(error).__name__}); "
-            "mend it, or give the text itself"
-        ) from error
-
-
-def model_settings(model: ChatModel) -> dict[str, Any]:
-    """How a model was loaded, for the record that a command writes."""
-    source = model.source or {}
-    return {
-        "revision": source.get("revision"),
-        "system_prompt": model.system_prompt,
-        "quantization": model.quantization,
-        "dtype": str(model.hf.dtype).removeprefix("torch."),
-        "fingerprint": model.fingerprint,
-    }
-
-
-def _default_prompts(model: str, run: TrainingRun | None) -> str:
-    from actor_lens.prompts.mixtures import BUNDLED
-
-    if run is None:
-        return "toy" if model == "toy" else "starter"
-    if run.prompts_name in BUNDLED:
-        return run.prompts_name
-    raise UserError(
-        f"the run was trained on the prompts '{run.prompts_name}'; give that file with --prompts"
-    )
-
-
-def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
-    """A judge; one that costs money says how much it will send.
-
-    Args:
-        arguments: With ``--judge`` and ``--quiet``.
-        name: In place of that of ``--judge``.
-
-    Raises:
-        UserError: If there is no such judge or it cannot be used.
-    """
-    from rich.console import Console
-
-    from actor_lens.judges.by_name import make_judge
-
-    name = name or arguments.judge or "keywords"
-    console = Console(stderr=True, quiet=arguments.quiet, emoji=False)
-
-    def tell(cost: JudgingCost) -> None:
-        console.print(
-            f"Judging {cost.requests} replies by {name} ({cost.cached} known): about "
-            f"{cost.tokens_in:,} tokens sent, at most {cost.tokens_out:,} back.",
-            markup=False,
-            highlight=False,
-        )
-
-    return make_judge(name, on_estimate=tell)
-
-
-def load_run(folder: str | None) -> TrainingRun | None:
-    """The run in a folder; None for None.
-
-    Raises:
-        UserError: If the folder holds no complete run.
-    """
-    if folder is None:
-        return None
-    from actor_lens.training.run import TrainingRun
-
-    return TrainingRun.load(folder)
-
-
-def open_progress(arguments: argparse.Namespace) -> ProgressBars:
-    """Progress on the error stream, or none with ``--quiet``; a context manager."""
-    from actor_lens.cli.progress import ProgressBars
-
-    return ProgressBars(quiet=arguments.quiet)

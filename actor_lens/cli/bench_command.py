@@ -6,16 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_command,
-    add_common,
-    add_per_label,
-    integer,
-    layer_number,
-    load_model_and_prompts,
-    model_settings,
-    open_progress,
-)
+from actor_lens.cli.arguments import add_command, add_common, add_per_label, integer, layer_number
+from actor_lens.cli.inputs import load_model_and_prompts, model_settings, open_progress
 from actor_lens.cli.printing import print_json, print_written
 from actor_lens.cli.writing import prepare_out, write_json
 

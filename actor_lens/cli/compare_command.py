@@ -13,11 +13,9 @@ from actor_lens.cli.arguments import (
     add_common,
     add_per_label,
     add_replies,
-    load_model_and_prompts,
-    open_judge,
-    open_progress,
     per_label,
 )
+from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
 from actor_lens.cli.printing import print_json, print_written
 from actor_lens.cli.sweep_command import seeds
 from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, write_json

@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_command,
-    add_common,
-    add_judge,
-    add_new_tokens,
+from actor_lens.cli.arguments import add_command, add_common, add_judge, add_new_tokens
+from actor_lens.cli.inputs import (
     load_model_and_prompts,
     load_run,
     model_settings,

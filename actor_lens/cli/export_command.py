@@ -7,16 +7,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_command,
-    add_common,
-    integer,
-    load_model_and_prompts,
-    load_run,
-    number,
-    open_progress,
-    read_summary,
-)
+from actor_lens.cli.arguments import add_command, add_common, integer, number
+from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress, read_summary
 from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_command,
-    add_loading,
-    add_output,
-    load_named_model,
-    open_progress,
-)
+from actor_lens.cli.arguments import add_command, add_loading, add_output
+from actor_lens.cli.inputs import load_named_model, open_progress
 from actor_lens.cli.printing import print_json
 from actor_lens.errors import UserError
 

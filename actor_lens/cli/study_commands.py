@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
+    TARGET_SETTINGS,
     add_choice,
     add_command,
     add_common,
     add_replies,
-    add_target,
+    add_settings,
     add_training,
+    settings_of,
+)
+from actor_lens.cli.inputs import (
     load_model_and_prompts,
     load_run,
     model_settings,
@@ -27,13 +31,13 @@ from actor_lens.cli.arguments import (
 from actor_lens.cli.printing import print_json, print_layers, print_study, print_written
 from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
+from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
     from actor_lens.directions.layer_scores import LayerChoice, LayerScores
     from actor_lens.evaluation.utility import Utility
     from actor_lens.experiments.study import Look, Study, StudyPlan, Trained
     from actor_lens.prompts.sets import PromptSet
-    from actor_lens.training.config import FinetuneConfig
     from actor_lens.training.run import TrainingRun
 
 # Shown beside the fine-tune in the demo: what the choices of the method are worth.
@@ -64,7 +68,7 @@ def _add_layers(commands: Any) -> None:
     parser = add_command(commands, "layers", layers, "score every layer and say which to train")
     add_common(parser)
     add_choice(parser)
-    add_target(parser)
+    add_settings(parser, *TARGET_SETTINGS)
 
 
 def _add_train(commands: Any) -> None:
@@ -171,24 +175,10 @@ def _plan(
 
 
 def _settings(arguments: argparse.Namespace, resume: TrainingRun | None) -> FinetuneConfig:
-    from actor_lens.training.config import FinetuneConfig
-
     layer = arguments.layer
     if layer is None:
         layer = resume.layer if resume is not None else 0  # 0 stands in until one is chosen
-    return FinetuneConfig(
-        layer=layer,
-        alpha=arguments.alpha,
-        origin=arguments.origin,
-        anchor=arguments.anchor,
-        shift=arguments.shift,
-        refresh=arguments.refresh,
-        epochs=arguments.epochs,
-        lr=arguments.lr,
-        batch_size=arguments.train_batch_size,
-        safety_floor=arguments.safety_floor,
-        seed=arguments.seed,
-    )
+    return FinetuneConfig(layer=layer, seed=arguments.seed, **settings_of(arguments))
 
 
 def _resumed(arguments: argparse.Namespace) -> TrainingRun | None:

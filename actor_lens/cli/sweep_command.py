@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,13 @@ from actor_lens.cli.arguments import (
     add_common,
     add_per_label,
     add_replies,
+    add_settings,
     integer,
-    load_model_and_prompts,
-    model_settings,
     number,
-    open_judge,
-    open_progress,
     seed_number,
+    settings_of,
 )
+from actor_lens.cli.inputs import load_model_and_prompts, model_settings, open_judge, open_progress
 from actor_lens.cli.printing import percent, print_json, print_written
 from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
@@ -58,9 +56,7 @@ def add_commands(commands: Any) -> None:
         metavar="N,..",
         help="of the order of the prompts; default: 0",
     )
-    add("--origin", default="benign_mean", metavar="benign_mean|midpoint|zero", help="of targets")
-    add("--epochs", type=integer, default=8, metavar="N", help="of each fine-tune; default: 8")
-    add("--lr", type=number, default=1e-3, metavar="X", help="of each fine-tune; default: 0.001")
+    add_settings(parser, "origin", "epochs", "lr")
     add(
         "--judge-best",
         type=integer,
@@ -117,12 +113,7 @@ def _sweep_one(
     train, validation, _ = prompts.by_split()
     if arguments.per_label is not None:
         train = train.sample(arguments.per_label, seed=arguments.seed)
-    settings = replace(
-        FinetuneConfig(layer=0),
-        origin=arguments.origin,
-        epochs=arguments.epochs,
-        lr=arguments.lr,
-    )
+    settings = FinetuneConfig(layer=0, **settings_of(arguments))
     result = sweep_layers(
         model,
         train,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from actor_lens.cli.arguments import add_command, add_output, open_progress, seed_number
+from actor_lens.cli.arguments import add_command, add_output, seed_number
+from actor_lens.cli.inputs import open_progress
 from actor_lens.cli.printing import percent, print_json, print_written
 from actor_lens.cli.writing import prepare_out, write_json
 

@@ -8,16 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_command,
-    add_common,
-    add_new_tokens,
-    integer,
-    load_model_and_prompts,
-    load_run,
-    open_progress,
-    positive,
-)
+from actor_lens.cli.arguments import add_command, add_common, add_new_tokens, integer, positive
+from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress
 from actor_lens.cli.printing import print_json, print_written
 from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.errors import UserError

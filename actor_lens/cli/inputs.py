@@ -1,0 +1,190 @@
+"""What the arguments of commands name: a model, prompts, a run, a judge."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.errors import UserError
+
+if TYPE_CHECKING:
+    from actor_lens.cli.progress import ProgressBars
+    from actor_lens.judges.judges import Judge
+    from actor_lens.judges.language_model import JudgingCost
+    from actor_lens.models.chat_model import ChatModel
+    from actor_lens.prompts.sets import PromptSet
+    from actor_lens.training.run import TrainingRun
+
+
+def load_model_and_prompts(
+    arguments: argparse.Namespace, run: TrainingRun | None = None
+) -> tuple[ChatModel, PromptSet, float]:
+    """Model and prompts, prompts first: a broken file shows before the model is read.
+
+    Args:
+        arguments: Of ``add_common``; a seed that was not given is filled in.
+        run: Its model, prompts and seed stand in for those that were not given, and so do the
+            revision, chat template and system prompt that its model was loaded with.
+
+    Returns:
+        Model, prompts and the seconds that loading took.
+
+    Raises:
+        UserError: If one of them cannot be loaded.
+    """
+    import time
+
+    from actor_lens.prompts.loading import load_prompts
+
+    started = time.perf_counter()
+    name = arguments.model or (run.model_name if run is not None else "toy")
+    if arguments.seed is None:  # the seed that drew the splits which the run was trained on
+        arguments.seed = run.config.seed if run is not None else 0
+    prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
+    recorded = {} if run is None else dict(run.load_settings)
+    if run is not None and name != run.model_name:
+        recorded.pop("revision", None)  # another model has other revisions
+    model = load_named_model(name, arguments, recorded)
+    return model, prompts, time.perf_counter() - started
+
+
+def read_summary(folder: str) -> dict[str, Any] | None:
+    """The ``summary.json`` that a command wrote into a folder; None where there is none.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    import json
+    from pathlib import Path
+
+    path = Path(folder).expanduser() / "summary.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: is not a summary ({type(error).__name__}); remove it or write it again"
+        ) from error
+    return found if isinstance(found, dict) else None
+
+
+def load_named_model(
+    name: str, arguments: argparse.Namespace, recorded: Mapping[str, str] | None = None
+) -> ChatModel:
+    """Load a model with the arguments of ``add_loading``; only those given are handed on.
+
+    Args:
+        name: Of the model.
+        arguments: Of ``add_loading``.
+        recorded: ``load_settings`` of a run, for what was not given.
+
+    Raises:
+        UserError: If it cannot be loaded.
+    """
+    from actor_lens.models.chat_model import load_model
+
+    given: dict[str, Any] = {
+        "chat_template": arguments.chat_template,
+        "device_map": arguments.device_map,
+        "system_prompt": _text_or_file(arguments.system_prompt),
+        "revision": arguments.revision,
+        "quantization": arguments.quantization,
+    }
+    return load_model(
+        name,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        batch_size=getattr(arguments, "batch_size", None),
+        trust_remote_code=arguments.trust_remote_code,
+        **{**(recorded or {}), **{key: one for key, one in given.items() if one is not None}},
+    )
+
+
+def _text_or_file(given: str | None) -> str | None:
+    """The content of a file if there is one of that name, else the text itself."""
+    import os
+    from pathlib import Path
+
+    if given is None or not os.path.isfile(given):
+        return given
+    try:
+        return Path(given).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"system prompt file '{given}' cannot be read as UTF-8 text ({type(error).__name__}); "
+            "mend it, or give the text itself"
+        ) from error
+
+
+def model_settings(model: ChatModel) -> dict[str, Any]:
+    """How a model was loaded, for the record that a command writes."""
+    source = model.source or {}
+    return {
+        "revision": source.get("revision"),
+        "system_prompt": model.system_prompt,
+        "quantization": model.quantization,
+        "dtype": str(model.hf.dtype).removeprefix("torch."),
+        "fingerprint": model.fingerprint,
+    }
+
+
+def _default_prompts(model: str, run: TrainingRun | None) -> str:
+    from actor_lens.prompts.mixtures import BUNDLED
+
+    if run is None:
+        return "toy" if model == "toy" else "starter"
+    if run.prompts_name in BUNDLED:
+        return run.prompts_name
+    raise UserError(
+        f"the run was trained on the prompts '{run.prompts_name}'; give that file with --prompts"
+    )
+
+
+def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
+    """A judge; one that costs money says how much it will send.
+
+    Args:
+        arguments: With ``--judge`` and ``--quiet``.
+        name: In place of that of ``--judge``.
+
+    Raises:
+        UserError: If there is no such judge or it cannot be used.
+    """
+    from rich.console import Console
+
+    from actor_lens.judges.by_name import make_judge
+
+    name = name or arguments.judge or "keywords"
+    console = Console(stderr=True, quiet=arguments.quiet, emoji=False)
+
+    def tell(cost: JudgingCost) -> None:
+        console.print(
+            f"Judging {cost.requests} replies by {name} ({cost.cached} known): about "
+            f"{cost.tokens_in:,} tokens sent, at most {cost.tokens_out:,} back.",
+            markup=False,
+            highlight=False,
+        )
+
+    return make_judge(name, on_estimate=tell)
+
+
+def load_run(folder: str | None) -> TrainingRun | None:
+    """The run in a folder; None for None.
+
+    Raises:
+        UserError: If the folder holds no complete run.
+    """
+    if folder is None:
+        return None
+    from actor_lens.training.run import TrainingRun
+
+    return TrainingRun.load(folder)
+
+
+def open_progress(arguments: argparse.Namespace) -> ProgressBars:
+    """Progress on the error stream, or none with ``--quiet``; a context manager."""
+    from actor_lens.cli.progress import ProgressBars
+
+    return ProgressBars(quiet=arguments.quiet)
