@@ -18,8 +18,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from actor_lens.errors import UserError
+from actor_lens.judges.base import Verdict
 from actor_lens.judges.endpoint import Endpoint, Stopped
-from actor_lens.judges.judges import Verdict
 from actor_lens.judges.rubrics import HARMFUL_RUBRIC, HARMLESS_RUBRIC, Rubric, question, read_answer
 from actor_lens.judges.verdict_cache import VerdictCache, default_cache, verdict_key
 from actor_lens.prompts.sets import PromptSet

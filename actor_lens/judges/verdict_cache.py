@@ -16,7 +16,7 @@ from threading import Lock
 from filelock import FileLock
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import VERDICTS, Verdict
+from actor_lens.judges.base import VERDICTS, Verdict
 
 
 def verdict_key(*parts: str) -> str:

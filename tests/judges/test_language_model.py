@@ -408,9 +408,9 @@ def test_the_file_holds_neither_prompts_nor_replies_nor_the_key(make, cache):
 
 CHILD = """
 import sys
-from actor_lens.llm_judge import LanguageModelJudge
-from actor_lens.verdict_cache import VerdictCache
-from tests.test_llm_judge import PROMPTS, REPLIES
+from actor_lens.judges.language_model import LanguageModelJudge
+from actor_lens.judges.verdict_cache import VerdictCache
+from tests.judges.test_language_model import PROMPTS, REPLIES
 url, path = sys.argv[1:]
 judge = LanguageModelJudge("toy-judge", url, concurrency=1, cache=VerdictCache(path))
 judge.verdicts(PROMPTS, REPLIES)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import VERDICTS
+from actor_lens.judges.base import VERDICTS
 from actor_lens.judges.verdict_cache import VerdictCache, default_cache, verdict_key
 
 
@@ -73,7 +73,7 @@ def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(tmp_path):
 
 WRITER = """
 import sys
-from actor_lens.verdict_cache import VerdictCache
+from actor_lens.judges.verdict_cache import VerdictCache
 cache = VerdictCache(sys.argv[1])
 for number in range(40):
     cache.put(f"{sys.argv[2]} {number}", "refused")
