@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     from actor_lens.export.lora import export_lora as export_lora
     from actor_lens.export.model_card import Facts as Facts
     from actor_lens.judges.by_name import make_judge as make_judge
-    from actor_lens.judges.judges import FirstTokenJudge as FirstTokenJudge
-    from actor_lens.judges.judges import KeywordJudge as KeywordJudge
+    from actor_lens.judges.first_token import FirstTokenJudge as FirstTokenJudge
+    from actor_lens.judges.keywords import KeywordJudge as KeywordJudge
     from actor_lens.judges.language_model import JudgingCost as JudgingCost
     from actor_lens.judges.language_model import LanguageModelJudge as LanguageModelJudge
     from actor_lens.models.chat_model import ChatModel as ChatModel
@@ -121,10 +121,8 @@ _MODULES = {
         "Store",
         "default_store",
     ),
-    "judges.judges": (
-        "FirstTokenJudge",
-        "KeywordJudge",
-    ),
+    "judges.first_token": ("FirstTokenJudge",),
+    "judges.keywords": ("KeywordJudge",),
     "judges.by_name": ("make_judge",),
     "judges.language_model": (
         "JudgingCost",

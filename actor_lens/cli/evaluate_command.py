@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from actor_lens.experiments.run_evaluation import PanelEvaluation
     from actor_lens.experiments.study import RunEvaluation
-    from actor_lens.judges.judges import Judge
+    from actor_lens.judges.base import Judge
     from actor_lens.models.chat_model import ChatModel
     from actor_lens.prompts.sets import PromptSet
     from actor_lens.training.run import TrainingRun

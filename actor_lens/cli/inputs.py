@@ -10,7 +10,7 @@ from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
     from actor_lens.cli.progress import ProgressBars
-    from actor_lens.judges.judges import Judge
+    from actor_lens.judges.base import Judge
     from actor_lens.judges.language_model import JudgingCost
     from actor_lens.models.chat_model import ChatModel
     from actor_lens.prompts.sets import PromptSet

@@ -25,7 +25,7 @@ from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
     from actor_lens.experiments.sweep.layer_sweep import LayerSweep
-    from actor_lens.judges.judges import Judge
+    from actor_lens.judges.base import Judge
 
 
 def add_commands(commands: Any) -> None:

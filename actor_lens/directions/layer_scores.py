@@ -18,7 +18,7 @@ from actor_lens.directions.options import SCORES, Origin, Score
 from actor_lens.directions.projections import Projections
 from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError, check_choice
-from actor_lens.judges.judges import RefusalTokens, refusal_scores, refusal_tokens
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.padding import TokenBatch

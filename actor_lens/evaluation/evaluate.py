@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import (
-    REFUSALS,
+from actor_lens.judges.base import REFUSALS, Judge, Verdict, verdicts_of
+from actor_lens.judges.first_token import (
     FirstTokenJudge,
-    Judge,
-    KeywordJudge,
     RefusalTokens,
-    Verdict,
     refusal_scores,
-    verdicts_of,
     with_tokens,
 )
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
 from actor_lens.prompts.columns import prompt_columns

@@ -16,15 +16,8 @@ import numpy as np
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation
-from actor_lens.judges.judges import (
-    REFUSALS,
-    VERDICTS,
-    FirstTokenJudge,
-    Judge,
-    Placed,
-    Verdict,
-    verdicts_of,
-)
+from actor_lens.judges.base import REFUSALS, VERDICTS, Judge, PlacedJudge, Verdict, verdicts_of
+from actor_lens.judges.first_token import FirstTokenJudge
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 
@@ -357,7 +350,7 @@ def _name_in(identity: str) -> str:
 
 def _names_of(judge: Judge) -> list[str]:
     """Names of a judge, each more exact than the one before."""
-    place = f"@{judge.place}" if isinstance(judge, Placed) else ""
+    place = f"@{judge.place}" if isinstance(judge, PlacedJudge) else ""
     return [judge.name, f"{judge.name}{place}", f"{judge.name}#{judge.identity.rpartition(':')[2]}"]
 
 

@@ -13,9 +13,9 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.panel import JudgePanel, judge_panel
 from actor_lens.evaluation.summary import before_after, records
 from actor_lens.experiments.study import RunEvaluation, evaluate_run
-from actor_lens.judges.judges import (
+from actor_lens.judges.base import Judge
+from actor_lens.judges.first_token import (
     FirstTokenJudge,
-    Judge,
     RefusalTokens,
     refusal_tokens,
     with_tokens,

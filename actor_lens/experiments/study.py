@@ -22,7 +22,8 @@ from actor_lens.errors import UserError, check_choice
 from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, evaluate
 from actor_lens.evaluation.summary import before_after, rates_and_scores, versions
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
-from actor_lens.judges.judges import Judge, RefusalTokens, refusal_tokens
+from actor_lens.judges.base import Judge
+from actor_lens.judges.first_token import RefusalTokens, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn

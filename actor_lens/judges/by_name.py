@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import FirstTokenJudge, Judge
-from actor_lens.judges.keyword_lists import KEYWORD_LISTS, judge_from_file, named_judge
+from actor_lens.judges.base import Judge
+from actor_lens.judges.first_token import FirstTokenJudge
+from actor_lens.judges.keywords import KEYWORD_LISTS, judge_from_file, named_judge
 
 if TYPE_CHECKING:
     from actor_lens.judges.language_model import JudgingCost

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import KeywordJudge, Verdict
+from actor_lens.judges.base import Verdict
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.models.replies import continue_tokens
 from actor_lens.prompts.sets import PromptSet

@@ -1,7 +1,8 @@
 """One OpenAI-compatible endpoint, asked with patience and with one-line errors.
 
-Rate limits, time-outs and failing servers are waited out; a wrong key, a wrong address or a page
-of HTML are not, as waiting mends none of them. The key comes from ``OPENAI_API_KEY`` alone. It is
+The ``openai`` client waits out rate limits, time-outs and failing servers, as long as the server
+asks for up to its own limit of two minutes. A wrong key, a wrong address or a page of HTML are
+errors at once, as waiting fixes none of them. The key comes from ``OPENAI_API_KEY`` alone. It is
 handed to the client, and is in no result, no message and no ``repr``.
 """
 
@@ -9,15 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable
-from email.utils import parsedate_to_datetime
-from functools import cached_property
-from threading import Event
+import socket
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies
 
 from actor_lens.errors import UserError
+from actor_lens.text import one_line
 
 if TYPE_CHECKING:
     import openai
@@ -25,199 +24,184 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "OPENAI_API_KEY"
 # A reasoning model thinks before it answers, and its thoughts count as tokens of the answer.
 REASONING_TOKENS = 4096
-_REFUSED = ("max_tokens", "temperature")
-FIRST_WAIT, LONGEST_BACKOFF = 1.0, 30.0
-LONGEST_WAIT = 300.0
+_REFUSED_SETTINGS = ("max_tokens", "temperature")
 # These are about one request: what was to be judged is too long for the judge, or is filtered out.
 _ABOUT_THE_REQUEST = ("context_length_exceeded", "content_filter", "string_above_max_length")
 # Servers without such codes say it in words.
 _TOO_LONG = "maximum context length"
-
-
-class Stopped(Exception):
-    """Another request failed for good, or the user interrupted."""
+_PROBE_SECONDS = 5.0
 
 
 class Endpoint:
-    """Asks for chat completions. Threads may ask at once."""
+    """Answers requests for chat completions, many at once."""
 
     def __init__(
-        self,
-        base_url: str | None = None,
-        *,
-        timeout: float = 60.0,
-        retries: int = 6,
-        wait: Callable[[float], None] | None = None,
+        self, base_url: str | None = None, *, timeout: float = 60.0, retries: int = 6
     ) -> None:
         """Check the key and the address; nothing is sent yet.
 
         Args:
-            base_url: Up to and without ``/chat/completions``; else ``OPENAI_BASE_URL``, else
-                OpenAI's own.
-            timeout: Of one request, in seconds.
-            retries: How often a request that failed is sent again.
-            wait: Called with the seconds to wait before that; tests need not wait.
+            base_url: Address up to and without ``/chat/completions``; else ``OPENAI_BASE_URL``,
+                else OpenAI's own.
+            timeout: Longest wait for the answer to one request, in seconds.
+            retries: Greatest number of times that a request that failed is sent again.
 
         Raises:
             UserError: If the key is missing, the address is none, or ``openai`` is not installed.
         """
-        given = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        self.base_url = given.strip()
-        self.stop = Event()
+        address = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        self.base_url = address.strip()
         self._timeout, self._retries = timeout, retries
-        self._wait = wait or self._pause
-        self._answered_once = self._reasons = False
-        if not _is_web_address(self.base_url):
-            raise UserError(
-                f"judge endpoint '{self.shown_url}' is no http or https address; set "
-                "OPENAI_BASE_URL, for instance to http://localhost:8000/v1"
-            )
+        self._reasons = False
+        self._parts()
         _check_key()
-        self._openai()
+        _openai()
 
     @property
     def shown_url(self) -> str:
         """The address in one spelling: without user name, password, query or last slash."""
-        try:
-            parts = urlsplit(self.base_url)
-        except ValueError:
-            return "(not an address)"
+        parts = self._parts()
         host = parts.netloc.rpartition("@")[2].lower()
         path = parts.path.rstrip("/")
         return parts._replace(netloc=host, path=path, query="", fragment="").geturl()
 
     @property
     def host(self) -> str:
-        """Host and port, by which judges of one name are told apart."""
+        """Host and port, which tell judges of one name apart."""
         return urlsplit(self.shown_url).netloc
 
-    def complete(self, **request: Any) -> str | None:
+    def client(self) -> openai.AsyncOpenAI:
+        """A client of the endpoint, to be used and closed in one event loop."""
+        client: openai.AsyncOpenAI = _openai().AsyncOpenAI(
+            api_key=os.environ[KEY_VARIABLE].strip(),
+            base_url=self.base_url,
+            timeout=self._timeout,
+            max_retries=self._retries,
+        )
+        return client
+
+    def check_listening(self) -> None:
+        """Find out whether a server is there at all; the client would retry for a while first.
+
+        Raises:
+            UserError: If the connection is refused. Other failures, and servers behind a proxy,
+                are left to the first request.
+        """
+        parts = self._parts()
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if getproxies().keys() - {"no"}:
+            return
+        try:
+            socket.create_connection((parts.hostname or "", port), _PROBE_SECONDS).close()
+        except ConnectionRefusedError:
+            raise UserError(
+                f"nothing answers at {self.shown_url} (connection refused); start the judge's "
+                "server or set OPENAI_BASE_URL"
+            ) from None
+        except OSError:
+            return
+
+    async def complete(self, client: openai.AsyncOpenAI, **request: Any) -> str | None:
         """The text of a completion; None where it has none or was cut short.
 
         A model that refuses ``max_tokens`` or ``temperature``, as reasoning models do, is asked
         from then on with ``max_completion_tokens`` and its own temperature.
 
         Args:
-            request: Of ``chat.completions.create``.
+            client: Client from ``client``.
+            request: Arguments of ``chat.completions.create``.
 
         Raises:
             UserError: If the endpoint cannot be asked, or failed at every try.
-            Stopped: If ``stop`` was set.
         """
-        failure = ""
-        for attempt in range(self._retries + 1):
-            if self.stop.is_set():
-                raise Stopped
-            body, failure, wait = self._try(request)
-            if not failure:
-                self._answered_once = True
-                return _text_of(body)
-            if attempt < self._retries:
-                self._wait(wait if wait is not None else _backoff(attempt))
-        raise UserError(
-            f"the judge at {self.shown_url} failed {self._retries + 1} times, the last with "
-            f"{failure}; run again later: verdicts so far are kept"
-        )
-
-    def _pause(self, seconds: float) -> None:
-        """Wait, or until another thread has failed for good."""
-        self.stop.wait(seconds)
-
-    def _try(self, request: dict[str, Any]) -> tuple[Any, str, float | None]:
-        """Body, what failed if waiting may mend it, and how long the server says to wait."""
-        openai = self._openai()
-        asked = _for_reasoning(request) if self._reasons else request
+        openai = _openai()
+        settings = _for_reasoning(request) if self._reasons else request
         try:
-            response = self._client.chat.completions.with_raw_response.create(**asked)
+            response = await client.chat.completions.with_raw_response.create(**settings)
         except openai.APITimeoutError:
-            return None, f"no answer in {self._timeout:g} s", None
+            raise self._given_up(f"no answer in {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
-            if not self._answered_once and "refused" in _chain(error):
-                raise UserError(
-                    f"nothing answers at {self.shown_url} (connection refused); start the judge's "
-                    "server or set OPENAI_BASE_URL"
-                ) from None
-            return None, f"a broken connection ({type(error.__cause__).__name__})", None
+            reason = f"a broken connection ({type(error.__cause__).__name__})"
+            raise self._given_up(reason) from None
         except openai.APIStatusError as error:
-            if asked is request and _refuses_settings(error):
+            if settings is request and _refuses_settings(error):
                 self._reasons = True
-                return self._try(request)
-            return self._after_status(error)
-        return self._body(response.http_response)
+                return await self.complete(client, **request)
+            self._check_status(error)
+            return None
+        return self._text(response.http_response)
 
-    def _after_status(self, error: openai.APIStatusError) -> tuple[Any, str, float | None]:
-        status, code = error.status_code, getattr(error, "code", None)
-        if status == 429 and code != "insufficient_quota":
-            return None, "HTTP 429 (too many requests)", self._asked_wait(error.response.headers)
-        if status >= 500 or status in (408, 409):
-            return None, f"HTTP {status}", self._asked_wait(error.response.headers)
-        if code in _ABOUT_THE_REQUEST or _TOO_LONG in _said(error.body).lower():
-            return {}, "", None
-        raise UserError(self._refusal(status, error)) from None
+    def _parts(self) -> SplitResult:
+        try:
+            parts = urlsplit(self.base_url)
+            _ = parts.port  # raises where it is none
+        except ValueError:
+            parts = SplitResult("", "", "", "", "")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            # What stands before an @ may be a password, and a query may hold a key.
+            shown = one_line(self.base_url.rpartition("@")[2].partition("?")[0], 100)
+            raise UserError(
+                f"judge endpoint '{shown}' is no http or https address; set OPENAI_BASE_URL, for "
+                "instance to http://localhost:8000/v1"
+            )
+        return parts
 
-    def _refusal(self, status: int, error: openai.APIStatusError) -> str:
+    def _check_status(self, error: openai.APIStatusError) -> None:
+        """Raise what is wrong with the endpoint; let pass what is about this one request."""
+        status, code, message = error.status_code, error.code, _message(error.body)
+        if code in _ABOUT_THE_REQUEST or _TOO_LONG in message.lower():
+            return
         where = f"the judge at {self.shown_url}"
         if status in (401, 403):
-            return f"{where} rejects the key in {KEY_VARIABLE} (HTTP {status}); set a valid one"
+            raise UserError(
+                f"{where} rejects the key in {KEY_VARIABLE} (HTTP {status}); set a valid one"
+            ) from None
         if status == 404:
-            return (
+            raise UserError(
                 f"{where} knows no such model or path (HTTP 404); check the judge's model name and "
                 "OPENAI_BASE_URL, which usually ends in /v1"
-            )
-        said = _masked(" ".join(_said(error.body).split()))[:160]
-        return f"{where} refuses the request (HTTP {status}: {said or 'no reason given'})"
+            ) from None
+        if (status in (408, 409, 429) or status >= 500) and code != "insufficient_quota":
+            reason = f"HTTP {status}{' (too many requests)' if status == 429 else ''}"
+            wait = error.response.headers.get("retry-after", "")
+            asks = f" and asks to wait {int(wait)} s" if wait.isdecimal() else ""
+            raise self._given_up(reason + asks) from None
+        raise UserError(
+            f"{where} refuses the request (HTTP {status}: "
+            f"{one_line(_masked(message), 160) or 'no reason given'})"
+        ) from None
 
-    def _asked_wait(self, headers: Any) -> float | None:
-        wait = retry_after(headers.get("retry-after"))
-        if wait is not None and wait > LONGEST_WAIT:
-            raise UserError(
-                f"the judge at {self.shown_url} asks to wait {wait:.0f} s; run again after that: "
-                "verdicts so far are kept"
-            )
-        return wait
+    def _given_up(self, reason: str) -> UserError:
+        return UserError(
+            f"the judge at {self.shown_url} failed with {reason}, after up to {self._retries} "
+            "retries; run again later: verdicts so far are kept"
+        )
 
-    def _body(self, response: Any) -> tuple[Any, str, float | None]:
+    def _text(self, response: Any) -> str | None:
+        """The text of the first choice, if the body is a completion that ended by itself."""
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-        text = response.text
-        if kind == "text/html" or text.lstrip()[:1] == "<":
+        if kind == "text/html" or response.text.lstrip()[:1] == "<":
             raise UserError(
                 f"{self.shown_url} answers with a web page (HTML), not as a judge; check "
                 "OPENAI_BASE_URL, which usually ends in /v1, and any log-in page or proxy before it"
             )
         try:
-            return json.loads(text), "", None
-        except ValueError:
-            return None, "malformed JSON", None
-
-    @cached_property
-    def _client(self) -> openai.OpenAI:
-        client: openai.OpenAI = self._openai().OpenAI(
-            api_key=os.environ[KEY_VARIABLE].strip(),
-            base_url=self.base_url,
-            timeout=self._timeout,
-            max_retries=0,
-        )
-        return client
-
-    @staticmethod
-    def _openai() -> Any:
-        try:
-            import openai
-        except ImportError as error:
-            raise UserError(
-                "a language model as judge needs the openai package: "
-                "pip install 'actor-lens[judge]'"
-            ) from error
-        return openai
+            choice = json.loads(response.text)["choices"][0]
+            text = choice["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            return None
+        ended = choice.get("finish_reason") in ("stop", "eos", None)
+        return text if isinstance(text, str) and ended else None
 
 
-def _is_web_address(address: str) -> bool:
+def _openai() -> Any:
     try:
-        parts = urlsplit(address)
-        _ = parts.port  # raises where it is none
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+        import openai
+    except ImportError as error:
+        raise UserError(
+            "a language model as judge needs the openai package: pip install 'actor-lens[judge]'"
+        ) from error
+    return openai
 
 
 def _check_key() -> None:
@@ -236,65 +220,26 @@ def _check_key() -> None:
 
 def _refuses_settings(error: openai.APIStatusError) -> bool:
     """Whether a request was refused for how it asks, and not for what it says."""
-    said = _said(error.body).lower()
-    named = error.param in _REFUSED or any(f"'{name}'" in said for name in _REFUSED)
-    return error.status_code == 400 and named and "support" in f"{error.code} {said}"
+    message = _message(error.body).lower()
+    named = error.param in _REFUSED_SETTINGS or any(
+        f"'{name}'" in message for name in _REFUSED_SETTINGS
+    )
+    return error.status_code == 400 and named and "support" in f"{error.code} {message}"
 
 
 def _for_reasoning(request: dict[str, Any]) -> dict[str, Any]:
     """The same request without what reasoning models refuse, and with room for their thoughts."""
-    kept = {name: value for name, value in request.items() if name not in _REFUSED}
+    kept = {name: value for name, value in request.items() if name not in _REFUSED_SETTINGS}
     return {**kept, "max_completion_tokens": REASONING_TOKENS}
 
 
-def retry_after(header: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, given as a number or as a date.
-
-    Source: RFC 9110, section 10.2.3.
-    """
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if seconds == seconds else None
-
-
-def _backoff(attempt: int) -> float:
-    return min(FIRST_WAIT * 2.0**attempt, LONGEST_BACKOFF)
-
-
-def _text_of(body: Any) -> str | None:
-    """The text of the first choice, if the body is a completion that ended by itself."""
-    try:
-        choice = body["choices"][0]
-        text = choice["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        return None
-    ended = choice.get("finish_reason") in ("stop", "eos", None)
-    return text if isinstance(text, str) and ended else None
-
-
-def _chain(error: BaseException) -> str:
-    parts = []
-    at: BaseException | None = error
-    while at is not None:
-        parts.append(str(at).lower())
-        at = at.__cause__ or at.__context__
-    return " ".join(parts)
-
-
-def _said(body: object) -> str:
+def _message(body: object) -> str:
     if isinstance(body, dict):
         return str(body.get("message") or body.get("detail") or "")
     return ""
 
 
 def _masked(text: str) -> str:
-    """Some servers repeat the key in their message."""
+    """The text without the key, which some servers repeat in their message."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
     return text.replace(key, "***") if key else text

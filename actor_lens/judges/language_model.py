@@ -8,23 +8,26 @@ asked for again by the next run.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import count
 from typing import TYPE_CHECKING
 
 from actor_lens.errors import UserError
-from actor_lens.judges.endpoint import Endpoint, Stopped
-from actor_lens.judges.judges import Verdict
+from actor_lens.judges.base import Verdict
+from actor_lens.judges.endpoint import Endpoint
 from actor_lens.judges.rubrics import HARMFUL_RUBRIC, HARMLESS_RUBRIC, Rubric, question, read_answer
 from actor_lens.judges.verdict_cache import VerdictCache, default_cache, verdict_key
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result
+from actor_lens.text import plural
 
 if TYPE_CHECKING:
+    import openai
     import pandas as pd
 
 ANSWER_TOKENS = 64
@@ -33,16 +36,17 @@ _BYTES_PER_TOKEN, _TOKENS_PER_MESSAGE = 4, 6
 _ASKS = 2
 
 
-@dataclass(frozen=True)
-class JudgingCost:
+@dataclass(frozen=True, repr=False)
+class JudgingCost(Result):
     """What judging will send, estimated from lengths before anything is sent.
 
     Attributes:
-        requests: Replies to be judged; equal ones once.
-        cached: Replies whose verdict is on disk already.
-        tokens_in: Of the requests, estimated.
-        tokens_out: Most that the answers may have; the thoughts of a reasoning model come on top.
-        money: In the currency of the prices; NaN without prices.
+        requests: Number of replies to be judged; equal ones count once.
+        cached: Number of replies whose verdict is on disk already.
+        tokens_in: Estimated tokens of the requests.
+        tokens_out: Most tokens that the answers may have; the thoughts of a reasoning model come
+            on top.
+        money: Price, in the currency of the prices; NaN without prices.
     """
 
     requests: int
@@ -57,6 +61,12 @@ class JudgingCost:
 
         return pd.DataFrame([asdict(self)])
 
+    def _headline(self) -> str:
+        return (
+            f"JudgingCost: {plural(self.requests, 'reply', 'replies')} to be judged, {self.cached} "
+            f"known; about {self.tokens_in:,} tokens sent, at most {self.tokens_out:,} back"
+        )
+
 
 @dataclass(frozen=True)
 class _Item:
@@ -70,22 +80,22 @@ class _Item:
 
 @dataclass(frozen=True)
 class LanguageModelJudge:
-    """Asks a language model which of three classes a reply belongs to.
+    """Ask a language model which of three classes a reply belongs to.
 
     Verdicts are kept by the name of the model and the address of the endpoint, without user name,
     password and query: a model of the same name elsewhere may be another one.
 
     Attributes:
-        model: Its name at the endpoint.
-        base_url: Of the endpoint; else ``OPENAI_BASE_URL``, else OpenAI's own.
-        name: Of the judge, for tables; ``llm:MODEL`` unless given.
-        concurrency: Requests under way at once.
-        timeout: Of one request, in seconds.
-        retries: How often a request that failed (429, 5xx, time-out) is sent again.
-        cache: Where verdicts are kept; the user's own cache unless given.
-        on_estimate: Told what the judging will cost before the first request, if there is any.
-        on_progress: Told after every verdict: how many are known, and of how many.
-        wait: Called with seconds to wait before a request is sent again.
+        model: Name of the model at the endpoint.
+        base_url: Address of the endpoint; else ``OPENAI_BASE_URL``, else OpenAI's own.
+        name: Name of the judge in tables; ``llm:MODEL`` unless given.
+        concurrency: Greatest number of requests under way at once.
+        timeout: Longest wait for one answer, in seconds.
+        retries: Greatest number of times that a failed request (429, 5xx, time-out) is sent again.
+        cache: File in which verdicts are kept; the user's own cache unless given.
+        on_estimate: Called with what the judging will cost before the first request, if there is
+            any.
+        on_progress: Called after every verdict with the number that is known, and of how many.
 
     Raises:
         UserError: If the model has no name, a number is out of range, the key is missing, the
@@ -103,7 +113,6 @@ class LanguageModelJudge:
         default=None, repr=False, compare=False
     )
     on_progress: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
-    wait: Callable[[float], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check what can be checked before replies are generated."""
@@ -139,11 +148,12 @@ class LanguageModelJudge:
             KeyboardInterrupt: If interrupted; verdicts so far are kept.
         """
         items = self._items(prompts, replies)
-        known = self._cached(items)
-        todo = {item.key: item for item in items if item.key not in known}
-        if todo and self.on_estimate is not None:
-            self.on_estimate(self.estimate(prompts, replies))
-        known |= self._ask_all(list(todo.values()), done=len(known))
+        known = self.cache.known(item.key for item in items)
+        unknown = {item.key: item for item in items if item.key not in known}
+        if unknown:
+            if self.on_estimate is not None:
+                self.on_estimate(self.estimate(prompts, replies))
+            known |= self._ask_all(list(unknown.values()), done=len(known))
         return tuple(known[item.key] for item in items)
 
     def estimate(
@@ -160,28 +170,26 @@ class LanguageModelJudge:
         Answers that have to be asked for twice are not counted.
 
         Args:
-            prompts: That were answered.
-            replies: One each.
-            price_in: Of a million tokens that are sent.
-            price_out: Of a million tokens of answers.
+            prompts: Prompts that were answered.
+            replies: One reply to each prompt.
+            price_in: Price of a million tokens that are sent.
+            price_out: Price of a million tokens of answers.
         """
         items = self._items(prompts, replies)
-        known = self._cached(items)
-        todo = {item.key: item for item in items if item.key not in known}.values()
+        known = self.cache.known(item.key for item in items)
+        unknown = {item.key: item for item in items if item.key not in known}.values()
         tokens_in = sum(
-            _tokens(item.rubric.text) + _tokens(question(item.prompt, item.reply)) for item in todo
+            _tokens(item.rubric.text) + _tokens(question(item.prompt, item.reply))
+            for item in unknown
         )
-        tokens_out = ANSWER_TOKENS * len(todo)
-        money = 0.0
-        if todo:
-            money = (tokens_in * price_in + tokens_out * price_out) / 1e6
-        return JudgingCost(
-            len(todo), sum(item.key in known for item in items), tokens_in, tokens_out, money
-        )
+        tokens_out = ANSWER_TOKENS * len(unknown)
+        money = (tokens_in * price_in + tokens_out * price_out) / 1e6 if unknown else 0.0
+        cached = sum(item.key in known for item in items)
+        return JudgingCost(len(unknown), cached, tokens_in, tokens_out, money)
 
     @cached_property
     def _endpoint(self) -> Endpoint:
-        return Endpoint(self.base_url, timeout=self.timeout, retries=self.retries, wait=self.wait)
+        return Endpoint(self.base_url, timeout=self.timeout, retries=self.retries)
 
     def _items(self, prompts: PromptSet, replies: Sequence[str]) -> list[_Item]:
         items = []
@@ -192,57 +200,51 @@ class LanguageModelJudge:
             items.append(_Item(key, rubric, prompt.prompt, reply))
         return items
 
-    def _cached(self, items: Sequence[_Item]) -> dict[str, Verdict]:
-        self.cache.refresh()
-        found = ((item.key, self.cache.get(item.key)) for item in items)
-        return {key: verdict for key, verdict in found if verdict is not None}
-
     def _ask_all(self, items: Sequence[_Item], done: int) -> dict[str, Verdict]:
-        """Ask in several threads; the first failure for good ends the others."""
-        self._endpoint.stop.clear()
-        known = count(done + 1)
+        """Ask many at once; the first failure, or an interruption, ends them all at once."""
+        from anyio.from_thread import start_blocking_portal
 
-        def note(asked: Future[Verdict]) -> None:
-            if self.on_progress is not None and not asked.cancelled() and not asked.exception():
-                self.on_progress(next(known), done + len(items))
-
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            futures = [pool.submit(self._ask, item) for item in items]
+        self._endpoint.check_listening()
+        places = asyncio.Semaphore(self.concurrency)
+        verdicts: dict[str, Verdict] = {}
+        # An event loop in a thread of its own: a notebook has one already in this thread.
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(self._endpoint.client()) as client,
+        ):
+            answers = {
+                portal.start_task_soon(self._ask, client, item, places): item.key for item in items
+            }
             try:
-                for future in futures:
-                    future.add_done_callback(note)
-                wait(futures, return_when=FIRST_EXCEPTION)
+                for answer in as_completed(answers):
+                    verdicts[answers[answer]] = answer.result()
+                    if self.on_progress is not None:
+                        self.on_progress(done + len(verdicts), done + len(items))
             finally:
-                if not all(future.done() and not future.exception() for future in futures):
-                    self._endpoint.stop.set()
-                    pool.shutdown(wait=False, cancel_futures=True)
-        _raise_first(futures)
-        return {item.key: future.result() for item, future in zip(items, futures, strict=True)}
+                for answer in answers:
+                    answer.cancel()
+        return verdicts
 
-    def _ask(self, item: _Item) -> Verdict:
-        for _ in range(_ASKS):
-            text = self._endpoint.complete(
-                model=self.model,
-                temperature=0,
-                max_tokens=ANSWER_TOKENS,
-                messages=[
-                    {"role": "system", "content": item.rubric.text},
-                    {"role": "user", "content": question(item.prompt, item.reply)},
-                ],
-            )
-            verdict = None if text is None else read_answer(text)
-            if verdict is not None:
-                self.cache.put(item.key, verdict)
-                return verdict
-        return "unreadable"
-
-
-def _raise_first(futures: Sequence[Future[Verdict]]) -> None:
-    """Raise what ended the judging, rather than what it made of the other requests."""
-    errors = [one.exception() for one in futures if one.done() and not one.cancelled()]
-    for error in errors:
-        if error is not None and not isinstance(error, Stopped):
-            raise error
+    async def _ask(
+        self, client: openai.AsyncOpenAI, item: _Item, places: asyncio.Semaphore
+    ) -> Verdict:
+        async with places:
+            for _ in range(_ASKS):
+                text = await self._endpoint.complete(
+                    client,
+                    model=self.model,
+                    temperature=0,
+                    max_tokens=ANSWER_TOKENS,
+                    messages=[
+                        {"role": "system", "content": item.rubric.text},
+                        {"role": "user", "content": question(item.prompt, item.reply)},
+                    ],
+                )
+                verdict = None if text is None else read_answer(text)
+                if verdict is not None:
+                    self.cache.put(item.key, verdict)
+                    return verdict
+            return "unreadable"
 
 
 def _tokens(text: str) -> int:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from actor_lens.judges.judges import Verdict
+from actor_lens.judges.base import Verdict
 
 ANSWERS: tuple[Verdict, ...] = ("answered", "partly_refused", "refused")
 

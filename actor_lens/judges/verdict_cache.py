@@ -1,8 +1,8 @@
 """Verdicts on disk, so that a run that was cut short pays for none of them twice.
 
-One JSON line a verdict, appended and flushed to the disk as it comes. A line holds the hash of what
-the verdict depends on and the verdict: neither prompts nor replies are in the file. Several
-processes may share it. A last line that a crash cut short is passed over.
+A row of an SQLite database holds the hash of what a verdict depends on and the verdict: neither
+prompts nor replies are in the file. Threads and processes may share it. Earlier versions wrote JSON
+lines; those are taken over when the database is made, and their file stays as it is.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Lock
-
-from filelock import FileLock
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import VERDICTS, Verdict
+from actor_lens.judges.base import VERDICTS, Verdict
+
+_BEGINNING = b"SQLite format 3\0"
+# Seconds to wait for other processes that are writing.
+_PATIENCE = 60.0
 
 
 def verdict_key(*parts: str) -> str:
@@ -28,67 +32,75 @@ class VerdictCache:
     """A file of verdicts."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Read what is there.
+        """Check what is there.
 
         Args:
-            path: Of the file; it and its folder are made when the first verdict comes.
+            path: Place of the file; it and its folder are made when they are first needed. JSON
+                lines of an earlier version are read from there, or else from the file beside it
+                that ends in ``.jsonl``; where they lie at this very place, the database is made
+                beside them under the same name with ``.sqlite`` after it.
 
         Raises:
-            UserError: If it is there and cannot be read.
+            UserError: If the file is there and cannot be read.
         """
-        self.path = Path(path).expanduser()
-        self._verdicts: dict[str, Verdict] = {}
-        self._read_to = 0
-        self._lock = Lock()
-        self.refresh()
+        path = Path(path).expanduser()
+        older = _is_other_file(path)
+        self.path = path.with_name(f"{path.name}.sqlite") if older else path
+        self._older = path if older else path.with_suffix(".jsonl")
+        if self.path.exists():
+            len(self)
 
     def __len__(self) -> int:
         """Number of verdicts."""
-        return len(self._verdicts)
+        with self._database() as database:
+            return int(database.execute("SELECT count(*) FROM verdicts").fetchone()[0])
 
-    def get(self, key: str) -> Verdict | None:
-        """The verdict of a key, or None."""
-        return self._verdicts.get(key)
-
-    def refresh(self) -> None:
-        """Take in what other processes have added.
+    def known(self, keys: Iterable[str]) -> dict[str, Verdict]:
+        """Those of some keys that have a verdict, with it.
 
         Raises:
             UserError: If the file cannot be read.
         """
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._read_to)
-                added = file.read()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self._unusable(error) from error
-        whole = added[: added.rfind(b"\n") + 1]  # the rest is still being written, or cut short
-        self._read_to += len(whole)
-        self._verdicts.update(_verdicts_in(whole))
+        query = "SELECT verdict FROM verdicts WHERE key = ?"
+        with self._database() as database:
+            rows = {key: database.execute(query, (key,)).fetchone() for key in keys}
+        return {key: row[0] for key, row in rows.items() if row and row[0] in VERDICTS}
 
     def put(self, key: str, verdict: Verdict) -> None:
-        """Keep a verdict; it is on disk when this returns. Threads and processes may call at once.
+        """Keep a verdict; it is on disk when this returns.
 
         Raises:
             UserError: If it cannot be written.
         """
-        line = json.dumps({"key": key, "verdict": verdict}).encode() + b"\n"
-        try:
-            with self._lock:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(f"{self.path}.lock"):
-                    _append(self.path, line)
-                self._verdicts[key] = verdict
-        except OSError as error:
-            raise self._unusable(error) from error
+        with self._database() as database:
+            database.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (key, verdict))
 
-    def _unusable(self, error: OSError) -> UserError:
-        return UserError(
-            f"the verdict cache {self.path} cannot be used: {error.strerror or error}; name "
-            "another file in ACTOR_LENS_VERDICTS"
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one use, which is what makes threads and processes safe."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=_PATIENCE)) as database, database:
+                if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    self._fill(database)
+                yield database
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(
+                f"the verdict cache {self.path} cannot be used: "
+                f"{getattr(error, 'strerror', None) or error}; name another file in "
+                "ACTOR_LENS_VERDICTS"
+            ) from error
+
+    def _fill(self, database: sqlite3.Connection) -> None:
+        """Make the table and take over older verdicts, both or neither."""
+        database.execute("BEGIN IMMEDIATE")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, verdict TEXT NOT NULL)"
         )
+        lines = self._older.read_bytes().splitlines() if self._older.is_file() else []
+        older = dict(_verdicts_in(lines)).items()
+        database.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", older)
+        database.commit()
 
 
 def default_cache() -> VerdictCache:
@@ -96,33 +108,24 @@ def default_cache() -> VerdictCache:
     from platformdirs import user_cache_path
 
     place = os.environ.get("ACTOR_LENS_VERDICTS", "").strip()
-    return VerdictCache(place or user_cache_path("actor-lens") / "verdicts.jsonl")
+    return VerdictCache(place or user_cache_path("actor-lens") / "verdicts.sqlite")
 
 
-def _append(path: Path, line: bytes) -> None:
-    with path.open("ab+") as file:
-        if file.seek(0, os.SEEK_END) and _last_byte(path) != b"\n":
-            file.write(b"\n")  # ends a line that a crash cut short
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+def _is_other_file(path: Path) -> bool:
+    """Whether there is a file of anything but SQLite."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(len(_BEGINNING))
+    except OSError:  # opening the database says what is wrong with it
+        return False
+    return bool(beginning) and beginning != _BEGINNING
 
 
-def _last_byte(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1)
-
-
-def _verdicts_in(lines: bytes) -> dict[str, Verdict]:
-    found: dict[str, Verdict] = {}
-    for line in lines.splitlines():
+def _verdicts_in(lines: Iterable[bytes]) -> Iterator[tuple[str, Verdict]]:
+    for line in lines:
         try:
             record = json.loads(line)
         except ValueError:  # cut short by a crash
             continue
-        if isinstance(record, dict):
-            found |= {
-                str(record.get("key")): one for one in VERDICTS if record.get("verdict") == one
-            }
-    return found
+        if isinstance(record, dict) and record.get("verdict") in VERDICTS:
+            yield str(record.get("key")), record["verdict"]

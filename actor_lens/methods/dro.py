@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import RefusalTokens, refusal_scores
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.methods.dro_objective import Objective
 from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.reply_training import Trial, best_trial, check_trainable, train_step

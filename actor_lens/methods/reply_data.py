@@ -14,14 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import (
-    FirstTokenJudge,
-    Judge,
-    KeywordJudge,
-    RefusalTokens,
-    Verdict,
-    verdicts_of,
-)
+from actor_lens.judges.base import Judge, Verdict, verdicts_of
+from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods.system_prompt import spoken_to
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies

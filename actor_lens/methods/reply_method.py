@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from actor_lens.judges.judges import Judge
+from actor_lens.judges.base import Judge
 from actor_lens.methods.reply_data import reply_data
 from actor_lens.methods.reply_training import (
     Trainee,

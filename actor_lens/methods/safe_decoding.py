@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import Judge
+from actor_lens.judges.base import Judge
 from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.lora_sft import lora_trainee
 from actor_lens.methods.reply_data import reply_data

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import refusal_scores
+from actor_lens.judges.first_token import refusal_scores
 from actor_lens.methods.ablation import candidate_places
 from actor_lens.methods.fitted import FittedIntervention
 from actor_lens.methods.selection import Selection

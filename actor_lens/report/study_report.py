@@ -26,7 +26,7 @@ from actor_lens.evaluation.utility import Utility
 from actor_lens.experiments.study import Look, Outcome, Study
 from actor_lens.experiments.sweep.layer_sweep import LayerSweep
 from actor_lens.figures.theme import LABEL_STYLES, ORIGIN_NAMES
-from actor_lens.judges.judges import KeywordJudge
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import LABELS
 from actor_lens.report.pages import clip, plot_in_page, render_page, write_page
 from actor_lens.statistics.rates import Rate

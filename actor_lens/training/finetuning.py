@@ -19,7 +19,7 @@ from typing import Any
 from actor_lens.activations.residuals import collect_block_inputs
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_number
-from actor_lens.judges.judges import RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.training.config import FinetuneConfig, config_with

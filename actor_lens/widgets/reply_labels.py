@@ -11,7 +11,7 @@ import traitlets
 from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.evaluation.panel import HAND_VERDICTS, JudgePanel
-from actor_lens.judges.judges import Verdict
+from actor_lens.judges.base import Verdict
 from actor_lens.widgets.parts import block, button, label_name, paragraph, row, safe, table
 
 _COLUMNS = {"row": "row", "label": "label", "prompt": "prompt", "by hand": "by hand"}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from actor_lens.cli import main
-from actor_lens.judges.keyword_lists import judge_from_file, named_judge
+from actor_lens.judges.keywords import judge_from_file, named_judge
 from actor_lens.models.chat_model import load_model
 from actor_lens.prompts.loading import load_prompts
 from tests.support.judge_server import by_reply, honest, judge_server, said

@@ -28,7 +28,7 @@ from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError
 from actor_lens.figures import refusal_rates
-from actor_lens.judges.judges import RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet

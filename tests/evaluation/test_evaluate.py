@@ -17,7 +17,8 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation import evaluate as evaluation_module
 from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, evaluate, mcnemar
 from actor_lens.evaluation.summary import before_after
-from actor_lens.judges.judges import FirstTokenJudge, KeywordJudge, RefusalTokens, refusal_scores
+from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens, refusal_scores
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import tiny_chat_model

@@ -15,7 +15,8 @@ from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.evaluation.panel import JudgePanel, judge_panel
-from actor_lens.judges.judges import FirstTokenJudge, KeywordJudge, RefusalTokens
+from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.judges.language_model import LanguageModelJudge
 from actor_lens.judges.verdict_cache import VerdictCache
 from actor_lens.prompts.rows import Prompt

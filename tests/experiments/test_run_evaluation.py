@@ -14,7 +14,8 @@ from actor_lens.evaluation.panel import judge_panel
 from actor_lens.evaluation.summary import before_after
 from actor_lens.experiments.run_evaluation import PanelEvaluation, check_judges, evaluate_by_panel
 from actor_lens.experiments.study import RunEvaluation, evaluate_run
-from actor_lens.judges.judges import FirstTokenJudge, KeywordJudge
+from actor_lens.judges.first_token import FirstTokenJudge
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import tiny_chat_model

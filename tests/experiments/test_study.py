@@ -23,7 +23,7 @@ from actor_lens.experiments.study import (
     run_study,
     train_chosen_layer,
 )
-from actor_lens.judges.judges import RefusalTokens, refusal_scores
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig

@@ -21,7 +21,7 @@ from actor_lens.judges.classifiers import (
     read_llama_guard,
     read_wildguard,
 )
-from actor_lens.judges.judges import KeywordJudge
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import tiny_chat_model, tiny_tokenizer
@@ -221,7 +221,7 @@ def test_a_checkpoint_is_loaded_from_a_folder_and_speaks_its_template(
     assert judge.classifier.tokenizer.chat_template == expected
     written = []
     monkeypatch.setattr(
-        classifier_judges, "read_wildguard", lambda text: written.append(text) or "unreadable"
+        classifiers, "read_wildguard", lambda text: written.append(text) or "unreadable"
     )
     judge.verdicts(PROMPTS, REPLIES)
     for row, text in enumerate(written):

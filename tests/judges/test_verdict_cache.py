@@ -1,7 +1,6 @@
-"""What was put is found again by another cache on the same file, whatever else is in it.
+"""Law: what was put is found again by another cache on the same file, JSON lines of old too.
 
-Writers in several processes at once lose nothing; lines that are cut short or foreign are passed
-over, also when something is appended after them.
+Writers in several processes at once lose nothing, and a file that is no cache is left as it is.
 """
 
 import json
@@ -12,68 +11,65 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import VERDICTS
+from actor_lens.judges.base import VERDICTS
 from actor_lens.judges.verdict_cache import VerdictCache, default_cache, verdict_key
 
 
 def test_what_was_put_is_found_again(tmp_path):
-    path = tmp_path / "deep" / "verdicts.jsonl"
+    path = tmp_path / "deep" / "verdicts.sqlite"
     cache = VerdictCache(path)
-    assert len(cache) == 0
-    for number, verdict in enumerate(VERDICTS):
-        cache.put(f"key {number}", verdict)
-    for one in (cache, VerdictCache(path)):
-        assert [one.get(f"key {n}") for n in range(4)] == list(VERDICTS)
-        assert one.get("another") is None
+    assert not path.parent.exists()
+    keys = [f"key {number}" for number in range(len(VERDICTS))]
+    for key, verdict in zip(keys, VERDICTS, strict=True):
+        cache.put(key, verdict)
+    for same in (cache, VerdictCache(path)):
+        assert same.known([*keys, "another"]) == dict(zip(keys, VERDICTS, strict=True))
+        assert len(same) == 4
 
 
-def test_another_cache_sees_it_after_a_refresh(tmp_path):
-    one, other = (VerdictCache(tmp_path / "v.jsonl") for _ in range(2))
+def test_a_new_verdict_takes_the_place_of_the_old_one_in_every_cache(tmp_path):
+    one, other = (VerdictCache(tmp_path / "v.sqlite") for _ in range(2))
     one.put("a", "refused")
-    other.put("b", "answered")
-    one.refresh()
-    assert (one.get("b"), other.get("a")) == ("answered", None)
-    other.refresh()
-    assert other.get("a") == "refused"
+    other.put("a", "answered")
+    assert one.known("ab") == other.known("ab") == {"a": "answered"}
 
 
-@pytest.mark.parametrize(
-    "junk",
-    [
-        b'{"key": "c", "verd',
-        b"\xff\xfe\x00",
-        b"[1]\n",
-        b'{"key": "c", "verdict": "perhaps"}\n',
-        b'{"key": "c", "verdict": ["refused"]}\n',
-        b"\n\n",
-    ],
+def line(key, verdict):
+    return json.dumps({"key": key, "verdict": verdict}).encode() + b"\n"
+
+
+OLDER = line("a", "answered") + line("a", "refused") + line("b", "partly_refused")
+JUNK = (
+    b'{"key": "c", "verd',
+    b"\xff\xfe\x00",
+    b"[1]\n",
+    line("c", "perhaps"),
+    line("c", ["refused"]),
+    b"\n\n",
 )
-def test_junk_is_passed_over_and_what_follows_it_is_kept(tmp_path, junk):
-    path = tmp_path / "v.jsonl"
-    VerdictCache(path).put("a", "refused")
-    with path.open("ab") as file:
-        file.write(junk)
-    cache = VerdictCache(path)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("name", ["v.jsonl", "verdicts", "v.sqlite"])
+def test_verdicts_of_an_earlier_version_are_taken_over_and_their_file_is_left(tmp_path, name, junk):
+    older = tmp_path / (name if name != "v.sqlite" else "v.jsonl")
+    older.write_bytes(OLDER + junk)
+    cache = VerdictCache(tmp_path / name)
+    assert cache.known("abc") == {"a": "refused", "b": "partly_refused"}
     cache.put("b", "answered")
-    again = VerdictCache(path)
-    assert [again.get(key) for key in "abc"] == ["refused", "answered", None]
-    assert len(again) == 2
+    assert VerdictCache(tmp_path / name).known("abc") == {"a": "refused", "b": "answered"}
+    assert older.read_bytes() == OLDER + junk
 
 
-def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(tmp_path):
-    path = tmp_path / "v.jsonl"
-    line = json.dumps({"key": "a", "verdict": "refused"}) + "\n"
-    path.write_text(line[:20])
-    cache = VerdictCache(path)
-    assert cache.get("a") is None
-    path.write_text(line)
-    cache.refresh()
-    assert cache.get("a") == "refused"
+def test_a_new_cache_may_have_any_name(tmp_path):
+    VerdictCache(tmp_path / "v.jsonl").put("a", "refused")
+    assert VerdictCache(tmp_path / "v.jsonl").known("a") == {"a": "refused"}
+    assert [path.name for path in tmp_path.iterdir()] == ["v.jsonl"]
 
 
 WRITER = """
 import sys
-from actor_lens.verdict_cache import VerdictCache
+from actor_lens.judges.verdict_cache import VerdictCache
 cache = VerdictCache(sys.argv[1])
 for number in range(40):
     cache.put(f"{sys.argv[2]} {number}", "refused")
@@ -81,15 +77,15 @@ for number in range(40):
 
 
 def test_several_processes_and_threads_lose_nothing(tmp_path):
-    path = tmp_path / "v.jsonl"
+    path = tmp_path / "v.sqlite"
+    (tmp_path / "v.jsonl").write_bytes(OLDER)
     words = [sys.executable, "-c", WRITER, str(path)]
     writers = [subprocess.Popen([*words, name]) for name in ("one", "two")]
     cache = VerdictCache(path)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: cache.put(f"here {number}", "answered"), range(40)))
     assert [writer.wait() for writer in writers] == [0, 0]
-    assert len(VerdictCache(path)) == 120
-    assert len(path.read_bytes().splitlines()) == 120
+    assert len(VerdictCache(path)) == 122
 
 
 def test_keys_know_where_one_part_ends():
@@ -98,13 +94,16 @@ def test_keys_know_where_one_part_ends():
 
 
 def test_the_place_can_be_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("ACTOR_LENS_VERDICTS", str(tmp_path / "own.jsonl"))
-    assert default_cache().path == tmp_path / "own.jsonl"
+    monkeypatch.setenv("ACTOR_LENS_VERDICTS", str(tmp_path / "own.sqlite"))
+    assert default_cache().path == tmp_path / "own.sqlite"
 
 
-def test_a_place_that_cannot_be_used_is_told(tmp_path):
+def test_a_place_that_cannot_be_used_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"verdict cache .* cannot be used: .*ACTOR_LENS_VERDICTS"):
         VerdictCache(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be used"):
-        VerdictCache(tmp_path / "file" / "v.jsonl").put("a", "refused")
+        VerdictCache(tmp_path / "file" / "v.sqlite").put("a", "refused")
+    (tmp_path / "broken").write_bytes(b"SQLite format 3\0" + b"\1" * 5000)
+    with pytest.raises(UserError, match="cannot be used"):
+        VerdictCache(tmp_path / "broken")

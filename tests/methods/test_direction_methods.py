@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import refusal_scores
+from actor_lens.judges.first_token import refusal_scores
 from actor_lens.methods import make_method
 from actor_lens.methods.ablation import ablation_directions, candidate_places
 from actor_lens.methods.selection import Selection, middle_layers

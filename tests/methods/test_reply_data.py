@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import FirstTokenJudge, KeywordJudge, RefusalTokens
+from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import reply_data as module
 from actor_lens.methods.reply_data import HELPFUL, encoded, reply_data
 from actor_lens.prompts.rows import Prompt

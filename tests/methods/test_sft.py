@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.methods import make_method
 from actor_lens.methods.reply_data import ReplyExample
 from actor_lens.methods.reply_training import (

@@ -12,7 +12,7 @@ from torch import nn
 
 from actor_lens.activations.residuals import collect_activations
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import RefusalTokens, refusal_scores
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.models.chat_model import load_model
 from actor_lens.training.safety_floor import ValidationChecks, trained_block
 from tests.support.tiny_models import ARCHITECTURES, tiny_chat_model

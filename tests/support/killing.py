@@ -32,7 +32,7 @@ from actor_lens.activations.store import Store
 from actor_lens.errors import UserError
 from actor_lens.experiments.comparison.compare import compare as compare_methods
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
-from actor_lens.judges.judges import RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from actor_lens.judges.judges import KeywordJudge
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
 from tests.support.studies import TEXTS

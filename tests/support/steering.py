@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actor_lens.judges.judges import RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import TokenBatch, pad_batch
 from tests.support.greedy import greedy_ids

@@ -19,7 +19,8 @@ from actor_lens.directions.refusal_directions import Directions, refusal_directi
 from actor_lens.directions.targets import just_enough_targets
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.experiments.study import Look, Outcome, Study, Trained
-from actor_lens.judges.judges import KeywordJudge, RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import LABELS, Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.separation import Measured

@@ -17,7 +17,7 @@ import torch
 from actor_lens.activations.residuals import Residuals
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
-from actor_lens.judges.judges import RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training import finetuning, loop

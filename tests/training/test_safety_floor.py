@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from actor_lens.judges.judges import RefusalTokens, refusal_scores
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.training import block_trainer, safety_floor
 from actor_lens.training.block_trainer import BlockTrainer
 from actor_lens.training.safety_floor import KeptWeights, ValidationChecks, tradeoff

@@ -24,7 +24,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.experiments.ablations.grid import AblationCell, Variation
 from actor_lens.experiments.comparison.trial import with_judge, with_seed
-from actor_lens.judges.judges import KeywordJudge
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.prompts.sets import PromptSet

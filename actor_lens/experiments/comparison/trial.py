@@ -18,13 +18,9 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.evaluation.perplexity import perplexity
 from actor_lens.experiments.comparison.method_costs import cost_of, seconds_per_token
-from actor_lens.judges.judges import (
-    FirstTokenJudge,
-    Judge,
-    KeywordJudge,
-    refusal_tokens,
-    with_tokens,
-)
+from actor_lens.judges.base import Judge
+from actor_lens.judges.first_token import FirstTokenJudge, refusal_tokens, with_tokens
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import Method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import is_out_of_memory

@@ -18,14 +18,9 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.experiments.sweep.cells import CellOutcome, OutcomeFile, SweepCell
 from actor_lens.experiments.sweep.work import SweepWork
-from actor_lens.judges.judges import (
-    Judge,
-    KeywordJudge,
-    RefusalTokens,
-    refusal_scores,
-    refusal_tokens,
-    with_tokens,
-)
+from actor_lens.judges.base import Judge
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores, refusal_tokens, with_tokens
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.rows import LABELS

@@ -13,7 +13,7 @@ from actor_lens.activations.filling import TooLargeForMemory
 from actor_lens.activations.residuals import BlockInputs, collect_activations
 from actor_lens.activations.store import Store
 from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, run_cell
-from actor_lens.judges.judges import RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import free_memory
 from actor_lens.progress import stage

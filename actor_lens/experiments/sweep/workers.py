@@ -20,7 +20,7 @@ from actor_lens.activations.residuals import BlockInputs
 from actor_lens.errors import UserError
 from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, run_cell
 from actor_lens.experiments.sweep.work import SweepWork
-from actor_lens.judges.judges import RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig

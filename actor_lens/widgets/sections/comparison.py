@@ -18,8 +18,8 @@ from actor_lens.experiments.study import StudyPlan, run_study
 from actor_lens.export.folders import export_delta, export_model
 from actor_lens.export.lora import export_lora
 from actor_lens.figures import Panel
+from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import JUDGES, make_judge
-from actor_lens.judges.judges import Judge
 from actor_lens.training.run import RUN_FILE, TrainingRun
 from actor_lens.widgets.exploration import Compared
 from actor_lens.widgets.jobs import Control, applied, weights_held

@@ -10,7 +10,7 @@ from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.experiments.ablations import trial
 from actor_lens.experiments.ablations.ablate import OUTCOMES_FILE, ablate
 from actor_lens.experiments.ablations.grid import STUDIES, variations
-from actor_lens.judges.judges import KeywordJudge
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from actor_lens.experiments.comparison.compare import compare
-from actor_lens.judges.judges import RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.methods import METHODS, make_method
 from actor_lens.models.chat_model import load_model
 from actor_lens.prompts.sets import PromptSet

@@ -19,7 +19,8 @@ from actor_lens.experiments.comparison.trial import (
     with_judge,
     with_seed,
 )
-from actor_lens.judges.judges import FirstTokenJudge, KeywordJudge, RefusalTokens
+from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import make_method
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet

@@ -17,7 +17,8 @@ from actor_lens.errors import UserError
 from actor_lens.experiments.sweep import layer_sweep, work
 from actor_lens.experiments.sweep.cells import SweepCell
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
-from actor_lens.judges.judges import KeywordJudge, RefusalTokens
+from actor_lens.judges.first_token import RefusalTokens
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun

@@ -1,0 +1,80 @@
+"""What a judge is, and what it says of a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+from actor_lens.errors import UserError
+from actor_lens.prompts.sets import PromptSet
+
+Verdict = Literal["answered", "refused", "partly_refused", "unreadable"]
+"""What a judge says of a reply. A partial refusal counts as a refusal; what a judge said but could
+not be read is neither a refusal nor an answer, and is counted apart."""
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+REFUSALS: tuple[Verdict, ...] = ("refused", "partly_refused")
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Says of each reply whether it refuses."""
+
+    @property
+    def name(self) -> str:
+        """Of the judge, for tables."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Name and hash of all that its verdicts depend on, as results record it."""
+        ...
+
+    def verdicts(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
+        """A verdict on the reply to each prompt, in their order."""
+        ...
+
+
+@runtime_checkable
+class PlacedJudge(Protocol):
+    """A judge of which there may be several under one name."""
+
+    @property
+    def place(self) -> str:
+        """What tells it from others of its name: a host, or a checkpoint."""
+        ...
+
+
+@runtime_checkable
+class ScoreJudge(Protocol):
+    """A judge that reads first-token refusal scores, not text."""
+
+    def score_verdicts(self, scores: Sequence[float]) -> tuple[Verdict, ...]:
+        """A verdict on each score, in their order."""
+        ...
+
+
+def verdicts_of(
+    judge: Judge, prompts: PromptSet, replies: Sequence[str], scores: Sequence[float]
+) -> tuple[Verdict, ...]:
+    """What a judge says of replies, or of first-token scores if it reads those.
+
+    Args:
+        judge: Any judge.
+        prompts: Prompts that were answered.
+        replies: One reply to each prompt.
+        scores: First-token refusal scores, NaN where none were measured.
+
+    Raises:
+        UserError: If the judge reads scores and none were measured, or gives another number of
+            verdicts than there are replies.
+    """
+    if isinstance(judge, ScoreJudge):
+        return judge.score_verdicts(scores)
+    verdicts = judge.verdicts(prompts, replies)
+    if len(verdicts) != len(replies):
+        raise UserError(
+            f"judge '{judge.name}' gave {len(verdicts)} verdicts on {len(replies)} replies; it "
+            "must give one on each, in their order"
+        )
+    return verdicts
