@@ -214,7 +214,7 @@ def _check_record(found: PromptCheck) -> dict[str, Any]:
         "prompts": found.prompts.name,
         "n": len(found.prompts),
         "counts": frame.to_dict("records"),
-        "overlaps": found.overlaps.to_dict("records"),
+        "overlaps": found.overlaps.frame().to_dict("records"),
         "overlap_seconds": round(found.seconds, 3),
         "warnings": list(found.warnings),
     }
@@ -243,7 +243,7 @@ def _print_check(found: PromptCheck, model: str) -> None:
     console.print(table)
     for warning in found.warnings:
         console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
-    for row in found.overlaps.head(10).to_dict("records"):
+    for row in found.overlaps.frame().head(10).to_dict("records"):
         pair = f"{_plain(row['prompt_a'])} | {_plain(row['prompt_b'])}"
         console.print(
             f"  {row['similarity']:.2f} {row['split_a']}/{row['split_b']}: {pair}", markup=False

@@ -1,4 +1,4 @@
-"""Rows from files in any format that prompts come in, with the line that each row starts on."""
+"""Prompts from files, and rows from files of any format, with the line that each starts on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from actor_lens.errors import UserError
+from actor_lens.files.bundled import bundled
+from actor_lens.prompts.rows import drop_repeats, have_splits, parse_row
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.prompts.splits import split_prompts
 from actor_lens.text import one_line
 
 NumberedRow = tuple[int, dict[str, Any]]
@@ -22,6 +26,38 @@ _PROMPT_ROW = 'each line is one object like {"prompt": "...", "label": "benign"}
 _TABLE_ROW = 'each row is one object like {"prompt": "..."}; if it is not, download the file again'
 # What the first cell of a file without a header would say if it had one after all.
 _HEADERS = ("prompt", "instruction", "text", "goal")
+
+
+def read_bundled(name: str) -> PromptSet:
+    """Prompts that come with the package.
+
+    Raises:
+        UserError: If the installation lacks them.
+    """
+    return read_prompt_file(bundled(f"prompts/{name}.jsonl"), name)
+
+
+def read_prompt_file(path: Path, name: str, *, seed: int = 0, split: bool = True) -> PromptSet:
+    """The prompts of a .jsonl or .csv file.
+
+    Args:
+        path: The file.
+        name: Name of the set.
+        seed: Seed of the split, where the file has none.
+        split: Split the prompts where the file has no splits.
+
+    Raises:
+        UserError: If the file cannot be used; the message names the line.
+    """
+    numbered = [(line, parse_row(path, line, row)) for line, row in read_rows(path)]
+    numbered = drop_repeats(path, numbered)
+    prompts = PromptSet(tuple(prompt for _, prompt in numbered), name=name)
+    if have_splits(path, numbered) or not split:
+        return prompts
+    try:
+        return split_prompts(prompts, seed=seed)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def read_rows(path: Path) -> list[NumberedRow]:
