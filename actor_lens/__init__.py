@@ -81,12 +81,12 @@ if TYPE_CHECKING:
     from actor_lens.judges.language_model import LanguageModelJudge as LanguageModelJudge
     from actor_lens.models.chat_model import ChatModel as ChatModel
     from actor_lens.models.chat_model import load_model as load_model
+    from actor_lens.prompts.checks import overlap_report as overlap_report
     from actor_lens.prompts.loading import load_prompts as load_prompts
     from actor_lens.prompts.public.loading import benchmark as benchmark
     from actor_lens.prompts.rows import Prompt as Prompt
     from actor_lens.prompts.sets import PromptSet as PromptSet
-    from actor_lens.prompts.sets import overlap_report as overlap_report
-    from actor_lens.prompts.sets import split_prompts as split_prompts
+    from actor_lens.prompts.splits import split_prompts as split_prompts
     from actor_lens.training.config import FinetuneConfig as FinetuneConfig
     from actor_lens.training.finetuning import finetune_layer as finetune_layer
     from actor_lens.training.run import TrainingRun as TrainingRun
@@ -98,11 +98,9 @@ __version__ = "0.1.0"
 # keeps the two alike.
 _MODULES = {
     "prompts.rows": ("Prompt",),
-    "prompts.sets": (
-        "PromptSet",
-        "overlap_report",
-        "split_prompts",
-    ),
+    "prompts.sets": ("PromptSet",),
+    "prompts.splits": ("split_prompts",),
+    "prompts.checks": ("overlap_report",),
     "prompts.loading": ("load_prompts",),
     "prompts.public.loading": ("benchmark",),
     "models.chat_model": (

@@ -51,10 +51,10 @@ def add_commands(commands: Any) -> None:
 
 def list_sets(arguments: argparse.Namespace) -> None:
     """One row a set."""
-    from actor_lens.prompts.public.catalogue import BENCHMARKS
+    from actor_lens.prompts.public.catalogue import catalogue
 
     if arguments.json:
-        print_json({"sets": [_record(each) for each in BENCHMARKS]})
+        print_json({"sets": [each.summary() for each in catalogue()]})
         return
     from rich.console import Console
     from rich.table import Table
@@ -62,7 +62,7 @@ def list_sets(arguments: argparse.Namespace) -> None:
     table = Table(title="Public prompt sets", title_justify="left")
     for column in ("name", "labels", "rows", "licence", "gated"):
         table.add_column(column, justify="right" if column == "rows" else "left", overflow="fold")
-    for each in BENCHMARKS:
+    for each in catalogue():
         rows = "" if each.rows is None else f"{each.rows:,}"
         gated = "yes" if each.gated else ""
         table.add_row(each.name, _labels(each), rows, each.licence, gated)
@@ -77,16 +77,6 @@ def list_sets(arguments: argparse.Namespace) -> None:
 
 def _labels(found: BenchmarkSet) -> str:
     return ", ".join(label.replace("_", "-") for label in found.labels)
-
-
-def _record(found: BenchmarkSet) -> dict[str, Any]:
-    """What there is to know of a set, as plain values."""
-    names = (
-        "name", "title", "labels", "why", "licence", "citation", "page", "hub", "config", "rows",
-        "gated", "usual", "notes",
-    )  # fmt: skip
-    record = {name: getattr(found, name) for name in names}
-    return {**record, "labels": list(found.labels)}
 
 
 # ---- show ----
@@ -120,7 +110,7 @@ def show(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
         )
     if arguments.json:
-        print_json(_record(found) | _rows_record(prompts, arguments.rows))
+        print_json(found.summary() | _rows_record(prompts, arguments.rows))
     elif prompts is not None:
         _print_rows(prompts, arguments.rows)
 
@@ -183,7 +173,7 @@ def _show_paper(arguments: argparse.Namespace) -> None:
     parts = [(part, known_benchmark(part.name)) for part in PAPER]
     if arguments.json:
         records = [
-            _record(found) | {"limit": part.limit, "split": part.split, "label": part.label}
+            found.summary() | {"limit": part.limit, "split": part.split, "label": part.label}
             for part, found in parts
         ]
         print_json({"name": "paper", "parts": records})
@@ -224,7 +214,7 @@ def _check_record(found: PromptCheck) -> dict[str, Any]:
         "prompts": found.prompts.name,
         "n": len(found.prompts),
         "counts": frame.to_dict("records"),
-        "overlaps": found.overlaps.to_dict("records"),
+        "overlaps": found.overlaps.frame().to_dict("records"),
         "overlap_seconds": round(found.seconds, 3),
         "warnings": list(found.warnings),
     }
@@ -253,7 +243,7 @@ def _print_check(found: PromptCheck, model: str) -> None:
     console.print(table)
     for warning in found.warnings:
         console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
-    for row in found.overlaps.head(10).to_dict("records"):
+    for row in found.overlaps.frame().head(10).to_dict("records"):
         pair = f"{_plain(row['prompt_a'])} | {_plain(row['prompt_b'])}"
         console.print(
             f"  {row['similarity']:.2f} {row['split_a']}/{row['split_b']}: {pair}", markup=False

@@ -27,7 +27,6 @@ from actor_lens.judges.first_token import RefusalTokens, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn
-from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config, check_resumable, finetune_layer
@@ -308,8 +307,8 @@ def look_at_layers(
     """
     whole_train, validation, _ = prompts.by_split()
     train = train if train is not None else whole_train
-    _require(train, "train")
-    _require(validation, "validation")
+    require_labels(train, _MIN_PROMPTS, split="train")
+    require_labels(validation, _MIN_PROMPTS, split="validation")
     clock = _Clock()
     with clock("collect"):
         with stage("residuals (train)"):
@@ -456,9 +455,9 @@ def run_study(
         UserError: As the stages do.
     """
     digests = tensor_digests(model)  # of the model as it was given, before anything ran on it
-    _require(prompts.where(split="test"), "test", minimum=1)
+    require_labels(prompts["test"], 1, split="test")
     # Now, not after minutes of training.
-    tokens_with_room(model, _tested(prompts).texts, plan.new_tokens)
+    tokens_with_room(model, prompts.for_testing().texts, plan.new_tokens)
     for changes in plan.variants.values():
         base = run.config if run is not None else plan.settings
         check_config(model, _variant_settings(base, changes), None)
@@ -473,7 +472,7 @@ def run_study(
     if on_trained is not None:
         on_trained(trained)
     clock = _Clock()
-    assess = _Assessor(model, _tested(prompts), trained.look, plan, digests)
+    assess = _Assessor(model, prompts.for_testing(), trained.look, plan, digests)
     with clock("evaluate"):
         before, before_projections = assess.now("before")
         outcomes = [assess.outcome("actor", trained.run, trained.targets)]
@@ -515,7 +514,7 @@ def evaluate_run(
     """
     if run is not None:
         run.check_belongs_to(model)
-    tested, clock, after = _tested(prompts), _Clock(), None
+    tested, clock, after = prompts.for_testing(), _Clock(), None
     ask = partial(
         evaluate,
         model,
@@ -646,22 +645,8 @@ def _tokens_or_none(model: ChatModel, validation: PromptSet) -> RefusalTokens | 
         return None
 
 
-def _tested(prompts: PromptSet) -> PromptSet:
-    rows = [row for row, prompt in enumerate(prompts) if prompt.split in ("test", "ood")]
-    if not rows:
-        raise UserError(f"{prompts.name}: no prompts in the test split; add some")
-    return prompts.select(rows)
-
-
-def _require(prompts: PromptSet, split: str, minimum: int = _MIN_PROMPTS) -> None:
-    try:
-        require_labels(prompts, minimum, labels=LABELS)
-    except UserError as error:
-        raise UserError(f"the {split} split is too small: {error}") from error
-
-
 def _sample(prompts: PromptSet, per_label: int | Mapping[str, int] | None, seed: int) -> PromptSet:
-    _require(prompts, "train")
+    require_labels(prompts, _MIN_PROMPTS, split="train")
     return prompts if per_label is None else prompts.sample(per_label, seed=seed)
 
 

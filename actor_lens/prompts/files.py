@@ -1,19 +1,67 @@
-"""Reading rows from prompt files: JSON lines and CSV, with the line each row starts on."""
+"""Prompts from files, and rows from files of any format, with the line that each starts on."""
+
+from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from actor_lens.errors import UserError
+from actor_lens.files.bundled import bundled
+from actor_lens.prompts.rows import drop_repeats, have_splits, parse_row
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.prompts.splits import split_prompts
+from actor_lens.text import one_line
 
-Row = tuple[int, dict[str, Any]]
+NumberedRow = tuple[int, dict[str, Any]]
+HUB_EXTRA = "pip install 'actor-lens[hub]'"
+
+_PROMPT_TYPES = (".jsonl", ".csv")
+_PROMPT_ROW = 'each line is one object like {"prompt": "...", "label": "benign"}'
+_TABLE_ROW = 'each row is one object like {"prompt": "..."}; if it is not, download the file again'
+# What the first cell of a file without a header would say if it had one after all.
+_HEADERS = ("prompt", "instruction", "text", "goal")
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Every row of a .jsonl or .csv file as (line number from 1, its keys and values).
+def read_bundled(name: str) -> PromptSet:
+    """Prompts that come with the package.
+
+    Raises:
+        UserError: If the installation lacks them.
+    """
+    return read_prompt_file(bundled(f"prompts/{name}.jsonl"), name)
+
+
+def read_prompt_file(path: Path, name: str, *, seed: int = 0, split: bool = True) -> PromptSet:
+    """The prompts of a .jsonl or .csv file.
+
+    Args:
+        path: The file.
+        name: Name of the set.
+        seed: Seed of the split, where the file has none.
+        split: Split the prompts where the file has no splits.
+
+    Raises:
+        UserError: If the file cannot be used; the message names the line.
+    """
+    numbered = [(line, parse_row(path, line, row)) for line, row in read_rows(path)]
+    numbered = drop_repeats(path, numbered)
+    prompts = PromptSet(tuple(prompt for _, prompt in numbered), name=name)
+    if have_splits(path, numbered) or not split:
+        return prompts
+    try:
+        return split_prompts(prompts, seed=seed)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_rows(path: Path) -> list[NumberedRow]:
+    """Every row of a prompt file as (line number from 1, its keys and values).
 
     A byte-order mark is skipped, and so are empty lines.
 
@@ -21,19 +69,64 @@ def read_rows(path: Path) -> list[Row]:
         UserError: If the file is missing, a folder, unreadable, of another type, empty, not
             UTF-8, or broken at some line.
     """
+    types = " or ".join(_PROMPT_TYPES)
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; give one {_TYPES} file")
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f'{path}: prompts come from {_TYPES} files, not "{path.suffix}"')
-    rows = list(reader(path, read_text(path)))
+        raise UserError(f"{path}: is a folder; give one {types} file")
+    kind = path.suffix.lower()
+    if kind not in _PROMPT_TYPES:
+        raise UserError(f'{path}: prompts come from {types} files, not "{path.suffix}"')
+    text = read_text(path)
+    if kind == ".csv":
+        rows = list(_csv_rows(path, text, check_header=_check_header))
+    else:
+        rows = [
+            (line, _object(value, f"{path}, line {line}", _PROMPT_ROW))
+            for line, value in _json_lines(path, text, _PROMPT_ROW)
+        ]
     if not rows:
         raise UserError(f'{path}: is empty; it needs rows with at least "prompt" and "label"')
     return rows
 
 
+def read_table(path: Path, *, header: bool = True) -> Iterator[NumberedRow]:
+    """Every row of a file that a public prompt set comes in, whichever its type.
+
+    A row that is a bare text becomes ``{"prompt": text}``.
+
+    Args:
+        path: The file, perhaps packed (``.gz``).
+        header: Whether a CSV file begins with the names of its columns; where it does not, the
+            first cell of each row is the prompt.
+
+    Raises:
+        UserError: If the file is of another type, unreadable, not UTF-8, or broken at some line.
+    """
+    kind = table_type(path)
+    if kind == ".parquet":
+        return _parquet_rows(path)
+    if kind not in TABLE_TYPES:
+        types = ", ".join(TABLE_TYPES)
+        raise UserError(f"{path}: prompt sets come from {types} files or a folder of them")
+    text = read_text(path)
+    if kind not in _DELIMITERS:
+        return _READERS[kind](path, text)
+    if header:
+        return _csv_rows(path, text, delimiter=_DELIMITERS[kind])
+    return _csv_prompts(path, text, delimiter=_DELIMITERS[kind])
+
+
+def table_type(path: Path) -> str:
+    """The type of a file: ".jsonl" of "a/b.jsonl" and of "a/b.jsonl.gz"."""
+    return unpacked(path).suffix.lower()
+
+
+def unpacked(path: Path) -> Path:
+    """The path of a file without the ending that says that it is packed."""
+    return path.with_suffix("") if path.suffix.lower() == ".gz" else path
+
+
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, without a byte-order mark.
+    """The text of a file in UTF-8, unpacked, without a byte-order mark.
 
     Raises:
         UserError: If the file is missing, unreadable, or not UTF-8 at some line.
@@ -44,6 +137,11 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: no such file; check the path") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if path.suffix.lower() == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: cannot be unpacked ({error}); download it again") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -56,25 +154,21 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterator[Row]:
+def _lines(text: str) -> Iterator[tuple[int, str]]:
     # Only "\n" ends a line here: str.splitlines would also cut at U+2028 inside a prompt.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, object_pairs_hook=_without_repeated_keys)
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path}, line {number}: broken JSON ({error}); each line is one object like "
-                '{"prompt": "...", "label": "benign"}'
-            ) from error
-        if not isinstance(row, dict):
-            kind = type(row).__name__
-            raise UserError(
-                f"{path}, line {number}: a JSON {kind}, not an object; each line is one object "
-                'like {"prompt": "...", "label": "benign"}'
-            )
-        yield number, row
+    return ((n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip())
+
+
+def _json_lines(path: Path, text: str, hint: str) -> Iterator[tuple[int, Any]]:
+    for number, line in _lines(text):
+        yield number, _parse(line, f"{path}, line {number}", hint)
+
+
+def _parse(text: str, place: str, hint: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeated_keys)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: broken JSON ({error}); {hint}") from error
 
 
 def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -84,12 +178,48 @@ def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def csv_cells(path: Path, text: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """The cells of every row that is not empty, with the line that the row starts on.
+def _object(value: object, place: str, hint: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{place}: a JSON {type(value).__name__}, not an object; {hint}")
+    return value
 
-    Raises:
-        UserError: If quotes are broken.
-    """
+
+def _object_or_prompt(value: object, place: str) -> dict[str, Any]:
+    return {"prompt": value} if isinstance(value, str) else _object(value, place, _TABLE_ROW)
+
+
+def _csv_rows(
+    path: Path,
+    text: str,
+    *,
+    delimiter: str = ",",
+    check_header: Callable[[str, list[str]], None] | None = None,
+) -> Iterator[NumberedRow]:
+    names: list[str] | None = None
+    for line, cells in _csv_cells(path, text, delimiter):
+        place = f"{path}, line {line}"
+        if names is None:
+            names = [cell.strip() for cell in cells]
+            if check_header is not None:
+                check_header(place, names)
+        elif len(cells) != len(names):
+            raise UserError(
+                f"{place}: {len(cells)} cells where the header has {len(names)}; put cells that "
+                "hold commas, quotes or newlines in double quotes"
+            )
+        else:
+            yield line, dict(zip(names, cells, strict=True))
+
+
+def _csv_prompts(path: Path, text: str, *, delimiter: str) -> Iterator[NumberedRow]:
+    """The first cell of every row of a file without a header; should there be one, it is left."""
+    for line, (first, *_) in _csv_cells(path, text, delimiter):
+        if line > 1 or first.strip().casefold() not in _HEADERS:
+            yield line, {"prompt": first}
+
+
+def _csv_cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of every row that is not empty, with the line that the row starts on."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -101,45 +231,55 @@ def csv_cells(path: Path, text: str, delimiter: str = ",") -> Iterator[tuple[int
         raise UserError(f"{path}, line {line}: broken CSV ({error}); check the quotes") from error
 
 
-def named_cells(path: Path, line: int, names: list[str], cells: list[str]) -> dict[str, Any]:
-    """The cells of a row by the names of their columns.
-
-    Raises:
-        UserError: If there are more or fewer of them.
-    """
-    if len(cells) != len(names):
-        raise UserError(
-            f"{path}, line {line}: {len(cells)} cells where the header has {len(names)}; put cells "
-            "that hold commas, quotes or newlines in double quotes"
-        )
-    return dict(zip(names, cells, strict=True))
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    header: list[str] | None = None
-    for line, cells in csv_cells(path, text):
-        if header is None:
-            header = _checked_header(path, line, cells)
-        else:
-            yield line, named_cells(path, line, header, cells)
-
-
-def _checked_header(path: Path, line: int, cells: list[str]) -> list[str]:
-    names = [cell.strip() for cell in cells]
+def _check_header(place: str, names: list[str]) -> None:
     missing = [name for name in ("prompt", "label") if name not in names]
     if missing:
         raise UserError(
-            f"{path}, line {line}: no column {' or '.join(map(json.dumps, missing))} (found: "
+            f"{place}: no column {' or '.join(map(json.dumps, missing))} (found: "
             f"{json.dumps(', '.join(names)[:100])}); the first line names the columns, "
             "separated by commas"
         )
     if len(set(names)) < len(names):
-        raise UserError(f"{path}, line {line}: a column name appears twice; rename one")
-    return names
+        raise UserError(f"{place}: a column name appears twice; rename one")
 
 
-_READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
-    ".jsonl": _jsonl_rows,
-    ".csv": _csv_rows,
-}
-_TYPES = " or ".join(_READERS)
+def _jsonl_rows(path: Path, text: str) -> Iterator[NumberedRow]:
+    for line, value in _json_lines(path, text, _TABLE_ROW):
+        yield line, _object_or_prompt(value, f"{path}, line {line}")
+
+
+def _json_rows(path: Path, text: str) -> Iterator[NumberedRow]:
+    first, _, rest = text.strip().partition("\n")
+    if rest and first.startswith("{") and first.rstrip().endswith("}"):  # JSON lines by that name
+        yield from _jsonl_rows(path, text)
+        return
+    rows = _parse(text, str(path), "download the file again")
+    if isinstance(rows, dict):  # one list under a name, such as {"train": [...]}
+        lists = [value for value in rows.values() if isinstance(value, list)]
+        rows = lists[0] if len(lists) == 1 else None
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: not a JSON list of rows; give a list of objects")
+    for number, value in enumerate(rows, start=1):
+        yield number, _object_or_prompt(value, f"{path}, row {number}")
+
+
+def _text_rows(_path: Path, text: str) -> Iterator[NumberedRow]:
+    return ((number, {"prompt": line}) for number, line in _lines(text))
+
+
+def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise UserError(f"{path}: reading Parquet needs pyarrow; {HUB_EXTRA}") from error
+    try:
+        rows: Iterable[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    except (ArrowException, OSError) as error:
+        short = one_line(error, 100)
+        raise UserError(f"{path}: broken Parquet ({short}); download the file again") from error
+    return enumerate(rows, start=1)
+
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_READERS = {".jsonl": _jsonl_rows, ".json": _json_rows, ".txt": _text_rows}
+TABLE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")

@@ -12,9 +12,10 @@ import os
 from pathlib import Path
 
 from actor_lens.errors import UserError
+from actor_lens.prompts.files import read_bundled, read_prompt_file
 from actor_lens.prompts.mixtures import BUNDLED, is_mixture, load_mixture
 from actor_lens.prompts.rows import shown
-from actor_lens.prompts.sets import PromptSet, read_bundled, read_prompt_file
+from actor_lens.prompts.sets import PromptSet
 
 
 def load_prompts(source: str | os.PathLike[str], *, seed: int = 0) -> PromptSet:

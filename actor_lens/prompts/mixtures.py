@@ -18,11 +18,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actor_lens.errors import UserError
+from actor_lens.prompts.files import read_bundled, read_prompt_file
 from actor_lens.prompts.near_duplicates import group_similar
 from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
 from actor_lens.prompts.public.loading import Gathered, gather_benchmark, marked
 from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
-from actor_lens.prompts.sets import PromptSet, read_bundled, read_prompt_file, split_prompts
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.prompts.splits import split_prompts
 
 BUNDLED = ("toy", "starter")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from actor_lens.errors import UserError
+from actor_lens.text import clip, one_line
 
 Label = Literal["harmful", "pseudo_harmful", "benign"]
 Split = Literal["train", "validation", "test", "ood"]
@@ -24,9 +25,11 @@ class PromptWarning(UserWarning):
     """Prompts were left out or moved to another split."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prompt:
     """One prompt: what a user would type, before any chat template.
+
+    It shows its text unless that is harmful; no reply is shown.
 
     Attributes:
         prompt: The text, kept as it is: newlines, control characters and spaces included.
@@ -36,7 +39,7 @@ class Prompt:
         reply: A reply to train on, for baselines that need one; never empty.
 
     Raises:
-        UserError: If the label or split is unknown, a text is empty or not valid Unicode.
+        UserError: If the label or split is unknown, or a text is none, empty or not valid Unicode.
     """
 
     prompt: str
@@ -51,7 +54,16 @@ class Prompt:
         if self.split is not None:
             check_known("split", self.split, SPLITS)
         for name in ("prompt", "category", "reply"):
-            _check_text(name, getattr(self, name))
+            if name == "prompt" or getattr(self, name) is not None:
+                _check_text(name, getattr(self, name))
+
+    def __repr__(self) -> str:
+        """The prompt on one line."""
+        text = "(not shown)" if self.label == "harmful" else repr(clip(one_line(self.prompt), 60))
+        category = None if self.category is None else clip(one_line(self.category), 40)
+        values = {"split": self.split, "category": category}
+        more = "".join(f", {name}={value!r}" for name, value in values.items() if value is not None)
+        return f"Prompt({text}, {self.label!r}{more})"
 
 
 NumberedPrompt = tuple[int, Prompt]
@@ -65,14 +77,13 @@ def parse_row(path: Path, line: int, row: Mapping[str, Any]) -> Prompt:
     """
     try:
         _check_keys(row)
-        values: dict[str, Any] = {"prompt": _string("prompt", row["prompt"])}
-        for name in _OPTIONAL:
-            if not _is_blank(row.get(name)):
-                values[name] = _string(name, row[name])
-        values["label"] = _read_known("label", row["label"], LABELS)
-        if "split" in values:
-            values["split"] = _read_known("split", values["split"], SPLITS)
-        return Prompt(**values)
+        optional = {name: row[name] for name in _OPTIONAL if not _is_blank(row.get(name))}
+        for name in ("prompt", *optional):
+            _check_string(name, row[name])
+        label = _read_known("label", row["label"], LABELS)
+        if "split" in optional:
+            optional["split"] = _read_known("split", optional["split"], SPLITS)
+        return Prompt(row["prompt"], label, **optional)
     except UserError as error:
         raise UserError(f"{path}, line {line}: {error}") from error
 
@@ -142,9 +153,9 @@ def shown(value: object) -> str:
 def _check_keys(row: Mapping[str, Any]) -> None:
     for name in ("prompt", "label"):
         if name not in row:
-            found = ", ".join(map(shown, row)) or "none"
+            keys = ", ".join(map(shown, row)) or "none"
             raise UserError(
-                f'no "{name}" (keys found: {found}); each row needs "prompt" and "label"'
+                f'no "{name}" (keys found: {keys}); each row needs "prompt" and "label"'
             )
     for key in row.keys() - {f.name for f in fields(Prompt)}:
         meant = difflib.get_close_matches(key.strip().casefold(), _OPTIONAL, n=1, cutoff=0.8)
@@ -156,24 +167,22 @@ def _is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _string(name: str, value: object) -> str:
+def _check_string(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise UserError(f'"{name}" is {shown(value)}; a string in quotes is expected')
-    return value
 
 
-def _read_known(name: str, given: object, known: Sequence[str]) -> Any:
+def _read_known(name: str, value: object, known: Sequence[str]) -> Any:
     """The known word that was meant, whatever its case, with hyphens or spaces inside."""
-    word = given
-    if isinstance(given, str):
-        word = given.strip().casefold().replace("-", "_").replace(" ", "_")
-    check_known(name, word if word in known else given, known)
+    word = value
+    if isinstance(value, str):
+        word = value.strip().casefold().replace("-", "_").replace(" ", "_")
+    check_known(name, word if word in known else value, known)
     return word
 
 
-def _check_text(name: str, text: str | None) -> None:
-    if text is None:
-        return
+def _check_text(name: str, text: str) -> None:
+    _check_string(name, text)
     if not text.strip():
         raise UserError(f'"{name}" is empty; give it some text, or leave it out')
     try:

@@ -1,4 +1,4 @@
-"""Sets of labelled prompts: read them from a file, split them, and look for overlap.
+"""Sets of labelled prompts, in the order in which every later stage keeps them.
 
 Directions are fitted on `train`, the layer is chosen on `validation`, rates come from `test`;
 `ood` marks prompts of kinds that occur in none of the three.
@@ -9,59 +9,54 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from actor_lens.errors import UserError
-from actor_lens.files.bundled import bundled
 from actor_lens.files.saving import replacing
-from actor_lens.prompts.files import read_rows
-from actor_lens.prompts.near_duplicates import group_similar, similar_pairs
-from actor_lens.prompts.rows import (
-    LABELS,
-    SPLITS,
-    Label,
-    Prompt,
-    Split,
-    check_known,
-    drop_repeats,
-    have_splits,
-    parse_row,
-)
-from actor_lens.prompts.splits import Group, check_fractions, deal, shuffle_key
+from actor_lens.prompts.rows import LABELS, SPLITS, Label, Prompt, Split, check_known
+from actor_lens.results import Result, harmless_head, html_table
+from actor_lens.text import escape, plural
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas as pd
 
-__all__ = [
-    "LABELS",
-    "SPLITS",
-    "Label",
-    "Prompt",
-    "PromptSet",
-    "Split",
-    "overlap_report",
-    "read_bundled",
-    "read_prompt_file",
-    "require_labels",
-    "sample_indices",
-    "split_prompts",
-]
+_MAKE_PROMPTS = "give Prompt(text, label) for each, or read a file with load_prompts"
+_EXAMPLES = 3
 
 
-@dataclass(frozen=True)
-class PromptSet:
+@dataclass(frozen=True, repr=False)
+class PromptSet(Result):
     """Prompts in a fixed order; every result of a later stage keeps this order.
 
     Two sets are equal when they hold the same prompts in the same order, whatever their names.
+
+    Attributes:
+        prompts: The prompts; any sequence of them becomes a tuple.
+        name: Where they are from.
+
+    Raises:
+        UserError: If something in it is no `Prompt`.
     """
 
     prompts: tuple[Prompt, ...]
     name: str = field(default="prompts", compare=False)
+
+    _hint = "one split: prompts['test']; check them: al.prompts.check_prompts"
+
+    def __post_init__(self) -> None:
+        """Check the prompts, so that no later stage has to."""
+        if isinstance(self.prompts, str) or not isinstance(self.prompts, Iterable):
+            raise UserError(f"prompts are a {type(self.prompts).__name__}; {_MAKE_PROMPTS}")
+        object.__setattr__(self, "prompts", tuple(self.prompts))
+        for index, prompt in enumerate(self.prompts):
+            if not isinstance(prompt, Prompt):
+                kind = type(prompt).__name__
+                raise UserError(f"prompt {index} is a {kind}, no Prompt; {_MAKE_PROMPTS}")
 
     def __len__(self) -> int:
         """The number of prompts."""
@@ -71,12 +66,23 @@ class PromptSet:
         """Each prompt in order."""
         return iter(self.prompts)
 
+    def __contains__(self, item: object) -> bool:
+        """Whether a prompt, or a prompt with this text, is among them."""
+        return item in (self.texts if isinstance(item, str) else self.prompts)
+
     @overload
     def __getitem__(self, index: int) -> Prompt: ...
     @overload
-    def __getitem__(self, index: slice) -> PromptSet: ...
-    def __getitem__(self, index: int | slice) -> Prompt | PromptSet:
-        """One prompt, or a slice as a set."""
+    def __getitem__(self, index: slice | Split) -> PromptSet: ...
+    def __getitem__(self, index: int | slice | str) -> Prompt | PromptSet:
+        """One prompt by its place, or a set: a slice, or the prompts of a split by its name.
+
+        Raises:
+            UserError: If there is no split of that name.
+        """
+        if isinstance(index, str):
+            check_known("split", index, SPLITS)
+            return self._keep(lambda prompt: prompt.split == index)
         if isinstance(index, slice):
             return replace(self, prompts=self.prompts[index])
         return self.prompts[index]
@@ -87,7 +93,7 @@ class PromptSet:
         return tuple(prompt.prompt for prompt in self.prompts)
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[Label, ...]:
         """The label of each prompt."""
         return tuple(prompt.label for prompt in self.prompts)
 
@@ -105,7 +111,10 @@ class PromptSet:
         return replace(self, prompts=tuple(self.prompts[int(index)] for index in indices))
 
     def where(
-        self, label: str | None = None, split: str | None = None, category: str | None = None
+        self,
+        label: Label | None = None,
+        split: Split | None = None,
+        category: str | None = None,
     ) -> PromptSet:
         """The prompts with this label, split and category; None takes all.
 
@@ -116,20 +125,61 @@ class PromptSet:
             check_known("label", label, LABELS)
         if split is not None:
             check_known("split", split, SPLITS)
-        return replace(
-            self,
-            prompts=tuple(
-                prompt
-                for prompt in self.prompts
-                if label in (None, prompt.label)
+        return self._keep(
+            lambda prompt: (
+                label in (None, prompt.label)
                 and split in (None, prompt.split)
                 and category in (None, prompt.category)
-            ),
+            )
         )
+
+    def _keep(self, condition: Callable[[Prompt], bool]) -> PromptSet:
+        return replace(self, prompts=tuple(filter(condition, self.prompts)))
 
     def by_split(self) -> tuple[PromptSet, PromptSet, PromptSet]:
         """The prompts for training, for validation and for the test; any of them may be empty."""
-        return self.where(split="train"), self.where(split="validation"), self.where(split="test")
+        return self["train"], self["validation"], self["test"]
+
+    def for_testing(self) -> PromptSet:
+        """The prompts of the splits `test` and `ood`, in their order here.
+
+        Raises:
+            UserError: If there are none.
+        """
+        tested = self._keep(lambda prompt: prompt.split in ("test", "ood"))
+        if not tested.prompts:
+            raise UserError(f"{self.name}: no prompts in the test split; add some")
+        return tested
+
+    def for_experiment(
+        self,
+        per_label: int | Mapping[str, int] | None = None,
+        test_per_label: int | Mapping[str, int] | None = None,
+        seed: int = 0,
+    ) -> tuple[PromptSet, PromptSet, PromptSet]:
+        """Training, validation and test prompts, none of them empty; `ood` follows the test.
+
+        Args:
+            per_label: Most training prompts of each label, as `sample` takes them; None for all.
+            test_per_label: Most prompts of each label of `test`, and of `ood`; None for all.
+            seed: Seed of both samples.
+
+        Raises:
+            UserError: If one of the three splits has no prompts, or as `sample`.
+        """
+        train, validation, test = self.by_split()
+        for split, part in (("train", train), ("validation", validation), ("test", test)):
+            if not part.prompts:
+                raise UserError(
+                    f"{self.name}: no prompts of the split '{split}'; an experiment needs train, "
+                    "validation and test prompts"
+                )
+        tested = [test, self["ood"]]
+        if test_per_label is not None:
+            tested = [part.sample(test_per_label, seed=seed) for part in tested]
+        if per_label is not None:
+            train = train.sample(per_label, seed=seed)
+        return train, validation, replace(self, prompts=tuple(p for part in tested for p in part))
 
     def sample(self, per_label: int | Mapping[str, int], seed: int = 0) -> PromptSet:
         """At most so many prompts per label, spread evenly over categories, in their order here.
@@ -152,13 +202,56 @@ class PromptSet:
         labels = self.labels
         return {label: labels.count(label) for label in LABELS}
 
-    def frame(self) -> pandas.DataFrame:
+    def frame(self) -> pd.DataFrame:
         """One row per prompt: prompt, label, split, category, reply (None where there is none)."""
         import pandas as pd
 
         columns = [f.name for f in fields(Prompt)]
         rows = [[getattr(prompt, name) for name in columns] for prompt in self.prompts]
         return pd.DataFrame(rows, columns=columns, dtype=object)
+
+    def summary(self) -> dict[str, Any]:
+        """Name, number, counts by label and by split, and fingerprint."""
+        return {
+            "name": self.name,
+            "prompts": len(self),
+            "labels": self.counts(),
+            "splits": self._split_counts(),
+            "fingerprint": self.fingerprint,
+        }
+
+    def _split_counts(self) -> dict[str, int]:
+        """The number of prompts of each split that has some; "none" for those without a split."""
+        splits = Counter(prompt.split or "none" for prompt in self.prompts)
+        return {split: splits[split] for split in (*SPLITS, "none") if splits[split]}
+
+    def _headline(self) -> str:
+        labels = ", ".join(f"{count:,} {label}" for label, count in self.counts().items() if count)
+        splits = ", ".join(f"{split} {count:,}" for split, count in self._split_counts().items())
+        sizes = "; ".join(part for part in (labels.replace("_", "-"), splits) if part)
+        return f"{self.name}: {plural(len(self), 'prompt')}" + (f" ({sizes})" if sizes else "")
+
+    def _count_table(self) -> pd.DataFrame:
+        """One row a split, one column a label."""
+        import pandas as pd
+
+        labels = Counter((prompt.split or "none", prompt.label) for prompt in self.prompts)
+        return pd.DataFrame(
+            [
+                [split, *(labels[split, label] for label in LABELS)]
+                for split in self._split_counts()
+            ],
+            columns=["split", *LABELS],
+        )
+
+    def _table(self) -> pd.DataFrame:
+        return harmless_head(self.frame().drop(columns="reply"), _EXAMPLES)
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<p><b>{escape(self._headline())}</b></p>{html_table(self._count_table())}"
+            f"<p>Examples:</p>{html_table(self._table())}<p>{escape(self._next())}</p>"
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .jsonl file that `load_prompts` reads back; an old file is replaced whole.
@@ -180,115 +273,6 @@ class PromptSet:
             temporary.write_bytes(text.encode())
 
 
-def read_bundled(name: str) -> PromptSet:
-    """Prompts that come with the package.
-
-    Raises:
-        UserError: If the installation lacks them.
-    """
-    return read_prompt_file(bundled(f"prompts/{name}.jsonl"), name)
-
-
-def read_prompt_file(path: Path, name: str, *, seed: int = 0, split: bool = True) -> PromptSet:
-    """The prompts of a .jsonl or .csv file.
-
-    Args:
-        path: The file.
-        name: Of the set.
-        seed: For the split.
-        split: Split the prompts where the file has no splits.
-
-    Raises:
-        UserError: If the file cannot be used; the message names the line.
-    """
-    numbered = [(line, parse_row(path, line, row)) for line, row in read_rows(path)]
-    numbered = drop_repeats(path, numbered)
-    prompts = PromptSet(tuple(prompt for _, prompt in numbered), name=name)
-    if have_splits(path, numbered) or not split:
-        return prompts
-    try:
-        return split_prompts(prompts, seed=seed)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def split_prompts(
-    prompts: PromptSet,
-    *,
-    fractions: Sequence[float] = (0.5, 0.2, 0.3),
-    seed: int = 0,
-    groups: Sequence[Hashable] | None = None,
-) -> PromptSet:
-    """Give each prompt a split: seeded, stratified by label and category, twins on one side.
-
-    Near-duplicates (see `near_duplicates`), and near-duplicates of those, go to the same split,
-    also where their labels differ. Which split a prompt gets depends on the seed and on the texts,
-    not on their order. Prompts marked `ood` stay so; other splits are given anew.
-
-    Args:
-        prompts: The prompts to split.
-        fractions: The shares of train, validation and test.
-        seed: Chooses which prompts go where.
-        groups: For each prompt what it must stay together with, beside its near-duplicates: equal
-            values go to one split, None binds to nothing. For pairs in other words, such as the
-            safe and the unsafe twin of a benchmark.
-
-    Raises:
-        UserError: If the fractions do not add up, or a label has too few prompts that differ to
-            put one in each split.
-        ValueError: If there are not as many groups as prompts.
-    """
-    check_fractions(fractions)
-    if groups is not None and len(groups) != len(prompts):
-        raise ValueError(f"{len(groups)} groups for {len(prompts)} prompts")
-    indices = [index for index, prompt in enumerate(prompts) if prompt.split != "ood"]
-    numbers = group_similar(
-        [prompts[index].prompt for index in indices],
-        groups=None if groups is None else [groups[index] for index in indices],
-    )
-    together: dict[int, list[Prompt]] = defaultdict(list)
-    for index, number in zip(indices, numbers, strict=True):
-        together[number].append(prompts[index])
-    dealt = dict(zip(together, deal(_for_dealing(together.values(), seed), fractions), strict=True))
-    split = list(prompts)
-    for index, number in zip(indices, numbers, strict=True):
-        split[index] = replace(split[index], split=dealt[number])
-    return replace(prompts, prompts=tuple(split))
-
-
-def _for_dealing(together: Iterable[Sequence[Prompt]], seed: int) -> list[Group]:
-    return [
-        Group(
-            key=min(shuffle_key(seed, prompt.prompt) for prompt in members),
-            strata=tuple((prompt.label, prompt.category) for prompt in members),
-        )
-        for members in together
-    ]
-
-
-def overlap_report(prompts: PromptSet) -> pandas.DataFrame:
-    """Near-duplicate pairs whose two prompts lie in different splits, the most similar first.
-
-    An empty table is what an honest test needs. Paraphrases in other words are not found.
-
-    Returns:
-        Columns split_a, split_b, prompt_a, prompt_b, similarity (1.0: equal up to case,
-        punctuation and function words). Prompts without a split are left out.
-    """
-    import pandas as pd
-
-    placed = [prompt for prompt in prompts if prompt.split is not None]
-    texts = [prompt.prompt for prompt in placed]
-    splits = [prompt.split for prompt in placed]
-    rows = [
-        (splits[i], splits[j], texts[i], texts[j], similarity)
-        for i, j, similarity in similar_pairs(texts, family=lambda i: splits.index(splits[i]))
-    ]
-    rows.sort(key=lambda row: (-row[-1], row[2], row[3]))
-    columns = ["split_a", "split_b", "prompt_a", "prompt_b", "similarity"]
-    return pd.DataFrame(rows, columns=columns).astype({"similarity": float})
-
-
 def sample_indices(
     prompts: PromptSet, per_label: int | Mapping[str, int], seed: int = 0
 ) -> list[int]:
@@ -308,19 +292,36 @@ def sample_indices(
     return sorted(chosen)
 
 
-def require_labels(prompts: PromptSet, minimum: int, labels: Sequence[str] = LABELS) -> None:
+def shuffle_key(seed: int, text: str) -> str:
+    """A sort key that depends on the seed and the text alone, never on the order of a file."""
+    return hashlib.sha256(f"{seed}\0{text}".encode()).hexdigest()
+
+
+def require_labels(
+    prompts: PromptSet,
+    minimum: int,
+    labels: Sequence[Label] = LABELS,
+    split: Split | None = None,
+) -> None:
     """Make sure that a stage has enough prompts of each label.
+
+    Args:
+        prompts: The prompts of the stage.
+        minimum: Least number of prompts of each label.
+        labels: The labels that it needs.
+        split: The split that the prompts are from, for the message.
 
     Raises:
         UserError: If a label has fewer than `minimum` prompts.
     """
+    place = f" in the {split} split" if split else ""
     counts = prompts.counts()
     for label in labels:
         check_known("label", label, LABELS)
         if counts[label] < minimum:
             raise UserError(
-                f"{prompts.name}: {counts[label]} {label} prompts, at least {minimum} needed; "
-                "add prompts of that label"
+                f"{prompts.name}: {counts[label]} {label} prompts{place}, at least {minimum} "
+                "needed; add prompts of that label"
             )
 
 

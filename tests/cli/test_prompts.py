@@ -9,7 +9,7 @@ import actor_lens as al
 from actor_lens import cli
 from actor_lens.prompts.checks import check_prompts, token_counter
 from actor_lens.prompts.mixtures import PAPER
-from actor_lens.prompts.public.catalogue import BENCHMARKS
+from actor_lens.prompts.public.catalogue import catalogue
 from tests.support.logs import transformers_log
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "benchmarks"
@@ -27,9 +27,9 @@ def record(capsys, *words):
 
 def test_list_has_a_row_for_every_set(capsys):
     text = output(capsys, "prompts", "list")
-    assert all(each.name in text for each in BENCHMARKS)
+    assert all(each.name in text for each in catalogue())
     sets = record(capsys, "prompts", "list")["sets"]
-    assert [each["name"] for each in sets] == [each.name for each in BENCHMARKS]
+    assert [each["name"] for each in sets] == [each.name for each in catalogue()]
     assert [each["name"] for each in sets if each["gated"]] == ["hex-phi", "sorry-bench"]
     assert all(each["licence"] and each["why"] and each["citation"] for each in sets)
 

@@ -401,8 +401,8 @@ def test_runs_that_do_not_fit_are_told_first(model):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (("train", "validation"), r"the test split is too small: .*0 harmful"),
-        (("validation", "test"), r"the train split is too small: .*0 harmful"),
+        (("train", "validation"), "0 harmful prompts in the test split"),
+        (("validation", "test"), "0 harmful prompts in the train split"),
     ],
 )
 @pytest.mark.usefixtures("no_look")
@@ -415,7 +415,7 @@ def test_missing_splits_are_told_first(model, splits, message):
 def test_a_look_needs_two_prompts_of_each_label(model, split):
     other = {"train": "validation", "validation": "train"}[split]
     few = (*tiny_prompts(2, other), *tiny_prompts(2, split)[:5], Prompt("x", "harmful", "test"))
-    with pytest.raises(UserError, match=rf"the {split} split is too small: .*1 benign"):
+    with pytest.raises(UserError, match=f"1 benign prompts in the {split} split"):
         look_at_layers(model, PromptSet(few))
 
 

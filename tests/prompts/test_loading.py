@@ -23,10 +23,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from actor_lens.errors import UserError
+from actor_lens.prompts.checks import overlap_report
 from actor_lens.prompts.loading import load_prompts
 from actor_lens.prompts.near_duplicates import THRESHOLD, group_similar, shingles, similar_pairs
 from actor_lens.prompts.rows import LABELS, SPLITS, Prompt
-from actor_lens.prompts.sets import PromptSet, overlap_report, require_labels, split_prompts
+from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.prompts.splits import split_prompts
 
 # A folder per test is enough: every example overwrites the file of the one before.
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -380,7 +382,7 @@ class TestSplit:
             return
         sides = {prompt.prompt.rstrip("!?."): prompt.split for prompt in split}
         assert all(sides[prompt.prompt.rstrip("!?.")] == prompt.split for prompt in split)
-        assert overlap_report(split).empty
+        assert len(overlap_report(split)) == 0
 
     def test_groups_stay_on_one_side_whatever_their_words(self):
         prompts = labelled((30, 30, 30))
@@ -453,7 +455,7 @@ class TestOverlap:
                 Prompt("What grows in the shade of an oak?", "benign"),
             )
         )
-        report = overlap_report(prompts)
+        report = overlap_report(prompts).frame()
         assert list(report) == ["split_a", "split_b", "prompt_a", "prompt_b", "similarity"]
         sides = list(zip(report["split_a"], report["split_b"], strict=True))
         assert sides[:2] == [("train", "test"), ("train", "test")]
@@ -464,7 +466,7 @@ class TestOverlap:
         assert report["similarity"][2:].between(THRESHOLD, 1.0, inclusive="left").all()
 
     def test_is_empty_where_nothing_overlaps(self):
-        report = overlap_report(split_prompts(labelled((9, 9, 9))))
+        report = overlap_report(split_prompts(labelled((9, 9, 9)))).frame()
         assert report.empty
         assert report["similarity"].dtype == float
 

@@ -178,7 +178,7 @@ class TestLoading:
         ]
         assert {p.split for p in mixed if p.prompt in texts[:8]} == {"test"}
         assert not {p.prompt for p in mixed} & set(texts[8:11])
-        assert al.overlap_report(mixed).empty
+        assert len(al.overlap_report(mixed)) == 0
 
     def test_a_prompt_with_two_labels_is_in_neither(self, files):
         same = sentences(0, 3)

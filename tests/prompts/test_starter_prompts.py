@@ -13,10 +13,10 @@ from collections import Counter
 import pytest
 
 from actor_lens.files.bundled import bundled
+from actor_lens.prompts.checks import overlap_report
 from actor_lens.prompts.loading import load_prompts
 from actor_lens.prompts.near_duplicates import similar_pairs
 from actor_lens.prompts.rows import LABELS
-from actor_lens.prompts.sets import overlap_report
 
 KINDS = {
     "software", "games", "food", "garden", "figurative", "performance", "definitions", "history",
@@ -96,7 +96,7 @@ def test_the_triggers_vary(starter):
 
 
 def test_no_prompt_has_a_near_duplicate(starter):
-    assert overlap_report(starter).empty
+    assert len(overlap_report(starter)) == 0
     assert not list(similar_pairs(starter.texts))
 
 

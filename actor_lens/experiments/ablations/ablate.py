@@ -211,7 +211,7 @@ def ablate(
             died.
         KeyboardInterrupt: If interrupted before any cell was done.
     """
-    train, validation, tested = _prompts(prompts, test_per_label)
+    train, validation, tested = prompts.for_experiment(test_per_label=test_per_label)
     if not seeds or jobs < 1:
         raise UserError("give at least one seed and at least one job")
     grid = _grid(_studies(study, train), train, model.n_layers, per_label, alphas, seeds)
@@ -251,23 +251,6 @@ def ablate(
         complete = False
     outcomes = tuple(done[cell] for cell in grid if cell in done)
     return Ablations(outcomes, layer, reason, _about(task, model, prompts, seeds), complete)
-
-
-def _prompts(
-    prompts: PromptSet, test_per_label: int | Mapping[str, int] | None
-) -> tuple[PromptSet, PromptSet, PromptSet]:
-    train, validation, test = prompts.by_split()
-    for name, part in (("train", train), ("validation", validation), ("test", test)):
-        if not len(part):
-            raise UserError(
-                f"{prompts.name}: no prompts of the split '{name}'; ablations need train, "
-                "validation and test prompts"
-            )
-    parts = [test, prompts.where(split="ood")]
-    if test_per_label is not None:
-        parts = [part.sample(test_per_label) for part in parts]
-    asked = tuple(prompt for part in parts for prompt in part)
-    return train, validation, PromptSet(asked, name=prompts.name)
 
 
 def _studies(study: str | Sequence[str], train: PromptSet) -> list[str]:

@@ -25,7 +25,6 @@ from actor_lens.experiments.comparison.trial import (
 from actor_lens.methods import METHODS, Method, make_method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
-from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 
 REFERENCE = "actor"
@@ -79,7 +78,7 @@ def compare(
     chosen = _chosen(methods)
     if not seeds:
         raise UserError("no seeds were given; give at least one")
-    parts = _parts(prompts, seeds[0], per_label, test_per_label)
+    parts = prompts.for_experiment(per_label, test_per_label, seed=seeds[0])
     work = ComparisonWork(
         model,
         *parts,
@@ -154,28 +153,6 @@ def _outcomes(
                 kept.add(about, outcome)
         outcomes.append(outcome)
     return outcomes
-
-
-def _parts(
-    prompts: PromptSet,
-    seed: int,
-    per_label: int | Mapping[str, int] | None,
-    test_per_label: int | Mapping[str, int] | None,
-) -> tuple[PromptSet, PromptSet, PromptSet]:
-    """Training, validation and test prompts."""
-    train, validation, test = prompts.by_split()
-    for name, part in (("train", train), ("validation", validation), ("test", test)):
-        if not len(part):
-            raise UserError(
-                f"{prompts.name}: no prompts of the split '{name}'; a comparison needs train, "
-                "validation and test prompts"
-            )
-    tested = [test, prompts.where(split="ood")]
-    if test_per_label is not None:
-        tested = [part.sample(test_per_label, seed=seed) for part in tested]
-    asked: tuple[Prompt, ...] = tuple(one for part in tested for one in part)
-    train = train if per_label is None else train.sample(per_label, seed=seed)
-    return train, validation, PromptSet(asked, name=prompts.name)
 
 
 def _about(

@@ -15,7 +15,8 @@ from actor_lens.prompts.public.files import rows_of
 from actor_lens.prompts.public.hub import hub_rows
 from actor_lens.prompts.public.rows import Reading, Row
 from actor_lens.prompts.rows import SPLITS, Prompt, PromptWarning, Split, check_known, shown
-from actor_lens.prompts.sets import PromptSet, sample_indices, split_prompts
+from actor_lens.prompts.sets import PromptSet, sample_indices
+from actor_lens.prompts.splits import split_prompts
 
 SplitChoice = Literal["auto", "train", "validation", "test", "ood"]
 

@@ -13,10 +13,10 @@ from actor_lens.prompts.rows import Label, shown
 
 @dataclass(frozen=True)
 class Row:
-    """One row as it was found.
+    """One row of a file or of the hub.
 
     Attributes:
-        values: Its columns.
+        values: Its values by column.
         part: The file (without ending) or the split of the hub that it comes from.
         place: Where it is, for messages.
     """
@@ -45,7 +45,7 @@ class Reading:
 
     Attributes:
         prompt: The text, "" where the row has none.
-        label: What the prompt is.
+        label: Label of the prompt.
         category: The set's own grouping; "" for none.
         kind: A kind of row that is left out unless it is asked for; "" for the usual rows.
     """
@@ -142,8 +142,7 @@ def read_ultrachat(row: Row) -> Reading:
     prompt = row.text("prompt")
     messages = row.get("messages", "data")
     if not prompt and isinstance(messages, list):
-        said = (each for each in messages if _is_of_user(each))
-        first = next(said, "")
+        first = next(filter(_is_of_user, messages), "")
         prompt = first if isinstance(first, str) else str(first.get("content") or "")
     return Reading(prompt.strip(), "benign")
 
@@ -203,6 +202,27 @@ def sorry_bench_twins(rows: Sequence[Row]) -> list[str | None]:
     return [row.text("question_id") or None for row in rows]
 
 
+READERS: Mapping[str, Reader] = {
+    "xstest": read_xstest,
+    "phtest": read_phtest,
+    "harmbench": read_harmbench,
+    "jailbreakbench": read_jailbreakbench,
+    "hex_phi": read_hex_phi,
+    "beavertails": read_beavertails,
+    "sorry_bench": read_sorry_bench,
+    "ultrachat": read_ultrachat,
+    "alpaca": read_alpaca,
+}
+"""Readers of sets whose rows do not all have one label, or not their prompt in one column."""
+
+TWINS: Mapping[str, Twins] = {
+    "xstest": xstest_twins,
+    "jailbreakbench": jailbreakbench_twins,
+    "sorry_bench": sorry_bench_twins,
+}
+"""For each row, what it shares with its twins; None where it has none."""
+
+
 def _true_keys(category: object) -> str:
     if isinstance(category, Mapping):
         return " + ".join(sorted(str(key) for key, value in category.items() if value))
@@ -210,8 +230,8 @@ def _true_keys(category: object) -> str:
 
 
 def _unknown(row: Row, column: str, value: object, known: str) -> UserError:
-    found = ", ".join(str(key) for key in row.values)[:100]
+    columns = ", ".join(str(key) for key in row.values)[:100]
     return UserError(
         f"{row.place}: {column} is {shown(value)}, expected one of: {known} (columns found: "
-        f"{found}); check that this is the set it is said to be"
+        f"{columns}); check that this is the set it is said to be"
     )
