@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import Effect, Selection, middle_layers
-from actor_lens.methods.tails import closing_tokens, label_means, tail_residuals
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import Effect, Selection, middle_layers
+from actor_lens.methods.support.tails import closing_tokens, label_means, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import ablate_everywhere, add_direction
 from actor_lens.prompts.sets import PromptSet, require_labels

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from actor_lens.directions.options import Origin, Shift
-from actor_lens.methods.selection import Effect, Selection
-from actor_lens.methods.target_layer import layers_to_try
+from actor_lens.methods.support.selection import Effect, Selection
+from actor_lens.methods.support.target_layer import layers_to_try
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.training.config import Anchor, FinetuneConfig

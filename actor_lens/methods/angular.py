@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import MAX_KL, Effect, Selection, middle_layers
-from actor_lens.methods.tails import label_means, tail_residuals
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import MAX_KL, Effect, Selection, middle_layers
+from actor_lens.methods.support.tails import label_means, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_blocks
 from actor_lens.prompts.sets import PromptSet, require_labels

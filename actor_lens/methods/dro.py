@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from actor_lens.errors import UserError
 from actor_lens.judges.judges import RefusalTokens, refusal_scores
-from actor_lens.methods.dro_objective import Objective
-from actor_lens.methods.fitted import check_fitted_to
-from actor_lens.methods.reply_training import Trial, best_trial, check_trainable, train_step
-from actor_lens.methods.selection import Effect, Selection
 from actor_lens.methods.self_cd import SAFETY_PROMPT
-from actor_lens.methods.system_prompt import spoken_to
+from actor_lens.methods.support.dro_objective import Objective
+from actor_lens.methods.support.fitted import check_fitted_to
+from actor_lens.methods.support.reply_training import Trial, best_trial, check_trainable, train_step
+from actor_lens.methods.support.selection import Effect, Selection
+from actor_lens.methods.support.system_turn import spoken_to
 from actor_lens.models.batches import run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import TokenBatch, pad_batch

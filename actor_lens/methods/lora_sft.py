@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.methods.reply_method import ReplyMethod
-from actor_lens.methods.reply_training import Trainee, reply_loss
-from actor_lens.methods.selection import Selection
 from actor_lens.methods.sft import with_layer
-from actor_lens.methods.target_layer import target_layer
-from actor_lens.methods.trained_weights import FittedWeights
+from actor_lens.methods.support.reply_method import ReplyMethod
+from actor_lens.methods.support.reply_training import Trainee, reply_loss
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.target_layer import target_layer
+from actor_lens.methods.support.trained_weights import FittedWeights
 from actor_lens.models.chat_model import ChatModel, twin
 from actor_lens.models.quantization import quiet_bitsandbytes
 from actor_lens.prompts.sets import PromptSet

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.methods.fitted import check_fitted_to
-from actor_lens.methods.reply_method import CHOSEN, ReplyMethod
-from actor_lens.methods.reply_training import ReplyBatch, Trainee, reply_loss
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.target_layer import target_layer
+from actor_lens.methods.support.fitted import check_fitted_to
+from actor_lens.methods.support.reply_method import CHOSEN, ReplyMethod
+from actor_lens.methods.support.reply_training import ReplyBatch, Trainee, reply_loss
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.target_layer import target_layer
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_each_block
 from actor_lens.prompts.sets import PromptSet

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.judges.judges import Judge
-from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.lora_sft import lora_trainee
-from actor_lens.methods.reply_data import reply_data
-from actor_lens.methods.reply_training import reply_trials
-from actor_lens.methods.second_pass import SecondPass, reply_processor
+from actor_lens.methods.support.fitted import check_fitted_to
+from actor_lens.methods.support.reply_data import reply_data
+from actor_lens.methods.support.reply_training import reply_trials
+from actor_lens.methods.support.second_pass import SecondPass, reply_processor
 from actor_lens.models.chat_model import ChatModel, twin
 from actor_lens.prompts.sets import PromptSet
 

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import MAX_KL, Selection, thresholds_of
-from actor_lens.methods.tails import (
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import MAX_KL, Selection, thresholds_of
+from actor_lens.methods.support.tails import (
     closing_tokens,
     label_means,
     opening_ids,

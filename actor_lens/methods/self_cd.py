@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.methods.fitted import check_fitted_to
-from actor_lens.methods.second_pass import SecondPass, reply_processor
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.system_prompt import spoken_to
+from actor_lens.methods.support.fitted import check_fitted_to
+from actor_lens.methods.support.second_pass import SecondPass, reply_processor
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.system_turn import spoken_to
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import first_token_logits
 from actor_lens.prompts.sets import PromptSet

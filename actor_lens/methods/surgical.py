@@ -12,9 +12,9 @@ from torch import Tensor
 from actor_lens.errors import UserError
 from actor_lens.judges.judges import refusal_scores
 from actor_lens.methods.ablation import candidate_places
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.tails import closing_tokens, label_means, tail_residuals
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.tails import closing_tokens, label_means, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import ablate_everywhere
 from actor_lens.prompts.sets import PromptSet, require_labels

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from actor_lens.errors import UserError
+from actor_lens.methods.support.system_turn import has_system_role, spoken_to
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.chat_templates import takes_system_prompt
 from actor_lens.prompts.sets import PromptSet
 
 HELPFUL = (
@@ -20,8 +20,6 @@ CAUTIOUS = (
     "You are a careful assistant. Safety comes first: decline every request that could harm "
     "somebody, and answer what is harmless."
 )
-
-_PROBE = "What is the time"
 
 
 @dataclass(frozen=True)
@@ -85,37 +83,3 @@ class FittedSystemPrompt:
     def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
         """Yield a model that shares everything with this one but is spoken to with the text."""
         yield spoken_to(model, self.settings["text"])
-
-
-@dataclass(frozen=True, eq=False)
-class PrefacedChatModel(ChatModel):
-    """A model whose template has no system turn: the text stands before the user's message.
-
-    Attributes:
-        preface: The text.
-    """
-
-    preface: str = ""
-
-    def render(self, prompt: str) -> str:
-        """The prompt as the model sees it, the text and an empty line before it."""
-        return super().render(f"{self.preface}\n\n{prompt}")
-
-
-def spoken_to(model: ChatModel, text: str) -> ChatModel:
-    """The same model, its tensors shared, that is told a text before every prompt.
-
-    A system prompt that it has already comes first.
-    """
-    if isinstance(model, PrefacedChatModel):
-        return replace(model, preface=f"{model.preface}\n\n{text}")
-    if has_system_role(model):
-        before = "" if model.system_prompt is None else f"{model.system_prompt}\n\n"
-        return replace(model, system_prompt=before + text)
-    shared = {each.name: getattr(model, each.name) for each in fields(model)}
-    return PrefacedChatModel(**shared, preface=text)
-
-
-def has_system_role(model: ChatModel) -> bool:
-    """Whether the chat template shows the model what a system turn says."""
-    return takes_system_prompt(model.name, model.tokenizer)

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from actor_lens.errors import UserError
 from actor_lens.methods.dro import FittedDRO, SoftPlace, last_states, soft_loss, soft_prompt
-from actor_lens.methods.dro_objective import Objective
-from actor_lens.methods.reply_training import train_step
+from actor_lens.methods.support.dro_objective import Objective
+from actor_lens.methods.support.reply_training import train_step
 from actor_lens.models.padding import pad_batch
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import D_MODEL, shared_tiny_model, tiny_chat_model

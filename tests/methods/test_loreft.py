@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from actor_lens.methods.loreft import Edit, FittedLoReFT, edit_trainee, edited, edited_last_token
-from actor_lens.methods.reply_training import collated, reply_trials
+from actor_lens.methods.support.reply_training import collated, reply_trials
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import D_MODEL, shared_tiny_model, talkative_tiny_model
 from tests.support.tiny_runs import tiny_prompts

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.methods.second_pass import SecondPass
 from actor_lens.methods.self_cd import FittedSelfCD, SelfCD, contrast
+from actor_lens.methods.support.second_pass import SecondPass
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import shared_tiny_model, talkative_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import tiny_prompts

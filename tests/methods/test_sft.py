@@ -9,8 +9,9 @@ import torch
 from actor_lens.errors import UserError
 from actor_lens.judges.judges import RefusalTokens
 from actor_lens.methods import make_method
-from actor_lens.methods.reply_data import ReplyExample
-from actor_lens.methods.reply_training import (
+from actor_lens.methods.sft import full_trainee, layer_trainee
+from actor_lens.methods.support.reply_data import ReplyExample
+from actor_lens.methods.support.reply_training import (
     IGNORED,
     Trial,
     best_trial,
@@ -19,9 +20,8 @@ from actor_lens.methods.reply_training import (
     reply_loss,
     reply_trials,
 )
-from actor_lens.methods.selection import Effect, Selection
-from actor_lens.methods.sft import full_trainee, layer_trainee
-from actor_lens.methods.trained_weights import FittedWeights
+from actor_lens.methods.support.selection import Effect, Selection
+from actor_lens.methods.support.trained_weights import FittedWeights
 from actor_lens.models.replies import first_token_logits
 from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model, tiny_chat_model

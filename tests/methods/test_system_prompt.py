@@ -4,7 +4,8 @@ import pytest
 
 from actor_lens.errors import UserError
 from actor_lens.methods import make_method
-from actor_lens.methods.system_prompt import CAUTIOUS, HELPFUL, has_system_role, spoken_to
+from actor_lens.methods.support.system_turn import has_system_role, spoken_to
+from actor_lens.methods.system_prompt import CAUTIOUS, HELPFUL
 from actor_lens.models.chat_model import ChatModel, wrap_model
 from actor_lens.models.replies import first_token_logits
 from tests.support.steering import TEXTS

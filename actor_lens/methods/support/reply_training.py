@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from actor_lens.errors import UserError
-from actor_lens.methods.reply_data import ReplyExample
-from actor_lens.methods.selection import Choice, Effect, Selection
+from actor_lens.methods.support.reply_data import ReplyExample
+from actor_lens.methods.support.selection import Choice, Effect, Selection
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import pad_batch
 

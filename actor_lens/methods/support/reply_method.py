@@ -11,16 +11,16 @@ from typing import Any
 from torch import Tensor
 
 from actor_lens.judges.judges import Judge
-from actor_lens.methods.reply_data import reply_data
-from actor_lens.methods.reply_training import (
+from actor_lens.methods.support.reply_data import reply_data
+from actor_lens.methods.support.reply_training import (
     Trainee,
     Trial,
     best_trial,
     check_trainable,
     reply_trials,
 )
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.trained_weights import FittedWeights
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.trained_weights import FittedWeights
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.weights import overwritten
 from actor_lens.prompts.sets import PromptSet

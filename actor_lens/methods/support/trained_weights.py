@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from actor_lens.methods.fitted import check_fitted_to
+from actor_lens.methods.support.fitted import check_fitted_to
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.weights import overwritten
 

@@ -22,7 +22,7 @@ from actor_lens.judges.judges import (
     Verdict,
     verdicts_of,
 )
-from actor_lens.methods.system_prompt import spoken_to
+from actor_lens.methods.support.system_turn import spoken_to
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
 from actor_lens.prompts.rows import LABELS, Prompt

@@ -7,7 +7,7 @@ from actor_lens.directions.layer_scores import score_layers
 from actor_lens.directions.options import Origin
 from actor_lens.directions.projections import project
 from actor_lens.directions.refusal_directions import refusal_directions
-from actor_lens.methods.selection import Selection
+from actor_lens.methods.support.selection import Selection
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
