@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 from actor_lens.errors import UserError
-from actor_lens.methods.support.system_turn import has_system_role, spoken_to
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.system_turn import has_system_role, with_system_text
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
 
@@ -32,15 +31,15 @@ class SystemPrompt:
     Hyperparameters: the text. Nothing is chosen on validation prompts.
 
     Attributes:
-        name: Of the row.
-        text: What is said.
+        name: Name in tables.
+        text: System prompt.
     """
 
     name: str = "prompt-helpful"
     text: str = HELPFUL
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedSystemPrompt:
-        """Find out where the template takes the text.
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
+        """Find where the template takes the text.
 
         Raises:
             UserError: If the text is blank.
@@ -49,7 +48,12 @@ class SystemPrompt:
         if not self.text.strip():
             raise UserError(f"method '{self.name}' has a blank text; give the words to be said")
         where = "system role" if has_system_role(model) else "before the user's message"
-        return FittedSystemPrompt({"text": self.text, "where": where})
+        return FittedIntervention(
+            settings={"text": self.text, "where": where},
+            chosen=(),
+            enter=lambda asked: nullcontext(with_system_text(asked, self.text)),
+            fingerprint=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -63,23 +67,3 @@ class CautiousPrompt(SystemPrompt):
 
     name: str = "prompt-cautious"
     text: str = CAUTIOUS
-
-
-@dataclass(frozen=True)
-class FittedSystemPrompt:
-    """A text that is said before every prompt.
-
-    Attributes:
-        settings: ``text``, and ``where`` it goes.
-        chosen: None.
-        trained_parameters: None.
-    """
-
-    settings: Mapping[str, Any]
-    chosen: tuple[str, ...] = ()
-    trained_parameters: int = 0
-
-    @contextmanager
-    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
-        """Yield a model that shares everything with this one but is spoken to with the text."""
-        yield spoken_to(model, self.settings["text"])

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
 from actor_lens.judges.judges import Judge
-from actor_lens.methods.support.reply_data import reply_data
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.reply_data import Source, reply_data
 from actor_lens.methods.support.reply_training import (
     Trainee,
-    Trial,
     best_trial,
     check_trainable,
     reply_trials,
 )
 from actor_lens.methods.support.selection import Selection
-from actor_lens.methods.support.trained_weights import FittedWeights
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.weights import overwritten
 from actor_lens.prompts.sets import PromptSet
 
-Change = Callable[[Mapping[str, Tensor]], AbstractContextManager[Any]]
-CHOSEN = ("lr", "epochs")
-"""What validation prompts choose for every method that trains on replies."""
+Change = Callable[[ChatModel, Mapping[str, Tensor]], AbstractContextManager[None]]
+"""Puts a trained state to work in a model."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +31,19 @@ class ReplyMethod:
     """Settings of training on replies.
 
     Attributes:
-        name: In tables.
-        replies: ``"auto"``, ``"file"`` or ``"model"``: where replies come from; see
-            ``reply_data``.
-        lrs: Learning rates that are tried; validation prompts choose.
+        name: Name in tables.
+        replies: Where replies come from; see ``reply_data``.
+        lrs: Learning rates to try; validation prompts choose.
         epochs: Most passes over the examples; validation prompts choose how many.
         batch_size: Examples in a step.
         new_tokens: Longest reply, where the model itself is asked for it.
-        seed: Of the order of the examples and of random weights at the start.
-        judge: Says which replies are trained on; see ``reply_data``. A comparison gives its own
-            where this is None; what it takes to ask it counts as part of the fit.
+        seed: Seed of the order of the examples and of random weights at the start.
+        judge: Judge of which replies are trained on; see ``reply_data``. A comparison gives its own
+            where this is None; asking it counts as part of the fit.
     """
 
     name: str
-    replies: str = "auto"
+    replies: Source = "auto"
     lrs: tuple[float, ...] = (1e-3,)
     epochs: int = 2
     batch_size: int = 16
@@ -56,15 +51,15 @@ class ReplyMethod:
     seed: int = 0
     judge: Judge | None = None
 
-    def train(
+    def fit_trainee(
         self,
         model: ChatModel,
         prompts: PromptSet,
         selection: Selection,
         make_trainee: Callable[[], Trainee],
-        change: Change,
-    ) -> tuple[Trial, dict[str, Any]]:
-        """The best trial, and the settings that it was reached with.
+        change: Change = lambda model, state: overwritten(model.hf, state),
+    ) -> FittedIntervention:
+        """Train at every learning rate; validation prompts choose the rate and the epoch.
 
         Args:
             model: The untouched model.
@@ -72,7 +67,8 @@ class ReplyMethod:
             selection: Validation prompts. The model may learn new openings of refusals: those of
                 the training replies count as well.
             make_trainee: Makes what is trained.
-            change: Puts a state to work in the model.
+            change: Puts a trained state to work in the model; unless given, a state is other
+                weights of the model.
 
         Raises:
             UserError: If there are too few usable replies, the weights cannot be trained, or
@@ -91,29 +87,34 @@ class ReplyMethod:
             batch_size=self.batch_size,
             seed=self.seed,
         )
-        told = selection.told_by(data.opening_tokens(model, selection.tokens))
-        choice = best_trial(trials, told, lambda state: told.effect_of(model, change(state)))
-        best = choice.candidate
-        tried = {"tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs), "most_epochs": self.epochs}
-        names = [one.name for one in fields(self) if one.name not in ("name", "lrs", "judge")]
-        own = {name: getattr(self, name) for name in names}
-        found = {"lr": best.lr, "epochs": best.epochs, **choice.settings}
-        return best, {**own, **tried, **found, **data.settings()}
-
-    def fit_weights(
-        self,
-        model: ChatModel,
-        train: PromptSet,
-        selection: Selection,
-        make_trainee: Callable[[], Trainee],
-    ) -> FittedWeights:
-        """Train what ends in other weights of the model; they are judged in their place."""
-        change = partial(overwritten, model.hf)
-        best, settings = self.train(model, train, selection, make_trainee, change)
-        return FittedWeights(
-            settings=settings,
-            chosen=CHOSEN,
-            trained_parameters=best.n_parameters,
-            fingerprint=model.fingerprint,
-            state=best.state,
+        selection = selection.with_tokens(data.opening_tokens(model, selection.tokens))
+        choice = best_trial(
+            trials, selection, lambda state: selection.effect_of(model, change(model, state))
         )
+        best = choice.candidate
+        names = [field.name for field in fields(self)]
+        settings = {
+            **{name: getattr(self, name) for name in names if name not in ("name", "lrs", "judge")},
+            "tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs),
+            "most_epochs": self.epochs,
+            "lr": best.lr,
+            "epochs": best.epochs,
+            **choice.settings,
+            **data.settings(),
+        }
+        return FittedIntervention(
+            settings=settings,
+            chosen=("lr", "epochs"),
+            enter=lambda changed: change(changed, best.state),
+            fingerprint=model.fingerprint,
+            trained_parameters=best.n_parameters,
+        )
+
+
+def with_layer(fitted: FittedIntervention, layer: int, *, named: bool) -> FittedIntervention:
+    """The same with the layer among its settings, as chosen unless the user named it."""
+    return replace(
+        fitted,
+        settings={**fitted.settings, "layer": layer},
+        chosen=fitted.chosen if named else ("layer", *fitted.chosen),
+    )

@@ -1,4 +1,4 @@
-"""A text that the model is told before every prompt, whatever its chat template takes."""
+"""A text before every prompt: in the system turn, or before the user's message without one."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class PrefacedChatModel(ChatModel):
     preface: str = ""
 
     def render(self, prompt: str) -> str:
-        """The prompt as the model sees it, the text and an empty line before it."""
+        """The prompt as the model sees it, after the text and an empty line."""
         return super().render(f"{self.preface}\n\n{prompt}")
 
 
-def spoken_to(model: ChatModel, text: str) -> ChatModel:
-    """The same model, its tensors shared, that is told a text before every prompt.
+def with_system_text(model: ChatModel, text: str) -> ChatModel:
+    """A model that shares all tensors with this one and reads a text before every prompt.
 
-    A system prompt that it has already comes first.
+    Its own system prompt, if it has one, comes first.
     """
     if isinstance(model, PrefacedChatModel):
         return replace(model, preface=f"{model.preface}\n\n{text}")
     if has_system_role(model):
         before = "" if model.system_prompt is None else f"{model.system_prompt}\n\n"
         return replace(model, system_prompt=before + text)
-    shared = {each.name: getattr(model, each.name) for each in fields(model)}
+    shared = {field.name: getattr(model, field.name) for field in fields(model)}
     return PrefacedChatModel(**shared, preface=text)
 
 
