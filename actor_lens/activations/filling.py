@@ -16,14 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from actor_lens.activations.store import (
-    Layout,
-    Store,
-    StoreError,
-    StoreWarning,
-    default_store,
-    format_size,
-)
+from actor_lens.activations.store import Store, StoreError, StoreWarning, default_store, format_size
+from actor_lens.activations.store_files import Layout
 from actor_lens.errors import UserError
 from actor_lens.models.batches import run_in_batches
 from actor_lens.models.chat_model import ChatModel

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from actor_lens.activations.filling import Put, Wanted, collect
-from actor_lens.activations.store import Layout, Store
+from actor_lens.activations.store import Store
+from actor_lens.activations.store_files import Layout
 from actor_lens.errors import UserError
 from actor_lens.models.blocks import Tap, tap_block_inputs
 from actor_lens.models.chat_model import ChatModel

@@ -10,7 +10,7 @@ import importlib
 from typing import Any
 
 from actor_lens.errors import UserError
-from actor_lens.methods.base import FittedMethod, Method
+from actor_lens.methods.support.base import FittedMethod, Method
 
 __all__ = ["METHODS", "FittedMethod", "Method", "make_method"]
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import Effect, Selection, middle_layers
-from actor_lens.methods.tails import closing_tokens, label_means, tail_residuals
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import Effect, Selection, middle_layers
+from actor_lens.methods.support.tails import closing_tokens, refusal_vectors, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import ablate_everywhere, add_direction
 from actor_lens.prompts.sets import PromptSet, require_labels
@@ -37,10 +36,10 @@ class DirectionalAblation:
     prompts (induce score, their mean refusal score, at least 0).
 
     Attributes:
-        name: Of the row.
+        name: Name in tables.
         max_kl: Largest mean divergence on benign prompts, in nats.
-        positions: At most so many of the template's last tokens are tried.
-        layers: At most so many layers are tried.
+        positions: Most of the template's last tokens to try.
+        layers: Most layers to try.
 
     Source: Arditi et al. 2024 (arXiv 2406.11717).
     """
@@ -61,7 +60,7 @@ class DirectionalAblation:
         directions = ablation_directions(model, train, self.positions)
         places = list(candidate_places(model, directions.shape[1], self.layers))
 
-        def tried() -> Iterator[tuple[Place, Effect]]:
+        def effects() -> Iterator[tuple[Place, Effect]]:
             for layer, position in places:
                 vector = directions[layer, position]
                 added = selection.effect_of(model, add_direction(model, layer, vector))
@@ -69,14 +68,14 @@ class DirectionalAblation:
                     change = ablate_everywhere(model, vector)
                     yield (layer, position), selection.effect_of(model, change)
 
-        found = list(tried())
-        if not found:
+        tried = list(effects())
+        if not tried:
             raise UserError(
                 f"no direction of '{model.name}' induces refusals of benign prompts when it is "
                 f"added at layers {places[0][0]} to {places[-1][0]}: there is none to ablate"
             )
         choice = selection.best(
-            found, max_kl=self.max_kl, rank=lambda effect: -effect.score["harmful"]
+            tried, max_kl=self.max_kl, rank=lambda effect: -effect.score["harmful"]
         )
         layer, position = choice.candidate
         return FittedIntervention(
@@ -98,12 +97,11 @@ def ablation_directions(
     """Harmful mean minus benign mean at the template's last tokens, at every layer."""
     count = max(1, min(positions, closing_tokens(model)))
     prompts = train.select(i for i, label in enumerate(train.labels) if label != "pseudo_harmful")
-    means = label_means(tail_residuals(model, prompts.texts, count), prompts.labels)
-    return torch.sub(means["harmful"], means["benign"])
+    return refusal_vectors(tail_residuals(model, prompts.texts, count), prompts.labels)
 
 
 def candidate_places(model: ChatModel, positions: int, layers: int) -> Iterator[Place]:
-    """Layers below 0.8 of the depth and the last positions, the last of all first."""
+    """Layers below 0.8 of the depth, each with its last positions, the very last first."""
     for layer in middle_layers(model, layers):
         for position in range(-1, -positions - 1, -1):
             yield layer, position

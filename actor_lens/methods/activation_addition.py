@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import MAX_KL, Selection, middle_layers
-from actor_lens.methods.tails import label_means, tail_residuals
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import MAX_KL, Selection, middle_layers
+from actor_lens.methods.support.tails import refusal_vectors, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import add_direction
 from actor_lens.prompts.sets import PromptSet, require_labels
@@ -24,9 +24,9 @@ class ActivationAddition:
     ``selection``. ``c = 0``, which does nothing, is among the candidates.
 
     Attributes:
-        name: Of the row.
+        name: Name in tables.
         strengths: Values of ``c`` to try.
-        layers: At most so many layers below 0.8 of the depth are tried.
+        layers: Most layers to try, all below 0.8 of the depth.
         max_kl: Largest mean divergence on benign prompts, in nats.
 
     Source: Turner et al. 2023 (arXiv 2308.10248); with the refusal vector, Arditi et al. 2024
@@ -46,8 +46,7 @@ class ActivationAddition:
         """
         require_labels(train, 1, ("harmful", "benign"))
         selection = Selection.of(model, validation)
-        means = label_means(tail_residuals(model, train.texts), train.labels)
-        vectors = (means["harmful"] - means["benign"])[:, -1]
+        vectors = refusal_vectors(tail_residuals(model, train.texts), train.labels)[:, -1]
         layers = middle_layers(model, self.layers)
         tried = [((layers[0], 0.0), selection.untouched)]
         for layer in layers:

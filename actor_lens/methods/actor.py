@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from actor_lens.directions.options import Origin, Shift
-from actor_lens.methods.selection import Effect, Selection
-from actor_lens.methods.target_layer import layers_to_try
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.target_layer import layers_to_try
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.training.config import Anchor, FinetuneConfig
@@ -30,17 +30,17 @@ class Actor:
     first ``trials`` of them are trained and the one with the best trade-off is kept.
 
     Attributes:
-        name: Of the row.
-        layer: The block; None chooses it.
-        trials: At most so many tied layers are trained.
+        name: Name in tables.
+        layer: Block to train; None chooses it.
+        trials: Most tied layers to train.
         alpha: How much of the way to the origin a target goes.
-        origin: See ``Directions.origins``.
-        anchor: See ``FinetuneConfig``, as the settings below.
+        origin: Projection that counts as none; see ``Directions.origins``.
+        anchor: Weights that targets are taken from; see ``FinetuneConfig``, as for what follows.
         shift: ``"projected"`` or ``"uniform"``.
         epochs: Passes over the training prompts.
         lr: Learning rate.
         batch_size: Prompts in a step.
-        seed: Of the order of the prompts.
+        seed: Seed of the order of the prompts.
 
     Source: Dabas et al. 2025 (arXiv 2507.04250); the origin is this project's own.
     """
@@ -72,11 +72,11 @@ class Actor:
         layers = tied[: max(1, self.trials)]
         runs = {layer: self.trained(model, train, layer) for layer in layers}
 
-        def tried() -> Iterator[tuple[int, Effect]]:
-            for layer, run in runs.items():
-                yield layer, selection.effect_of(model, run.applied_to(model))
-
-        choice = selection.best(tried(), max_kl=None)
+        tried = (
+            (layer, selection.effect_of(model, run.applied_to(model)))
+            for layer, run in runs.items()
+        )
+        choice = selection.best(tried, max_kl=None)
         return self._fitted(runs[choice.candidate], ("layer",), layers, choice.settings)
 
     def trained(self, model: ChatModel, train: PromptSet, layer: int) -> TrainingRun:
@@ -109,7 +109,14 @@ class Actor:
             "status": run.status,
             **(choice or {}),
         }
-        return FittedRun(run, settings, chosen)
+        return FittedRun(
+            settings=settings,
+            chosen=chosen,
+            enter=run.applied_to,
+            fingerprint=run.fingerprint,
+            trained_parameters=run.trained_parameters,
+            run=run,
+        )
 
 
 @dataclass(frozen=True)
@@ -138,31 +145,12 @@ class UniformShift(Actor):
     shift: Shift = "uniform"
 
 
-@dataclass(frozen=True, eq=False)
-class FittedRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedRun(FittedIntervention):
     """A trained block.
 
     Attributes:
-        run: The fine-tune.
-        settings: Of the fine-tune, and how its layer came about.
-        chosen: ``layer``, unless it was given.
+        run: Fine-tune of the block, which can be saved and exported.
     """
 
-    run: TrainingRun
-    settings: Mapping[str, Any]
-    chosen: tuple[str, ...]
-
-    @property
-    def trained_parameters(self) -> int:
-        """Those of one block."""
-        return self.run.trained_parameters
-
-    @contextmanager
-    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
-        """Put the trained block in place for the time of a ``with`` statement.
-
-        Raises:
-            UserError: If the run belongs to another model.
-        """
-        with self.run.applied_to(model):
-            yield model
+    run: TrainingRun = field(kw_only=True)

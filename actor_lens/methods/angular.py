@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import MAX_KL, Effect, Selection, middle_layers
-from actor_lens.methods.tails import label_means, tail_residuals
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import MAX_KL, Effect, Selection, middle_layers
+from actor_lens.methods.support.tails import refusal_vectors, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_blocks
 from actor_lens.prompts.sets import PromptSet, require_labels
@@ -34,8 +35,8 @@ class AngularSteering:
     limits of ``selection``; not to turn at all is among the candidates.
 
     Attributes:
-        name: Of the row.
-        step: Between the angles that are tried, in degrees.
+        name: Name in tables.
+        step: Step between the angles to try, in degrees.
         max_kl: Largest mean divergence on benign prompts, in nats.
 
     Source: Vu and Nguyen 2025, angular steering.
@@ -53,8 +54,7 @@ class AngularSteering:
         """
         require_labels(train, 1, ("harmful", "benign"))
         selection = Selection.of(model, validation)
-        means = label_means(tail_residuals(model, train.texts), train.labels)
-        vectors = (means["harmful"] - means["benign"])[:, -1]
+        vectors = refusal_vectors(tail_residuals(model, train.texts), train.labels)[:, -1]
         layer, plane = steering_plane(vectors, middle_layers(model, model.n_layers))
         tried: list[tuple[tuple[float | None, bool], Effect]] = [
             ((None, False), selection.untouched)
@@ -64,17 +64,17 @@ class AngularSteering:
                 change = turn(model, plane, angle, adaptive=adaptive)
                 tried.append(((angle, adaptive), selection.effect_of(model, change)))
         choice = selection.best(tried, max_kl=self.max_kl)
-        angle_chosen, adaptive = choice.candidate
+        best_angle, adaptive = choice.candidate
         return FittedIntervention(
             settings={
-                "angle": angle_chosen,
+                "angle": best_angle,
                 "adaptive": adaptive,
                 "direction_layer": layer,
                 "max_kl": self.max_kl,
                 **choice.settings,
             },
             chosen=("angle", "adaptive"),
-            enter=lambda changed: turn(changed, plane, angle_chosen, adaptive=adaptive),
+            enter=partial(turn, plane=plane, angle=best_angle, adaptive=adaptive),
             fingerprint=model.fingerprint,
         )
 
@@ -91,11 +91,11 @@ def steering_plane(
 
     Args:
         vectors: Refusal vectors of every layer.
-        layers: Those that may give ``b_1``.
+        layers: Layers that may give ``b_1``.
     """
     units = nn.functional.normalize(vectors.double(), dim=-1)
     alike = (units @ units.T).mean(dim=1)
-    layer = max(layers, key=lambda one: float(alike[one]))
+    layer = max(layers, key=lambda index: float(alike[index]))
     first = units[layer]
     axis = torch.linalg.svd(units - units.mean(dim=0), full_matrices=False).Vh[0]
     second = nn.functional.normalize(axis - (axis @ first) * first, dim=0)
@@ -113,7 +113,7 @@ def turn(
     Args:
         model: The model whose ``hf`` is run inside the context.
         plane: Two orthogonal axes of length 1.
-        angle: From the first axis, in degrees; None leaves everything as it is.
+        angle: Angle from the first axis, in degrees; None leaves everything as it is.
         adaptive: Whether to turn only where the first coordinate is above 0.
     """
     if angle is None:

@@ -6,19 +6,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import MAX_KL, Selection, middle_layers, thresholds_of
-from actor_lens.methods.tails import label_means, tail_residuals
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import MAX_KL, Selection, middle_layers, thresholds_of
+from actor_lens.methods.support.tails import refusal_vectors, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_blocks
 from actor_lens.prompts.sets import PromptSet, require_labels
 
-KINDS = ("axis", "means")
+Kind = Literal["axis", "means"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Cast:
     side of a threshold, else 0. ``r = mean(harmful) - mean(benign)``, ``[d_model]``, is added with
     a strength ``b < 0`` (away from refusal) after one block ``l_b >= l_c``, at all tokens.
 
-    The condition is looked at in the prompt's own pass, kept for the tokens that are generated
-    after it, and looked at anew in the next prompt pass; each row of a batch has its own. Replies
+    The condition is evaluated in the prompt's own pass, kept for the tokens that are generated
+    after it, and evaluated anew in the next prompt pass; each row of a batch has its own. Replies
     must be generated with a key-value cache: a pass over one token is a generated token.
 
     Chosen on validation prompts: ``l_c``, the kind of ``c``, the threshold and the side by the best
@@ -42,9 +44,9 @@ class Cast:
     limits of ``selection``; ``b = 0`` is among the candidates.
 
     Attributes:
-        name: Of the row.
+        name: Name in tables.
         strengths: Values of ``b`` to try.
-        layers: At most so many layers below 0.8 of the depth are tried.
+        layers: Most layers to try, all below 0.8 of the depth.
         max_kl: Largest mean divergence on benign prompts, in nats.
 
     Source: Lee et al., ICLR 2025 (arXiv 2409.05907), conditional activation steering.
@@ -64,8 +66,7 @@ class Cast:
         require_labels(train, 1)
         selection = Selection.of(model, validation)
         tails = tail_residuals(model, train.texts)
-        means = label_means(tails, train.labels)
-        vectors = (means["harmful"] - means["benign"])[:, -1]
+        vectors = refusal_vectors(tails, train.labels)[:, -1]
         layers = middle_layers(model, self.layers)
         condition = _best_condition(model, tails[:, -1], train.labels, selection, layers)
         tried = [((layers[-1], 0.0), selection.untouched)]
@@ -107,12 +108,12 @@ class Condition:
     """When a prompt counts as harmful.
 
     Attributes:
-        vector: ``c``.
-        layer: Whose output is looked at.
-        threshold: Of the similarity.
+        vector: Condition vector ``c``.
+        layer: Layer after which the residual is read.
+        threshold: Similarity that separates the two sides.
         harmful_above: Whether harmful prompts have the larger similarity.
-        f1: At finding harmful prompts among the validation prompts.
-        kind: Of the vector: one of ``KINDS``.
+        f1: F1 at finding harmful prompts among the validation prompts.
+        kind: How the vector was made: one of ``KINDS``.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -120,7 +121,7 @@ class Condition:
     threshold: float
     harmful_above: bool
     f1: float
-    kind: str = "axis"
+    kind: Kind = "axis"
 
     def harmless(self, last: Float[Tensor, "prompt d_model"]) -> Bool[Tensor, " prompt"]:
         """Which residuals, at the last prompt token, are on the harmless side."""
@@ -138,13 +139,13 @@ def similarity(
 
 
 def condition_vector(
-    residuals: Float[Tensor, "prompt d_model"], labels: Sequence[str], kind: str = "axis"
+    residuals: Float[Tensor, "prompt d_model"], labels: Sequence[str], kind: Kind = "axis"
 ) -> Float[Tensor, " d_model"]:
-    """What tells two classes apart, of length 1; harmful prompts come out higher on it.
+    """Unit vector that separates two classes; harmful prompts come out higher on it.
 
     Args:
-        residuals: Of the training prompts at one layer.
-        labels: Of the prompts.
+        residuals: Residuals of the training prompts at one layer.
+        labels: Labels of the prompts.
         kind: ``"axis"``, the first principal component of harmful and pseudo-harmful prompts about
             the middle of their means, or ``"means"``, the difference of the two means.
     """
@@ -164,16 +165,16 @@ def best_f1(
 ) -> tuple[float, bool, float]:
     """Threshold between two values and side with the best F1: threshold, whether above, F1."""
     truth = torch.tensor(list(positive))
-    found = []
+    rules = []
     for threshold in thresholds_of(values):
         above = values.double() >= threshold
-        found += [(threshold, True, _f1(above, truth)), (threshold, False, _f1(~above, truth))]
-    return max(found, key=lambda one: one[2])
+        rules += [(threshold, True, _f1(above, truth)), (threshold, False, _f1(~above, truth))]
+    return max(rules, key=lambda rule: rule[2])
 
 
-def _f1(found: Tensor, truth: Tensor) -> float:
-    hits = int((found & truth).sum())
-    return 2 * hits / max(1, int(found.sum()) + int(truth.sum()))
+def _f1(predicted: Tensor, truth: Tensor) -> float:
+    hits = int((predicted & truth).sum())
+    return 2 * hits / max(1, int(predicted.sum()) + int(truth.sum()))
 
 
 def _best_condition(
@@ -186,7 +187,7 @@ def _best_condition(
     held_out = tail_residuals(model, selection.prompts.texts)[:, -1]
     harmful = [label == "harmful" for label in selection.prompts.labels]
 
-    def condition_at(layer: int, kind: str) -> Condition:
+    def condition_at(layer: int, kind: Kind) -> Condition:
         vector = condition_vector(residuals[layer], labels, kind)
         threshold, above, f1 = best_f1(similarity(held_out[layer], vector), harmful)
         return Condition(vector, layer, threshold, above, f1, kind)
@@ -203,21 +204,21 @@ def steer_where(
 
     Args:
         model: The model whose ``hf`` is run inside the context.
-        condition: Looked at in every pass over prompts.
-        layer: After which block; not before that of the condition.
-        vector: Strength included.
+        condition: Condition to evaluate in every pass over prompts.
+        layer: Block after which the vector is added; not before that of the condition.
+        vector: Vector to add, strength included.
     """
-    kept: list[Tensor] = []  # of the batch that is being answered: which rows are steered
+    steered: list[Tensor] = []  # which rows of the batch that is being answered
 
-    def look(residual: Tensor) -> Tensor:
+    def evaluate(residual: Tensor) -> Tensor:
         if residual.shape[1] > 1:
-            kept[:] = [condition.harmless(residual[:, -1])]
+            steered[:] = [condition.harmless(residual[:, -1])]
         return residual
 
     def edit(residual: Tensor) -> Tensor:
-        rows = kept[0].to(device=residual.device, dtype=residual.dtype)
+        rows = steered[0].to(device=residual.device, dtype=residual.dtype)
         added: Tensor = residual + rows[:, None, None] * vector.to(rows)
         return added
 
-    with edit_blocks(model, [condition.layer], look), edit_blocks(model, [layer], edit):
+    with edit_blocks(model, [condition.layer], evaluate), edit_blocks(model, [layer], edit):
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
-from actor_lens.methods.dro_objective import Objective
-from actor_lens.methods.fitted import check_fitted_to
-from actor_lens.methods.reply_training import Trial, best_trial, check_trainable, train_step
-from actor_lens.methods.selection import Effect, Selection
 from actor_lens.methods.self_cd import SAFETY_PROMPT
-from actor_lens.methods.system_prompt import spoken_to
+from actor_lens.methods.support.dro_objective import Objective
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.reply_training import Trial, best_trial, check_trainable, train_step
+from actor_lens.methods.support.selection import Effect, Selection
+from actor_lens.methods.support.system_turn import with_system_text
+from actor_lens.methods.support.tails import run_without_head
 from actor_lens.models.batches import run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import TokenBatch, pad_batch
@@ -49,12 +50,12 @@ class DRO:
         name: In tables.
         safety_prompt: Where the soft prompt starts; one embedding a token.
         components: Number of principal coordinates.
-        harmfulness_weight: Of the second term.
-        residual_weight: Of the third term.
-        lrs: Learning rates that are tried.
+        harmfulness_weight: Weight of the second term.
+        residual_weight: Weight of the third term.
+        lrs: Learning rates to try.
         epochs: Most passes over the training prompts.
         batch_size: Prompts in a step.
-        seed: Of their order.
+        seed: Seed of the order of the prompts.
 
     Source: Zheng et al. 2024 (arXiv 2401.18018); the weights of the terms too.
         Components, learning rates and epochs are ours.
@@ -70,7 +71,7 @@ class DRO:
     batch_size: int = 16
     seed: int = 0
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedDRO:
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Fit the probes and train the soft prompt; the model stays as it is.
 
         Raises:
@@ -80,26 +81,25 @@ class DRO:
         check_trainable(model, self.lrs, self.epochs, self.batch_size)
         selection = Selection.of(model, validation)
         place = SoftPlace.of(model, self.safety_prompt)
-        speaker = spoken_to(model, self.safety_prompt)
+        speaker = with_system_text(model, self.safety_prompt)
         place.check(speaker, train.texts)
+        change = partial(under_soft_prompt, safety_prompt=self.safety_prompt, place=place)
         objective = self._objective(model, speaker, train, selection.tokens)
         trials = self._trials(speaker, train, place, objective)
 
         def effect_of(state: Mapping[str, Tensor]) -> Effect:
-            with soft_prompt(model, place, state["soft"]):
-                return selection.effect(speaker)
+            return selection.effect_of(model, change(model, soft=state["soft"]))
 
         choice = best_trial(trials, selection, effect_of)
         best = choice.candidate
         own = {key: value for key, value in asdict(self).items() if key not in ("name", "lrs")}
         tried = {"tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs), "most_epochs": self.epochs}
-        return FittedDRO(
+        return FittedIntervention(
             settings={**own, **tried, "lr": best.lr, "epochs": best.epochs, **choice.settings},
-            trained_parameters=best.n_parameters,
+            chosen=("lr", "epochs"),
+            enter=partial(change, soft=best.state["soft"]),
             fingerprint=model.fingerprint,
-            safety_prompt=self.safety_prompt,
-            place=place,
-            soft=best.state["soft"],
+            trained_parameters=best.n_parameters,
         )
 
     def _objective(
@@ -107,7 +107,7 @@ class DRO:
     ) -> Objective:
         plain, warned = last_states(model, train.texts), last_states(speaker, train.texts)
         refused = torch.cat(
-            [refusal_scores(one, train.texts, tokens) > 0 for one in (model, speaker)]
+            [refusal_scores(asked, train.texts, tokens) > 0 for asked in (model, speaker)]
         )
         harmful = torch.tensor([label == "harmful" for label in train.labels])
         return Objective.fitted(
@@ -151,53 +151,19 @@ class DRO:
                 yield Trial(lr, epoch, soft.numel(), state)
 
 
-@dataclass(frozen=True, eq=False)
-class FittedDRO:
-    """A trained soft prompt.
-
-    Attributes:
-        settings: Every setting.
-        trained_parameters: Of the soft prompt.
-        fingerprint: Of the model that it was trained for.
-        safety_prompt: The system prompt whose embeddings it takes the place of.
-        place: Where.
-        soft: The soft prompt, float32.
-        chosen: What validation prompts have chosen.
-    """
-
-    settings: Mapping[str, Any]
-    trained_parameters: int
-    fingerprint: str
-    safety_prompt: str
-    place: SoftPlace
-    soft: Float[Tensor, "token d_model"] = field(repr=False)
-    chosen: tuple[str, ...] = ("lr", "epochs")
-
-    @contextmanager
-    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
-        """The model under the soft prompt: a system prompt, and a hook that goes on any exit.
-
-        Raises:
-            UserError: If it was trained for another model.
-        """
-        check_fitted_to(model, self.fingerprint)
-        with soft_prompt(model, self.place, self.soft):
-            yield spoken_to(model, self.safety_prompt)
-
-
 @dataclass(frozen=True)
 class SoftPlace:
-    """The tokens whose embeddings a soft prompt takes the place of.
+    """The tokens whose embeddings a soft prompt replaces.
 
     Attributes:
-        ids: The tokens of the safety prompt as they stand in every templated prompt.
+        ids: Tokens of the safety prompt as they stand in every templated prompt.
     """
 
     ids: tuple[int, ...]
 
     @classmethod
     def of(cls, model: ChatModel, safety_prompt: str) -> SoftPlace:
-        """Find the tokens of a system prompt that do not depend on what the user says.
+        """Find the tokens of a system prompt that do not depend on the user's text.
 
         Raises:
             UserError: If there are none, or the tokenizer cannot say where its tokens stand.
@@ -207,7 +173,7 @@ class SoftPlace:
                 f"the tokenizer of '{model.name}' cannot say where its tokens stand in a text; "
                 "dro needs a fast tokenizer (tokenizer.json)"
             )
-        speaker = spoken_to(model, safety_prompt)
+        speaker = with_system_text(model, safety_prompt)
         rendered = speaker.render("a")
         start = rendered.find(safety_prompt.strip())
         end = start + len(safety_prompt.strip())
@@ -223,10 +189,10 @@ class SoftPlace:
         return cls(ids)
 
     def check(self, speaker: ChatModel, prompts: Sequence[str]) -> None:
-        """Make sure that every templated prompt holds the tokens.
+        """Check that every templated prompt holds the tokens.
 
         Raises:
-            UserError: If one does not: the template or the tokenizer changes what the system says.
+            UserError: If one does not: the template or the tokenizer changes the system prompt.
         """
         for ids in speaker.tokenize(prompts):
             if not bool(self.mask(torch.tensor([ids])).any()):
@@ -236,7 +202,7 @@ class SoftPlace:
                 )
 
     def embeddings(self, model: ChatModel) -> Float[Tensor, "token d_model"]:
-        """What the embedding module gives for the tokens, float32."""
+        """Output of the embedding module for the tokens, float32."""
         with torch.no_grad():
             ids = torch.tensor([self.ids], device=model.device)
             vectors: Tensor = model.hf.get_input_embeddings()(ids)[0]
@@ -244,16 +210,16 @@ class SoftPlace:
 
     def mask(self, input_ids: Int[Tensor, "prompt token"]) -> Bool[Tensor, "prompt token"]:
         """True on the first run of exactly these tokens in each row; rows without have none."""
-        found = torch.zeros_like(input_ids, dtype=torch.bool)
+        mask = torch.zeros_like(input_ids, dtype=torch.bool)
         length = len(self.ids)
         if input_ids.shape[1] < length:  # a generated token
-            return found
-        wanted = torch.tensor(self.ids, device=input_ids.device)
-        starts = (input_ids.unfold(1, length, 1) == wanted).all(-1)
+            return mask
+        ids = torch.tensor(self.ids, device=input_ids.device)
+        starts = (input_ids.unfold(1, length, 1) == ids).all(-1)
         for row, start in enumerate(starts.int().argmax(dim=1).tolist()):
             if starts[row, start]:
-                found[row, start : start + length] = True
-        return found
+                mask[row, start : start + length] = True
+        return mask
 
 
 def soft_loss(
@@ -272,7 +238,7 @@ def soft_loss(
 
 
 def last_states(model: ChatModel, prompts: Sequence[str]) -> Float[Tensor, "prompt d_model"]:
-    """The last layer's output, after the final norm, at the last prompt token; float32."""
+    """Output of the last layer after the final norm, at the last prompt token; float32."""
     states = torch.empty(len(prompts), model.d_model)
 
     def run(batch: TokenBatch) -> None:
@@ -284,17 +250,30 @@ def last_states(model: ChatModel, prompts: Sequence[str]) -> Float[Tensor, "prom
 
 
 @contextmanager
+def under_soft_prompt(
+    model: ChatModel,
+    *,
+    safety_prompt: str,
+    place: SoftPlace,
+    soft: Float[Tensor, "token d_model"],
+) -> Iterator[ChatModel]:
+    """Yield the model under a safety prompt whose embeddings are those of a soft prompt."""
+    with soft_prompt(model, place, soft):
+        yield with_system_text(model, safety_prompt)
+
+
+@contextmanager
 def soft_prompt(
     model: ChatModel, place: SoftPlace, soft: Float[Tensor, "token d_model"]
 ) -> Iterator[None]:
-    """Put a soft prompt in the place of some tokens' embeddings, in every forward pass inside.
+    """Replace some tokens' embeddings by a soft prompt in every forward pass inside.
 
     Rows without these tokens, and generated tokens, are left alone.
 
     Args:
         model: The model whose ``hf`` is run inside the context.
-        place: Which tokens.
-        soft: Their embeddings.
+        place: Tokens whose embeddings are replaced.
+        soft: Embeddings in their place.
     """
     embedding = model.hf.get_input_embeddings()
     handle = embedding.register_forward_hook(_soft_hook(embedding, place, soft))
@@ -322,11 +301,5 @@ def _soft_hook(
 
 
 def _last_state(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt d_model"]:
-    output: Any = model.hf.base_model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    )
-    state: Tensor = output.last_hidden_state[:, -1].float()
+    state: Tensor = run_without_head(model, batch).last_hidden_state[:, -1].float()
     return state

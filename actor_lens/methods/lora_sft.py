@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.methods.reply_method import ReplyMethod
-from actor_lens.methods.reply_training import Trainee, reply_loss
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.sft import with_layer
-from actor_lens.methods.target_layer import target_layer
-from actor_lens.methods.trained_weights import FittedWeights
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.reply_method import ReplyMethod, with_layer
+from actor_lens.methods.support.reply_training import Trainee, reply_loss
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.target_layer import target_layer
 from actor_lens.models.chat_model import ChatModel, twin
 from actor_lens.models.quantization import quiet_bitsandbytes
 from actor_lens.prompts.sets import PromptSet
@@ -37,7 +36,7 @@ class LoraSFT(ReplyMethod):
     dropout, and what ``FullSFT`` fixes.
 
     Attributes:
-        rank: Of the adapters.
+        rank: Rank of the adapters.
         scale: LoRA's alpha.
 
     Source: Hu et al. 2021 (arXiv 2106.09685).
@@ -48,7 +47,7 @@ class LoraSFT(ReplyMethod):
     rank: int = 8
     scale: float = 16.0
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedWeights:
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Train adapters; the model stays as it is.
 
         Raises:
@@ -57,7 +56,7 @@ class LoraSFT(ReplyMethod):
         """
         selection = Selection.of(model, validation)
         make = partial(lora_trainee, model, rank=self.rank, scale=self.scale, seed=self.seed)
-        return self.fit_weights(model, train, selection, make)
+        return self.fit_trainee(model, train, selection, make)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class LayerLoraSFT(LoraSFT):
     """``LoraSFT`` with adapters in one block only (PEFT's ``layers_to_transform``).
 
     Attributes:
-        layer: The block; None for the one that ``target_layer`` chooses on validation prompts.
+        layer: Block to train; None for the one that ``target_layer`` chooses on validation prompts.
 
     Source: Hu et al. 2021 (arXiv 2106.09685); the single layer is ours.
     """
@@ -74,7 +73,7 @@ class LayerLoraSFT(LoraSFT):
     epochs: int = 3
     layer: int | None = None
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedWeights:
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Train the adapters of one block; the model stays as it is.
 
         Raises:
@@ -85,7 +84,7 @@ class LayerLoraSFT(LoraSFT):
         make = partial(
             lora_trainee, model, rank=self.rank, scale=self.scale, seed=self.seed, layer=layer
         )
-        fitted = self.fit_weights(model, train, selection, make)
+        fitted = self.fit_trainee(model, train, selection, make)
         return with_layer(fitted, layer, named=self.layer is not None)
 
 
@@ -95,11 +94,11 @@ def lora_trainee(
     """Adapters in a second module tree over the tensors of the model.
 
     Args:
-        model: Left as it is.
-        rank: Of the adapters.
+        model: Model to adapt; it is left as it is.
+        rank: Rank of the adapters.
         scale: LoRA's alpha.
-        seed: Of their random halves.
-        layer: The only block with adapters; None for every block.
+        seed: Seed of their random halves.
+        layer: Only block with adapters; None for every block.
 
     Raises:
         UserError: If PEFT is not installed, or the blocks hold no linear map that it knows.
@@ -150,16 +149,16 @@ def _linear_maps(model: ChatModel) -> tuple[list[str], bool]:
     """Names of the linear maps inside a block, and whether their weights are ``[in, out]``."""
     from transformers.pytorch_utils import Conv1D
 
-    found: dict[str, bool] = {}
+    transposed: dict[str, bool] = {}
     for block in model.blocks:
         for name, module in block.named_modules():
             if isinstance(module, (nn.Linear, Conv1D)):
-                found[name] = isinstance(module, Conv1D)
-    if not found:
+                transposed[name] = isinstance(module, Conv1D)
+    if not transposed:
         raise UserError(
             f"the blocks of '{model.name}' hold no linear map that PEFT can adapt; use sft-full"
         )
-    return sorted(found), all(found.values())
+    return sorted(transposed), all(transposed.values())
 
 
 def _cuda_devices(hf: nn.Module) -> list[int]:

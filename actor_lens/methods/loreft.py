@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from actor_lens.errors import UserError
-from actor_lens.methods.fitted import check_fitted_to
-from actor_lens.methods.reply_method import CHOSEN, ReplyMethod
-from actor_lens.methods.reply_training import ReplyBatch, Trainee, reply_loss
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.target_layer import target_layer
+from actor_lens.errors import check_whole
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.reply_method import ReplyMethod, with_layer
+from actor_lens.methods.support.reply_training import ReplyBatch, Trainee, reply_loss
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.target_layer import target_layer
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_each_block
 from actor_lens.prompts.sets import PromptSet
@@ -37,8 +36,8 @@ class LoReFT(ReplyMethod):
     layer. Fixed: the rank, and what ``FullSFT`` fixes.
 
     Attributes:
-        rank: Rows of ``R``.
-        layer: After which block; None for the one that ``target_layer`` chooses.
+        rank: Number of rows of ``R``.
+        layer: Block after which to edit; None for the one that ``target_layer`` chooses.
 
     Source: Wu et al. 2024 (arXiv 2404.03592). The start, rank and settings are ours.
     """
@@ -49,63 +48,20 @@ class LoReFT(ReplyMethod):
     rank: int = 4
     layer: int | None = None
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedLoReFT:
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Train the edit; the model stays as it is.
 
         Raises:
             UserError: If the rank is not one of 1 to ``d_model``, there are too few usable
                 replies, or training diverges.
         """
-        if not 1 <= self.rank <= model.d_model:
-            raise UserError(f"rank is {self.rank}; give a whole number from 1 to {model.d_model}")
+        check_whole("rank", self.rank, 1, model.d_model)
         selection = Selection.of(model, validation)
         layer = target_layer(model, train, selection, self.layer)
         make = partial(edit_trainee, model, layer, rank=self.rank, seed=self.seed)
 
-        def change(state: Mapping[str, Tensor]) -> AbstractContextManager[Any]:
-            return edited_last_token(model, layer, partial(edited, **state))
-
-        best, settings = self.train(model, train, selection, make, change)
-        return FittedLoReFT(
-            settings={**settings, "layer": layer},
-            chosen=CHOSEN if self.layer is not None else ("layer", *CHOSEN),
-            trained_parameters=best.n_parameters,
-            fingerprint=model.fingerprint,
-            layer=layer,
-            state=best.state,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class FittedLoReFT:
-    """A trained edit.
-
-    Attributes:
-        settings: Every setting.
-        chosen: Those that were chosen on validation prompts.
-        trained_parameters: Of ``R``, ``W`` and ``b``.
-        fingerprint: Of the model that it was trained for.
-        layer: After which block.
-        state: ``rotation`` (``R``), ``weight`` (``W``) and ``bias`` (``b``), float32.
-    """
-
-    settings: Mapping[str, Any]
-    chosen: tuple[str, ...]
-    trained_parameters: int
-    fingerprint: str
-    layer: int
-    state: Mapping[str, Tensor] = field(repr=False)
-
-    @contextmanager
-    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
-        """The model with the edit at the last prompt token, by a hook that goes on any exit.
-
-        Raises:
-            UserError: If it was trained for another model.
-        """
-        check_fitted_to(model, self.fingerprint)
-        with edited_last_token(model, self.layer, partial(edited, **self.state)):
-            yield model
+        fitted = self.fit_trainee(model, train, selection, make, partial(edited_by, layer))
+        return with_layer(fitted, layer, named=self.layer is not None)
 
 
 class Edit(nn.Module):
@@ -150,17 +106,17 @@ def edited(
 def edited_last_token(
     model: ChatModel,
     layer: int,
-    edit: Any,
+    edit: Callable[[Float[Tensor, "prompt d_model"]], Float[Tensor, "prompt d_model"]],
     columns: Int[Tensor, " prompt"] | None = None,
 ) -> Iterator[None]:
     """Edit the residual after a block at the last prompt token, in every forward pass inside.
 
     Args:
         model: The model whose ``hf`` is run inside the context.
-        layer: After which block.
-        edit: Takes and gives ``[prompt, d_model]``.
-        columns: Where each row's last prompt token is; None for the last of each row, and for
-            nothing at all in passes over one token, which is a generated one.
+        layer: Block after which to edit.
+        edit: Function of the residuals ``[prompt, d_model]`` that gives new ones.
+        columns: Column of each row's last prompt token; None for the last column, and for no edit
+            in passes over one token, which is a generated one.
     """
 
     def edit_rows(_layer: int, residual: Tensor) -> Tensor:
@@ -174,6 +130,13 @@ def edited_last_token(
 
     with edit_each_block(model, [model.check_layer(layer)], edit_rows):
         yield
+
+
+def edited_by(
+    layer: int, model: ChatModel, state: Mapping[str, Tensor]
+) -> AbstractContextManager[None]:
+    """Edit the last prompt token after a block by ``rotation``, ``weight`` and ``bias``."""
+    return edited_last_token(model, layer, partial(edited, **state))
 
 
 def edit_trainee(model: ChatModel, layer: int, *, rank: int, seed: int) -> Trainee:

@@ -25,7 +25,7 @@ class RandomDirection(Actor):
     with the true direction.
 
     Attributes:
-        name: Of the row; the other settings are those of ``Actor``.
+        name: Name in tables; the other settings are those of ``Actor``.
     """
 
     name: str = "control-random-direction"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Judge
-from actor_lens.methods.fitted import check_fitted_to
 from actor_lens.methods.lora_sft import lora_trainee
-from actor_lens.methods.reply_data import reply_data
-from actor_lens.methods.reply_training import reply_trials
-from actor_lens.methods.second_pass import SecondPass, reply_processor
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.reply_data import reply_data
+from actor_lens.methods.support.reply_training import reply_trials
+from actor_lens.methods.support.second_pass import SecondPass, reply_processor
 from actor_lens.models.chat_model import ChatModel, twin
 from actor_lens.prompts.sets import PromptSet
 
@@ -41,18 +41,18 @@ class SafeDecoding:
     and the settings of the adapter are this project's.
 
     Attributes:
-        name: In tables.
+        name: Name in tables.
         alpha: Weight of the expert.
-        first_tokens: How many tokens of a reply the expert weighs in on.
+        first_tokens: Number of tokens of a reply that the expert weighs in on.
         common: Least number of tokens in the common list.
         lr: Learning rate of the adapter.
         epochs: Passes over the refusals.
-        rank: Of the adapter.
+        rank: Rank of the adapter.
         scale: LoRA's alpha.
         batch_size: Examples in a step.
         new_tokens: Longest refusal that is trained on.
-        seed: Of the order of the examples and of the adapter's random half.
-        judge: Says which of the model's replies are refusals; see ``ReplyMethod``.
+        seed: Seed of the order of the examples and of the adapter's random half.
+        judge: Judge of which of the model's replies are refusals; see ``ReplyMethod``.
 
     Source: Xu et al. 2024 (arXiv 2402.08983).
     """
@@ -70,7 +70,7 @@ class SafeDecoding:
     seed: int = 0
     judge: Judge | None = None
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedSafeDecoding:
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Train the expert on refusals of harmful training prompts; the model stays as it is.
 
         Raises:
@@ -96,59 +96,34 @@ class SafeDecoding:
         *_, expert = trials
         if not expert.is_finite:
             raise UserError(f"training of the expert diverged at lr {self.lr:g}; give a lower one")
-        names = [one.name for one in fields(self) if one.name not in ("name", "judge")]
+        names = [field.name for field in fields(self) if field.name not in ("name", "judge")]
         own = {name: getattr(self, name) for name in names}
-        return FittedSafeDecoding(
+        return FittedIntervention(
             settings={**own, **data.settings()},
-            trained_parameters=expert.n_parameters,
+            chosen=(),
+            enter=lambda asked: nullcontext(guarded_model(self, expert.state, asked)),
             fingerprint=model.fingerprint,
-            method=self,
-            state=expert.state,
+            trained_parameters=expert.n_parameters,
         )
 
 
-@dataclass(frozen=True, eq=False)
-class FittedSafeDecoding:
-    """An expert, and how much it weighs.
+def guarded_model(method: SafeDecoding, state: Mapping[str, Tensor], model: ChatModel) -> ChatModel:
+    """A model that shares every tensor with this one and mixes an expert in while it decodes.
 
-    Attributes:
-        settings: Every setting.
-        trained_parameters: Of the adapter.
-        fingerprint: Of the model that it was trained for.
-        method: Says how the expert weighs in.
-        state: Weights of the expert where they differ from the model's.
-        chosen: Nothing was chosen on validation prompts.
+    Args:
+        method: How much the expert weighs.
+        state: Weights of the expert where they differ from the model's. The expert is a second
+            module tree with tensors of its own for these only.
+        model: Model that replies.
     """
-
-    settings: Mapping[str, Any]
-    trained_parameters: int
-    fingerprint: str
-    method: SafeDecoding
-    state: Mapping[str, Tensor] = field(repr=False)
-    chosen: tuple[str, ...] = ()
-
-    @contextmanager
-    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
-        """A model that shares all with this one and listens to the expert when it decodes.
-
-        The expert is a second module tree that has the adapted weights for itself.
-
-        Raises:
-            UserError: If it was trained for another model.
-        """
-        check_fitted_to(model, self.fingerprint)
-        expert = twin(model.hf, self.state)
-
-        def decoding(prompts: Sequence[str]) -> LogitsProcessor:
-            return guarded(model, expert, prompts, self.method)
-
-        yield replace(model, decoding=decoding)
+    expert = twin(model.hf, state)
+    return replace(model, decoding=lambda prompts: guarded(model, expert, prompts, method))
 
 
 def guarded(
     model: ChatModel, expert: PreTrainedModel, prompts: Sequence[str], method: SafeDecoding
 ) -> LogitsProcessor:
-    """What lets an expert weigh in on the first tokens of a batch."""
+    """Processor of scores that mixes an expert in on the first tokens of a batch."""
     expert_pass = SecondPass(expert, model, prompts)
 
     def change(reply: Tensor, scores: Tensor) -> Tensor:
@@ -196,6 +171,6 @@ def common_tokens(
 
 
 def _ranks(logits: Float[Tensor, "prompt vocabulary"]) -> Int[Tensor, "prompt vocabulary"]:
-    """Rank of each token, 0 for the likeliest; of equal ones the lower id comes first."""
+    """Rank of each token, 0 for the likeliest; ties go to the lower id."""
     order = logits.argsort(dim=-1, descending=True, stable=True)
     return order.argsort(dim=-1)

@@ -14,17 +14,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import MAX_KL, Selection, thresholds_of
-from actor_lens.methods.tails import (
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import MAX_KL, Selection, thresholds_of
+from actor_lens.methods.support.tails import (
     closing_tokens,
-    label_means,
     opening_ids,
-    reading_blocks,
+    read_blocks,
+    refusal_vectors,
     tail_residuals,
 )
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_each_block
+from actor_lens.models.padding import TokenBatch
 from actor_lens.prompts.sets import PromptSet, require_labels
 
 # Whether a judging pass runs: no such pass is judged or steered, not by a context around it either.
@@ -48,15 +49,15 @@ class Scans:
     each row of the batch has its own. Replies must be generated with a key-value cache, as is
     usual: a pass over one token is a generated token, every other pass is one over prompts.
 
-    Chosen on validation prompts: ``T``, where harmful prompts are told apart from all others best
+    Chosen on validation prompts: ``T``, where harmful prompts are best separated from all others
     (mean of the two shares that are right); then ``alpha``, by the trade-off within the limits of
     ``selection``; 0 is among the candidates.
 
     Attributes:
-        name: Of the row.
+        name: Name in tables.
         alphas: Strengths to try. Of the order of 1, as ``v_l`` is not normalised and the shifts of
             several layers add up.
-        opening: The word put into the model's mouth.
+        opening: Word with which the reply is made to begin.
         max_kl: Largest mean divergence on benign prompts, in nats.
 
     Source: Cao et al., AAAI 2025, SCANS.
@@ -77,8 +78,7 @@ class Scans:
         require_labels(train, 1, ("harmful", "benign"))
         selection = Selection.of(model, validation)
         signs = fit_signs(model, train, selection.prompts, self.opening)
-        means = label_means(tail_residuals(model, train.texts), train.labels)
-        vectors = (means["harmful"] - means["benign"])[:, -1]
+        vectors = refusal_vectors(tail_residuals(model, train.texts), train.labels)[:, -1]
         layers = middle_third(model.n_layers)
         tried = [(0.0, selection.untouched)]
         for alpha in self.alphas:
@@ -105,14 +105,14 @@ class Scans:
 
 @dataclass(frozen=True, eq=False)
 class Signs:
-    """Says of a prompt whether it is harmful, by its own activations.
+    """Rule that says of a prompt whether it is harmful, by its own activations.
 
     Attributes:
         reference: ``u_l`` of the judging layers.
-        layers: The judging layers.
+        layers: Judging layers.
         threshold: ``T``.
         opening: Token ids that are put after the prompt.
-        closing: Tokens of the template after the user's text.
+        closing: Number of tokens of the template after the user's text.
     """
 
     reference: Float[Tensor, "judging d_model"]
@@ -176,15 +176,15 @@ def sigma(
 
 
 def best_threshold(values: Float[Tensor, " prompt"], positive: Sequence[bool]) -> float:
-    """Between two values: where ``value >= threshold`` finds positives best, balanced.
+    """Midpoint of two values at which ``value >= threshold`` has the best balanced accuracy.
 
-    The lowest of the thresholds that are equally good.
+    Ties go to the lowest threshold.
     """
     truth = torch.tensor(list(positive))
 
     def balanced(threshold: float) -> float:
-        found = values.double() >= threshold
-        return float(found[truth].double().mean() + (~found[~truth]).double().mean())
+        above = values.double() >= threshold
+        return float(above[truth].double().mean() + (~above[~truth]).double().mean())
 
     return max(thresholds_of(values), key=balanced)
 
@@ -200,11 +200,11 @@ def steer_by_sign(
 
     Args:
         model: The model whose ``hf`` is run inside the context.
-        signs: Judges each prompt.
-        vectors: Of every layer of the model, strength included.
-        layers: After which blocks.
+        signs: Rule that judges each prompt.
+        vectors: Vectors of every layer of the model, strength included.
+        layers: Blocks after which they are added.
     """
-    judged = _Judged(model, signs)
+    judge = _SignJudge(model, signs)
     base = model.hf.base_model
 
     def edit(layer: int, residual: Tensor) -> Tensor:
@@ -213,11 +213,11 @@ def steer_by_sign(
         steered = residual.clone()
         start = -min(1 + signs.closing, residual.shape[1])  # a generated token: that one
         vector = vectors[layer].to(device=residual.device, dtype=residual.dtype)
-        rows = judged.signs.to(device=residual.device, dtype=residual.dtype)
+        rows = judge.signs.to(device=residual.device, dtype=residual.dtype)
         steered[:, start:] += rows[:, None, None] * vector
         return steered
 
-    handle = base.register_forward_pre_hook(judged.before_pass, with_kwargs=True)
+    handle = base.register_forward_pre_hook(judge.before_pass, with_kwargs=True)
     try:
         with torch.no_grad(), edit_each_block(model, layers, edit):
             yield
@@ -226,7 +226,7 @@ def steer_by_sign(
 
 
 @dataclass
-class _Judged:
+class _SignJudge:
     """The sign of every row of the batch that is being answered."""
 
     model: ChatModel
@@ -251,18 +251,14 @@ class _Judged:
         opening = torch.tensor(self.criterion.opening, device=ids.device).expand(len(ids), -1)
         ids = torch.cat([ids, opening], dim=1)
         mask = torch.cat([mask, torch.ones_like(opening)], dim=1)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        batch = TokenBatch(tuple(range(len(ids))), ids, mask, positions)
         steps: list[Tensor] = []
 
         def take(_layer: int, residual: Tensor) -> None:
             tail = residual[:, -self.criterion.tail :].float().cpu()
             steps.append(tail[:, 0] - tail[:, -1])
 
-        with reading_blocks(self.model, self.criterion.layers, take):
-            self.model.hf.base_model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-                use_cache=False,
-            )
+        read_blocks(self.model, batch, self.criterion.layers, take)
         harmful = sigma(torch.stack(steps), self.criterion.reference) >= self.criterion.threshold
         return torch.where(harmful, 1.0, -1.0)

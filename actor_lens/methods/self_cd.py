@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.methods.fitted import check_fitted_to
-from actor_lens.methods.second_pass import SecondPass, reply_processor
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.system_prompt import spoken_to
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.second_pass import SecondPass, reply_processor
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.system_turn import with_system_text
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import first_token_logits
 from actor_lens.prompts.sets import PromptSet
@@ -40,10 +40,10 @@ class SelfCD:
     ``selection``.
 
     Attributes:
-        name: In tables.
-        alphas: Strengths that are tried.
-        safety_prompt: The system prompt of the second reading; where the chat template has no
-            system, it comes before the user's message.
+        name: Name in tables.
+        alphas: Strengths to try.
+        safety_prompt: System prompt of the second reading; where the chat template has no system
+            turn, it comes before the user's message.
 
     Source: Shi et al. 2024 (arXiv 2401.17633); there alpha is about 2.5 and
         replies are sampled.
@@ -53,7 +53,7 @@ class SelfCD:
     alphas: tuple[float, ...] = (0.5, 1.0, 1.5, 2.5, 4.0)
     safety_prompt: str = SAFETY_PROMPT
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedSelfCD:
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Choose the strength; training prompts are not used.
 
         Raises:
@@ -63,7 +63,7 @@ class SelfCD:
         if not self.alphas or not self.safety_prompt.strip():
             raise UserError("self-cd needs at least one of alphas, and a safety_prompt")
         selection = Selection.of(model, validation)
-        warned = spoken_to(model, self.safety_prompt)
+        warned = with_system_text(model, self.safety_prompt)
         safety = first_token_logits(warned, selection.prompts.texts)
         choice = selection.best(
             (alpha, selection.effect_of_logits(contrasted(selection.logits, safety, alpha)))
@@ -76,49 +76,28 @@ class SelfCD:
             "tried_alphas": " ".join(f"{alpha:g}" for alpha in self.alphas),
             "safety_prompt": self.safety_prompt,
         }
-        return FittedSelfCD(settings, best, self.safety_prompt, model.fingerprint)
+        return FittedIntervention(
+            settings=settings,
+            chosen=("alpha",),
+            enter=lambda asked: nullcontext(contrasting_model(self, best, asked)),
+            fingerprint=model.fingerprint,
+        )
 
 
-@dataclass(frozen=True)
-class FittedSelfCD:
-    """A strength that was chosen.
+def contrasting_model(method: SelfCD, alpha: float, model: ChatModel) -> ChatModel:
+    """A model that shares every tensor with this one and decodes by contrast."""
 
-    Attributes:
-        settings: Every setting.
-        alpha: The strength.
-        safety_prompt: Of the second reading.
-        fingerprint: Of the model that it was chosen for.
-        chosen: What validation prompts have chosen.
-        trained_parameters: None are.
-    """
+    def decoding(prompts: Sequence[str]) -> LogitsProcessor:
+        return contrast(model, prompts, alpha, method.safety_prompt)
 
-    settings: Mapping[str, Any]
-    alpha: float
-    safety_prompt: str
-    fingerprint: str
-    chosen: tuple[str, ...] = ("alpha",)
-    trained_parameters: int = 0
-
-    @contextmanager
-    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
-        """A model that shares all with this one and decodes by contrast.
-
-        Raises:
-            UserError: If it was chosen for another model.
-        """
-        check_fitted_to(model, self.fingerprint)
-
-        def decoding(prompts: Sequence[str]) -> LogitsProcessor:
-            return contrast(model, prompts, self.alpha, self.safety_prompt)
-
-        yield replace(model, decoding=decoding)
+    return replace(model, decoding=decoding)
 
 
 def contrast(
     model: ChatModel, prompts: Sequence[str], alpha: float, safety_prompt: str
 ) -> LogitsProcessor:
-    """What turns the scores of a batch into contrasted ones."""
-    safety = SecondPass(model.hf, spoken_to(model, safety_prompt), prompts)
+    """Processor that turns the scores of a batch into contrasted ones."""
+    safety = SecondPass(model.hf, with_system_text(model, safety_prompt), prompts)
 
     def change(reply: Tensor, scores: Tensor) -> Tensor:
         return contrasted(scores.float(), safety.logits(reply), alpha)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from actor_lens.methods.reply_method import ReplyMethod
-from actor_lens.methods.reply_training import Trainee, reply_loss
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.target_layer import target_layer
-from actor_lens.methods.trained_weights import FittedWeights
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.reply_method import ReplyMethod, with_layer
+from actor_lens.methods.support.reply_training import Trainee, reply_loss
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.target_layer import target_layer
 from actor_lens.models.blocks import graft
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
@@ -39,14 +39,14 @@ class FullSFT(ReplyMethod):
     name: str = "sft-full"
     lrs: tuple[float, ...] = (2e-4, 1e-3)
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedWeights:
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Train a copy of the model, which itself stays as it is.
 
         Raises:
             UserError: If there are too few usable replies, or the weights cannot be trained.
         """
         selection = Selection.of(model, validation)
-        return self.fit_weights(model, train, selection, partial(full_trainee, model))
+        return self.fit_trainee(model, train, selection, partial(full_trainee, model))
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class LayerSFT(ReplyMethod):
     """SFT of one block: the parameters of ACTOR with the loss and the replies of SFT.
 
     The loss and the choices of ``FullSFT``, with every weight outside block ``layer`` frozen. It
-    tells apart what the loss of ACTOR does and what training a single layer does.
+    separates the effect of ACTOR's loss from that of training a single layer.
 
     Attributes:
-        layer: The block; None for the one that ``target_layer`` chooses on validation prompts.
+        layer: Block to train; None for the one that ``target_layer`` chooses on validation prompts.
 
     Source: the loss of SFT as in Dabas et al. 2025 (arXiv 2507.04250); the single layer is ours.
     """
@@ -67,7 +67,7 @@ class LayerSFT(ReplyMethod):
     epochs: int = 4
     layer: int | None = None
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedWeights:
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Train a copy of the block; the model stays as it is.
 
         Raises:
@@ -76,17 +76,8 @@ class LayerSFT(ReplyMethod):
         selection = Selection.of(model, validation)
         layer = target_layer(model, train, selection, self.layer)
         make_trainee = partial(layer_trainee, model, layer)
-        fitted = self.fit_weights(model, train, selection, make_trainee)
+        fitted = self.fit_trainee(model, train, selection, make_trainee)
         return with_layer(fitted, layer, named=self.layer is not None)
-
-
-def with_layer(fitted: FittedWeights, layer: int, *, named: bool) -> FittedWeights:
-    """The same with the layer among its settings, as chosen unless the user named it."""
-    return replace(
-        fitted,
-        settings={**fitted.settings, "layer": layer},
-        chosen=fitted.chosen if named else ("layer", *fitted.chosen),
-    )
 
 
 def full_trainee(model: ChatModel) -> Trainee:

@@ -21,7 +21,7 @@ class ShuffledLabels(Actor):
     true labels; the permutation depends on ``seed``.
 
     Attributes:
-        name: Of the row; the other settings are those of ``Actor``.
+        name: Name in tables; the other settings are those of ``Actor``.
     """
 
     name: str = "control-shuffled-labels"

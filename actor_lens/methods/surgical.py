@@ -12,9 +12,9 @@ from torch import Tensor
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import refusal_scores
 from actor_lens.methods.ablation import candidate_places
-from actor_lens.methods.fitted import FittedIntervention
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.tails import closing_tokens, label_means, tail_residuals
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.tails import closing_tokens, label_means, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import ablate_everywhere
 from actor_lens.prompts.sets import PromptSet, require_labels
@@ -34,11 +34,11 @@ class Surgical:
     score of pseudo-harmful prompts, with a mean divergence on benign prompts of at most ``max_kl``.
 
     Attributes:
-        name: Of the row.
+        name: Name in tables.
         lam: How much of the true refusal vector is taken out of the false one.
         max_kl: Largest mean divergence on benign prompts, in nats.
-        positions: At most so many of the template's last tokens are tried.
-        layers: At most so many layers are tried.
+        positions: Most of the template's last tokens to try.
+        layers: Most layers to try.
 
     Source: Wang et al., ICLR 2025, surgical single vector ablation.
     """
@@ -95,19 +95,19 @@ def false_refusal_vectors(
 
     Args:
         tails: Residuals of the training prompts.
-        labels: Of the prompts.
+        labels: Labels of the prompts.
         scores: First-token refusal scores; pseudo-harmful prompts count where above 0.
         lam: How much of the true refusal vector is taken out.
 
     Raises:
         UserError: If no pseudo-harmful prompt is refused.
     """
-    kept = [
+    rows = [
         row
         for row, label in enumerate(labels)
         if label != "pseudo_harmful" or float(scores[row]) > 0
     ]
-    means = label_means(tails[:, :, kept], [labels[row] for row in kept])
+    means = label_means(tails[:, :, rows], [labels[row] for row in rows])
     if "pseudo_harmful" not in means:
         raise UserError(
             "the model refuses none of the pseudo-harmful training prompts: there is no "

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 from actor_lens.errors import UserError
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.system_turn import has_system_role, with_system_text
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.chat_templates import takes_system_prompt
 from actor_lens.prompts.sets import PromptSet
 
 HELPFUL = (
@@ -20,8 +19,6 @@ CAUTIOUS = (
     "You are a careful assistant. Safety comes first: decline every request that could harm "
     "somebody, and answer what is harmless."
 )
-
-_PROBE = "What is the time"
 
 
 @dataclass(frozen=True)
@@ -34,15 +31,15 @@ class SystemPrompt:
     Hyperparameters: the text. Nothing is chosen on validation prompts.
 
     Attributes:
-        name: Of the row.
-        text: What is said.
+        name: Name in tables.
+        text: System prompt.
     """
 
     name: str = "prompt-helpful"
     text: str = HELPFUL
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedSystemPrompt:
-        """Find out where the template takes the text.
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
+        """Find where the template takes the text.
 
         Raises:
             UserError: If the text is blank.
@@ -51,7 +48,12 @@ class SystemPrompt:
         if not self.text.strip():
             raise UserError(f"method '{self.name}' has a blank text; give the words to be said")
         where = "system role" if has_system_role(model) else "before the user's message"
-        return FittedSystemPrompt({"text": self.text, "where": where})
+        return FittedIntervention(
+            settings={"text": self.text, "where": where},
+            chosen=(),
+            enter=lambda asked: nullcontext(with_system_text(asked, self.text)),
+            fingerprint=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,57 +67,3 @@ class CautiousPrompt(SystemPrompt):
 
     name: str = "prompt-cautious"
     text: str = CAUTIOUS
-
-
-@dataclass(frozen=True)
-class FittedSystemPrompt:
-    """A text that is said before every prompt.
-
-    Attributes:
-        settings: ``text``, and ``where`` it goes.
-        chosen: None.
-        trained_parameters: None.
-    """
-
-    settings: Mapping[str, Any]
-    chosen: tuple[str, ...] = ()
-    trained_parameters: int = 0
-
-    @contextmanager
-    def applied_to(self, model: ChatModel) -> Iterator[ChatModel]:
-        """Yield a model that shares everything with this one but is spoken to with the text."""
-        yield spoken_to(model, self.settings["text"])
-
-
-@dataclass(frozen=True, eq=False)
-class PrefacedChatModel(ChatModel):
-    """A model whose template has no system turn: the text stands before the user's message.
-
-    Attributes:
-        preface: The text.
-    """
-
-    preface: str = ""
-
-    def render(self, prompt: str) -> str:
-        """The prompt as the model sees it, the text and an empty line before it."""
-        return super().render(f"{self.preface}\n\n{prompt}")
-
-
-def spoken_to(model: ChatModel, text: str) -> ChatModel:
-    """The same model, its tensors shared, that is told a text before every prompt.
-
-    A system prompt that it has already comes first.
-    """
-    if isinstance(model, PrefacedChatModel):
-        return replace(model, preface=f"{model.preface}\n\n{text}")
-    if has_system_role(model):
-        before = "" if model.system_prompt is None else f"{model.system_prompt}\n\n"
-        return replace(model, system_prompt=before + text)
-    shared = {each.name: getattr(model, each.name) for each in fields(model)}
-    return PrefacedChatModel(**shared, preface=text)
-
-
-def has_system_role(model: ChatModel) -> bool:
-    """Whether the chat template shows the model what a system turn says."""
-    return takes_system_prompt(model.name, model.tokenizer)

@@ -21,7 +21,6 @@ import pytest
 
 from actor_lens.activations.store import (
     DEFAULT_LIMIT,
-    Layout,
     Store,
     StoreError,
     StoreWarning,
@@ -29,7 +28,7 @@ from actor_lens.activations.store import (
     format_size,
     parse_size,
 )
-from actor_lens.activations.store_files import ARRAY_FILE, JOURNAL_FILE, MANIFEST_FILE
+from actor_lens.activations.store_files import ARRAY_FILE, JOURNAL_FILE, MANIFEST_FILE, Layout
 from actor_lens.errors import UserError
 
 LAYOUT = Layout(planes=2, starts=(0, 2, 5), width=4)

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from actor_lens.activations.residuals import collect_residuals
-from actor_lens.activations.store import Layout, Store
+from actor_lens.activations.store import Store
+from actor_lens.activations.store_files import Layout
 from actor_lens.diagnostics.costs import bench, machine_facts, on_disk, run_task
 from tests.benchmarks.random_models import random_model, random_prompts
 

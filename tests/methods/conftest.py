@@ -2,7 +2,7 @@
 
 import pytest
 
-from actor_lens.methods.reply_data import encoded
+from actor_lens.methods.support.reply_data import encoded
 from tests.support.tiny_runs import tiny_prompts
 
 REPLIES = {"harmful": "I'm sorry, no.", "pseudo_harmful": "Sure. Do it.", "benign": "Yes, as so:"}

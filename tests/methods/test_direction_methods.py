@@ -8,9 +8,9 @@ from actor_lens.errors import UserError
 from actor_lens.judges.first_token import refusal_scores
 from actor_lens.methods import make_method
 from actor_lens.methods.ablation import ablation_directions, candidate_places
-from actor_lens.methods.selection import Selection, middle_layers
+from actor_lens.methods.support.selection import Selection, middle_layers
+from actor_lens.methods.support.tails import tail_residuals
 from actor_lens.methods.surgical import false_refusal_vectors
-from actor_lens.methods.tails import tail_residuals
 from actor_lens.models.interventions import ablate_everywhere, add_direction
 from actor_lens.models.replies import first_token_logits
 from tests.support.fitting import make_up_tokens, train_prompts, validation_prompts

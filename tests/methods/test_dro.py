@@ -4,6 +4,7 @@ The loss is the formula, with principal axes and probes of scikit-learn, in floa
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
 from actor_lens.errors import UserError
-from actor_lens.methods.dro import FittedDRO, SoftPlace, last_states, soft_loss, soft_prompt
-from actor_lens.methods.dro_objective import Objective
-from actor_lens.methods.reply_training import train_step
+from actor_lens.methods.dro import SoftPlace, last_states, soft_loss, soft_prompt, under_soft_prompt
+from actor_lens.methods.support.dro_objective import Objective
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.reply_training import train_step
 from actor_lens.models.padding import pad_batch
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import D_MODEL, shared_tiny_model, tiny_chat_model
@@ -52,7 +54,12 @@ def test_first_tokens_are_those_of_given_embeddings(architecture):
     )
     assert model.tokenizer.decode(place.ids) == SAFETY
     truth = torch.stack([by_embeddings(model, ids, start, soft) for ids in rows])
-    fitted = FittedDRO({}, 1, model.fingerprint, SAFETY, place, soft)
+    fitted = FittedIntervention(
+        {},
+        (),
+        partial(under_soft_prompt, safety_prompt=SAFETY, place=place, soft=soft),
+        model.fingerprint,
+    )
     with fitted.applied_to(model) as inside:
         logits = first_token_logits(inside, TEXTS)
     torch.testing.assert_close(logits, truth, rtol=1e-3, atol=1e-3)

@@ -8,7 +8,7 @@ from peft.tuners.lora import LoraLayer
 from actor_lens.errors import UserError
 from actor_lens.methods import lora_sft
 from actor_lens.methods.lora_sft import lora_trainee
-from actor_lens.methods.reply_training import collated, reply_trials
+from actor_lens.methods.support.reply_training import collated, reply_trials
 from actor_lens.models.replies import first_token_logits
 from actor_lens.models.weights import overwritten
 from tests.support.tiny_models import N_LAYERS, tiny_chat_model

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from actor_lens.methods.loreft import Edit, FittedLoReFT, edit_trainee, edited, edited_last_token
-from actor_lens.methods.reply_training import collated, reply_trials
+from actor_lens.methods.loreft import Edit, edit_trainee, edited, edited_by, edited_last_token
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.reply_training import collated, reply_trials
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import D_MODEL, shared_tiny_model, talkative_tiny_model
 from tests.support.tiny_runs import tiny_prompts
@@ -48,7 +49,7 @@ def by_plain_hook(model, prompt, layer, state):
 
 
 def fitted(model, state, layer=1):
-    return FittedLoReFT({}, (), 1, model.fingerprint, layer, state)
+    return FittedIntervention({}, (), partial(edited_by, layer, state=state), model.fingerprint, 1)
 
 
 def test_the_edit_is_the_formula():

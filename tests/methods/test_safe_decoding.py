@@ -3,6 +3,8 @@
 Truth is numpy in float64, and a loop that reads the whole text anew at every step.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actor_lens.errors import UserError
-from actor_lens.methods.safe_decoding import FittedSafeDecoding, SafeDecoding, common_tokens, mixed
+from actor_lens.methods.safe_decoding import SafeDecoding, common_tokens, guarded_model, mixed
+from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.models.chat_model import twin
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.greedy import greedy_ids
@@ -52,7 +55,12 @@ def expert_weights(model, seed=0):
 
 
 def fitted(model):
-    return FittedSafeDecoding({}, 1, model.fingerprint, METHOD, expert_weights(model))
+    state = expert_weights(model)
+
+    def enter(asked):
+        return nullcontext(guarded_model(METHOD, state, asked))
+
+    return FittedIntervention({}, (), enter, model.fingerprint)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1, 2, 5, 40]), st.sampled_from([0.0, 1.0, 3.0]))

@@ -3,14 +3,16 @@
 Truth is a loop that reads both whole texts anew at every step, one prompt at a time.
 """
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.methods.second_pass import SecondPass
-from actor_lens.methods.self_cd import FittedSelfCD, SelfCD, contrast
+from actor_lens.methods.self_cd import SelfCD, contrast, contrasting_model
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.second_pass import SecondPass
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import shared_tiny_model, talkative_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import tiny_prompts
@@ -25,7 +27,12 @@ each_architecture = pytest.mark.parametrize(
 
 
 def fitted(model, alpha=ALPHA):
-    return FittedSelfCD({}, alpha, SAFETY, model.fingerprint)
+    method = SelfCD(safety_prompt=SAFETY)
+
+    def enter(asked):
+        return nullcontext(contrasting_model(method, alpha, asked))
+
+    return FittedIntervention({}, (), enter, model.fingerprint)
 
 
 def logits_of(model, ids):

@@ -9,8 +9,10 @@ import torch
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.methods import make_method
-from actor_lens.methods.reply_data import ReplyExample
-from actor_lens.methods.reply_training import (
+from actor_lens.methods.sft import full_trainee, layer_trainee
+from actor_lens.methods.support.fitted import FittedIntervention
+from actor_lens.methods.support.reply_data import ReplyExample
+from actor_lens.methods.support.reply_training import (
     IGNORED,
     Trial,
     best_trial,
@@ -19,10 +21,9 @@ from actor_lens.methods.reply_training import (
     reply_loss,
     reply_trials,
 )
-from actor_lens.methods.selection import Effect, Selection
-from actor_lens.methods.sft import full_trainee, layer_trainee
-from actor_lens.methods.trained_weights import FittedWeights
+from actor_lens.methods.support.selection import Effect, Selection
 from actor_lens.models.replies import first_token_logits
+from actor_lens.models.weights import overwritten
 from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
@@ -51,7 +52,10 @@ def trained(model, make_trainee, examples, lr=1e-2, epochs=1):
 
 
 def fitted(model, trial):
-    return FittedWeights({}, (), trial.n_parameters, model.fingerprint, trial.state)
+    def enter(changed):
+        return overwritten(changed.hf, trial.state)
+
+    return FittedIntervention({}, (), enter, model.fingerprint, trial.n_parameters)
 
 
 @each_architecture

@@ -4,7 +4,8 @@ import pytest
 
 from actor_lens.errors import UserError
 from actor_lens.methods import make_method
-from actor_lens.methods.system_prompt import CAUTIOUS, HELPFUL, has_system_role, spoken_to
+from actor_lens.methods.support.system_turn import has_system_role, with_system_text
+from actor_lens.methods.system_prompt import CAUTIOUS, HELPFUL
 from actor_lens.models.chat_model import ChatModel, wrap_model
 from actor_lens.models.replies import first_token_logits
 from tests.support.steering import TEXTS
@@ -51,7 +52,7 @@ def test_the_text_stands_before_the_message_where_there_is_no_system_turn(templa
 
 def test_it_gives_the_logits_of_the_longer_message():
     model = with_template(REFUSES_SYSTEM)
-    told = first_token_logits(spoken_to(model, "Be kind."), TEXTS)
+    told = first_token_logits(with_system_text(model, "Be kind."), TEXTS)
     assert told.equal(first_token_logits(model, [f"Be kind.\n\n{text}" for text in TEXTS]))
     assert not told.equal(first_token_logits(model, TEXTS))
 
@@ -59,8 +60,8 @@ def test_it_gives_the_logits_of_the_longer_message():
 @pytest.mark.parametrize("template", [None, REFUSES_SYSTEM])
 def test_texts_add_up(template):
     model = shared_tiny_model("llama") if template is None else with_template(template)
-    both = spoken_to(spoken_to(model, "One."), "Two.")
-    assert both.render("Hi") == spoken_to(model, "One.\n\nTwo.").render("Hi")
+    both = with_system_text(with_system_text(model, "One."), "Two.")
+    assert both.render("Hi") == with_system_text(model, "One.\n\nTwo.").render("Hi")
     assert has_system_role(model) == (template is None)
 
 

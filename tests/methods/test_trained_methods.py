@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from actor_lens.methods import METHODS, FittedMethod, Method, make_method
-from actor_lens.methods.selection import Selection
-from actor_lens.methods.target_layer import target_layer
+from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.target_layer import target_layer
 from actor_lens.models.chat_model import load_model
 from actor_lens.models.replies import first_token_logits, generate_replies
 from actor_lens.prompts.loading import load_prompts

@@ -34,7 +34,7 @@ def validation_prompts() -> PromptSet:
 
 def make_up_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let half the vocabulary begin refusals."""
-    monkeypatch.setattr("actor_lens.methods.selection.refusal_tokens", some_refusal_tokens)
+    monkeypatch.setattr("actor_lens.methods.support.selection.refusal_tokens", some_refusal_tokens)
 
 
 def quickly_fitted(name: str, model: ChatModel):

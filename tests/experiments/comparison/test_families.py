@@ -68,7 +68,7 @@ def settings_for(name):
 
 @pytest.mark.parametrize("family", ["gemma2", "qwen3", "gpt2"])
 def test_every_method_runs_or_says_what_the_model_lacks(family, tmp_path, monkeypatch):
-    monkeypatch.setattr("actor_lens.methods.selection.refusal_tokens", every_other_token)
+    monkeypatch.setattr("actor_lens.methods.support.selection.refusal_tokens", every_other_token)
     model = saved(family, tmp_path)
     before = copied_tensors(model)
     methods = [make_method(name, **settings_for(name)) for name in METHODS]

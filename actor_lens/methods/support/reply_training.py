@@ -19,9 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from actor_lens.errors import UserError
-from actor_lens.methods.reply_data import ReplyExample
-from actor_lens.methods.selection import Choice, Effect, Selection
+from actor_lens.errors import UserError, check_whole
+from actor_lens.methods.support.reply_data import ReplyExample
+from actor_lens.methods.support.selection import Choice, Effect, Selection
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.padding import pad_batch
 
@@ -39,7 +39,7 @@ class ReplyBatch:
         attention_mask: 0 on padding.
         position_ids: Counted from the first token that is not padding.
         labels: The reply's tokens and its end token in their places, ``IGNORED`` elsewhere.
-        reply_lengths: Of each row, the end token included.
+        reply_lengths: Length of each reply, the end token included.
     """
 
     input_ids: Int[Tensor, "prompt token"]
@@ -54,9 +54,9 @@ class Trainee:
     """What a method trains.
 
     Attributes:
-        parameters: Changed by the optimiser.
-        loss: Of a batch, with gradients for the parameters.
-        state: A copy of what training has made of them, in the form that the method applies.
+        parameters: Parameters that the optimiser changes.
+        loss: Loss of a batch, with gradients for the parameters.
+        state: Copies the parameters as they are now, in the form that the method applies.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -77,7 +77,7 @@ class Trial:
         lr: Learning rate.
         epochs: Passes over the examples so far.
         n_parameters: How many numbers are trained.
-        state: As the method applies it.
+        state: Trained tensors as the method applies them.
     """
 
     lr: float
@@ -139,13 +139,13 @@ def reply_trials(
     """Train anew at each learning rate, with a trial after every epoch; AdamW, no decay.
 
     Args:
-        model: Says where batches go.
-        examples: To train on.
+        model: The untouched model.
+        examples: Examples to train on.
         make_trainee: Makes what is trained, from the untouched model.
         lrs: Learning rates to try.
         epochs: Most passes over the examples.
         batch_size: Examples in a step.
-        seed: Of their order.
+        seed: Seed of the order of the examples.
 
     Raises:
         UserError: If the weights of the model cannot be trained.
@@ -158,10 +158,8 @@ def reply_trials(
         for epoch in range(1, epochs + 1):
             rows = torch.randperm(len(examples), generator=order).tolist()
             for start in range(0, len(rows), batch_size):
-                chosen = [examples[row] for row in rows[start : start + batch_size]]
-                train_step(
-                    optimizer, trainee.parameters, partial(trainee.loss, collated(model, chosen))
-                )
+                batch = collated(model, [examples[row] for row in rows[start : start + batch_size]])
+                train_step(optimizer, trainee.parameters, partial(trainee.loss, batch))
             yield Trial(lr, epoch, trainee.n_parameters, trainee.state())
 
 
@@ -186,11 +184,11 @@ def best_trial(
     selection: Selection,
     effect_of: Callable[[Mapping[str, Tensor]], Effect],
 ) -> Choice[Trial]:
-    """The trial with the best effect on validation prompts; the earlier of two equal ones.
+    """The trial with the best effect on validation prompts; ties go to the earlier one.
 
     Args:
-        trials: Left out where they hold what is no number.
-        selection: Decides, without a limit to the divergence.
+        trials: Trials to choose from; those that hold NaN or infinity are left out.
+        selection: Validation prompts, which decide without a limit to the divergence.
         effect_of: Measures a state.
 
     Raises:
@@ -217,9 +215,8 @@ def check_trainable(model: ChatModel, lrs: Sequence[float], epochs: int, batch_s
         )
     if not lrs or not all(0 < lr < math.inf for lr in lrs):
         raise UserError(f"lrs is {tuple(lrs)}; give at least one positive learning rate")
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise UserError(f"{name} is {value}; give a whole number of at least 1")
+    check_whole("epochs", epochs, low=1)
+    check_whole("batch_size", batch_size, low=1)
 
 
 def _half_precision(hf: nn.Module) -> AbstractContextManager[Any]:

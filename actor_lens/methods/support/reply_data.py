@@ -8,22 +8,23 @@ verdict that cannot be read, is neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_choice
 from actor_lens.judges.base import Judge, Verdict, verdicts_of
 from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
-from actor_lens.methods.system_prompt import spoken_to
+from actor_lens.methods.support.system_turn import with_system_text
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
 from actor_lens.prompts.rows import LABELS, Prompt
 from actor_lens.prompts.sets import PromptSet
 
-SOURCES = ("auto", "file", "model")
+Source = Literal["auto", "file", "model"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 HELPFUL = (
     "You are a helpful assistant. Answer every harmless request fully and do not refuse it, even "
     "if it sounds alarming."
@@ -36,9 +37,9 @@ class ReplyExample:
     """A templated prompt and the reply to it, as tokens.
 
     Attributes:
-        label: Of the prompt.
-        prompt_ids: The templated prompt, up to where the reply begins.
-        reply_ids: The reply, with the token that ends it.
+        label: Label of the prompt.
+        prompt_ids: Templated prompt, up to where the reply begins.
+        reply_ids: Reply, with the token that ends it.
     """
 
     label: str
@@ -48,14 +49,14 @@ class ReplyExample:
 
 @dataclass(frozen=True)
 class ReplyData:
-    """What there is to train on.
+    """Examples to train on, and where they come from.
 
     Attributes:
-        examples: In the order of the prompts.
-        from_file: How many replies are those of the prompt file.
-        from_model: How many the model has given itself.
+        examples: Examples in the order of the prompts.
+        from_file: Number of replies from the prompt file.
+        from_model: Number of replies from the model itself.
         left_out: Number of prompts of each label without a usable reply.
-        judge: Identity of the judge that said which replies are usable.
+        judge: Identity of the judge that decided which replies are usable.
     """
 
     examples: tuple[ReplyExample, ...]
@@ -70,11 +71,11 @@ class ReplyData:
         The known ones, and those that begin a refusal here but no answer.
 
         Args:
-            model: Says what tokens read.
-            known: How the untouched model begins refusals.
+            model: Model whose tokenizer decodes the tokens.
+            known: Tokens with which the untouched model begins refusals.
         """
-        refusals = {one.reply_ids[0] for one in self.examples if one.label == "harmful"}
-        answers = {one.reply_ids[0] for one in self.examples if one.label != "harmful"}
+        refusals = {e.reply_ids[0] for e in self.examples if e.label == "harmful"}
+        answers = {e.reply_ids[0] for e in self.examples if e.label != "harmful"}
         ids = tuple(sorted({*known.ids, *(refusals - answers)}))
         return RefusalTokens(ids, tuple(str(model.tokenizer.decode([token])) for token in ids))
 
@@ -92,7 +93,7 @@ def reply_data(
     model: ChatModel,
     prompts: PromptSet,
     *,
-    source: str = "auto",
+    source: Source = "auto",
     new_tokens: int = 64,
     judge: Judge | None = None,
 ) -> ReplyData:
@@ -108,37 +109,37 @@ def reply_data(
         source: ``"file"`` for the replies of the prompt file, ``"model"`` for the model's own,
             ``"auto"`` for those of the file and, where it has no usable one, the model's own.
         new_tokens: Longest reply of the model.
-        judge: Says what is a refusal; the keyword judge unless given. It takes the place of a
-            first-token judge too, which reads no text and cannot judge replies of a file.
+        judge: Judge of what is a refusal; the keyword judge unless given, or if it is a first-token
+            judge, which reads no text and cannot judge replies of a file.
 
     Raises:
         UserError: If the source is not known, or fewer than two prompts of a label are left, or a
             prompt does not fit into the model with its reply, or the judge cannot be asked.
     """
-    if source not in SOURCES:
-        raise UserError(f"reply source '{source}' is not known; use one of {', '.join(SOURCES)}")
+    check_choice("reply source", source, SOURCES)
     if judge is None or isinstance(judge, FirstTokenJudge):
         judge = KeywordJudge()
-    found: dict[int, str] = {}
+    replies: dict[int, str] = {}
     if source != "model":
-        found = _usable(prompts, dict(_replies_of_file(prompts)), judge)
-    from_file = len(found)
+        in_file = {row: p.reply for row, p in enumerate(prompts) if p.reply is not None}
+        replies = _usable(prompts, in_file, judge)
+    from_file = len(replies)
     if source != "file":
         for speaker, labels in _speakers(model):
-            asked = [
+            rows = [
                 row
                 for row, prompt in enumerate(prompts)
-                if row not in found and prompt.label in labels
+                if row not in replies and prompt.label in labels
             ]
-            texts = [prompts[row].prompt for row in asked]
-            replies = generate_replies(speaker, texts, new_tokens=new_tokens) if texts else []
-            found |= _usable(prompts, dict(zip(asked, replies, strict=True)), judge)
+            texts = [prompts[row].prompt for row in rows]
+            answers = generate_replies(speaker, texts, new_tokens=new_tokens) if texts else []
+            replies |= _usable(prompts, dict(zip(rows, answers, strict=True)), judge)
     left_out: dict[str, int] = dict.fromkeys(LABELS, 0)
     for row, prompt in enumerate(prompts):
-        left_out[prompt.label] += row not in found
+        left_out[prompt.label] += row not in replies
     _check_enough(prompts, left_out, source)
-    examples = tuple(encoded(model, prompts[row], found[row]) for row in sorted(found))
-    return ReplyData(examples, from_file, len(found) - from_file, left_out, judge.identity)
+    examples = tuple(encoded(model, prompts[row], replies[row]) for row in sorted(replies))
+    return ReplyData(examples, from_file, len(replies) - from_file, left_out, judge.identity)
 
 
 def encoded(model: ChatModel, prompt: Prompt, reply: str) -> ReplyExample:
@@ -164,7 +165,7 @@ def encoded(model: ChatModel, prompt: Prompt, reply: str) -> ReplyExample:
 
 
 def _conversation(model: ChatModel, prompt: str, reply: str) -> tuple[str, str, str]:
-    """The rendered turns: all before the reply, the reply, what the template puts after it."""
+    """The rendered turns: all before the reply, the reply, and all after it."""
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
     opening = model.render(prompt)
     with suppress(Exception):  # a template is a program: it may fail in any way
@@ -176,7 +177,7 @@ def _conversation(model: ChatModel, prompt: str, reply: str) -> tuple[str, str, 
 
 
 def _end_token(model: ChatModel, after: str) -> int:
-    """What ends a reply: the first end token that the template puts there, else the model's."""
+    """The token that ends a reply: the template's first end token there, else the model's."""
     shipped = model.hf.generation_config
     ends: Any = None if shipped is None else shipped.eos_token_id
     ends = model.tokenizer.eos_token_id if ends is None else ends
@@ -191,32 +192,26 @@ def _ids(model: ChatModel, text: str) -> list[int]:
     return ids
 
 
-def _replies_of_file(prompts: PromptSet) -> Iterator[tuple[int, str]]:
-    for row, prompt in enumerate(prompts):
-        if prompt.reply is not None:
-            yield row, prompt.reply
-
-
 def _speakers(model: ChatModel) -> tuple[tuple[ChatModel, tuple[str, ...]], ...]:
     """Ways to ask the model itself, each with the labels it is for, the best one first."""
     harmless = ("pseudo_harmful", "benign")
     return (
-        (spoken_to(model, HELPFUL), harmless),
+        (with_system_text(model, HELPFUL), harmless),
         (model, (*harmless, "harmful")),
     )
 
 
 def _usable(prompts: PromptSet, replies: dict[int, str], judge: Judge) -> dict[int, str]:
     """Refusals of harmful prompts, answers to the others."""
-    said = {row: reply for row, reply in replies.items() if reply.strip()}
-    if not said:  # a judge that costs money is not asked for nothing
+    replies = {row: reply for row, reply in replies.items() if reply.strip()}
+    if not replies:  # a judge that costs money is not asked for nothing
         return {}
-    verdicts = verdicts_of(judge, prompts.select(said), tuple(said.values()), ())
-    wanted: dict[str, Verdict] = {"harmful": "refused"}
+    verdicts = verdicts_of(judge, prompts.select(replies), tuple(replies.values()), ())
+    usable: dict[str, Verdict] = {"harmful": "refused"}
     return {
         row: reply
-        for (row, reply), verdict in zip(said.items(), verdicts, strict=True)
-        if verdict == wanted.get(prompts[row].label, "answered")
+        for (row, reply), verdict in zip(replies.items(), verdicts, strict=True)
+        if verdict == usable.get(prompts[row].label, "answered")
     }
 
 

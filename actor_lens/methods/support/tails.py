@@ -7,8 +7,8 @@ same places from the end in every row of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,9 +23,6 @@ from actor_lens.prompts.rows import LABELS
 
 # Texts that end in different words and signs: what all of them share at the end is the template's.
 _PROBES = ("What is the time", "Tell me a story.", "Is it 7?", "Thanks, I am glad")
-
-Means = Mapping[str, Float[Tensor, "layer position d_model"]]
-"""The mean residual of each label."""
 
 
 def closing_tokens(model: ChatModel) -> int:
@@ -56,13 +53,13 @@ def tail_residuals(
     *,
     opening: Sequence[int] = (),
 ) -> Float[Tensor, "layer position prompt d_model"]:
-    """What every block hands on at the last tokens of each prompt, float32 on the CPU.
+    """The output of every block at the last tokens of each prompt, float32 on the CPU.
 
     Args:
-        model: As it is now. Its head is not run.
+        model: Model as it is now. Its head is not run.
         prompts: User messages.
-        count: How many tokens, counted from the end; the last is at position ``-1``. At most
-            ``closing_tokens`` and one, and those of the opening.
+        count: Number of tokens, counted from the end; the last is at position ``-1``. At most
+            ``closing_tokens`` plus 1, plus the tokens of the opening.
         opening: Token ids that follow each templated prompt.
     """
     token_ids = [[*ids, *opening] for ids in model.tokenize(prompts, room=len(opening))]
@@ -70,41 +67,55 @@ def tail_residuals(
 
     def run(batch: TokenBatch) -> None:
         def keep(layer: int, residual: Tensor) -> None:
-            kept = residual[:, -count:].float().cpu()
-            tails[layer][:, list(batch.indices)] = kept.transpose(0, 1)
+            tail = residual[:, -count:].float().cpu()
+            tails[layer][:, list(batch.indices)] = tail.transpose(0, 1)
 
-        with reading_blocks(model, range(model.n_layers), keep):
-            model.hf.base_model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.position_ids,
-                use_cache=False,
-            )
+        read_blocks(model, batch, range(model.n_layers), keep)
 
     run_in_batches(model, token_ids, run)
     return tails
 
 
-@contextmanager
-def reading_blocks(
-    model: ChatModel, layers: Iterable[int], take: Callable[[int, Tensor], None]
-) -> Iterator[None]:
-    """Hand out each layer and what its block hands on, without a change to it."""
+def run_without_head(model: ChatModel, batch: TokenBatch) -> Any:
+    """The output of one forward pass up to the final norm, without logits or a cache."""
+    return model.hf.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    )
+
+
+def read_blocks(
+    model: ChatModel,
+    batch: TokenBatch,
+    layers: Iterable[int],
+    take: Callable[[int, Float[Tensor, "prompt token d_model"]], None],
+) -> None:
+    """Run a batch and give each of some layers, with the output of its block, to a function."""
 
     def read(layer: int, residual: Tensor) -> Tensor:
         take(layer, residual)
         return residual
 
     with torch.no_grad(), edit_each_block(model, layers, read):
-        yield
+        run_without_head(model, batch)
 
 
 def label_means(
     tails: Float[Tensor, "layer position prompt d_model"], labels: Sequence[str]
-) -> Means:
+) -> Mapping[str, Float[Tensor, "layer position d_model"]]:
     """Mean over the prompts of each label that is present, summed in float64."""
     return {
-        label: tails[:, :, [one == label for one in labels]].double().mean(dim=2).float()
+        label: tails[:, :, [other == label for other in labels]].double().mean(dim=2).float()
         for label in LABELS
         if label in labels
     }
+
+
+def refusal_vectors(
+    tails: Float[Tensor, "layer position prompt d_model"], labels: Sequence[str]
+) -> Float[Tensor, "layer position d_model"]:
+    """Mean of harmful prompts minus mean of benign prompts."""
+    means = label_means(tails, labels)
+    return torch.sub(means["harmful"], means["benign"])

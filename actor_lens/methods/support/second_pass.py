@@ -21,17 +21,17 @@ ReplyChange = Callable[[Tensor, Tensor], Tensor]
 class SecondPass:
     """Next-token logits of a model that reads its own prompts, then the reply so far.
 
-    It keeps a key-value cache of its own, so that a token costs one short pass. When asked about a
-    reply that does not go on from the one before, it begins anew.
+    It keeps a key-value cache of its own, so that a token costs one short pass. For a reply that
+    does not continue the one before, it begins anew.
     """
 
     def __init__(self, hf: PreTrainedModel, reader: ChatModel, prompts: Sequence[str]) -> None:
-        """Nothing is run yet.
+        """Tokenise the prompts; nothing is run yet.
 
         Args:
-            hf: Its weights.
-            reader: Says how prompts are templated and tokenised for it.
-            prompts: Of the rows of a batch.
+            hf: Module tree that reads.
+            reader: Model that says how prompts are templated and tokenised for it.
+            prompts: Prompts of the rows of a batch.
 
         Raises:
             UserError: If a templated prompt is longer than the model takes.
@@ -48,16 +48,16 @@ class SecondPass:
 
         Args:
             reply: Generated tokens of each row, none at first. Rows that have ended go on with
-                padding; what is said of those is not used.
+                padding; their logits are not used.
         """
         known = self._read
-        goes_on = (
+        continues = (
             known is not None
             and reply.shape[1] == known.shape[1] + 1
             and torch.equal(reply[:, :-1], known)
         )
-        fresh = reply[:, -1:] if goes_on else torch.cat([self._batch.input_ids, reply], dim=1)
-        if not goes_on:
+        fresh = reply[:, -1:] if continues else torch.cat([self._batch.input_ids, reply], dim=1)
+        if not continues:
             self._cache = None
         self._read = reply.clone()
         return self._run(fresh, reply.shape[1])
@@ -92,8 +92,8 @@ def reply_processor(
     It may be called again from the beginning.
 
     Args:
-        model: Generates.
-        prompts: Of the rows of the batch, which is padded on the left to the longest of them.
+        model: Model that generates.
+        prompts: Prompts of the rows of the batch, which is padded on the left to the longest.
         change: Gives the scores of the next tokens from the reply so far, ``[prompt, token]``, and
             the scores that the model gives, ``[prompt, vocabulary]``.
     """

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from actor_lens.methods.tails import closing_tokens, label_means, opening_ids, tail_residuals
+from actor_lens.methods.support.tails import (
+    closing_tokens,
+    label_means,
+    opening_ids,
+    tail_residuals,
+)
 from actor_lens.models.chat_model import load_model
 from tests.support.steering import CLOSING, TEXTS, stream
 from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model

@@ -6,7 +6,7 @@ import torch
 from scipy.special import expit, log_softmax, logsumexp
 
 from actor_lens.errors import UserError
-from actor_lens.methods.selection import (
+from actor_lens.methods.support.selection import (
     BENIGN_SLACK,
     Effect,
     Selection,

@@ -9,7 +9,49 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_whole
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A linear probe in principal coordinates.
+
+    Attributes:
+        weight: Weight of each coordinate.
+        bias: Intercept.
+    """
+
+    weight: Float[Tensor, " component"]
+    bias: Float[Tensor, ""]
+
+    @classmethod
+    def fitted(
+        cls,
+        coordinates: Float[Tensor, "prompt component"],
+        positive: Bool[Tensor, " prompt"],
+        what: str,
+    ) -> Probe:
+        """Fit a probe by logistic regression.
+
+        Args:
+            coordinates: Principal coordinates of the states.
+            positive: Which states are positive.
+            what: Word for a positive prompt in the error.
+
+        Raises:
+            UserError: If all prompts are positive, or none.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        if bool(positive.all()) or not bool(positive.any()):
+            share = "all" if bool(positive.all()) else "none"
+            raise UserError(
+                f"{share} of the training prompts are {what}: no probe can be fitted; give prompts "
+                "of both kinds"
+            )
+        probe = LogisticRegression(max_iter=1000).fit(coordinates.numpy(), positive.numpy())
+        weight, bias = torch.tensor(probe.coef_[0]), torch.tensor(probe.intercept_[0])
+        return cls(weight.float(), bias.float())
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,17 +59,17 @@ class Objective:
     """Principal coordinates and the two probes in them, all frozen.
 
     Attributes:
-        mean: Of the states, ``[d_model]``.
-        axes: Orthonormal rows, the top principal axes.
-        refusal: Weights and, last, the intercept of the refusal probe, ``[component + 1]``.
-        harmfulness: The same of the harmfulness probe.
-        weights: Of the harmfulness term and of the residual term.
+        mean: Mean of the states.
+        axes: Top principal axes, orthonormal rows.
+        refusal: Probe of refusal.
+        harmfulness: Probe of harmfulness.
+        weights: Weights of the harmfulness term and of the residual term.
     """
 
     mean: Float[Tensor, " d_model"]
     axes: Float[Tensor, "component d_model"]
-    refusal: Float[Tensor, " coefficient"]
-    harmfulness: Float[Tensor, " coefficient"]
+    refusal: Probe
+    harmfulness: Probe
     weights: tuple[float, float]
 
     @classmethod
@@ -46,10 +88,7 @@ class Objective:
             UserError: If prompts are all refused or none, all harmful or none, or there are not
                 ``components`` coordinates.
         """
-        if not 1 <= components <= min(states.shape):
-            raise UserError(
-                f"components is {components}; give a whole number from 1 to {min(states.shape)}"
-            )
+        check_whole("components", components, 1, min(states.shape))
         mean = states.double().mean(0)
         centred = states.double() - mean
         axes = torch.linalg.svd(centred, full_matrices=False).Vh[:components]
@@ -57,8 +96,8 @@ class Objective:
         return cls(
             mean.float(),
             axes.float(),
-            _probe(coordinates, refused, "refused"),
-            _probe(coordinates, harmful, "harmful"),
+            Probe.fitted(coordinates, refused, "refused"),
+            Probe.fitted(coordinates, harmful, "harmful"),
             weights,
         )
 
@@ -71,15 +110,15 @@ class Objective:
         """The loss of a batch; see ``DRO``.
 
         Args:
-            states: With the soft prompt.
-            before: With the safety prompt that it started from.
-            harmful: Of each prompt.
+            states: States with the soft prompt.
+            before: States with the safety prompt that it started from.
+            harmful: Whether each prompt is harmful.
         """
         after, start = self._coordinates(states), self._coordinates(before)
         target = harmful.float()
         entropy = functional.binary_cross_entropy_with_logits
-        refusal = entropy((after - start) @ self.refusal[:-1], target)
-        harmfulness = entropy(after @ self.harmfulness[:-1] + self.harmfulness[-1], target)
+        refusal = entropy((after - start) @ self.refusal.weight, target)
+        harmfulness = entropy(after @ self.harmfulness.weight + self.harmfulness.bias, target)
         change = states - before
         outside = change - change @ self.axes.T @ self.axes
         residual = outside.square().sum(1).mean() / max(1, len(self.mean) - len(self.axes))
@@ -90,19 +129,3 @@ class Objective:
     ) -> Float[Tensor, "prompt component"]:
         coordinates: Tensor = (states - self.mean) @ self.axes.T
         return coordinates
-
-
-def _probe(
-    coordinates: Float[Tensor, "prompt component"], positive: Bool[Tensor, " prompt"], what: str
-) -> Float[Tensor, " coefficient"]:
-    from sklearn.linear_model import LogisticRegression
-
-    if bool(positive.all()) or not bool(positive.any()):
-        share = "all" if bool(positive.all()) else "none"
-        raise UserError(
-            f"{share} of the training prompts are {what}: no probe can be fitted; give prompts of "
-            "both kinds"
-        )
-    probe = LogisticRegression(max_iter=1000).fit(coordinates.numpy(), positive.numpy())
-    coefficients = torch.tensor([*probe.coef_[0], probe.intercept_[0]])
-    return coefficients.float()

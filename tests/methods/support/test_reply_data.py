@@ -7,8 +7,8 @@ import pytest
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
-from actor_lens.methods import reply_data as module
-from actor_lens.methods.reply_data import HELPFUL, encoded, reply_data
+from actor_lens.methods.support import reply_data as module
+from actor_lens.methods.support.reply_data import HELPFUL, encoded, reply_data
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import shared_tiny_model, tiny_chat_model

@@ -7,7 +7,7 @@ from actor_lens.directions.layer_scores import score_layers
 from actor_lens.directions.options import Origin
 from actor_lens.directions.projections import project
 from actor_lens.directions.refusal_directions import refusal_directions
-from actor_lens.methods.selection import Selection
+from actor_lens.methods.support.selection import Selection
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
@@ -30,8 +30,8 @@ def layers_to_try(
         model: The untouched model.
         train: Training prompts.
         selection: Validation prompts, and how the model begins refusals.
-        alpha: Of the targets that the score is taken at.
-        origin: Of the same.
+        alpha: How far the targets go at which the score is taken.
+        origin: Origin of those targets.
 
     Raises:
         UserError: If a label has too few prompts.
@@ -43,7 +43,7 @@ def layers_to_try(
         tokens=selection.tokens,
         alpha=alpha,
         origin=origin,
-        rounds=1,  # of intervals that play no part here: that of the causal score is Wilson's
+        rounds=1,  # the bootstrap plays no part: the causal score has a Wilson interval
     )
     return scores.best().tried_order
 

@@ -1,0 +1,1 @@
+"""What methods share: the protocol, the choice of settings, and training on replies."""
