@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actor_lens.errors import UserError, one_line
+from actor_lens.errors import UserError
 from actor_lens.files.bundled import BUNDLED_MODELS, bundled
 from actor_lens.prompts.sets import PromptSet, overlap_report
+from actor_lens.text import one_line
 
 if TYPE_CHECKING:
     import pandas

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from actor_lens.errors import UserError, one_line
+from actor_lens.errors import UserError
 from actor_lens.prompts.files import csv_cells, named_cells, read_text
 from actor_lens.prompts.public.catalogue import BenchmarkSet
 from actor_lens.prompts.public.rows import Row
+from actor_lens.text import one_line
 
 Values = Mapping[str, Any]
 HUB_EXTRA = "pip install 'actor-lens[hub]'"
