@@ -17,13 +17,8 @@ class UserError(ValueError):
     """
 
 
-def one_line(error: BaseException, most: int = 300) -> str:
-    """The text of an error without line breaks, cut off after so many characters."""
-    return " ".join(str(error).split())[:most]
-
-
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what it was raised from or while handling, the nearest first."""
+    """An error, then what it was raised from or while handling, the nearest first."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:

@@ -12,11 +12,18 @@ import math
 import re
 from collections.abc import Sequence
 
-# Controls but for tab and line ends; marks and overrides of the reading direction; spaces without
-# width; tags, which hide text. Joiners (200c, 200d) stay: emoji and several scripts need them.
+# Controls but for tab and line ends, and what Unicode calls "default ignorable": marks and
+# overrides of the reading direction, spaces and letters without width, soft hyphens, tags.
+# Joiners and variation selectors are such too, but emoji and several scripts need them.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e"
-    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e"
+    "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
+)
+_SELECTORS, _JOINERS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef", "\u200c\u200d"
+# After a character that is seen, one selector and one joiner have a meaning; more can only hide.
+_MODIFIERS = re.compile(
+    f"(?=[{_SELECTORS}{_JOINERS}])([{_SELECTORS}]?[{_JOINERS}]?)[{_SELECTORS}{_JOINERS}]*"
 )
 _LINE_ENDS = re.compile("[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 NOT_MEASURED = "\u2013"
@@ -25,10 +32,11 @@ NOT_MEASURED = "\u2013"
 def clean(text: object) -> str:
     """Text without what nobody sees; unusual line ends become plain ones.
 
-    Halves of surrogate pairs, which no file can hold, become question marks.
+    Joiners and variation selectors, of which emoji are made, stay, one at a time. Halves of
+    surrogate pairs, which no file can hold, become question marks.
     """
     seen = _UNSEEN.sub("", _LINE_ENDS.sub("\n", str(text)))
-    return seen.encode("utf-8", "replace").decode("utf-8")
+    return _MODIFIERS.sub(r"\1", seen).encode("utf-8", "replace").decode("utf-8")
 
 
 def escape(text: object) -> str:

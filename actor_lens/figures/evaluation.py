@@ -38,7 +38,7 @@ class Rated(Protocol):
 
 
 def refusal_rates(**evaluations: Rated) -> go.Figure:
-    """Draw the refused share of each label, one row per evaluation, with 95% Wilson intervals.
+    """Draw the refused share of each label, one row per evaluation, with 95 % Wilson intervals.
 
     The names of the arguments are the names of the rows: `refusal_rates(before=..., after=...)`,
     or `refusal_rates(**{"raw formula": ...})`. Reads label, refused, n, low, high of `.rates()`.
@@ -60,7 +60,7 @@ def refusal_rates(**evaluations: Rated) -> go.Figure:
     return finish(
         figure,
         title="Refused prompts by label",
-        notes=["Bars: share refused. Whiskers: 95% Wilson interval."],
+        notes=["Bars: share refused. Whiskers: 95 % Wilson interval."],
         height=160 + ROW_HEIGHT * int(np.ceil(rows["place"].max() + 1 if len(rows) else 4)),
         legend=False,
     )

@@ -77,7 +77,7 @@ def layer_scores(
 def _key(frame: pd.DataFrame, names: list[str]) -> str:
     if not names:
         return ""
-    text = "Whiskers: 95% intervals. Yellow: layers that tie for the best."
+    text = "Whiskers: 95 % intervals. Yellow: layers that tie for the best."
     return text + (" Grey: shuffled labels." if frame["null_low"].notna().any() else "")
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from actor_lens.text import clean, clip
+
 INK = "#1f2933"
 MUTED = "#52606d"
 GRID = "#e4e9ef"
@@ -30,7 +32,6 @@ NOTE_WIDTH = 100
 # Pixels; the title block is laid out by hand, because a title does not push the plot down.
 TITLE_HEIGHT, NOTE_LINE, TOP_GAP = 46, 16, 28
 UNWANTED_BUTTONS = ("sendChartToCloud", "select2d", "lasso2d")
-_UNSEEN = re.compile("[\\x00-\\x08\\x0e-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 _NUMERIC = {ord(c): f"&#{ord(c)};" for c in "\"'$%"}
 
 
@@ -165,11 +166,10 @@ def escape(text: object) -> str:
     """Escape text for plotly, whose labels understand a part of HTML.
 
     Quotes, dollar and percent signs become numeric entities: plotly does not know `&quot;`, a pair
-    of dollar signs would be read as a formula, and `%{y}` as a place for a number. Control
-    characters, and those that turn the reading direction of what follows, are dropped.
+    of dollar signs would be read as a formula, and `%{y}` as a place for a number. What nobody sees
+    is taken out by `actor_lens.text.clean`.
     """
-    shown = _UNSEEN.sub("", str(text)).encode("utf-8", "replace").decode("utf-8")
-    return html.escape(shown, quote=False).translate(_NUMERIC)
+    return html.escape(clean(text), quote=False).translate(_NUMERIC)
 
 
 def wrap(text: str, width: int) -> list[str]:
@@ -185,11 +185,11 @@ def hover_text(prompt: object, *, limit: int = 160, width: int = 56) -> str:
     """
     whole = str(prompt).strip()
     # A very long prompt is cut before it is looked at, so that the cost stays bounded.
-    text = re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ⏎ ", whole[: 4 * limit])
-    text = re.sub(r"\s+", " ", _UNSEEN.sub("", text))
-    if len(text) > limit or len(whole) > 4 * limit:
-        # A joiner left at the end would change the emoji before it.
-        text = text[: limit - 1].rstrip(" \u200d\ufe0f") + "…"
+    text = re.sub(r"\s*[\r\n]\s*", " ⏎ ", clean(whole[: 4 * limit]))
+    text = re.sub(r"\s+", " ", text)
+    if len(whole) > 4 * limit:
+        text += "…"  # the rest is missing, even where what was cut hides much
+    text = clip(text, limit)
     return "<br>".join(escape(line) for line in wrap(text, width))
 
 

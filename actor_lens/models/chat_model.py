@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from actor_lens.errors import UserError, one_line
+from actor_lens.errors import UserError
 from actor_lens.models.chat_templates import check_system_prompt, render
 from actor_lens.models.loading import read_checkpoint
 from actor_lens.models.quantization import quantization_of, settle, shared_state
 from actor_lens.models.weights import WeightsIdentity, fingerprint
 from actor_lens.prompts.rows import shown
+from actor_lens.text import one_line
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

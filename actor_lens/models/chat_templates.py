@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.errors import UserError, one_line
+from actor_lens.errors import UserError
 from actor_lens.prompts.rows import shown
+from actor_lens.text import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from actor_lens.errors import UserError, causes, one_line
+from actor_lens.errors import UserError, causes
+from actor_lens.text import one_line
 
 _OFFLINE_VARIABLE, _TIMEOUT_VARIABLE = "HF_HUB_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT"
 

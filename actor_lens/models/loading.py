@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actor_lens.errors import UserError, one_line
+from actor_lens.errors import UserError
 from actor_lens.files.bundled import BUNDLED_MODELS, bundled
 from actor_lens.models.chat_templates import check_system_prompt, set_chat_template
 from actor_lens.models.hub_errors import one_line_errors
 from actor_lens.models.quantization import quantization_config
+from actor_lens.text import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +18,10 @@ from markupsafe import Markup
 from actor_lens import figures
 from actor_lens.figures.theme import FONT, LABEL_STYLES
 from actor_lens.files.saving import replacing
+from actor_lens.text import NOT_MEASURED, clean, clip, percent, plural, spell
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-# Control characters have no place in HTML; tabs and line ends do.
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def write_page(text: str, path: str | os.PathLike[str]) -> Path:
@@ -48,20 +44,26 @@ def render_page(template: str, **content: Any) -> str:
     """
     from plotly.offline import get_plotlyjs
 
-    return _environment().get_template(template).render(plotly_js=Markup(get_plotlyjs()), **content)
+    return environment().get_template(template).render(plotly_js=Markup(get_plotlyjs()), **content)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The template engine: everything is cleaned and escaped, numbers are written by filters."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_seen,
+        finalize=_without_unseen,
     )
     environment.filters.update(
-        share=_share, number=_number, p_value=_p_value, clip=clip, plural=_plural, spell=_spell
+        share=_share,
+        number=_number,
+        p_value=_p_value,
+        clip=clip_with_length,
+        plural=plural,
+        spell=spell,
     )
     environment.globals.update(
         styles=LABEL_STYLES,
@@ -70,10 +72,9 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _seen(value: Any) -> Any:
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return _UNSEEN.sub("", value)
-    return value
+def _without_unseen(value: Any) -> Any:
+    """What every expression of a template goes through before it is escaped."""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def plot_in_page(name: str, figure: go.Figure) -> Markup:
@@ -88,36 +89,28 @@ def plot_in_page(name: str, figure: go.Figure) -> Markup:
     )
 
 
+def clip_with_length(text: str, length: int) -> str:
+    """The beginning of a long text, with its whole length."""
+    if len(text) <= length:
+        return text
+    return f"{clip(text, length + 1)} ({len(text):,} characters in all)"
+
+
 def _share(value: float) -> str:
-    """A share as a percentage with one decimal; none at the ends, where it would say nothing."""
+    """A share with one decimal; none at the ends, where it would say nothing."""
     if math.isnan(value):
         return "not measured"
-    return f"{value:.0%}" if value in (0.0, 1.0) else f"{value:.1%}"
+    return percent(value, 0 if value in (0.0, 1.0) else 1)
 
 
 def _number(value: float, digits: int = 2) -> str:
     if math.isnan(value):
-        return "\u2013"
+        return NOT_MEASURED
     # A minus sign as long as a plus sign, so that columns of numbers are read right.
     return f"{value:.{digits}f}".replace("inf", "∞").replace("-", "\u2212")
 
 
 def _p_value(value: float) -> str:
     if math.isnan(value):  # nothing to test
-        return "\u2013"
+        return NOT_MEASURED
     return "< 0.0001" if value < 0.0001 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
-
-
-def clip(text: str, length: int) -> str:
-    """The beginning of a long text, with its whole length."""
-    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters in all)"
-
-
-def _plural(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def _spell(names: Sequence[object]) -> str:
-    """Names in a sentence: "2", "2 and 3", "2, 3 and 4"."""
-    *first, last = map(str, names)
-    return f"{', '.join(first)} and {last}" if first else last

@@ -28,7 +28,7 @@ from actor_lens.experiments.sweep.layer_sweep import LayerSweep
 from actor_lens.figures.theme import LABEL_STYLES, ORIGIN_NAMES
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import LABELS
-from actor_lens.report.pages import clip, plot_in_page, render_page, write_page
+from actor_lens.report.pages import clip_with_length, plot_in_page, render_page, write_page
 from actor_lens.statistics.rates import Rate
 from actor_lens.training.run import TrainingRun
 
@@ -332,7 +332,9 @@ def _shown_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for row in table.to_dict("records"):
         length = HARMFUL_REPLY_LENGTH if row["label"] == "harmful" else REPLY_LENGTH
-        replies = {key: clip(str(row[key]), length) for key in ("reply_before", "reply_after")}
+        replies = {
+            key: clip_with_length(str(row[key]), length) for key in ("reply_before", "reply_after")
+        }
         rows.append({str(key): value for key, value in row.items()} | replies)
     return rows
 

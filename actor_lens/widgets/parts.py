@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,22 +11,23 @@ import plotly.graph_objects as go
 
 from actor_lens.figures import Composition
 from actor_lens.figures.theme import LABEL_STYLES
+from actor_lens.text import clean, clip, escape
 
 # More often than this a browser that also redraws a figure falls behind.
 PAINTS_PER_SECOND = 5.0
 CELL_LENGTH, SHORT_CELL = 400, 14
-# Characters that turn the reading direction of what follows, and those that nobody sees.
-_UNSEEN = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 _TABLE_STYLE = "border-collapse:collapse;width:100%;font-size:12px;line-height:1.35;color:inherit"
 _CELL_STYLE = "padding:4px 8px;border-bottom:1px solid #e4e9ef;vertical-align:top;text-align:left"
 
 
 def safe(text: object, length: int | None = None) -> str:
-    """Text from outside as HTML that shows it and does nothing else."""
-    shown = _UNSEEN.sub("", str(text))
-    if length is not None and len(shown) > length:
-        shown = shown[: length - 1].rstrip() + "…"
-    return html.escape(shown.encode("utf-8", "replace").decode("utf-8"))
+    """Text from outside as HTML that shows it and does nothing else.
+
+    Args:
+        text: Any value.
+        length: Greatest number of characters; an ellipsis says that there were more.
+    """
+    return escape(text if length is None else clip(clean(text), length))
 
 
 def paragraph(text: str, *, warn: bool = False) -> str:

@@ -98,4 +98,4 @@ def test_figures_load_no_torch_and_no_stage():
     loaded = json.loads(ran.stdout)
     assert "torch" not in loaded
     ours = {name.split(".")[1] for name in loaded if name.startswith("actor_lens.")}
-    assert ours <= {"figures", "errors"}
+    assert ours <= {"figures", "errors", "text"}

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from actor_lens.errors import UserError, causes, one_line
+from actor_lens.errors import UserError, causes
 from actor_lens.prompts.files import HUB_EXTRA
 from actor_lens.prompts.public.catalogue import BenchmarkSet
 from actor_lens.prompts.public.rows import Row
+from actor_lens.text import one_line
 
 
 def hub_rows(
