@@ -163,7 +163,7 @@ def _commands() -> str:
 
 
 def _help(*words: str) -> str:
-    environment = {**os.environ, "COLUMNS": "88", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": "82", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     command = [sys.executable, "-m", "actor_lens", *words, "--help"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return run.stdout
