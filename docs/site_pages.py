@@ -31,6 +31,17 @@ FIGURE = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PLOTLY_JS = "scripts/plotly.min.js"
 NOT_PYTHON_API = ("cli",)
+NAMES_HEAD = """\
+# Names at the top
+
+`import actor_lens as al` offers these names; each loads its module (and torch) when it is first
+used. Rarer ones are imported from their room. Rooms are in the order in which they may import each
+other, from the ground up; `figures` and `widgets` are loaded by
+`from actor_lens import figures, widgets`.
+
+| room | names |
+|---|---|
+"""
 
 _outputs: dict[str, list[str]] = {}
 
@@ -57,7 +68,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_content(content: str, page: Page, **_others: object) -> str:
     """Put a notebook's outputs into its page, after Markdown can no longer touch them."""
     outputs = _outputs.get(page.file.src_uri)
     if not outputs:
@@ -123,15 +134,12 @@ def _names() -> str:
         for room in _rooms()
         if room in rooms
     ]
-    head = (
-        "# Names at the top\n\n"
-        "`import actor_lens as al` offers these names; each loads its module (and torch) when it is "
-        "first used. Rarer ones are imported from their room. Rooms are in the order in which they "
-        "may import each other, from the ground up; `figures` and `widgets` are loaded by "
-        "`from actor_lens import figures, widgets`.\n\n| room | names |\n|---|---|\n"
-    )
     others = [f"[{room}]({room}.md)" for room in _rooms() if room not in rooms]
-    return head + "\n".join(rows) + f"\n\nRooms without a name at the top: {', '.join(others)}.\n"
+    return (
+        NAMES_HEAD
+        + "\n".join(rows)
+        + f"\n\nRooms without a name at the top: {', '.join(others)}.\n"
+    )
 
 
 def _public_names() -> Iterator[tuple[str, str]]:
@@ -239,15 +247,17 @@ def _shown(output: dict[str, Any], name: str) -> str:
     if FIGURE in data:
         return _figure(data[FIGURE], name)
     if WIDGET in data:
-        return (
-            '<div class="notebook-output widget">A widget stands here while the notebook runs.</div>'
-        )
+        return _box("A widget stands here while the notebook runs.", "widget")
     page = "".join(data.get("text/html", ""))
     if "PlotlyConfig" in page:
         return ""
     if page:
-        return f'<div class="notebook-output">{page}</div>'
+        return _box(page)
     return _printed("".join(data.get("text/plain", "")))
+
+
+def _box(page: str, kind: str = "") -> str:
+    return f'<div class="notebook-output {kind}">{page}</div>'
 
 
 def _printed(text: str) -> str:
@@ -257,14 +267,12 @@ def _printed(text: str) -> str:
 def _figure(figure: dict[str, Any], name: str) -> str:
     import plotly.io as pio
 
-    config = figure.pop("config", {})
-    return '<div class="notebook-output figure">{}</div>'.format(
-        pio.to_html(
-            figure,
-            config={**config, "responsive": True},
-            full_html=False,
-            include_plotlyjs=False,
-            validate=False,
-            div_id=f"figure-{name}",
-        )
+    page = pio.to_html(
+        figure,
+        config={**figure.pop("config", {}), "responsive": True},
+        full_html=False,
+        include_plotlyjs=False,
+        validate=False,
+        div_id=f"figure-{name}",
     )
+    return _box(page, "figure")
