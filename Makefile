@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test lint types docs clean
+.PHONY: help demo lab test lint types coverage docs clean
 
 # The first of these that is new enough and can make virtual environments is taken. 3.11 leads
 # because environment.yml uses it too. Another: make demo PYTHON=/path/to/python3
@@ -12,10 +12,12 @@ CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python
 RUN := .venv/bin/python
 USE_STAMP := .venv/installed
 TEST_STAMP := .venv/installed-test
+DOCS_STAMP := .venv/installed-docs
+EXECUTED := $(patsubst %,build/%,$(wildcard notebooks/*.ipynb))
 OUT := demo
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: $(USE_STAMP) ## Find the layer of the bundled model, train it, show what changed (OUT=folder, ARGS=options)
 	$(RUN) -m actor_lens demo --out "$(OUT)" --overwrite $(ARGS)
@@ -39,8 +41,18 @@ types: $(TEST_STAMP) ## Check types with mypy (Python 3.11 or newer)
 	  echo "Types are not checked on Python 3.10."; \
 	else echo "$(RUN) -m mypy"; $(RUN) -m mypy; fi
 
-docs: $(USE_STAMP) ## Run the notebooks and write them as HTML to build/docs
-	$(RUN) -m nbconvert --execute --to html --output-dir build/docs notebooks/*.ipynb
+coverage: $(TEST_STAMP) ## Say which lines the tests reach, browser and notebooks left out (build/coverage)
+	$(RUN) -m pytest -n auto --maxprocesses 4 -m "not browser and not notebooks" \
+	  --cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(ARGS)
+
+docs: $(DOCS_STAMP) $(EXECUTED) ## Build the site into build/site, with the notebooks run; it opens offline
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
+
+# Run in a folder of their own: some notebooks write results beside themselves.
+build/notebooks/%.ipynb: notebooks/%.ipynb $(DOCS_STAMP)
+	@rm -rf build/running && mkdir -p build/running && cp $< build/running
+	$(RUN) -m nbconvert --execute --to notebook --output-dir build/notebooks build/running/$*.ipynb
 
 clean: ## Remove caches and build products (the environment .venv stays)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -97,4 +109,8 @@ $(USE_STAMP): pyproject.toml constraints.txt
 
 $(TEST_STAMP): pyproject.toml constraints.txt
 	$(call install,.[test])
+	@touch $(USE_STAMP) $@
+
+$(DOCS_STAMP): pyproject.toml constraints.txt
+	$(call install,.[docs])
 	@touch $(USE_STAMP) $@
