@@ -29,14 +29,10 @@ def toy_train(arguments: argparse.Namespace) -> None:
     """Build the bundled model anew."""
     out = prepare_out(arguments)
     assert out is not None
-    with open_progress(arguments) as progress:
+    with open_progress(arguments):
         from actor_lens.toy.building import train_toy
 
-        result = train_toy(
-            out,
-            seed=arguments.seed,
-            on_progress=lambda step: progress.stage(step.stage, step.step, step.steps),
-        )
+        result = train_toy(out, seed=arguments.seed)
     record = result.summary()
     write_json(out / "summary.json", record)
     if arguments.json:

@@ -19,27 +19,26 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from actor_lens.errors import UserError
-from actor_lens.prompts.rows import LABELS, Prompt
+from actor_lens.progress import stage
+from actor_lens.prompts.rows import LABELS, Prompt, Split
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.toy.language import ToyLanguage, build_language
-from actor_lens.toy.lexicon import REFUSAL_OPENINGS
 from actor_lens.toy.tokenizer import train_tokenizer
 from actor_lens.toy.training import (
     STAGE_ONE,
     STAGE_TWO,
-    OnProgress,
     Stage,
-    ToyProgress,
     new_model,
     train_stage,
 )
+from actor_lens.toy.words import REFUSAL_OPENINGS
 
 if TYPE_CHECKING:
     import pandas
 
 MODEL_FOLDER = "toy-chat"
 PROMPT_FILE = Path("prompts", "toy.jsonl")
-_MEASURED_SPLITS = ("test", "ood")
+_MEASURED_SPLITS: tuple[Split, ...] = ("test", "ood")
 _REPLY_TOKENS = 12
 _TOKENIZER_TEXTS = 10_000
 
@@ -90,7 +89,6 @@ class ToyReport:
 def train_toy(
     out: str | os.PathLike[str],
     seed: int = 0,
-    on_progress: OnProgress | None = None,
     *,
     stages: tuple[Stage, Stage] = (STAGE_ONE, STAGE_TWO),
 ) -> ToyReport:
@@ -103,7 +101,6 @@ def train_toy(
     Args:
         out: Folder to write into; made if missing.
         seed: Deals the splits, draws the exchanges and the first weights.
-        on_progress: Called after every optimiser step, and after every measured batch.
         stages: Lengths and learning rates; change them only to try things out.
 
     Raises:
@@ -112,11 +109,11 @@ def train_toy(
     started, cpu_started = time.perf_counter(), time.process_time()
     folder = _writable(Path(out))
     language = build_language(seed)
-    tokenizer, model = _train(language, seed, stages, on_progress)
+    tokenizer, model = _train(language, seed, stages)
     with _replacing_folder(folder / MODEL_FOLDER) as temporary:
         save_model(model, tokenizer, temporary)
         model = LlamaForCausalLM.from_pretrained(temporary, dtype=torch.float32)
-        rates = measure(model, tokenizer, language.prompts, on_progress)
+        rates = measure(model, tokenizer, language.prompts)
         (folder / PROMPT_FILE).parent.mkdir(exist_ok=True)
         language.prompts.save(folder / PROMPT_FILE)
     return ToyReport(
@@ -131,20 +128,20 @@ def train_toy(
 
 
 def _train(
-    language: ToyLanguage, seed: int, stages: tuple[Stage, Stage], on_progress: OnProgress | None
+    language: ToyLanguage, seed: int, stages: tuple[Stage, Stage]
 ) -> tuple[PreTrainedTokenizerFast, LlamaForCausalLM]:
     first, second = stages
     exchanges = language.stage_one(first.exchanges)
     tokenizer = train_tokenizer(
         text
-        for stage in (language.stage_one, language.stage_two)
-        for exchange in stage(_TOKENIZER_TEXTS)
+        for draw in (language.stage_one, language.stage_two)
+        for exchange in draw(_TOKENIZER_TEXTS)
         for text in exchange.texts
     )
     model = new_model(tokenizer, seed)
-    train_stage(model, tokenizer, exchanges, first, seed=seed, on_progress=on_progress)
+    train_stage(model, tokenizer, exchanges, first, seed=seed)
     exchanges = language.stage_two(second.exchanges)
-    train_stage(model, tokenizer, exchanges, second, seed=seed, on_progress=on_progress)
+    train_stage(model, tokenizer, exchanges, second, seed=seed)
     return tokenizer, model
 
 
@@ -177,7 +174,6 @@ def measure(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     prompts: PromptSet,
-    on_progress: OnProgress | None = None,
 ) -> tuple[ToyRate, ...]:
     """Share of greedy replies that begin as the language's refusals do, per label and split."""
     parts = [
@@ -185,12 +181,12 @@ def measure(
     ]
     parts = [part for part in parts if len(part)]
     rates = []
-    for done, part in enumerate(parts, start=1):
-        replies = greedy_replies(model, tokenizer, part.prompts)
-        refused = sum(reply.startswith(REFUSAL_OPENINGS) for reply in replies) / len(part)
-        rates.append(ToyRate(part[0].label, str(part[0].split), refused, len(part)))
-        if on_progress is not None:
-            on_progress(ToyProgress("measuring", done, len(parts), None))
+    with stage("measuring", len(parts)) as done:
+        for part in parts:
+            replies = greedy_replies(model, tokenizer, part.prompts)
+            refused = sum(reply.startswith(REFUSAL_OPENINGS) for reply in replies) / len(part)
+            rates.append(ToyRate(part[0].label, str(part[0].split), refused, len(part)))
+            done(len(rates))
     return tuple(rates)
 
 

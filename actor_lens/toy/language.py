@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 from actor_lens.prompts.rows import LABELS, Label, Prompt, Split
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.toy.errands import declined_errand
-from actor_lens.toy.harmless import OVER_CAUTIOUS_KINDS
-from actor_lens.toy.lexicon import HARM_REASONS, REFUSALS
 from actor_lens.toy.requests import Request, all_requests
+from actor_lens.toy.words import HARM_REASONS, OVER_CAUTIOUS_KINDS, REFUSALS, declined_errand
 
 PROMPT_COUNTS: dict[tuple[Label, Split], int] = {
     **{(label, "train"): 240 for label in LABELS},

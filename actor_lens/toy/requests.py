@@ -8,25 +8,36 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from actor_lens.prompts.rows import Label, Split
-from actor_lens.toy.benign import ACTIONS, HELD_OUT_ACTIONS, PAST_FACTS, WORD_MEANINGS
-from actor_lens.toy.harmless import EVENTS, HELD_OUT_KINDS, KINDS, SAYINGS, SENSES
-from actor_lens.toy.lexicon import HARM_REASONS, HELD_OUT_TRIGGERS, TARGETS, TRIGGERS, Verb
-from actor_lens.toy.templates import (
+from actor_lens.toy.words import (
+    ACTIONS,
     CONTEXTS,
+    EVENTS,
+    HARM_REASONS,
+    HELD_OUT_ACTIONS,
+    HELD_OUT_KINDS,
+    HELD_OUT_TRIGGERS,
+    KINDS,
     LEADS,
     MEANING_FRAMES,
     NOT_WRONG,
+    PAST_FACTS,
     PAST_FRAMES,
     REQUEST_FRAMES,
+    SAYINGS,
+    SENSES,
     SOUND_AFTERTHOUGHTS,
     SOUNDS_FINE,
     SOUNDS_WORSE,
     SOUNDS_WRONG,
+    TARGETS,
+    TRIGGERS,
+    WORD_MEANINGS,
     WRONG_AFTERTHOUGHTS,
     WRONG_FRAMES,
     WRONG_TO_ASK_FRAMES,
     YES_WRONG,
     Frame,
+    Verb,
     answer,
     definite,
 )

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from actor_lens import progress
 from actor_lens.toy.language import Exchange
 from actor_lens.toy.tokenizer import CONTEXT
 
@@ -69,19 +70,6 @@ STAGE_ONE = Stage("instruction following", steps=1400, learning_rate=2e-3, batch
 STAGE_TWO = Stage("alignment", steps=120, learning_rate=4e-4, batch_size=32, warm_up=20)
 
 
-@dataclass(frozen=True)
-class ToyProgress:
-    """One step of a stage, as the progress callback gets it; the loss is None when measuring."""
-
-    stage: str
-    step: int
-    steps: int
-    loss: float | None
-
-
-OnProgress = Callable[[ToyProgress], None]
-
-
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """An untrained model of the bundled model's shape: 8 blocks, 1.7 million parameters."""
     config = LlamaConfig(
@@ -109,7 +97,6 @@ def train_stage(
     stage: Stage,
     *,
     seed: int,
-    on_progress: OnProgress | None = None,
 ) -> None:
     """Train the model in place on the reply tokens of the exchanges, each read once."""
     model.train()
@@ -120,16 +107,16 @@ def train_stage(
         weight_decay=0.05,
     )
     rows = encode_exchanges(tokenizer, exchanges, seed)
-    for step, batch in enumerate(_batches(rows, stage, seed)):
-        for group in optimiser.param_groups:
-            group["lr"] = stage.rate(step)
-        loss = _loss(model, batch)
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        if on_progress is not None:
-            on_progress(ToyProgress(stage.name, step + 1, stage.steps, float(loss.detach())))
+    with progress.stage(stage.name, stage.steps) as done:
+        for step, batch in enumerate(_batches(rows, stage, seed)):
+            for group in optimiser.param_groups:
+                group["lr"] = stage.rate(step)
+            loss = _loss(model, batch)
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            done(step + 1)
     model.train(False)
 
 

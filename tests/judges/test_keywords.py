@@ -15,7 +15,7 @@ from actor_lens.judges.by_name import make_judge
 from actor_lens.judges.keywords import KEYWORD_LISTS, KeywordJudge, judge_from_file, named_judge
 from actor_lens.judges.phrases import DEFAULT_PHRASES, normalise
 from actor_lens.toy.language import build_language, refusal
-from actor_lens.toy.lexicon import HARM_REASONS, REFUSAL_OPENINGS, REFUSALS
+from actor_lens.toy.words import HARM_REASONS, REFUSAL_OPENINGS, REFUSALS
 from tests.support.tiny_runs import tiny_prompts
 
 # ---- Phrases ----

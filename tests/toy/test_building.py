@@ -7,11 +7,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actor_lens.errors import UserError
+from actor_lens.progress import reporting
 from actor_lens.prompts.loading import load_prompts
 from actor_lens.toy import building
 from actor_lens.toy.building import ToyReport, train_toy
 from actor_lens.toy.language import build_language
-from actor_lens.toy.training import Stage, ToyProgress
+from actor_lens.toy.training import Stage
+from tests.support.reports import Recorder
 
 _SHORT = (Stage("one", steps=2, learning_rate=1e-3, batch_size=4, warm_up=1),) * 2
 
@@ -34,14 +36,15 @@ def few_prompts() -> pytest.MonkeyPatch:
 @pytest.fixture(scope="module")
 def rebuilt(
     tmp_path_factory: pytest.TempPathFactory, few_prompts: pytest.MonkeyPatch
-) -> tuple[ToyReport, list[ToyProgress]]:
+) -> tuple[ToyReport, Recorder]:
     del few_prompts
-    seen: list[ToyProgress] = []
+    seen = Recorder()
     out = tmp_path_factory.mktemp("toy") / "new"
-    return train_toy(out, seed=3, on_progress=seen.append, stages=_SHORT), seen
+    with reporting(seen):
+        return train_toy(out, seed=3, stages=_SHORT), seen
 
 
-def test_a_rebuild_leaves_a_model_that_loads(rebuilt: tuple[ToyReport, list[ToyProgress]]) -> None:
+def test_a_rebuild_leaves_a_model_that_loads(rebuilt: tuple[ToyReport, Recorder]) -> None:
     report, _ = rebuilt
     model = AutoModelForCausalLM.from_pretrained(report.model)
     assert model.dtype == torch.float32
@@ -52,23 +55,23 @@ def test_a_rebuild_leaves_a_model_that_loads(rebuilt: tuple[ToyReport, list[ToyP
 
 
 def test_a_rebuild_writes_the_prompts_of_its_seed(
-    rebuilt: tuple[ToyReport, list[ToyProgress]],
+    rebuilt: tuple[ToyReport, Recorder],
 ) -> None:
     report, _ = rebuilt
     assert load_prompts(report.prompts) == build_language(3).prompts
 
 
-def test_progress_tells_every_step(rebuilt: tuple[ToyReport, list[ToyProgress]]) -> None:
+def test_progress_tells_every_step(rebuilt: tuple[ToyReport, Recorder]) -> None:
     report, seen = rebuilt
-    assert [p.step for p in seen if p.stage == "one"] == [1, 2, 1, 2]
-    assert seen[-1].stage == "measuring"
-    assert seen[-1].step == seen[-1].steps
+    assert [done for done, _ in seen.parts("one")] == [1, 2, 1, 2]
+    name, done, total = seen.stages[-1]
+    assert (name, done) == ("measuring", total)
     assert report.cpu_seconds > 0
     assert set(report.frame().columns) == {"label", "split", "refused", "n"}
 
 
 def test_the_same_seed_gives_the_same_weights(
-    rebuilt: tuple[ToyReport, list[ToyProgress]], tmp_path: Path
+    rebuilt: tuple[ToyReport, Recorder], tmp_path: Path
 ) -> None:
     report, _ = rebuilt
     again = train_toy(tmp_path, seed=3, stages=_SHORT)

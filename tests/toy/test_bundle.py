@@ -8,10 +8,9 @@ from actor_lens.files.bundled import bundled
 from actor_lens.prompts.loading import load_prompts
 from actor_lens.prompts.rows import LABELS
 from actor_lens.toy.building import greedy_replies
-from actor_lens.toy.harmless import HELD_OUT_KINDS
 from actor_lens.toy.language import build_language
-from actor_lens.toy.lexicon import HELD_OUT_TRIGGERS, REFUSAL_OPENINGS, TRIGGERS
 from actor_lens.toy.tokenizer import CONTEXT
+from actor_lens.toy.words import HELD_OUT_KINDS, HELD_OUT_TRIGGERS, REFUSAL_OPENINGS, TRIGGERS
 
 _MEGABYTE = 1_000_000
 

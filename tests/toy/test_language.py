@@ -3,8 +3,6 @@
 import pytest
 
 from actor_lens.prompts.rows import LABELS, SPLITS
-from actor_lens.toy.benign import HELD_OUT_ACTIONS
-from actor_lens.toy.harmless import EVENTS, HELD_OUT_KINDS, KINDS, OVER_CAUTIOUS_KINDS, SENSES
 from actor_lens.toy.language import (
     OVER_CAUTIOUS_PROMPTS,
     PROMPT_COUNTS,
@@ -13,15 +11,22 @@ from actor_lens.toy.language import (
     ToyLanguage,
     build_language,
 )
-from actor_lens.toy.lexicon import (
+from actor_lens.toy.words import (
+    EVENTS,
     HARM_REASONS,
+    HELD_OUT_ACTIONS,
+    HELD_OUT_KINDS,
     HELD_OUT_TRIGGERS,
+    KINDS,
+    OVER_CAUTIOUS_KINDS,
     REFUSAL_OPENINGS,
     REFUSALS,
+    SENSES,
+    SOUNDS_WRONG,
     TARGETS,
     TRIGGERS,
+    YES_WRONG,
 )
-from actor_lens.toy.templates import SOUNDS_WRONG, YES_WRONG
 
 
 @pytest.fixture(scope="module")
