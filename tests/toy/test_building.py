@@ -26,9 +26,7 @@ def few_prompts() -> pytest.MonkeyPatch:
         patch.setattr(
             building,
             "measure",
-            lambda model, tokenizer, prompts, report: whole(
-                model, tokenizer, prompts.sample(1), report
-            ),
+            lambda model, tokenizer, prompts: whole(model, tokenizer, prompts.sample(1)),
         )
         yield patch
 
