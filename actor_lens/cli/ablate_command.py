@@ -15,11 +15,11 @@ from actor_lens.cli.arguments import (
     per_label,
     settings_of,
 )
-from actor_lens.cli.compare_command import records
 from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import print_json, print_written
+from actor_lens.cli.printing import print_json, print_table, print_written, say, score_cells
 from actor_lens.cli.sweep_command import numbers, seeds
 from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, write_json
+from actor_lens.results import records
 
 if TYPE_CHECKING:
     from actor_lens.experiments.ablations.ablate import Ablations
@@ -145,32 +145,22 @@ def _write(
 
 
 def _print(result: Ablations) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    means = records(result.means())
+    means = [row for row in records(result.means()) if row["split"] == "test"]
     for series in dict.fromkeys(row["series"] for row in means):
-        table = Table(title=f"{series}: %, means (lowest-highest seed), test prompts")
-        table.add_column(series, overflow="fold", min_width=10)
-        for column in ("C.R.", "S.S.", "T.S.", "benign", "seeds"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for row in (row for row in means if row["series"] == series and row["split"] == "test"):
-            name = row["value"] if row["method"] == "actor" else f"{row['value']} {row['method']}"
-            table.add_row(name, *_cells(row), str(row["seeds"]))
-        console.print(table)
-    console.print(f"Target layer {result.layer}: {result.layer_reason}.", markup=False)
-    for one in result.outcomes:
-        if one.status != "completed":
-            told = f"{one.cell.series} {one.cell.value}, seed {one.cell.seed}: {one.status}"
-            console.print(f"{told}: {one.message}", markup=False)
+        print_table(
+            f"{series}: %, means (lowest-highest seed), test prompts",
+            (series, "C.R.", "S.S.", "T.S.", "benign", "seeds"),
+            (_cells(row) for row in means if row["series"] == series),
+        )
+    say(f"Target layer {result.layer}: {result.layer_reason}.")
+    for outcome in result.outcomes:
+        if outcome.status != "completed":
+            cell = outcome.cell
+            say(
+                f"{cell.series} {cell.value}, seed {cell.seed}: {outcome.status}: {outcome.message}"
+            )
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    names = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
-    cells = []
-    for name in names:
-        low, high = row[f"{name}_min"], row[f"{name}_max"]
-        spread = "" if low is None or low == high else f" ({100 * low:.0f}-{100 * high:.0f})"
-        cells.append("-" if row[name] is None else f"{100 * row[name]:.1f}{spread}")
-    return cells
+    name = row["value"] if row["method"] == "actor" else f"{row['value']} {row['method']}"
+    return [name, *score_cells(row, "_min", "_max"), str(row["seeds"])]

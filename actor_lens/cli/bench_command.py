@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, add_common, add_per_label, integer, layer_number
 from actor_lens.cli.inputs import load_model_and_prompts, model_settings, open_progress
-from actor_lens.cli.printing import print_json, print_written
+from actor_lens.cli.printing import console as terminal
+from actor_lens.cli.printing import number_text, print_json, print_table, print_written
 from actor_lens.cli.writing import prepare_out, write_json
 
 if TYPE_CHECKING:
@@ -85,16 +86,12 @@ def bench(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(record)
         return
-    from rich.console import Console
-
-    print_costs(Console(highlight=False), arguments, costs)
+    print_costs(terminal(), arguments, costs)
     print_written(out, "bench.txt")
 
 
 def print_costs(console: Console, arguments: argparse.Namespace, costs: Costs) -> None:
     """The table, what it means and what a larger run would cost."""
-    from rich.table import Table
-
     from actor_lens.activations.store import format_size
     from actor_lens.diagnostics.costs import NOTES
 
@@ -117,16 +114,20 @@ def print_costs(console: Console, arguments: argparse.Namespace, costs: Costs) -
         )
     frame = costs.frame()
     if len(frame):
-        table = Table()
-        table.add_column("training")
-        for column in ("seconds", "times ACTOR", "peak memory"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for row in frame.to_dict("records"):
-            times = row["times_actor"]
-            shown = "-" if times != times else f"{times:.2f}"
-            peak = format_size(int(row["peak_bytes"]))
-            table.add_row(row["part"], f"{row['seconds']:.2f}", shown, peak)
-        console.print(table)
+        print_table(
+            "Training",
+            ("part", "seconds", "times ACTOR", "peak memory"),
+            (
+                [
+                    row["part"],
+                    f"{row['seconds']:.2f}",
+                    number_text(row["times_actor"], ".2f"),
+                    format_size(int(row["peak_bytes"])),
+                ]
+                for row in frame.to_dict("records")
+            ),
+            to=console,
+        )
     if costs.agreement is not None:
         console.print(
             f"Naive ACTOR's weights differ from ACTOR's by at most {costs.agreement:.1e} of a "

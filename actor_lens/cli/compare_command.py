@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,13 @@ from actor_lens.cli.arguments import (
     per_label,
 )
 from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import print_json, print_written
+from actor_lens.cli.printing import print_json, print_table, print_written, say, score_cells
 from actor_lens.cli.sweep_command import seeds
 from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, write_json
 from actor_lens.errors import UserError
+from actor_lens.results import records
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from actor_lens.experiments.comparison.leaderboard import Leaderboard
 
 
@@ -148,53 +146,26 @@ def _write(
 
 
 def _print(board: Leaderboard) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from actor_lens.report.findings import findings, provenance
 
-    console = Console(highlight=False)
     frame = board.frame()
     for split, title in (("test", "Test prompts"), ("ood", "Out of distribution")):
         rows = frame[frame["split"] == split]
-        if rows.empty:
-            continue
-        table = Table(title=f"{title}: %, T.S. with its 95 % interval", title_justify="left")
-        # A name that is cut off says nothing: in a narrow terminal it goes on in the next line.
-        table.add_column("method", overflow="fold", min_width=12)
-        for column in ("C.R.", "S.S.", "T.S.", "benign", "fit s", "MiB"):
-            table.add_column(column, justify="right", no_wrap=True)
-        ordered = rows.sort_values("tradeoff_score", ascending=False, kind="stable")
-        for row in records(ordered):
-            table.add_row(row["method"], *_cells(row))
-        console.print(table)
+        if not rows.empty:
+            ordered = rows.sort_values("tradeoff_score", ascending=False, kind="stable")
+            print_table(
+                f"{title}: %, T.S. with its 95 % interval",
+                ("method", "C.R.", "S.S.", "T.S.", "benign", "fit s", "MiB"),
+                map(_cells, records(ordered)),
+            )
     for sentence in findings(board):
-        console.print(sentence, markup=False)
-    console.print(provenance(board), markup=False, style="dim")
+        say(sentence)
+    say(provenance(board), "dim")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     if row["status"] == "failed":
-        return ["failed", "", "", "", "", ""]
-    names = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
-    cells = ["-" if row[name] is None else f"{100 * row[name]:.1f}" for name in names]
-    low, high = row["tradeoff_score_low"], row["tradeoff_score_high"]
-    if low is not None and high is not None:
-        cells[2] += f" ({100 * low:.0f}-{100 * high:.0f})"
-    return [*cells, f"{row['fit_seconds']:.1f}", f"{row['fit_bytes'] / 2**20:.0f}"]
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON, which has neither NaN (null here) nor infinity (a word here)."""
-    rows: list[dict[str, Any]] = []
-    for row in frame.to_dict("records"):
-        rows.append({str(key): _plain(value) for key, value in row.items()})
-    return rows
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return str(value) if math.isinf(value) else value
-    return value.item() if hasattr(value, "item") else value
+        return [row["method"], "failed", "", "", "", "", ""]
+    scores = score_cells(row, "_low", "_high", with_bounds=("tradeoff_score",))
+    costs = (f"{row['fit_seconds']:.1f}", f"{row['fit_bytes'] / 2**20:.0f}")
+    return [row["method"], *scores, *costs]

@@ -13,12 +13,18 @@ from actor_lens.cli.inputs import (
     open_judge,
     open_progress,
 )
-from actor_lens.cli.printing import percent, print_json, print_rates, print_written
+from actor_lens.cli.printing import (
+    label_text,
+    print_json,
+    print_rates,
+    print_table,
+    print_written,
+    say,
+)
 from actor_lens.cli.writing import prepare_out, write_csv, write_json
+from actor_lens.text import NOT_MEASURED, percent
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from actor_lens.experiments.run_evaluation import PanelEvaluation
     from actor_lens.experiments.study import RunEvaluation
     from actor_lens.judges.base import Judge
@@ -119,52 +125,42 @@ def _evaluated(
 
 
 def _print_judges(record: dict[str, Any]) -> None:
-    """What each judge says of the test prompts, and where each two of them agree."""
-    from rich.console import Console
-
-    console = Console(highlight=False, emoji=False)
-    console.print(_rates_table(record["judges"]))
-    console.print(_agreement_table(record["agreement"]))
-    console.print(
+    """Print what each judge says of the test prompts, and where each two of them agree."""
+    rates = record["judges"]
+    labels = list(next(iter(rates.values()))["before"])
+    print_table(
+        "Refused on test, by judge",
+        ("judge", "replies", *map(label_text, labels), "T.S."),
+        (
+            [
+                name,
+                when,
+                *(percent(judge[when][label]["refused"]) for label in labels),
+                percent(judge["tradeoff_score"][when]),
+            ]
+            for name, judge in rates.items()
+            for when in ("before", "after")
+            if judge[when]
+        ),
+        texts=2,
+    )
+    print_table(
+        "Do the judges agree?",
+        ("judges", "replies", "prompts", "n", "differ", "agree", "kappa"),
+        (
+            [
+                f"{row['judge']} / {row['other']}",
+                *(row["when"], label_text(row["label"]), row["n"], row["differ"]),
+                percent(row["agree"]),
+                NOT_MEASURED if row["kappa"] is None else f"{row['kappa']:.2f}",
+            ]
+            for row in record["agreement"]
+            if row["label"] == "all" or row["differ"]
+        ),
+        texts=3,
+    )
+    say(
         "differ: replies of which the two say different things, among the n that both could be "
         "read on. kappa: Cohen's; 1 is agreement, 0 what chance gives. Kinds of prompt on which "
         "two judges never differ are left out here."
     )
-
-
-def _rates_table(judged: dict[str, Any]) -> Table:
-    """Shares refused: one row a judge, or two with a run."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    labels = list(next(iter(judged.values()))["before"])
-    table = Table(title="Refused on test, by judge", title_justify="left")
-    table.add_column("judge")
-    table.add_column("replies")
-    for column in (*(label.replace("_", "-") for label in labels), "T.S."):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, record in judged.items():
-        for when in (when for when in ("before", "after") if record[when]):
-            shares = (percent(record[when][label]["refused"]) for label in labels)
-            table.add_row(escape(name), when, *shares, percent(record["tradeoff_score"][when]))
-    return table
-
-
-def _agreement_table(rows: list[dict[str, Any]]) -> Table:
-    """Rows of all prompts, out of distribution too, and of the labels on which two differ."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title="Do the judges agree?", title_justify="left")
-    for column in ("judges", "replies", "prompts"):
-        table.add_column(column)
-    for column in ("n", "differ", "agree", "kappa"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in (row for row in rows if row["label"] == "all" or row["differ"]):
-        kappa = "-" if row["kappa"] is None else f"{row['kappa']:.2f}"
-        table.add_row(
-            escape(f"{row['judge']} / {row['other']}"),
-            *(row["when"], row["label"].replace("_", "-")),
-            *(str(row["n"]), str(row["differ"]), percent(row["agree"]), kappa),
-        )
-    return table

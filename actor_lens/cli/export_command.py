@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, add_common, integer, number
 from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress, read_summary
-from actor_lens.cli.printing import print_json
+from actor_lens.cli.printing import print_json, print_table, say
 from actor_lens.errors import UserError
+from actor_lens.text import percent
 
 if TYPE_CHECKING:
     from actor_lens.export.hub_upload import HubApi
@@ -190,41 +190,33 @@ def _lora_record(lora: LoraExport) -> dict[str, Any]:
 
 
 def _print_lora(lora: LoraExport) -> None:
-    """One row a rank; a column for all modules, for the logits, and for the worst module."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from actor_lens.export.lora import ALL_MODULES
-
-    table = Table(title="What is left out of the change at each rank", title_justify="left")
-    for column in ("rank", "weights", "worst module", "logits"):
-        table.add_column(column, justify="right")
-    for one_rank in sorted({each.rank for each in lora.errors}):
-        rows = [each for each in lora.errors if each.rank == one_rank]
-        together = next(each for each in rows if each.module == ALL_MODULES)
-        worst = max(
-            (each for each in rows if each.module != ALL_MODULES),
-            key=lambda each: each.relative_error,
-        )
-        table.add_row(
-            f"{one_rank}{' *' if one_rank == lora.rank else ''}",
-            f"{together.relative_error:.2%}",
-            f"{worst.relative_error:.2%} {worst.module.rpartition('.')[2]}",
-            _percent(together.logit_error),
-        )
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
-        f"* the adapter. Weights: Frobenius norm. Logits: of the first reply token, as a share of "
+    """Print one row a rank: the error of all modules, of the worst one, and of the logits."""
+    print_table(
+        "What is left out of the change at each rank",
+        ("rank", "weights", "worst module", "logits"),
+        (_rank_cells(lora, rank) for rank in sorted({each.rank for each in lora.errors})),
+        texts=0,
+    )
+    say(
+        "* the adapter. Weights: Frobenius norm. Logits: of the first reply token, as a share of "
         f"how far the run moved them. Full rank: {lora.full_rank}."
     )
     if lora.held_whole:
-        effect = f"; without them the logits would be off by {_percent(lora.without_held)}"
-        console.print(
-            f"Kept whole, as no low rank holds them: {', '.join(lora.held_whole)}{effect}.",
-            markup=False,
+        say(
+            f"Kept whole, as no low rank holds them: {', '.join(lora.held_whole)}; without them "
+            f"the logits would be off by {percent(lora.without_held, 2)}."
         )
 
 
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{share:.2%}"
+def _rank_cells(lora: LoraExport, rank: int) -> list[str]:
+    from actor_lens.export.lora import ALL_MODULES
+
+    errors = {each.module: each for each in lora.errors if each.rank == rank}
+    together = errors.pop(ALL_MODULES)
+    worst = max(errors.values(), key=lambda each: each.relative_error)
+    return [
+        f"{rank} *" if rank == lora.rank else str(rank),
+        percent(together.relative_error, 2),
+        f"{percent(worst.relative_error, 2)} {worst.module.rpartition('.')[2]}",
+        percent(together.logit_error, 2),
+    ]

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from actor_lens.cli.printing import console
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
@@ -152,19 +153,16 @@ def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
     Raises:
         UserError: If there is no such judge or it cannot be used.
     """
-    from rich.console import Console
-
     from actor_lens.judges.by_name import make_judge
 
     name = name or arguments.judge or "keywords"
-    console = Console(stderr=True, quiet=arguments.quiet, emoji=False)
+    errors = console(stderr=True, quiet=arguments.quiet)
 
     def tell(cost: JudgingCost) -> None:
-        console.print(
+        errors.print(
             f"Judging {cost.requests} replies by {name} ({cost.cached} known): about "
             f"{cost.tokens_in:,} tokens sent, at most {cost.tokens_out:,} back.",
             markup=False,
-            highlight=False,
         )
 
     return make_judge(name, on_estimate=tell)

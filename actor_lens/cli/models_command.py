@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, add_loading, add_output
 from actor_lens.cli.inputs import load_named_model, open_progress
-from actor_lens.cli.printing import print_json
+from actor_lens.cli.printing import print_json, print_table, say, warn
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,34 +76,16 @@ def _list(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"bundled": list(BUNDLED_MODELS), "tried": TRIED})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    table = Table(title="Model types that were tried", title_justify="left")
-    table.add_column("type")
-    table.add_column("models")
-    for kind, names in TRIED.items():
-        table.add_row(kind, names)
-    console.print(table)
-    console.print(f"Bundled: {', '.join(BUNDLED_MODELS)}.", markup=False)
-    console.print("Look at a model before you work on it: actor-lens models --model NAME|DIR")
+    print_table("Model types that were tried", ("type", "models"), TRIED.items(), texts=2)
+    say(f"Bundled: {', '.join(BUNDLED_MODELS)}.")
+    say("Look at a model before you work on it: actor-lens models --model NAME|DIR")
 
 
 def print_description(described: ModelDescription) -> None:
-    """The facts, the example with its last token marked, the memory and the comparisons."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    table = Table(title=described.name, title_justify="left", show_header=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("value")
-    for name, value in _facts(described):
-        table.add_row(name, _escaped(value))
-    console.print(table)
-    console.print("The model reads, with the last token in guillemets:")
-    console.print(described.marked_example, markup=False)
+    """Print the facts, the example with its last token marked, the memory and the comparisons."""
+    print_table(described.name, ("name", "value"), _facts(described), texts=2)
+    say("The model reads, with the last token in guillemets:")
+    say(described.marked_example)
     for check in described.checks:
         if check.passed is None:
             said = f"not compared: {check.message}"
@@ -111,9 +93,9 @@ def print_description(described: ModelDescription) -> None:
             verdict = "agrees" if check.passed else "DIFFERS"
             said = f"{verdict} ({check.difference:.1e}; {check.message})"
         style = "bold red" if check.passed is False else None
-        console.print(f"{check.name.capitalize()}: {said}", markup=False, style=style)
+        say(f"{check.name.capitalize()}: {said}", style)
     for warning in described.warnings:
-        console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
+        warn(warning)
 
 
 def _facts(described: ModelDescription) -> list[tuple[str, str]]:
@@ -142,9 +124,3 @@ def _facts(described: ModelDescription) -> list[tuple[str, str]]:
         ("memory to train", f"about {training}" if memory.train else training),
         ("memory to evaluate", f"about {format_size(memory.evaluate)}"),
     ]
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.printing import print_json
+from actor_lens.cli.printing import print_json, print_table
 from actor_lens.errors import UserError
-from actor_lens.experiments.presets import FROM_SWEEP, preset_named
+from actor_lens.experiments.presets import preset_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,13 +78,6 @@ def methods_of_preset(
 
 
 def _print(plan: pd.DataFrame) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="What the preset stands for", title_justify="left")
-    for column in plan.columns:
-        table.add_column(column, overflow="fold")  # a hub id that is cut off cannot be looked up
-    for row in plan.to_dict("records"):
-        style = "yellow" if row["source"] == FROM_SWEEP else ""
-        table.add_row(*(str(value) for value in row.values()), style=style)
-    Console(highlight=False).print(table)
+    columns = [str(column) for column in plan.columns]
+    rows = plan.itertuples(index=False, name=None)
+    print_table("What the preset stands for", columns, rows, texts=len(columns))

@@ -1,137 +1,217 @@
-"""What commands print: tables, rates and JSON."""
+"""What commands print: tables, rates, sentences and JSON, each in one way.
+
+Text from outside is printed as it is: nothing in it is taken for markup or for a picture.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.writing import as_json
+from actor_lens.results import rate_text
+from actor_lens.text import NOT_MEASURED, percent
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from actor_lens.directions.layer_scores import LayerChoice, LayerScores
 
 
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """The terminal; numbers in sentences are not coloured, and no name becomes a picture.
+
+    Args:
+        stderr: Whether to print on the error stream.
+        quiet: Whether to print nothing at all.
+    """
+    from rich.console import Console
+
+    return Console(stderr=stderr, quiet=quiet, highlight=False, emoji=False)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Print a sentence.
+
+    Args:
+        text: Printed as it is.
+        style: Style of rich, such as ``"dim"``.
+    """
+    console().print(text, style=style, markup=False)
+
+
+def warn(warning: str) -> None:
+    """Print a warning so that it is seen."""
+    say(f"Warning: {warning}.", "bold yellow")
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    texts: int = 1,
+    to: Console | None = None,
+) -> None:
+    """Print a table.
+
+    Args:
+        title: Above the table.
+        columns: Titles of the columns.
+        rows: Cells in the order of the columns; each is printed as it is.
+        texts: Number of leading columns that hold text and may go on in the next line. The others
+            hold numbers and stand to the right.
+        to: The console to print on; None for the terminal.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left")
+    for place, column in enumerate(columns):
+        if place < texts:
+            # A name that is cut off says nothing: in a narrow terminal it goes on below.
+            table.add_column(Text(column), overflow="fold", min_width=min(12, len(title)))
+        else:
+            table.add_column(Text(column), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    (to or console()).print(table)
+
+
 def print_json(record: dict[str, Any]) -> None:
-    """The record that ``summary.json`` holds."""
+    """Print the record that ``summary.json`` holds."""
     print(as_json(record))
 
 
 def print_study(record: dict[str, Any]) -> None:
-    """The layer, the training and, where it was evaluated, the rates."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(f"\nLayer {record['layer']}: {record['layer_reason']}.", markup=False)
+    """Print the layer, the training and, where it was evaluated, the rates."""
+    say(f"\nLayer {record['layer']}: {record['layer_reason']}.")
     if record["message"]:
-        console.print(record["message"], style="bold yellow", markup=False)
-    share = ""
-    if "model_parameters" in record:
-        share = f" of {record['model_parameters']:,}"
-    console.print(
+        say(record["message"], "bold yellow")
+    share = f" of {record['model_parameters']:,}" if "model_parameters" in record else ""
+    say(
         f"Trained {record['trained_parameters']:,}{share} parameters in "
         f"{record['seconds']['train']:.1f} s, checks on the validation prompts included."
     )
-    if "before" not in record:
-        return
-    console.print(f"Parameters changed outside it: {record['parameters_changed_outside_layer']}.")
-    print_rates(record)
+    if "before" in record:
+        say(f"Parameters changed outside it: {record['parameters_changed_outside_layer']}.")
+        print_rates(record)
 
 
 def print_rates(record: dict[str, Any]) -> None:
-    """Refusal rates before and after, the scores, and the variants beside them."""
-    from rich.console import Console
-
-    console = Console(highlight=False, emoji=False)
-    console.print(_rates_table(record))
+    """Print refusal rates before and after, the scores, and the variants beside them."""
+    columns = ["prompts", "n", "before", *(["after"] if record["after"] else [])]
+    print_table("Refused (95 % interval)", columns, _rate_rows(record))
     if record["after"]:
         scores = {"C.R.": "compliance_rate", "S.S.": "safety_score", "T.S.": "tradeoff_score"}
-        console.print(
-            "   ".join(
-                f"{short} {percent(record[name]['before'])} -> {percent(record[name]['after'])}"
-                for short, name in scores.items()
-            )
+        moves = (
+            f"{short} {percent(record[name]['before'])} -> {percent(record[name]['after'])}"
+            for short, name in scores.items()
         )
+        say("   ".join(moves))
     if record.get("variants"):
-        console.print(_variants_table(record))
-    judged = f"Judge {record['judge']}, greedy replies of {record['new_tokens']} tokens."
-    console.print(judged, markup=False)
+        _print_variants(record)
+    say(f"Judge {record['judge']}, greedy replies of {record['new_tokens']} tokens.")
 
 
-def _rates_table(record: dict[str, Any]) -> Table:
-    """Before and after, one row a label, with intervals."""
-    from rich.table import Table
-
-    table = Table(title="Refused (95 % interval)", title_justify="left")
-    table.add_column("prompts")
-    for column in ("n", "before", *(["after"] if record["after"] else [])):
-        table.add_column(column, justify="right", no_wrap=True)
+def _rate_rows(record: dict[str, Any]) -> Iterable[list[str]]:
+    """One row a label: the number of prompts, then the rate before and after."""
     for split, before, after in (
         ("", record["before"], record["after"]),
         (", out of distribution", record["ood"]["before"], record["ood"]["after"]),
     ):
         for label, rate in before.items():
-            cells = [_rate(rate)] + ([_rate(after[label])] if after else [])
-            table.add_row(label.replace("_", "-") + split, str(rate["n"]), *cells)
-    return table
+            rates = [rate, after[label]] if after else [rate]
+            yield [label_text(label) + split, str(rate["n"]), *map(_rate, rates)]
 
 
-def _variants_table(record: dict[str, Any]) -> Table:
+def _print_variants(record: dict[str, Any]) -> None:
     """One row a variant: what it does to each label, and whether the preview had warned."""
-    from rich.table import Table
-
-    from actor_lens.prompts.rows import LABELS
-
-    table = Table(title="Beside it: refused on test", title_justify="left")
-    table.add_column("variant")
-    for column in (*(label.replace("_", "-") for label in LABELS), "T.S."):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("warned before")
-    main = {"test": record["after"], **{"tradeoff_score": record["tradeoff_score"]["after"]}}
-    rows = {"this fine-tune": {**main, "warnings": record["warnings"]}, **record["variants"]}
-    for name, row in rows.items():
-        rates = (percent(row["test"][label]["refused"]) for label in LABELS)
-        warned = "yes" if row["warnings"] else "no"
-        table.add_row(name, *rates, percent(row["tradeoff_score"]), warned)
-    return table
+    labels = list(record["after"])
+    own = {
+        "test": record["after"],
+        "tradeoff_score": record["tradeoff_score"]["after"],
+        "warnings": record["warnings"],
+    }
+    rows = (
+        [
+            name,
+            *(percent(variant["test"][label]["refused"]) for label in labels),
+            percent(variant["tradeoff_score"]),
+            "yes" if variant["warnings"] else "no",
+        ]
+        for name, variant in {"this fine-tune": own, **record["variants"]}.items()
+    )
+    columns = ["variant", *map(label_text, labels), "T.S.", "warned before"]
+    print_table("Beside it: refused on test", columns, rows)
 
 
 def print_layers(scores: LayerScores, choice: LayerChoice) -> None:
-    """One row a layer, the chosen one marked, and why it was chosen."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
+    """Print one row a layer, the chosen one marked, and why it was chosen."""
     short = {"silhouette": "silh.", "harmful_vs_benign": "\nh/b", "all": "\n"}
     short["harmful_vs_pseudo_harmful"] = "\nh/p"
     frame = scores.frame()
     frame["column"] = frame["score"].replace(short) + frame["pair"].map(short)
     wide = frame.pivot_table(index="layer", columns="column", values="value", sort=False)
-    table = Table(title="Layer scores (h harmful, b benign, p pseudo-harmful)")
-    for column in ("layer", *wide.columns):
-        table.add_column(column)
-    for layer, row in wide.iterrows():
-        mark = " *" if layer == choice.layer else ""
-        table.add_row(f"{layer}{mark}", *(f"{value:.2f}" for value in row))
-    console.print(table)
-    console.print(f"Layer {choice.layer}: {choice.reason}.", markup=False)
+    print_table(
+        "Layer scores (h harmful, b benign, p pseudo-harmful)",
+        ["layer", *wide.columns],
+        (
+            [f"{layer} *" if layer == choice.layer else layer, *(f"{value:.2f}" for value in row)]
+            for layer, row in wide.iterrows()
+        ),
+        texts=0,
+    )
+    say(f"Layer {choice.layer}: {choice.reason}.")
     for warning in scores.warnings:
-        console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
+        warn(warning)
 
 
 def print_written(out: Path | None, name: str) -> None:
-    """Where the results are; nothing without an output folder."""
+    """Print where the results are; nothing without an output folder."""
     if out is not None:
         print(f"Written to {out}: look at {out / name}")
 
 
+def label_text(label: str) -> str:
+    """A label as it is read: ``pseudo-harmful``."""
+    return label.replace("_", "-")
+
+
+def number_text(value: float, form: str) -> str:
+    """A number in a format such as ``".2f"``, or a dash where nothing was measured."""
+    return NOT_MEASURED if value != value else f"{value:{form}}"
+
+
 def _rate(rate: dict[str, Any]) -> str:
-    text = f"{percent(rate['refused'])} ({100 * rate['low']:.0f}-{100 * rate['high']:.0f})"
+    share = float("nan") if rate["refused"] is None else rate["refused"]
     unreadable = rate.get("n_unreadable", 0)
+    text = rate_text(share, rate["low"], rate["high"])
     return f"{text}, {unreadable} unreadable" if unreadable else text
 
 
-def percent(share: float | None) -> str:
-    """A share as "12.3 %"; "-" where there is none."""
-    return "-" if share is None else f"{100 * share:.1f} %"
+SCORES = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
+"""Columns of scores, as the tables of methods and ablations show them: C.R., S.S., T.S., benign."""
+
+
+def score_cells(
+    row: dict[str, Any], low: str, high: str, with_bounds: Sequence[str] = SCORES
+) -> list[str]:
+    """The scores of a row in percent, with their bounds where they have any.
+
+    Args:
+        row: A row of a leaderboard or of means over seeds, as a plain record.
+        low: Ending of the columns that hold lower bounds, such as ``"_low"``.
+        high: Ending of the columns that hold upper bounds.
+        with_bounds: The scores whose bounds are shown.
+    """
+    cells = []
+    for name in SCORES:
+        bounds = [row.get(name + end) if name in with_bounds else None for end in (low, high)]
+        share = row[name]
+        cell = NOT_MEASURED if share is None else f"{100 * share:.1f}"
+        if share is not None and None not in bounds and bounds[0] != bounds[1]:
+            cell += " ({:.0f}-{:.0f})".format(*(100 * float(bound or 0) for bound in bounds))
+        cells.append(cell)
+    return cells

@@ -6,8 +6,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, integer, seed_number
-from actor_lens.cli.printing import print_json
+from actor_lens.cli.printing import label_text, print_json, print_table, say, warn
 from actor_lens.errors import UserError
+from actor_lens.text import clip, one_line
 
 if TYPE_CHECKING:
     from actor_lens.prompts.checks import PromptCheck
@@ -56,22 +57,24 @@ def list_sets(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"sets": [each.summary() for each in catalogue()]})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Public prompt sets", title_justify="left")
-    for column in ("name", "labels", "rows", "licence", "gated"):
-        table.add_column(column, justify="right" if column == "rows" else "left", overflow="fold")
-    for each in catalogue():
-        rows = "" if each.rows is None else f"{each.rows:,}"
-        gated = "yes" if each.gated else ""
-        table.add_row(each.name, _labels(each), rows, each.licence, gated)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
+    print_table(
+        "Public prompt sets",
+        ("name", "labels", "licence", "gated", "rows"),
+        (
+            [
+                each.name,
+                _labels(each),
+                each.licence,
+                "yes" if each.gated else "",
+                "" if each.rows is None else f"{each.rows:,}",
+            ]
+            for each in catalogue()
+        ),
+        texts=4,
+    )
+    say(
         "Use: --prompts NAME, NAME=FILE, NAME:N or NAME/CATEGORY, several with commas. 'paper' is "
-        "the mixture of the paper: actor-lens prompts show paper",
-        markup=False,
+        "the mixture of the paper: actor-lens prompts show paper"
     )
 
 
@@ -161,9 +164,7 @@ def _print_rows(prompts: PromptSet, count: int) -> None:
 
 def _plain(text: str) -> str:
     """A prompt on one line, without what a terminal would obey."""
-    line = " ".join(text.split())
-    clean = "".join(character if character.isprintable() else "?" for character in line)
-    return clean if len(clean) <= 200 else f"{clean[:197]}..."
+    return clip(one_line(text, 1000), 200)
 
 
 def _show_paper(arguments: argparse.Namespace) -> None:
@@ -221,34 +222,28 @@ def _check_record(found: PromptCheck) -> dict[str, Any]:
 
 
 def _print_check(found: PromptCheck, model: str) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    title = f"{found.prompts.name}: {len(found.prompts)} prompts (tokens: {model})"
-    table = Table(title=escape(title), title_justify="left")
-    for column in ("label", "split", "category", "prompts", "median tokens", "most tokens"):
-        right = column.endswith(("prompts", "tokens"))
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in found.frame().to_dict("records"):
-        table.add_row(
-            row["label"].replace("_", "-"),
-            row["split"] or "",
-            escape(_plain(row["category"] or "")),
-            str(row["prompts"]),
-            f"{row['median_tokens']:.0f}",
-            f"{row['most_tokens']:.0f}",
-        )
-    console.print(table)
+    print_table(
+        f"{found.prompts.name}: {len(found.prompts)} prompts (tokens: {model})",
+        ("label", "split", "category", "prompts", "median tokens", "most tokens"),
+        (
+            [
+                label_text(row["label"]),
+                row["split"] or "",
+                _plain(row["category"] or ""),
+                str(row["prompts"]),
+                f"{row['median_tokens']:.0f}",
+                f"{row['most_tokens']:.0f}",
+            ]
+            for row in found.frame().to_dict("records")
+        ),
+        texts=3,
+    )
     for warning in found.warnings:
-        console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
+        warn(warning)
     for row in found.overlaps.frame().head(10).to_dict("records"):
         pair = f"{_plain(row['prompt_a'])} | {_plain(row['prompt_b'])}"
-        console.print(
-            f"  {row['similarity']:.2f} {row['split_a']}/{row['split_b']}: {pair}", markup=False
-        )
-    console.print(
+        say(f"  {row['similarity']:.2f} {row['split_a']}/{row['split_b']}: {pair}")
+    say(
         f"{len(found.overlaps)} near-duplicate pairs across splits, searched in "
         f"{found.seconds:.1f} s. Paraphrases in other words are not found."
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command
-from actor_lens.cli.printing import print_json
+from actor_lens.cli.printing import print_json, print_table, say
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,32 +102,25 @@ def _show(
             }
         )
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
     if entries:
-        table = Table(title=str(store.folder), title_justify="left")
-        table.add_column("entry", no_wrap=True)
-        table.add_column("holds", overflow="fold")
-        table.add_column("prompts", justify="right")
-        table.add_column("size", justify="right", no_wrap=True)
-        table.add_column("used (UTC)", no_wrap=True)
-        table.add_column("state", overflow="fold")
-        for entry in entries:
-            table.add_row(
-                entry.key[:12],
-                _holds(entry),
-                str(entry.identity.get("prompts", "")),
-                format_size(entry.nbytes),
-                f"{entry.used:%Y-%m-%d %H:%M}",
-                entry.fault or ("whole" if entry.complete else "unfinished"),
-            )
-        console.print(table)
+        print_table(
+            str(store.folder),
+            ("entry", "holds", "state", "used (UTC)", "prompts", "size"),
+            (
+                [
+                    entry.key[:12],
+                    _holds(entry),
+                    entry.fault or ("whole" if entry.complete else "unfinished"),
+                    f"{entry.used:%Y-%m-%d %H:%M}",
+                    str(entry.identity.get("prompts", "")),
+                    format_size(entry.nbytes),
+                ]
+                for entry in entries
+            ),
+            texts=3,
+        )
     limit = "none" if store.limit is None else format_size(store.limit)
-    console.print(
-        f"{len(entries)} {what}, {format_size(total)}; {store.folder}, limit {limit}", markup=False
-    )
+    say(f"{len(entries)} {what}, {format_size(total)}; {store.folder}, limit {limit}")
 
 
 def _holds(entry: StoreEntry) -> str:

@@ -19,9 +19,11 @@ from actor_lens.cli.arguments import (
     settings_of,
 )
 from actor_lens.cli.inputs import load_model_and_prompts, model_settings, open_judge, open_progress
-from actor_lens.cli.printing import percent, print_json, print_written
+from actor_lens.cli.printing import label_text, print_json, print_table, print_written, say
 from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
+from actor_lens.prompts.rows import LABELS
+from actor_lens.text import percent
 
 if TYPE_CHECKING:
     from actor_lens.experiments.sweep.layer_sweep import LayerSweep
@@ -178,41 +180,27 @@ def _write(folder: Path, result: LayerSweep, record: dict[str, Any]) -> None:
 
 
 def _print_sweep(result: LayerSweep, name: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    frame, console = result.frame(), Console(highlight=False)
-    table = Table(title=f"{name}: begins a refusal, of validation prompts", title_justify="left")
-    for column in ("layer", "alpha", "seed", "harmful", "pseudo-h.", "benign", "T.S."):
-        table.add_column(column, justify="right")
-    table.add_column("pseudo-h. (replies)", justify="right")
-    before = [percent(result.refused_before.get(one)) for one in _LABELS]
-    table.add_row("before", "", "", *before, "", "")
+    frame = result.frame()
     best = result.best_outcome.cell
+    rows = [
+        ["before", "", "", *(percent(result.refused_before.get(one)) for one in LABELS), "", ""]
+    ]
     for row in frame.to_dict("records"):
-        cell = (row["layer"], row["alpha"], row["seed"])
-        mark = " *" if cell == (best.layer, best.alpha, best.seed) else ""
-        shares = [_share(row[f"refused_{label}"]) for label in _LABELS]
-        cells = [f"{row['layer']}{mark}", f"{row['alpha']:g}", str(row["seed"]), *shares]
-        replies = _share(row["reply_refused_pseudo_harmful"])
-        table.add_row(*cells, _share(row["tradeoff_score"]), replies)
-    console.print(table)
-    failed = frame[frame["status"] != "completed"]
-    for row in failed.to_dict("records"):
-        console.print(f"Layer {row['layer']}: {row['status']}: {row['message']}", markup=False)
-    console.print(f"Layer {best.layer}: {result.reason}.", markup=False)
+        is_best = (row["layer"], row["alpha"], row["seed"]) == (best.layer, best.alpha, best.seed)
+        shares = (row[f"refused_{label}"] for label in LABELS)
+        scores = (*shares, row["tradeoff_score"], row["reply_refused_pseudo_harmful"])
+        cell = [f"{row['layer']}{' *' if is_best else ''}", f"{row['alpha']:g}", str(row["seed"])]
+        rows.append([*cell, *map(percent, scores)])
+    columns = ("layer", "alpha", "seed", *map(label_text, LABELS), "T.S.", "pseudo-h. (replies)")
+    print_table(f"{name}: begins a refusal, of validation prompts", columns, rows, texts=0)
+    for row in frame[frame["status"] != "completed"].to_dict("records"):
+        say(f"Layer {row['layer']}: {row['status']}: {row['message']}")
+    say(f"Layer {best.layer}: {result.reason}.")
     seconds = result.seconds
-    console.print(
+    say(
         f"Collected in {seconds['collect']:.1f} s, trained in {seconds['train']:.1f} s, scored in "
         f"{seconds['score']:.1f} s."
     )
-
-
-_LABELS = ("harmful", "pseudo_harmful", "benign")
-
-
-def _share(value: float) -> str:
-    return percent(None if value != value else value)
 
 
 # ---- Types ----

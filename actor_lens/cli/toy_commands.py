@@ -7,8 +7,9 @@ from typing import Any
 
 from actor_lens.cli.arguments import add_command, add_output, seed_number
 from actor_lens.cli.inputs import open_progress
-from actor_lens.cli.printing import percent, print_json, print_written
+from actor_lens.cli.printing import print_json, print_written
 from actor_lens.cli.writing import prepare_out, write_json
+from actor_lens.text import percent
 
 
 def add_commands(commands: Any) -> None:

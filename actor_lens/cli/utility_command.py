@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, add_common, add_new_tokens, integer, positive
 from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress
-from actor_lens.cli.printing import print_json, print_written
+from actor_lens.cli.printing import number_text, print_json, print_table, print_written, say
 from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
 
@@ -140,24 +140,19 @@ def _measure(
 
 
 def _print(measured: Utility) -> None:
-    """One row a measure, and what became of the paper's claim."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title="Utility before and after", title_justify="left")
-    table.add_column("measure")
-    for column in ("n", "before", "after", "change"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for each in measured.measures:
-        unit = " points" if each.is_share else " %"
-        table.add_row(
-            escape(f"{each.measure}, {each.unit}"),
-            f"{each.n:,}",
-            "-" if each.before != each.before else f"{each.before:.4g}",
-            f"{each.after:.4g}",
-            "-" if each.change != each.change else f"{each.change:+.2f}{unit}",
-        )
-    console = Console(highlight=False, emoji=False)
-    console.print(table)
-    console.print(measured.claim, markup=False)
+    """Print one row a measure, and what became of the paper's claim."""
+    print_table(
+        "Utility before and after",
+        ("measure", "n", "before", "after", "change"),
+        (
+            [
+                f"{each.measure}, {each.unit}",
+                f"{each.n:,}",
+                number_text(each.before, ".4g"),
+                f"{each.after:.4g}",
+                number_text(each.change, "+.2f") + (" points" if each.is_share else " %"),
+            ]
+            for each in measured.measures
+        ),
+    )
+    say(measured.claim)
