@@ -71,7 +71,7 @@ def print_table(
     for place, column in enumerate(columns):
         if place < texts:
             # A name that is cut off says nothing: in a narrow terminal it goes on below.
-            table.add_column(Text(column), overflow="fold", min_width=min(12, len(title)))
+            table.add_column(Text(column), overflow="fold", min_width=None if place else 12)
         else:
             table.add_column(Text(column), justify="right", no_wrap=True)
     for row in rows:
