@@ -35,8 +35,8 @@ def make_judge(
     ones unless a hub name or folder follows.
 
     Args:
-        name: One of these.
-        on_estimate: Told what judging will cost before a language model is asked.
+        name: Name of the judge, one of these.
+        on_estimate: Called with what judging will cost before a language model is asked.
 
     Raises:
         UserError: If there is no such judge, or it cannot be made: no key, no file, no checkpoint.

@@ -52,8 +52,8 @@ PROMPTS = ("How?", "Why is the sky so very blue today?", "When, and who?", "No")
 def test_refusal_scores_are_those_of_the_models_next_token():
     model = tiny_chat_model()
     tokens = RefusalTokens((40, 41, 77), ("a", "b", "c"))
-    found = refusal_scores(model, PROMPTS, tokens, batch_size=3)
-    for prompt, score in zip(PROMPTS, found.tolist(), strict=True):
+    scores = refusal_scores(model.with_batch_size(3), PROMPTS, tokens)
+    for prompt, score in zip(PROMPTS, scores.tolist(), strict=True):
         ids = torch.tensor(model.tokenize([prompt]))
         with torch.no_grad():
             p = model.hf(input_ids=ids).logits[0, -1].double().softmax(-1)[list(tokens.ids)].sum()
@@ -65,10 +65,9 @@ def test_refusal_scores_feel_the_intervention_of_each_batch():
     tokens = RefusalTokens((40, 41, 77), ("a", "b", "c"))
     ways = torch.randn(len(PROMPTS), model.d_model, generator=torch.Generator().manual_seed(0)) * 5
     together = refusal_scores(
-        model,
+        model.with_batch_size(2),
         PROMPTS,
         tokens,
-        batch_size=2,
         intervention=lambda batch: shift_last_token(model, 1, ways[list(batch.indices)]),
     )
     alone = []
