@@ -15,7 +15,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Verdict
@@ -252,18 +253,14 @@ def _conversation(classifier: ChatModel, prompt: str, reply: str) -> str:
 
     Some templates of this family take the text of a turn as it is, some in a list of parts.
     """
-    texts = ((prompt, reply), ([_part(prompt)], [_part(reply)]))
-    for user, assistant in texts:
-        turns: Any = [
-            {"role": "user", "content": user},
-            {"role": "assistant", "content": assistant},
-        ]
+    render: Any = partial(
+        classifier.tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True
+    )
+    texts = {"user": prompt, "assistant": reply}
+    for content in (str, lambda text: [{"type": "text", "text": text}]):
+        turns = [{"role": role, "content": content(text)} for role, text in texts.items()]
         try:
-            rendered = str(
-                classifier.tokenizer.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=True
-                )
-            )
+            rendered = str(render(turns))
         except Exception:  # a template is a program: it may fail in any way
             continue
         if prompt.strip() in rendered and reply.strip() in rendered and "'type'" not in rendered:
@@ -272,10 +269,6 @@ def _conversation(classifier: ChatModel, prompt: str, reply: str) -> str:
         f"the chat template of the judge '{classifier.name}' does not take a prompt and a reply; "
         "give a Llama Guard style checkpoint"
     )
-
-
-def _part(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
 
 
 def _has_template(name: str) -> bool:
