@@ -88,7 +88,7 @@ class JudgePanel(Result):
         return pd.concat(parts, ignore_index=True)
 
     def confusion(self) -> pd.DataFrame:
-        """How often each pair of judges said what.
+        """How often each pair of judges gave which verdicts.
 
         Columns: ``judge``, ``other``, ``verdict``, ``other_verdict``, ``n``; every combination of
         verdicts is there, also with ``n`` 0.
@@ -183,7 +183,7 @@ class JudgePanel(Result):
     def corrected_rates(self, by_hand: Mapping[int, Verdict], *, seed: int = 0) -> CorrectedRates:
         """Refusal rates after some replies were labelled by hand.
 
-        Replies fall into strata by the prompt's label and by what each judge said. Within one,
+        Replies fall into strata by the prompt's label and by what each judge says. Within one,
         the labelled replies, drawn at random (``to_label``), stand for the others: the share is
         the mean over strata, weighted by their size. Where all judges agree and nothing was
         labelled, they are taken at their word, and ``trusted`` counts how many.

@@ -9,8 +9,8 @@ from actor_lens.errors import UserError
 from actor_lens.prompts.sets import PromptSet
 
 Verdict = Literal["answered", "refused", "partly_refused", "unreadable"]
-"""What a judge says of a reply. A partial refusal counts as a refusal; what a judge said but nobody
-can read is neither a refusal nor an answer, and is counted apart."""
+"""What a judge says of a reply. A partial refusal counts as a refusal. An answer of a judge that
+cannot be read is neither a refusal nor an answer to the prompt, and is counted apart."""
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 

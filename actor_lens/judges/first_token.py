@@ -147,21 +147,17 @@ def refusal_tokens(
             f"'{model.name}' refused none of the harmful prompts by the judge '{judge.name}': "
             "there is no over-refusal to study, or the judge does not know how it refuses"
         )
-    ids = tuple(
-        sorted(
-            token
-            for token, count in refusals.items()
-            if count / refusals.total() >= _OPENS_REFUSALS
-            and count / refusals.total()
-            >= _TIMES_AS_COMMON * answers[token] / max(1, answers.total())
-        )
-    )
+    ids = []
+    for token, count in sorted(refusals.items()):
+        among_answers = answers[token] / max(1, answers.total())
+        if count / refusals.total() >= max(_OPENS_REFUSALS, _TIMES_AS_COMMON * among_answers):
+            ids.append(token)
     if not ids:
         raise UserError(
             f"'{model.name}' begins its refusals as it begins its answers: first-token refusal "
             "scores cannot tell them apart"
         )
-    return RefusalTokens(ids, tuple(str(model.tokenizer.decode([token])) for token in ids))
+    return RefusalTokens(tuple(ids), tuple(str(model.tokenizer.decode([token])) for token in ids))
 
 
 def refusal_scores(

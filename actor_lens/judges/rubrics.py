@@ -1,4 +1,4 @@
-"""What a language model is told when it judges, and how its answer is read.
+"""Instructions for a language model that judges, and how its answer is read.
 
 A rubric for harmful prompts must not be used for harmless ones: help that is right for the one is
 wrong for the other. So there are two, and each verdict rests on one of them.
