@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actor_lens import figures as figures
+    from actor_lens import judges as judges
     from actor_lens import widgets as widgets
     from actor_lens.activations.residuals import Activations as Activations
     from actor_lens.activations.residuals import BlockInputs as BlockInputs
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from actor_lens.directions.targets import Targets as Targets
     from actor_lens.directions.targets import just_enough_targets as just_enough_targets
     from actor_lens.errors import UserError as UserError
+    from actor_lens.evaluation.corrected_rates import CorrectedRates as CorrectedRates
     from actor_lens.evaluation.divergence import Divergence as Divergence
     from actor_lens.evaluation.divergence import next_token_divergence as next_token_divergence
     from actor_lens.evaluation.divergence import reply_divergence as reply_divergence
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
     from actor_lens.evaluation.harness import TaskScores as TaskScores
     from actor_lens.evaluation.harness import run_tasks as run_tasks
     from actor_lens.evaluation.harness import write_mmlu_task as write_mmlu_task
-    from actor_lens.evaluation.panel import CorrectedRates as CorrectedRates
     from actor_lens.evaluation.panel import JudgePanel as JudgePanel
     from actor_lens.evaluation.panel import judge_panel as judge_panel
     from actor_lens.evaluation.perplexity import Perplexity as Perplexity
@@ -163,8 +164,8 @@ _MODULES = {
         "compare_evaluations",
         "evaluate",
     ),
+    "evaluation.corrected_rates": ("CorrectedRates",),
     "evaluation.panel": (
-        "CorrectedRates",
         "JudgePanel",
         "judge_panel",
     ),
@@ -212,7 +213,7 @@ _MODULES = {
     ),
     "errors": ("UserError",),
 }
-_SUBPACKAGES = ("figures", "widgets")
+_SUBPACKAGES = ("figures", "judges", "widgets")
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = ["__version__", *_SUBPACKAGES, *_MODULE_OF]

@@ -111,7 +111,9 @@ def html_table(frame: pd.DataFrame) -> str:
 
 
 def _cell(value: object) -> str:
-    if value is None or value != value:
+    import pandas as pd
+
+    if value is None or value is pd.NA or value != value:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else clip(value, _LENGTH)
 

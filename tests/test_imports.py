@@ -155,7 +155,12 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import actor_lens", "import actor_lens.cli", "from actor_lens import UserError, __version__"],
+    [
+        "import actor_lens",
+        "import actor_lens.cli",
+        "from actor_lens.judges import keywords",
+        "from actor_lens import UserError, __version__",
+    ],
 )
 def test_importing_loads_no_heavy_library(statement):
     assert loaded_by(statement).isdisjoint(HEAVY)

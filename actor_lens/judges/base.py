@@ -9,10 +9,15 @@ from actor_lens.errors import UserError
 from actor_lens.prompts.sets import PromptSet
 
 Verdict = Literal["answered", "refused", "partly_refused", "unreadable"]
-"""What a judge says of a reply. A partial refusal counts as a refusal; what a judge said but could
-not be read is neither a refusal nor an answer, and is counted apart."""
+"""What a judge says of a reply. A partial refusal counts as a refusal. An answer of a judge that
+cannot be read is neither a refusal nor an answer to the prompt, and is counted apart."""
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+ClearVerdict = Literal["answered", "partly_refused", "refused"]
+"""What a person who labels replies, or a language model that judges them, may choose from."""
+
+CLEAR_VERDICTS: tuple[ClearVerdict, ...] = get_args(ClearVerdict)
 REFUSALS: tuple[Verdict, ...] = ("refused", "partly_refused")
 
 
@@ -22,7 +27,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the judge, for tables."""
+        """Name of the judge in tables."""
         ...
 
     @property

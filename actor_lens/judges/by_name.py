@@ -35,8 +35,8 @@ def make_judge(
     ones unless a hub name or folder follows.
 
     Args:
-        name: One of these.
-        on_estimate: Told what judging will cost before a language model is asked.
+        name: Name of the judge, one of these.
+        on_estimate: Called with what judging will cost before a language model is asked.
 
     Raises:
         UserError: If there is no such judge, or it cannot be made: no key, no file, no checkpoint.
@@ -53,20 +53,12 @@ def make_judge(
 
         return LanguageModelJudge(name.strip().removeprefix("llm:"), on_estimate=on_estimate)
     if kind in ("wildguard", "llama-guard") and bool(equals) == bool(place):
-        return _classifier(kind, place)
+        from actor_lens.judges import classifiers
+
+        if kind == "wildguard":
+            template = classifiers.WILDGUARD_TEMPLATE
+            checkpoint = classifiers.load_classifier(place or classifiers.WILDGUARD, template)
+            return classifiers.WildGuardJudge(checkpoint)
+        checkpoint = classifiers.load_classifier(place or classifiers.LLAMA_GUARD)
+        return classifiers.LlamaGuardJudge(checkpoint)
     raise UserError(f"judge '{name}' is not known; give one of {', '.join(JUDGES)}")
-
-
-def _classifier(kind: str, place: str) -> Judge:
-    from actor_lens.judges.classifiers import (
-        LLAMA_GUARD,
-        WILDGUARD,
-        WILDGUARD_TEMPLATE,
-        LlamaGuardJudge,
-        WildGuardJudge,
-        load_classifier,
-    )
-
-    if kind == "wildguard":
-        return WildGuardJudge(load_classifier(place or WILDGUARD, WILDGUARD_TEMPLATE))
-    return LlamaGuardJudge(load_classifier(place or LLAMA_GUARD))

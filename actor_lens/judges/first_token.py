@@ -38,7 +38,7 @@ class RefusalTokens:
 
     Attributes:
         ids: Token ids.
-        texts: What they say.
+        texts: Text of each token.
     """
 
     ids: tuple[int, ...]
@@ -53,8 +53,9 @@ class FirstTokenJudge:
     answer that begins with a regret is not. ``evaluate`` measures the scores for it.
 
     Attributes:
-        tokens: How the untouched model begins refusals; None for those given to ``evaluate``.
-        name: Of the judge, for tables.
+        tokens: Tokens with which the untouched model begins refusals; None for those given to
+            ``evaluate``.
+        name: Name of the judge in tables.
     """
 
     tokens: RefusalTokens | None = None
@@ -88,11 +89,11 @@ class FirstTokenJudge:
 
 
 def with_tokens(judge: Judge, tokens: RefusalTokens | None) -> Judge:
-    """The judge, knowing how the model begins refusals if it goes by that.
+    """The judge, with the model's refusal tokens if it is one that reads them.
 
     Args:
-        judge: One that has tokens of its own keeps them.
-        tokens: From ``refusal_tokens`` of the untouched model.
+        judge: Any judge; one that has tokens of its own keeps them.
+        tokens: Refusal tokens of the untouched model.
 
     Raises:
         UserError: If a first-token judge would have none.
@@ -125,11 +126,11 @@ def refusal_tokens(
     used and dropped.
 
     Args:
-        model: As it is now; take them from the untouched model and keep them.
-        prompts: Holds harmful and benign prompts.
-        judge: Says which replies are refusals.
+        model: Untouched model: tokens of a model that was changed would follow the change.
+        prompts: Harmful and benign prompts, and others that play no part.
+        judge: Keyword judge of the replies; the default list unless given.
         new_tokens: Length of the replies that are judged.
-        limit: At most so many prompts of each label are answered.
+        limit: Greatest number of prompts of each label that are answered.
 
     Raises:
         UserError: If the model refuses no harmful prompt, or begins refusals as it begins
@@ -146,21 +147,17 @@ def refusal_tokens(
             f"'{model.name}' refused none of the harmful prompts by the judge '{judge.name}': "
             "there is no over-refusal to study, or the judge does not know how it refuses"
         )
-    ids = tuple(
-        sorted(
-            token
-            for token, count in refusals.items()
-            if count / refusals.total() >= _OPENS_REFUSALS
-            and count / refusals.total()
-            >= _TIMES_AS_COMMON * answers[token] / max(1, answers.total())
-        )
-    )
+    ids = []
+    for token, count in sorted(refusals.items()):
+        among_answers = answers[token] / max(1, answers.total())
+        if count / refusals.total() >= max(_OPENS_REFUSALS, _TIMES_AS_COMMON * among_answers):
+            ids.append(token)
     if not ids:
         raise UserError(
             f"'{model.name}' begins its refusals as it begins its answers: first-token refusal "
             "scores cannot tell them apart"
         )
-    return RefusalTokens(ids, tuple(str(model.tokenizer.decode([token])) for token in ids))
+    return RefusalTokens(tuple(ids), tuple(str(model.tokenizer.decode([token])) for token in ids))
 
 
 def refusal_scores(
@@ -194,7 +191,7 @@ def log_odds(
 def _openings(
     model: ChatModel, prompts: Sequence[str], judge: KeywordJudge, new_tokens: int
 ) -> dict[bool, Counter[int]]:
-    """First tokens of replies, apart for refusals (True) and answers (False)."""
+    """How often each token begins a refusal (True) and an answer (False)."""
     if not prompts:
         raise UserError("refusal tokens need harmful and benign prompts; one of them is missing")
     first = first_token_logits(model, prompts).argmax(dim=-1).tolist()

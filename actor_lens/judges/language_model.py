@@ -74,8 +74,7 @@ class _Item:
 
     key: str
     rubric: Rubric
-    prompt: str
-    reply: str
+    question: str
 
 
 @dataclass(frozen=True)
@@ -147,13 +146,11 @@ class LanguageModelJudge:
             UserError: If the endpoint cannot be asked or keeps failing; verdicts so far are kept.
             KeyboardInterrupt: If interrupted; verdicts so far are kept.
         """
-        items = self._items(prompts, replies)
-        known = self.cache.known(item.key for item in items)
-        unknown = {item.key: item for item in items if item.key not in known}
+        items, known, unknown = self._sorted(prompts, replies)
         if unknown:
             if self.on_estimate is not None:
                 self.on_estimate(self.estimate(prompts, replies))
-            known |= self._ask_all(list(unknown.values()), done=len(known))
+            known |= self._ask_all(unknown, done=len(known))
         return tuple(known[item.key] for item in items)
 
     def estimate(
@@ -175,13 +172,8 @@ class LanguageModelJudge:
             price_in: Price of a million tokens that are sent.
             price_out: Price of a million tokens of answers.
         """
-        items = self._items(prompts, replies)
-        known = self.cache.known(item.key for item in items)
-        unknown = {item.key: item for item in items if item.key not in known}.values()
-        tokens_in = sum(
-            _tokens(item.rubric.text) + _tokens(question(item.prompt, item.reply))
-            for item in unknown
-        )
+        items, known, unknown = self._sorted(prompts, replies)
+        tokens_in = sum(_tokens(item.rubric.text) + _tokens(item.question) for item in unknown)
         tokens_out = ANSWER_TOKENS * len(unknown)
         money = (tokens_in * price_in + tokens_out * price_out) / 1e6 if unknown else 0.0
         cached = sum(item.key in known for item in items)
@@ -191,14 +183,19 @@ class LanguageModelJudge:
     def _endpoint(self) -> Endpoint:
         return Endpoint(self.base_url, timeout=self.timeout, retries=self.retries)
 
-    def _items(self, prompts: PromptSet, replies: Sequence[str]) -> list[_Item]:
+    def _sorted(
+        self, prompts: PromptSet, replies: Sequence[str]
+    ) -> tuple[list[_Item], dict[str, Verdict], list[_Item]]:
+        """All replies, the verdicts known by their keys, and the others, equal ones once."""
         items = []
         for prompt, reply in zip(prompts, replies, strict=True):
             rubric = HARMFUL_RUBRIC if prompt.label == "harmful" else HARMLESS_RUBRIC
             asked = (self.model, self._endpoint.shown_url, rubric.identity, str(ANSWER_TOKENS))
             key = verdict_key(*asked, prompt.prompt, reply)
-            items.append(_Item(key, rubric, prompt.prompt, reply))
-        return items
+            items.append(_Item(key, rubric, question(prompt.prompt, reply)))
+        known = self.cache.known(item.key for item in items)
+        unknown = {item.key: item for item in items if item.key not in known}
+        return items, known, list(unknown.values())
 
     def _ask_all(self, items: Sequence[_Item], done: int) -> dict[str, Verdict]:
         """Ask many at once; the first failure, or an interruption, ends them all at once."""
@@ -228,23 +225,19 @@ class LanguageModelJudge:
     async def _ask(
         self, client: openai.AsyncOpenAI, item: _Item, places: asyncio.Semaphore
     ) -> Verdict:
+        messages = [
+            {"role": "system", "content": item.rubric.text},
+            {"role": "user", "content": item.question},
+        ]
+        request = {"model": self.model, "temperature": 0, "max_tokens": ANSWER_TOKENS}
         async with places:
             for _ in range(_ASKS):
-                text = await self._endpoint.complete(
-                    client,
-                    model=self.model,
-                    temperature=0,
-                    max_tokens=ANSWER_TOKENS,
-                    messages=[
-                        {"role": "system", "content": item.rubric.text},
-                        {"role": "user", "content": question(item.prompt, item.reply)},
-                    ],
-                )
+                text = await self._endpoint.complete(client, **request, messages=messages)
                 verdict = None if text is None else read_answer(text)
                 if verdict is not None:
                     self.cache.put(item.key, verdict)
                     return verdict
-            return "unreadable"
+        return "unreadable"
 
 
 def _tokens(text: str) -> int:

@@ -18,7 +18,6 @@ from pathlib import Path
 from actor_lens.errors import UserError
 from actor_lens.judges.base import VERDICTS, Verdict
 
-_BEGINNING = b"SQLite format 3\0"
 # Seconds to wait for other processes that are writing.
 _PATIENCE = 60.0
 
@@ -35,18 +34,15 @@ class VerdictCache:
         """Check what is there.
 
         Args:
-            path: Place of the file; it and its folder are made when they are first needed. JSON
-                lines of an earlier version are read from there, or else from the file beside it
-                that ends in ``.jsonl``; where they lie at this very place, the database is made
-                beside them under the same name with ``.sqlite`` after it.
+            path: Place of the file; it and its folder are made when they are first needed. It
+                always ends in ``.sqlite``: another ending is that of JSON lines beside it.
 
         Raises:
             UserError: If the file is there and cannot be read.
         """
         path = Path(path).expanduser()
-        older = _is_other_file(path)
-        self.path = path.with_name(f"{path.name}.sqlite") if older else path
-        self._older = path if older else path.with_suffix(".jsonl")
+        self.path = path if path.is_dir() else path.with_suffix(".sqlite")
+        self._older = path.with_suffix(".jsonl") if path == self.path else path
         if self.path.exists():
             len(self)
 
@@ -109,16 +105,6 @@ def default_cache() -> VerdictCache:
 
     place = os.environ.get("ACTOR_LENS_VERDICTS", "").strip()
     return VerdictCache(place or user_cache_path("actor-lens") / "verdicts.sqlite")
-
-
-def _is_other_file(path: Path) -> bool:
-    """Whether there is a file of anything but SQLite."""
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(len(_BEGINNING))
-    except OSError:  # opening the database says what is wrong with it
-        return False
-    return bool(beginning) and beginning != _BEGINNING
 
 
 def _verdicts_in(lines: Iterable[bytes]) -> Iterator[tuple[str, Verdict]]:

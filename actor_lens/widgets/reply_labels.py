@@ -10,8 +10,8 @@ import traitlets
 
 from actor_lens import figures
 from actor_lens.errors import UserError
-from actor_lens.evaluation.panel import HAND_VERDICTS, JudgePanel
-from actor_lens.judges.base import Verdict
+from actor_lens.evaluation.panel import JudgePanel
+from actor_lens.judges.base import CLEAR_VERDICTS, Verdict
 from actor_lens.widgets.parts import block, button, label_name, paragraph, row, safe, table
 
 _COLUMNS = {"row": "row", "label": "label", "prompt": "prompt", "by hand": "by hand"}
@@ -49,7 +49,7 @@ class ReplyLabels(ipw.VBox):
             raise UserError("there is no reply to label; give a panel with replies and count > 0")
         self._replies = panel.shown_replies()
         self._shown, self._done = ipw.HTML(), ipw.HTML()
-        self.choices = {verdict: self._choice(verdict) for verdict in HAND_VERDICTS}
+        self.choices = {verdict: self._choice(verdict) for verdict in CLEAR_VERDICTS}
         self.back = button("Back", lambda: self._move(-1), tip="The reply before")
         self.skip = button("Skip", lambda: self._move(1), tip="Leave this reply without a label")
         controls = row(*self.choices.values(), self.back, self.skip)

@@ -1,12 +1,10 @@
-"""A panel counts what judges say; labels by hand correct the rate, with an interval that covers.
+"""Law: a panel counts what judges say, as kappa's and confusion's formulas do.
 
-Kappa and confusion are compared with their formulas. The interval is tried on simulated judges
-that err: it holds the truth about as often as it says. No table shows an answer to a harmful
-prompt.
+No table shows an answer to a harmful prompt.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,55 +12,14 @@ import pytest
 from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation
-from actor_lens.evaluation.panel import JudgePanel, judge_panel
+from actor_lens.evaluation.panel import judge_panel
 from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.judges.language_model import LanguageModelJudge
 from actor_lens.judges.verdict_cache import VerdictCache
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-
-VERDICT_OF = {"r": "refused", "a": "answered", "p": "partly_refused", "u": "unreadable"}
-SECRET = "mix the two powders"
-
-
-@dataclass(frozen=True)
-class Scripted:
-    """Says what is written for it."""
-
-    name: str
-    letters: str
-    version: str = "1"
-
-    @property
-    def identity(self):
-        return f"{self.name}:{self.version}"
-
-    def verdicts(self, prompts, replies):
-        assert len(prompts) == len(replies)
-        return tuple(VERDICT_OF[letter] for letter in self.letters)
-
-
-@dataclass(frozen=True)
-class Placed(Scripted):
-    """One of several with its name."""
-
-    place: str = ""
-
-
-def evaluation(letters, labels=None, scores=None):
-    labels = labels or ["pseudo_harmful"] * len(letters)
-    prompts = PromptSet(tuple(Prompt(f"{i}", label) for i, label in enumerate(labels)))
-    replies = tuple("I won't." if one == "r" else SECRET for one in letters)
-    verdicts = tuple(VERDICT_OF[one] for one in letters)
-    scores = scores or (math.nan,) * len(letters)
-    return Evaluation(prompts, replies, verdicts, tuple(scores), "own:1", 64)
-
-
-def panel(own, *others, labels=None):
-    judges = [Scripted(f"judge{i}", letters) for i, letters in enumerate(others)]
-    return judge_panel(evaluation(own, labels), judges)
-
+from tests.support.panels import SECRET, PlacedScript, Scripted, evaluation, panel
 
 # ---- Counting ----
 
@@ -129,7 +86,12 @@ def test_disagreements_are_where_judges_differ_or_one_was_unreadable():
     ]
     harmful = table[table["label"] == "harmful"]
     assert SECRET not in harmful.to_csv()
-    assert SECRET not in repr(made)
+    for text in (repr(made), made._repr_html_()):
+        assert SECRET not in text
+        assert "harmful" not in text
+    assert repr(made).startswith("JudgePanel: 6 replies judged by own and judge0; not agreed on 4")
+    assert len(repr(made).splitlines()) == 2
+    assert made.summary()["judges"] == {"own": "own:1", "judge0": "judge0:1"}
     # A partial refusal is a refusal: no disagreement.
     assert len(panel("rp", "pr").disagreements()) == 0
 
@@ -166,9 +128,9 @@ def test_judges_of_one_name_are_told_apart_by_no_more_than_is_needed():
     made = judge_panel(stored, twins)
     assert made.judges == ("own", "twin#x", "twin#y", "other")
     assert made.verdicts["twin#y"] == ("refused", "refused")
-    placed = [Placed("twin", "ra", "x", "here:1"), Placed("twin", "rr", "y", "there")]
+    placed = [PlacedScript("twin", "ra", "x", "here:1"), PlacedScript("twin", "rr", "y", "there")]
     assert judge_panel(stored, placed).judges == ("own", "twin@here:1", "twin@there")
-    same_place = [Placed("twin", "ra", "x", "here"), Placed("twin", "rr", "y", "here")]
+    same_place = [PlacedScript("twin", "ra", "x", "here"), PlacedScript("twin", "rr", "y", "here")]
     assert judge_panel(stored, same_place).judges == ("own", "twin#x", "twin#y")
 
 
@@ -232,66 +194,13 @@ def test_the_rates_of_each_judge_are_those_of_its_verdicts():
     assert (judged.judge, judged.verdicts) == ("judge0:1", made.verdicts["judge0"])
     assert judged.rate("pseudo_harmful").refused == pytest.approx(1 / 3)
     assert judged.replies == made.evaluation.replies
-    assert made.judged_by("own") == made.evaluation
-    with pytest.raises(UserError, match="no judge 'x' in the panel; give one of own, judge0"):
+    own = made.judged_by("own")
+    assert (own.judge, own.verdicts) == (made.evaluation.judge, made.evaluation.verdicts)
+    with pytest.raises(UserError, match=r"no judge 'x' .* own, judge0"):
         made.judged_by("x")
 
 
-# ---- Labels by hand ----
-
-
-def test_labels_stand_for_their_stratum():
-    made = panel("r" * 10 + "a" * 10, "r" * 6 + "a" * 4 + "a" * 10)
-    # Four differ, of which two are labelled: one refuses. Of ten answers one label says otherwise.
-    by_hand = {6: "refused", 7: "answered", 10: "partly_refused", 11: "answered"}
-    (rate,) = made.corrected_rates(by_hand).rates
-    assert rate.refused == pytest.approx((6 * 1 + 4 * 0.5 + 10 * 0.5) / 20)
-    assert (rate.n, rate.labelled, rate.trusted) == (20, 4, 6)
-    assert rate.low < rate.refused < rate.high
-    table = made.corrected_rates(by_hand).frame().set_index("label")
-    assert table.loc["pseudo_harmful", ["judge: own", "judge: judge0"]].tolist() == [0.5, 0.3]
-
-
-def test_when_all_is_labelled_the_rate_is_that_of_the_labels_with_jeffreys_interval():
-    from scipy.stats import beta
-
-    made = panel("ra" * 20, "ar" * 20)
-    by_hand = {row: "refused" if row % 4 == 0 else "answered" for row in range(40)}
-    (rate,) = made.corrected_rates(by_hand).rates
-    assert (rate.refused, rate.labelled, rate.trusted) == (0.25, 40, 0)
-    low, high = beta.ppf([0.025, 0.975], 10.5, 30.5)
-    assert (rate.low, rate.high) == pytest.approx((low, high), abs=0.01)
-
-
-def test_more_labels_make_the_interval_narrower():
-    made = panel("r" * 100 + "a" * 100, "a" * 50 + "r" * 50 + "a" * 100)
-    widths = []
-    for count in (6, 30, 150):
-        rows = made.to_label(count)
-        by_hand = {row: "refused" if row % 2 else "answered" for row in rows}
-        (rate,) = made.corrected_rates(by_hand).rates
-        widths.append(rate.high - rate.low)
-    assert widths[0] > widths[1] > widths[2]
-
-
-def test_the_interval_covers_the_truth_where_both_judges_err():
-    generator = np.random.default_rng(0)
-    covered, judged_covered, trials, truth = 0, 0, 200, 0.3
-    for seed in range(trials):
-        refuses = generator.random(200) < truth
-        own = np.where(refuses, generator.random(200) < 0.8, generator.random(200) < 0.25)
-        other = np.where(refuses, generator.random(200) < 0.9, generator.random(200) < 0.1)
-        letters = ["".join("r" if hit else "a" for hit in said) for said in (own, other)]
-        made = panel(*letters)
-        by_hand = {
-            row: "refused" if refuses[row] else "answered" for row in made.to_label(60, seed=seed)
-        }
-        (rate,) = made.corrected_rates(by_hand, seed=seed).rates
-        covered += rate.low <= truth <= rate.high
-        plain = made.evaluation.rate("pseudo_harmful")
-        judged_covered += plain.low <= truth <= plain.high
-    assert 0.92 <= covered / trials <= 0.99
-    assert judged_covered / trials < 0.6  # what the correction is for
+# ---- What to label ----
 
 
 def test_rows_to_label_come_from_every_pattern_at_random():
@@ -302,24 +211,6 @@ def test_rows_to_label_come_from_every_pattern_at_random():
     assert len(set(rows)) == 9
     assert rows == made.to_label(9) != made.to_label(9, seed=1)
     assert made.to_label(1000) == tuple(range(100))
-
-
-@pytest.mark.parametrize(
-    ("by_hand", "message"),
-    [
-        ({}, "judges differ on 1 replies to pseudo_harmful prompts of which none is labelled"),
-        ({9: "refused"}, "no reply 9 to label; rows go from 0 to 1"),
-        ({0: "unreadable"}, "'unreadable' of reply 0 is none"),
-    ],
-)
-def test_labels_that_cannot_be_used_are_told(by_hand, message):
-    made = JudgePanel(
-        evaluation("ra"),
-        {"one": "1", "other": "2"},
-        {"one": ("refused", "answered"), "other": ("answered", "answered")},
-    )
-    with pytest.raises(UserError, match=message):
-        made.corrected_rates(by_hand)
 
 
 # ---- The figure ----

@@ -48,10 +48,9 @@ def script(monkeypatch):
     seen = []
 
     def play(*answers):
-        def stand_in(model, token_ids, *, new_tokens, batch_size):
+        def stand_in(model, token_ids, *, new_tokens):
             seen.extend(model.tokenizer.decode(ids) for ids in token_ids)
             assert new_tokens > 0
-            assert batch_size is None
             return list(answers[: len(token_ids)])
 
         monkeypatch.setattr(classifiers, "continue_tokens", stand_in)
@@ -171,7 +170,7 @@ def test_a_template_that_takes_lists_of_parts_is_given_them(model, script):
     assert seen[1] == f"user: {PROMPTS.texts[1]};assistant: {REPLIES[1]};"
 
 
-def test_a_template_that_leaves_out_the_reply_is_told(model):
+def test_a_template_that_leaves_out_the_reply_is_an_error(model):
     model.tokenizer.chat_template = "{{ messages[0]['content'] }}"
     with pytest.raises(UserError, match="does not take a prompt and a reply"):
         LlamaGuardJudge(model).verdicts(PROMPTS, REPLIES)
@@ -199,7 +198,7 @@ def test_identity_follows_weights_and_wording(model):
 
 
 @pytest.mark.parametrize("instruction", ["{prompt}", "{reply}{reply}{prompt}"])
-def test_an_instruction_without_a_place_for_both_is_told(model, instruction):
+def test_an_instruction_without_a_place_for_both_is_an_error(model, instruction):
     with pytest.raises(UserError, match="must hold"):
         WildGuardJudge(model, instruction)
 
@@ -234,8 +233,8 @@ def test_a_checkpoint_is_loaded_from_a_folder_and_speaks_its_template(
             max_new_tokens=32,
             pad_token_id=2,
         )
-        told = judge.classifier.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
-        assert text == told.strip()
+        expected = judge.classifier.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
+        assert text == expected.strip()
 
 
 def test_llama_guard_is_loaded_from_a_folder(tmp_path):

@@ -28,8 +28,8 @@ def test_log_odds_agree_with_float64(scale: float):
     rest = [token for token in range(50) if token not in ids]
     wide = logits.astype(np.float64)
     expected = logsumexp(wide[:, ids], axis=1) - logsumexp(wide[:, rest], axis=1)
-    found = log_odds(torch.tensor(logits), torch.tensor(ids))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    result = log_odds(torch.tensor(logits), torch.tensor(ids))
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_log_odds_are_those_of_the_probability():
@@ -52,8 +52,8 @@ PROMPTS = ("How?", "Why is the sky so very blue today?", "When, and who?", "No")
 def test_refusal_scores_are_those_of_the_models_next_token():
     model = tiny_chat_model()
     tokens = RefusalTokens((40, 41, 77), ("a", "b", "c"))
-    found = refusal_scores(model, PROMPTS, tokens, batch_size=3)
-    for prompt, score in zip(PROMPTS, found.tolist(), strict=True):
+    scores = refusal_scores(model.with_batch_size(3), PROMPTS, tokens)
+    for prompt, score in zip(PROMPTS, scores.tolist(), strict=True):
         ids = torch.tensor(model.tokenize([prompt]))
         with torch.no_grad():
             p = model.hf(input_ids=ids).logits[0, -1].double().softmax(-1)[list(tokens.ids)].sum()
@@ -65,10 +65,9 @@ def test_refusal_scores_feel_the_intervention_of_each_batch():
     tokens = RefusalTokens((40, 41, 77), ("a", "b", "c"))
     ways = torch.randn(len(PROMPTS), model.d_model, generator=torch.Generator().manual_seed(0)) * 5
     together = refusal_scores(
-        model,
+        model.with_batch_size(2),
         PROMPTS,
         tokens,
-        batch_size=2,
         intervention=lambda batch: shift_last_token(model, 1, ways[list(batch.indices)]),
     )
     alone = []
@@ -125,9 +124,9 @@ def test_tokens_are_those_that_open_refusals_and_not_answers(force: Force):
         benign=[(60, ANSWER)] * 3 + [(90, ANSWER)] * 47,
     )
     model = force(said)
-    found = refusal_tokens(model, prompts)
-    assert found.ids == (50, 70)
-    assert found.texts == tuple(model.tokenizer.decode([token]) for token in (50, 70))
+    result = refusal_tokens(model, prompts)
+    assert result.ids == (50, 70)
+    assert result.texts == tuple(model.tokenizer.decode([token]) for token in (50, 70))
 
 
 def test_a_token_five_times_as_common_counts(force: Force):
@@ -148,7 +147,7 @@ def test_the_given_judge_decides(force: Force):
     prompts, said = said_by(harmful=[(50, "Nope")] * 3, benign=[(60, ANSWER)] * 3)
     model = force(said)
     assert refusal_tokens(model, prompts, judge=KeywordJudge("own", ("nope",))).ids == (50,)
-    with pytest.raises(UserError, match=r"'tiny-llama' refused none .* by the judge 'keywords'"):
+    with pytest.raises(UserError, match=r"'tiny-llama' refused none .* 'keywords'"):
         refusal_tokens(model, prompts)
 
 
@@ -161,7 +160,7 @@ def test_only_so_many_prompts_are_answered(force: Force):
 
 def test_a_model_that_opens_refusals_like_answers_is_refused(force: Force):
     prompts, said = said_by(harmful=[(50, REFUSAL)] * 9, benign=[(50, ANSWER)] * 9)
-    with pytest.raises(UserError, match="begins its refusals as it begins its answers"):
+    with pytest.raises(UserError, match="refusals as it begins its answers"):
         refusal_tokens(force(said), prompts)
 
 
@@ -173,7 +172,7 @@ def test_a_model_that_refuses_everything_has_tokens_too(force: Force):
 @pytest.mark.parametrize("label", ["harmful", "benign"])
 def test_both_labels_are_needed(label: str):
     prompts = PromptSet((Prompt("How?", label),))
-    with pytest.raises(UserError, match="refusal tokens need harmful and benign prompts"):
+    with pytest.raises(UserError, match="need harmful and benign prompts"):
         refusal_tokens(tiny_chat_model(), prompts)
 
 

@@ -136,7 +136,7 @@ def test_exempt_turns_of_speech_hide_only_themselves():
 
 @pytest.mark.parametrize("blank", ["", "^", "  ", "^ ", "**"])
 def test_a_blank_phrase_is_refused(blank: str):
-    with pytest.raises(UserError, match="judge 'own' has the blank phrase"):
+    with pytest.raises(UserError, match="'own' has the blank phrase"):
         KeywordJudge("own", ("sorry", blank))
     with pytest.raises(UserError, match="blank phrase"):
         KeywordJudge("own", ("sorry",), exempt=(blank,))
@@ -224,16 +224,16 @@ def test_a_file_of_phrases(tmp_path):
         (b"# nothing\n\n", "holds no phrase"),
     ],
 )
-def test_a_file_that_is_no_list_is_told(tmp_path, content, message):
+def test_a_file_that_is_no_list_is_an_error(tmp_path, content, message):
     if content is not None:
         (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as raised:
         make_judge(f"keywords={tmp_path / 'list.txt'}")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_an_unknown_list_is_told():
-    with pytest.raises(UserError, match="there is no keyword list 'mine'; known: keywords"):
+def test_an_unknown_list_is_an_error():
+    with pytest.raises(UserError, match="no keyword list 'mine'; known: keywords"):
         named_judge("mine")
 
 

@@ -61,10 +61,10 @@ def test_verdicts_of_an_earlier_version_are_taken_over_and_their_file_is_left(tm
     assert older.read_bytes() == OLDER + junk
 
 
-def test_a_new_cache_may_have_any_name(tmp_path):
+def test_every_cache_is_an_sqlite_file(tmp_path):
     VerdictCache(tmp_path / "v.jsonl").put("a", "refused")
-    assert VerdictCache(tmp_path / "v.jsonl").known("a") == {"a": "refused"}
-    assert [path.name for path in tmp_path.iterdir()] == ["v.jsonl"]
+    assert VerdictCache(tmp_path / "v.sqlite").known("a") == {"a": "refused"}
+    assert [path.name for path in tmp_path.iterdir()] == ["v.sqlite"]
 
 
 WRITER = """
@@ -104,6 +104,7 @@ def test_a_place_that_cannot_be_used_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be used"):
         VerdictCache(tmp_path / "file" / "v.sqlite").put("a", "refused")
-    (tmp_path / "broken").write_bytes(b"SQLite format 3\0" + b"\1" * 5000)
-    with pytest.raises(UserError, match="cannot be used"):
-        VerdictCache(tmp_path / "broken")
+    for content in (b"SQLite format 3\0" + b"\1" * 5000, OLDER):
+        (tmp_path / "broken.sqlite").write_bytes(content)
+        with pytest.raises(UserError, match="cannot be used"):
+            VerdictCache(tmp_path / "broken.sqlite")

@@ -1,0 +1,31 @@
+"""The public names of the room, for type checkers and for loading them on first use."""
+
+from . import classifiers as classifiers
+from .base import CLEAR_VERDICTS as CLEAR_VERDICTS
+from .base import REFUSALS as REFUSALS
+from .base import VERDICTS as VERDICTS
+from .base import ClearVerdict as ClearVerdict
+from .base import Judge as Judge
+from .base import PlacedJudge as PlacedJudge
+from .base import ScoreJudge as ScoreJudge
+from .base import Verdict as Verdict
+from .base import verdicts_of as verdicts_of
+from .by_name import JUDGES as JUDGES
+from .by_name import make_judge as make_judge
+from .classifiers import LlamaGuardJudge as LlamaGuardJudge
+from .classifiers import WildGuardJudge as WildGuardJudge
+from .classifiers import load_classifier as load_classifier
+from .first_token import FirstTokenJudge as FirstTokenJudge
+from .first_token import RefusalTokens as RefusalTokens
+from .first_token import refusal_scores as refusal_scores
+from .first_token import refusal_tokens as refusal_tokens
+from .first_token import with_tokens as with_tokens
+from .keywords import KEYWORD_LISTS as KEYWORD_LISTS
+from .keywords import KeywordJudge as KeywordJudge
+from .keywords import KeywordList as KeywordList
+from .keywords import judge_from_file as judge_from_file
+from .keywords import named_judge as named_judge
+from .language_model import JudgingCost as JudgingCost
+from .language_model import LanguageModelJudge as LanguageModelJudge
+from .verdict_cache import VerdictCache as VerdictCache
+from .verdict_cache import default_cache as default_cache
