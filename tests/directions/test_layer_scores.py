@@ -30,10 +30,12 @@ from actor_lens.errors import UserError
 from actor_lens.figures import refusal_rates
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import reporting
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.separation import Measured, auroc, gap, probe_accuracy, silhouette
 from tests.support.planted import PLACES, planted_residuals
+from tests.support.reports import Recorder
 from tests.support.tiny_models import tiny_chat_model
 
 COUNTS = {"harmful": 30, "pseudo_harmful": 24, "benign": 36}
@@ -124,11 +126,10 @@ def test_scores_are_repeatable_and_the_seed_counts():
 
 
 def test_progress_is_told_for_every_layer():
-    told: list[tuple[int, int]] = []
-    score_layers(
-        planted((1.0, 1.0, 1.0)), rounds=2, on_progress=lambda done, of: told.append((done, of))
-    )
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    recorder = Recorder()
+    with reporting(recorder):
+        score_layers(planted((1.0, 1.0, 1.0)), rounds=2)
+    assert recorder.stages == [("layer scores", done, 3) for done in (1, 2, 3)]
 
 
 def test_without_pseudo_harmful_prompts_one_pair_is_scored():
@@ -450,7 +451,7 @@ def test_predicted_refusals_are_those_of_single_prompts_at_their_targets(
 ):
     for layer in range(model.n_layers):
         targets = targets_of(projections, layer, **settings)
-        found = predict_refusals(model, targets, tokens, batch_size=batch_size)
+        found = predict_refusals(model.with_batch_size(batch_size), targets, tokens)
         expected = scores_one_at_a_time(model, projections, tokens, layer, **settings)
         np.testing.assert_allclose(found.refusal_scores, expected, atol=1e-5)
         assert found.refused == tuple(score > 0 for score in expected)
@@ -463,7 +464,7 @@ def test_current_refusals_are_those_of_single_prompts_unmoved(
 ):
     expected = [score_alone(model, text, tokens) for text in prompts.texts]
     for batch_size in (None, 3):
-        found = current_refusals(model, prompts, tokens, batch_size=batch_size)
+        found = current_refusals(model.with_batch_size(batch_size), prompts, tokens)
         np.testing.assert_allclose(found.refusal_scores, expected, atol=1e-5)
         assert found.refused == tuple(score > 0 for score in expected)
         assert (found.layer, found.prompts) == (None, prompts)
