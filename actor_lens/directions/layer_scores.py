@@ -28,7 +28,7 @@ from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
 from actor_lens.statistics.separation import (
-    Measured,
+    Measurement,
     auroc,
     gap,
     probe_accuracy,
@@ -64,7 +64,7 @@ class LayerScore:
     layer: int
     score: Score
     pair: str
-    measured: Measured
+    measurement: Measurement
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,11 @@ class LayerScores:
                 "layer": row.layer,
                 "score": row.score,
                 "pair": row.pair,
-                "value": row.measured.value,
-                "low": row.measured.low,
-                "high": row.measured.high,
-                "null_low": row.measured.null_low,
-                "null_high": row.measured.null_high,
+                "value": row.measurement.value,
+                "low": row.measurement.low,
+                "high": row.measurement.high,
+                "null_low": row.measurement.null_low,
+                "null_high": row.measurement.null_high,
             }
             for row in self.rows
         )
@@ -140,9 +140,9 @@ class LayerScores:
         """What should stop a user before training."""
         best = max(
             (
-                row.measured.value
+                row.measurement.value
                 for row in self._of("probe", "harmful_vs_pseudo_harmful")
-                if not math.isnan(row.measured.value)
+                if not math.isnan(row.measurement.value)
             ),
             default=None,
         )
@@ -172,12 +172,12 @@ class LayerScores:
             by = "causal" if self._of("causal", "all") else "silhouette"
         check_choice("score", by, SCORES)
         pair = "all" if by == "causal" else "harmful_vs_benign"
-        rows = [row for row in self._of(by, pair) if not math.isnan(row.measured.value)]
+        rows = [row for row in self._of(by, pair) if not math.isnan(row.measurement.value)]
         if not rows:
             raise UserError(f"score '{by}' was not measured; pass the model to score_layers")
-        top = max(rows, key=lambda row: row.measured.value)
+        top = max(rows, key=lambda row: row.measurement.value)
         ties = tuple(
-            row.layer for row in rows if row is top or row.measured.value >= top.measured.low
+            row.layer for row in rows if row is top or row.measurement.value >= top.measurement.low
         )
         layer = min(ties, key=self._tie_break)
         return LayerChoice(layer, by, self._reason(top, layer, ties), ties)
@@ -191,9 +191,9 @@ class LayerScores:
         In steps of 0.02: probes closer than that do not rank layers.
         """
         found = [
-            row.measured.value
+            row.measurement.value
             for row in self._of("probe", "harmful_vs_pseudo_harmful")
-            if row.layer == layer and not math.isnan(row.measured.value)
+            if row.layer == layer and not math.isnan(row.measurement.value)
         ]
         return round(found[0] * 50) / 50 if found else 0.0
 
@@ -201,7 +201,7 @@ class LayerScores:
         return -self._probe(layer), abs(layer - (self.n_layers - 1) / 2)
 
     def _reason(self, top: LayerScore, layer: int, ties: tuple[int, ...]) -> str:
-        name, best = _NAMES[top.score], f"{top.measured.value:.2f}"
+        name, best = _NAMES[top.score], f"{top.measurement.value:.2f}"
         if len(ties) == 1:
             return f"layer {layer} has the best {name} ({best})"
         probe = self._probe(layer)
@@ -411,7 +411,7 @@ def _separation(
     points = projections.residuals.values[layer].double().numpy()[chosen]
     values = projections.values[layer].double().numpy()[chosen]
     positive = positive[chosen]
-    measured: dict[Score, Measured] = {
+    measured: dict[Score, Measurement] = {
         "silhouette": silhouette(cdist(points, points), positive, rounds=rounds, rng=rng),
         "auroc": auroc(values, positive, rounds=rounds, rng=rng),
         "gap": gap(values, positive, rounds=rounds, rng=rng),
@@ -427,7 +427,7 @@ def _causal(
     tokens: RefusalTokens,
     alpha: float,
     origin: Origin,
-) -> Measured:
+) -> Measurement:
     """Predicted trade-off score with every prompt at its target."""
     targets = just_enough_targets(
         projections.residuals, projections.directions, layer, alpha=alpha, origin=origin
@@ -436,7 +436,7 @@ def _causal(
     return _tradeoff(refused, projections.prompts.labels)
 
 
-def _tradeoff(refused: Sequence[bool], labels: tuple[str, ...]) -> Measured:
+def _tradeoff(refused: Sequence[bool], labels: tuple[str, ...]) -> Measurement:
     """Mean of compliance on pseudo-harmful and refusal on harmful prompts, with its interval.
 
     Without pseudo-harmful prompts the benign ones stand in. The interval combines the two Wilson
@@ -451,4 +451,4 @@ def _tradeoff(refused: Sequence[bool], labels: tuple[str, ...]) -> Measured:
     below = math.hypot(*(share - low for share, (low, _) in zip(shares, intervals, strict=True)))
     above = math.hypot(*(high - share for share, (_, high) in zip(shares, intervals, strict=True)))
     nan = float("nan")
-    return Measured(value, value - below / 2, value + above / 2, nan, nan)
+    return Measurement(value, value - below / 2, value + above / 2, nan, nan)

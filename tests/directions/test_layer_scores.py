@@ -33,7 +33,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import reporting
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.statistics.separation import Measured, auroc, gap, probe_accuracy, silhouette
+from actor_lens.statistics.separation import Measurement, auroc, gap, probe_accuracy, silhouette
 from tests.support.planted import PLACES, planted_residuals
 from tests.support.reports import Recorder
 from tests.support.tiny_models import tiny_chat_model
@@ -171,11 +171,13 @@ def scored(
     """Scores as given; every interval reaches down by ``low``."""
     pair = "all" if by == "causal" else "harmful_vs_benign"
     rows = [
-        LayerScore(layer, by, pair, Measured(value, value - low, value + low, NAN, NAN))
+        LayerScore(layer, by, pair, Measurement(value, value - low, value + low, NAN, NAN))
         for layer, value in enumerate(values)
     ]
     rows += [
-        LayerScore(layer, "probe", "harmful_vs_pseudo_harmful", Measured(probe, NAN, NAN, NAN, NAN))
+        LayerScore(
+            layer, "probe", "harmful_vs_pseudo_harmful", Measurement(probe, NAN, NAN, NAN, NAN)
+        )
         for layer, probe in enumerate(probes or [])
     ]
     return LayerScores(tuple(rows), len(values))
@@ -388,7 +390,9 @@ def test_causal_interval_combines_those_of_both_rates(
         low += (share - wilson.low) ** 2 / 4
         high += (wilson.high - share) ** 2 / 4
     expected = (value, value - math.sqrt(low), value + math.sqrt(high))
-    assert (row.measured.value, row.measured.low, row.measured.high) == pytest.approx(expected)
+    assert (row.measurement.value, row.measurement.low, row.measurement.high) == pytest.approx(
+        expected
+    )
 
 
 def test_benign_prompts_stand_in_for_pseudo_harmful_ones(
@@ -410,7 +414,7 @@ def test_benign_prompts_stand_in_for_pseudo_harmful_ones(
         refused = refused_one_at_a_time(
             model, fewer, tokens, row.layer, alpha=1.0, origin="benign_mean"
         )
-        assert row.measured.value == pytest.approx(
+        assert row.measurement.value == pytest.approx(
             (sum(refused[:5]) / 5 + 1 - sum(refused[5:]) / 4) / 2
         )
 
@@ -505,7 +509,7 @@ def test_the_causal_score_is_the_predicted_tradeoff_score(
     model: ChatModel, projections: Projections, tokens: RefusalTokens
 ):
     scores = score_layers(projections, model=model, tokens=tokens, rounds=2)
-    causal = {row.layer: row.measured.value for row in scores.rows if row.score == "causal"}
+    causal = {row.layer: row.measurement.value for row in scores.rows if row.score == "causal"}
     for layer in range(model.n_layers):
         found = predict_refusals(model, targets_of(projections, layer), tokens)
         assert causal[layer] == pytest.approx(found.tradeoff_score)
