@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from actor_lens.errors import UserError
+from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import shift_last_token
-from actor_lens.models.padding import TokenBatch
 from actor_lens.models.replies import first_token_logits, generate_replies, kl_divergence
 from actor_lens.progress import reporting, stage
 from tests.support.greedy import greedy_ids

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from actor_lens.directions.layer_scores import PredictedRefusals
+from actor_lens.directions.predicted_refusals import PredictedRefusals
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
