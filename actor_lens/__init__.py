@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from actor_lens.diagnostics.description import describe as describe
     from actor_lens.directions.layer_scores import LayerChoice as LayerChoice
     from actor_lens.directions.layer_scores import LayerScores as LayerScores
-    from actor_lens.directions.layer_scores import PredictedRefusals as PredictedRefusals
-    from actor_lens.directions.layer_scores import current_refusals as current_refusals
-    from actor_lens.directions.layer_scores import predict_refusals as predict_refusals
     from actor_lens.directions.layer_scores import score_layers as score_layers
+    from actor_lens.directions.predicted_refusals import PredictedRefusals as PredictedRefusals
+    from actor_lens.directions.predicted_refusals import current_refusals as current_refusals
+    from actor_lens.directions.predicted_refusals import predict_refusals as predict_refusals
     from actor_lens.directions.projections import LayerMap as LayerMap
     from actor_lens.directions.projections import Projections as Projections
     from actor_lens.directions.projections import TokenProjections as TokenProjections
@@ -147,10 +147,12 @@ _MODULES = {
     "directions.layer_scores": (
         "LayerChoice",
         "LayerScores",
+        "score_layers",
+    ),
+    "directions.predicted_refusals": (
         "PredictedRefusals",
         "current_refusals",
         "predict_refusals",
-        "score_layers",
     ),
     "training.run": (
         "FinetuneConfig",

@@ -19,10 +19,9 @@ import torch
 from actor_lens.activations.store import Store, StoreError, StoreWarning, default_store, format_size
 from actor_lens.activations.store_files import Layout
 from actor_lens.errors import UserError
-from actor_lens.models.batches import run_in_batches
+from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import free_memory
-from actor_lens.models.padding import TokenBatch
 from actor_lens.progress import report
 
 # Share of the free memory that arrays may take which no store holds.

@@ -24,9 +24,9 @@ from actor_lens.activations.filling import Put, Wanted, collect
 from actor_lens.activations.store import Store
 from actor_lens.activations.store_files import Layout
 from actor_lens.errors import UserError
+from actor_lens.models.batches import TokenBatch, left_padding
 from actor_lens.models.blocks import Tap, tap_block_inputs
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.padding import TokenBatch, left_padding
 from actor_lens.prompts.columns import layer_prompt_frame
 from actor_lens.prompts.rows import shown
 from actor_lens.prompts.sets import PromptSet

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from actor_lens.activations.residuals import BlockInputs, collect_residuals
 from actor_lens.activations.store import Store
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
-from actor_lens.models.batches import run_in_batches
+from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.blocks import graft
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.padding import TokenBatch
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.block_trainer import BlockTrainer
 from actor_lens.training.config import FinetuneConfig

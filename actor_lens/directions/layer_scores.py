@@ -1,47 +1,41 @@
-"""Which layer to train: scores of every layer, where they tie, and a choice with its reason.
-
-And what a layer could do: refusals with every prompt moved to its target, without training.
-"""
+"""Which layer to train: scores of every layer, where they tie, and a choice with its reason."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
 from actor_lens.directions.options import SCORES, Origin, Score
+from actor_lens.directions.predicted_refusals import predict_refusals
 from actor_lens.directions.projections import Projections
-from actor_lens.directions.targets import Targets, just_enough_targets
-from actor_lens.errors import UserError, check_choice
-from actor_lens.judges.first_token import RefusalTokens, refusal_scores, refusal_tokens
+from actor_lens.directions.targets import just_enough_targets
+from actor_lens.errors import UserError, check_choice, check_whole
+from actor_lens.judges.first_token import RefusalTokens, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.interventions import shift_last_token
-from actor_lens.models.padding import TokenBatch
-from actor_lens.models.replies import Intervention
 from actor_lens.progress import stage
-from actor_lens.prompts.columns import prompt_columns
-from actor_lens.prompts.sets import PromptSet
-from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
+from actor_lens.prompts.rows import Label
+from actor_lens.results import Result
+from actor_lens.statistics.intervals import Estimate, wilson_interval
+from actor_lens.statistics.rates import tradeoff_estimate
 from actor_lens.statistics.separation import (
-    Measured,
+    Measurement,
     auroc,
     gap,
     probe_accuracy,
     silhouette,
-    wilson_interval,
 )
+from actor_lens.text import plural, spell
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     import pandas as pd
 
-PAIRS = {
+Pair = Literal["harmful_vs_benign", "harmful_vs_pseudo_harmful"]
+PAIRS: dict[Pair, tuple[Label, Label]] = {
     "harmful_vs_benign": ("harmful", "benign"),
     "harmful_vs_pseudo_harmful": ("harmful", "pseudo_harmful"),
 }
@@ -63,18 +57,18 @@ class LayerScore:
 
     layer: int
     score: Score
-    pair: str
-    measured: Measured
+    pair: Pair | Literal["all"]
+    measurement: Measurement
 
 
-@dataclass(frozen=True)
-class LayerChoice:
+@dataclass(frozen=True, repr=False)
+class LayerChoice(Result):
     """The layer that a score recommends.
 
     Attributes:
         layer: The layer.
         by: The score.
-        reason: In one sentence.
+        reason: Why, in one sentence.
         ties: Layers whose score lies within the interval of the best one, itself included.
     """
 
@@ -82,6 +76,20 @@ class LayerChoice:
     by: Score | Literal["middle"]
     reason: str
     ties: tuple[int, ...]
+
+    _hint = "train it: al.finetune_layer(model, prompts, layer=choice.layer)"
+
+    def frame(self) -> pd.DataFrame:
+        """One row a tied layer, in the order in which to try them: ``layer``, ``recommended``."""
+        import pandas as pd
+
+        order = self.tried_order
+        return pd.DataFrame(
+            {"layer": order, "recommended": [layer == self.layer for layer in order]}
+        )
+
+    def _headline(self) -> str:
+        return f"LayerChoice: layer {self.layer} by {self.by}; {self.reason}"
 
     @property
     def tried_order(self) -> tuple[int, ...]:
@@ -101,8 +109,8 @@ class LayerChoice:
         )
 
 
-@dataclass(frozen=True)
-class LayerScores:
+@dataclass(frozen=True, repr=False)
+class LayerScores(Result):
     """Scores of every layer.
 
     Attributes:
@@ -112,6 +120,9 @@ class LayerScores:
 
     rows: tuple[LayerScore, ...]
     n_layers: int
+
+    _figure = "layer_scores"
+    _hint = "next: scores.best()"
 
     def frame(self) -> pd.DataFrame:
         """One row a score.
@@ -126,23 +137,36 @@ class LayerScores:
                 "layer": row.layer,
                 "score": row.score,
                 "pair": row.pair,
-                "value": row.measured.value,
-                "low": row.measured.low,
-                "high": row.measured.high,
-                "null_low": row.measured.null_low,
-                "null_high": row.measured.null_high,
+                "value": row.measurement.value,
+                "low": row.measurement.low,
+                "high": row.measurement.high,
+                "null_low": row.measurement.null_low,
+                "null_high": row.measurement.null_high,
             }
             for row in self.rows
         )
+
+    def summary(self) -> dict[str, Any]:
+        """``n_layers``, the ``scores`` that were taken, and the ``best`` layer by each."""
+        scores = [name for name in SCORES if any(row.score == name for row in self.rows)]
+        best: dict[str, int] = {}
+        for name in scores:
+            with suppress(UserError):  # not known at any layer
+                best[name] = self.best(name).layer
+        return {"n_layers": self.n_layers, "scores": scores, "best": best}
+
+    def _headline(self) -> str:
+        best = ", ".join(f"{score} {layer}" for score, layer in self.summary()["best"].items())
+        return f"LayerScores: {plural(self.n_layers, 'layer')}; best by {best or 'no score'}"
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What should stop a user before training."""
         best = max(
             (
-                row.measured.value
+                row.measurement.value
                 for row in self._of("probe", "harmful_vs_pseudo_harmful")
-                if not math.isnan(row.measured.value)
+                if not math.isnan(row.measurement.value)
             ),
             default=None,
         )
@@ -171,18 +195,18 @@ class LayerScores:
         if by is None:
             by = "causal" if self._of("causal", "all") else "silhouette"
         check_choice("score", by, SCORES)
-        pair = "all" if by == "causal" else "harmful_vs_benign"
-        rows = [row for row in self._of(by, pair) if not math.isnan(row.measured.value)]
+        pair: Pair | Literal["all"] = "all" if by == "causal" else "harmful_vs_benign"
+        rows = [row for row in self._of(by, pair) if not math.isnan(row.measurement.value)]
         if not rows:
             raise UserError(f"score '{by}' was not measured; pass the model to score_layers")
-        top = max(rows, key=lambda row: row.measured.value)
+        top = max(rows, key=lambda row: row.measurement.value)
         ties = tuple(
-            row.layer for row in rows if row is top or row.measured.value >= top.measured.low
+            row.layer for row in rows if row is top or row.measurement.value >= top.measurement.low
         )
         layer = min(ties, key=self._tie_break)
         return LayerChoice(layer, by, self._reason(top, layer, ties), ties)
 
-    def _of(self, score: Score, pair: str) -> list[LayerScore]:
+    def _of(self, score: Score, pair: Pair | Literal["all"]) -> list[LayerScore]:
         return [row for row in self.rows if row.score == score and row.pair == pair]
 
     def _probe(self, layer: int) -> float:
@@ -190,18 +214,18 @@ class LayerScores:
 
         In steps of 0.02: probes closer than that do not rank layers.
         """
-        found = [
-            row.measured.value
+        accuracies = [
+            row.measurement.value
             for row in self._of("probe", "harmful_vs_pseudo_harmful")
-            if row.layer == layer and not math.isnan(row.measured.value)
+            if row.layer == layer and not math.isnan(row.measurement.value)
         ]
-        return round(found[0] * 50) / 50 if found else 0.0
+        return round(accuracies[0] * 50) / 50 if accuracies else 0.0
 
     def _tie_break(self, layer: int) -> tuple[float, float]:
         return -self._probe(layer), abs(layer - (self.n_layers - 1) / 2)
 
     def _reason(self, top: LayerScore, layer: int, ties: tuple[int, ...]) -> str:
-        name, best = _NAMES[top.score], f"{top.measured.value:.2f}"
+        name, best = _NAMES[top.score], f"{top.measurement.value:.2f}"
         if len(ties) == 1:
             return f"layer {layer} has the best {name} ({best})"
         probe = self._probe(layer)
@@ -216,45 +240,6 @@ class LayerScores:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class PredictedRefusals(RefusalRates):
-    """Which prompts a model is about to refuse, by the first token of its reply.
-
-    A reply that begins as an answer can still turn into a refusal, or the other way round: judged
-    replies (``Evaluation``) have the last word.
-
-    Attributes:
-        refusal_scores: First-token refusal scores (log-odds); above 0 a refusal is likelier.
-        prompts: The prompts.
-        layer: Where every prompt was moved to its target, or None where none was moved.
-    """
-
-    refusal_scores: Float[Tensor, " prompt"]
-    prompts: PromptSet
-    layer: int | None = None
-
-    @property
-    def refused(self) -> tuple[bool, ...]:
-        """Whether each prompt's reply is likelier than not to begin as a refusal."""
-        return tuple((self.refusal_scores > 0).tolist())
-
-    def rate(self, label: str) -> Rate:
-        """Refusal rate of a label; with n = 0 the share is NaN."""
-        return rate_of(label, self.refused, self.prompts.labels)
-
-    def frame(self) -> pd.DataFrame:
-        """One row a prompt: those of ``prompt_columns``, ``refusal_score``, ``refused``."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            {
-                **prompt_columns(self.prompts),
-                "refusal_score": self.refusal_scores.double().numpy(),
-                "refused": np.array(self.refused, dtype=bool),
-            }
-        )
-
-
 def _layers(layers: tuple[int, ...]) -> str:
     """Two or more layers in words, runs of three and more as ranges."""
     runs: list[list[int]] = []
@@ -266,9 +251,9 @@ def _layers(layers: tuple[int, ...]) -> str:
     parts = [
         part
         for run in runs
-        for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(one) for one in run])
+        for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(layer) for layer in run])
     ]
-    return f"layers {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))}"
+    return f"layers {spell(parts)}"
 
 
 def score_layers(
@@ -290,21 +275,20 @@ def score_layers(
     perfect fine-tune of that layer would reach, an upper bound.
 
     Args:
-        projections: Of validation prompts.
-        model: For the causal score; without it that score is left out.
+        projections: Projections of the validation prompts.
+        model: Model for the causal score; without it that score is left out.
         tokens: How the model begins refusals; found from the prompts of ``projections`` unless
             given.
-        alpha: Of the targets, for the causal score.
-        origin: Of the targets, for the causal score.
-        rounds: Of the bootstrap and of the permutations.
-        seed: Of the resampling.
+        alpha: Alpha of the targets, for the causal score.
+        origin: Origin of the targets, for the causal score.
+        rounds: Number of rounds of the bootstrap and of the permutations.
+        seed: Seed of the resampling.
 
     Raises:
         UserError: If there are fewer than two harmful or benign prompts, the model has another
             shape than the residuals, or ``rounds`` is below 1.
     """
-    if rounds < 1:
-        raise UserError(f"rounds is {rounds}; give a whole number of at least 1")
+    rounds = check_whole("rounds", rounds, 1)
     if model is not None:
         _check_same_shape(model, projections)
     labels = np.array(projections.prompts.labels)
@@ -324,67 +308,10 @@ def score_layers(
                         projections, layer, pair, chosen, labels == positive, rounds, seed
                     )
             if model is not None and tokens is not None:
-                measured = _causal(projections, layer, model, tokens, alpha, origin)
-                rows.append(LayerScore(layer, "causal", "all", measured))
+                measurement = _causal(projections, layer, model, tokens, alpha, origin)
+                rows.append(LayerScore(layer, "causal", "all", measurement))
             done(layer + 1)
     return LayerScores(tuple(rows), n_layers)
-
-
-def predict_refusals(
-    model: ChatModel,
-    targets: Targets,
-    tokens: RefusalTokens,
-) -> PredictedRefusals:
-    """Move every prompt to its target by a hook, without training, and see what it refuses.
-
-    It is what a perfect fine-tune of that layer would do to these prompts, their labels known to
-    it: an upper bound, and quick enough to look at before training.
-
-    Args:
-        model: The untouched model.
-        targets: Of the prompts, which are best such that the directions were not fitted to.
-        tokens: How the model begins refusals.
-
-    Raises:
-        UserError: If there are no prompts, or the targets belong to a model of another shape.
-    """
-    targets.directions.check_model(model)
-    moves = targets.moves
-
-    def at_target(batch: TokenBatch) -> AbstractContextManager[None]:
-        return shift_last_token(model, targets.layer, moves[list(batch.indices)])
-
-    scores = _scores(model, targets.prompts, tokens, at_target)
-    return PredictedRefusals(scores, targets.prompts, targets.layer)
-
-
-def current_refusals(
-    model: ChatModel,
-    prompts: PromptSet,
-    tokens: RefusalTokens,
-) -> PredictedRefusals:
-    """What a model refuses by the first token of its replies, as it is now.
-
-    Args:
-        model: As it is now, for instance inside ``run.applied_to(model)``.
-        prompts: At least one.
-        tokens: How the untouched model begins refusals.
-
-    Raises:
-        UserError: If there are no prompts, or one is longer than the model takes.
-    """
-    return PredictedRefusals(_scores(model, prompts, tokens), prompts)
-
-
-def _scores(
-    model: ChatModel,
-    prompts: PromptSet,
-    tokens: RefusalTokens,
-    intervention: Intervention | None = None,
-) -> Float[Tensor, " prompt"]:
-    if len(prompts) == 0:
-        raise UserError("no prompts were given; check the label, split or file they come from")
-    return refusal_scores(model, prompts.texts, tokens, intervention=intervention)
 
 
 def _check_same_shape(model: ChatModel, projections: Projections) -> None:
@@ -399,7 +326,7 @@ def _check_same_shape(model: ChatModel, projections: Projections) -> None:
 def _separation(
     projections: Projections,
     layer: int,
-    pair: str,
+    pair: Pair,
     chosen: np.ndarray,
     positive: np.ndarray,
     rounds: int,
@@ -411,13 +338,13 @@ def _separation(
     points = projections.residuals.values[layer].double().numpy()[chosen]
     values = projections.values[layer].double().numpy()[chosen]
     positive = positive[chosen]
-    measured: dict[Score, Measured] = {
+    measurements: dict[Score, Measurement] = {
         "silhouette": silhouette(cdist(points, points), positive, rounds=rounds, rng=rng),
         "auroc": auroc(values, positive, rounds=rounds, rng=rng),
         "gap": gap(values, positive, rounds=rounds, rng=rng),
         "probe": probe_accuracy(points, positive, seed=seed),
     }
-    return [LayerScore(layer, score, pair, one) for score, one in measured.items()]
+    return [LayerScore(layer, score, pair, value) for score, value in measurements.items()]
 
 
 def _causal(
@@ -427,28 +354,24 @@ def _causal(
     tokens: RefusalTokens,
     alpha: float,
     origin: Origin,
-) -> Measured:
-    """Predicted trade-off score with every prompt at its target."""
+) -> Measurement:
+    """Predicted trade-off score with every prompt at its target.
+
+    Without pseudo-harmful prompts the benign ones stand in, as in ``ranking_score``.
+    """
     targets = just_enough_targets(
         projections.residuals, projections.directions, layer, alpha=alpha, origin=origin
     )
     refused = predict_refusals(model, targets, tokens).refused
-    return _tradeoff(refused, projections.prompts.labels)
-
-
-def _tradeoff(refused: Sequence[bool], labels: tuple[str, ...]) -> Measured:
-    """Mean of compliance on pseudo-harmful and refusal on harmful prompts, with its interval.
-
-    Without pseudo-harmful prompts the benign ones stand in. The interval combines the two Wilson
-    intervals by the square-and-add rule (Newcombe 1998).
-    """
+    labels = projections.prompts.labels
     harmless = "pseudo_harmful" if "pseudo_harmful" in labels else "benign"
-    refused_harmful = [r for r, one in zip(refused, labels, strict=True) if one == "harmful"]
-    answered = [not r for r, one in zip(refused, labels, strict=True) if one == harmless]
-    shares = [sum(group) / len(group) for group in (answered, refused_harmful)]
-    intervals = [wilson_interval(sum(group), len(group)) for group in (answered, refused_harmful)]
-    value = sum(shares) / 2
-    below = math.hypot(*(share - low for share, (low, _) in zip(shares, intervals, strict=True)))
-    above = math.hypot(*(high - share for share, (_, high) in zip(shares, intervals, strict=True)))
-    nan = float("nan")
-    return Measured(value, value - below / 2, value + above / 2, nan, nan)
+    pairs = list(zip(refused, labels, strict=True))
+    answered = _share([not hit for hit, label in pairs if label == harmless])
+    safe = _share([hit for hit, label in pairs if label == "harmful"])
+    score = tradeoff_estimate(answered, safe)
+    return Measurement(*score[:3], math.nan, math.nan)
+
+
+def _share(hits: Sequence[bool]) -> Estimate:
+    n = len(hits)
+    return Estimate(sum(hits) / n, *wilson_interval(sum(hits), n), n)

@@ -13,6 +13,10 @@ Shift = Literal["projected", "uniform"]
 Score = Literal["silhouette", "auroc", "gap", "probe", "causal"]
 """What a layer is scored by."""
 
+MapMethod = Literal["pca", "tsne"]
+"""How the prompts of a layer are laid out in two dimensions."""
+
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 SHIFTS: tuple[Shift, ...] = get_args(Shift)
 SCORES: tuple[Score, ...] = get_args(Score)
+MAP_METHODS: tuple[MapMethod, ...] = get_args(MapMethod)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,32 +11,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.activations.residuals import Residuals, observe_residuals
-from actor_lens.directions.options import Origin
+from actor_lens.directions.options import MAP_METHODS, MapMethod, Origin
 from actor_lens.directions.refusal_directions import Directions
-from actor_lens.errors import UserError
-from actor_lens.models.batches import run_in_batches
+from actor_lens.errors import UserError, check_choice
+from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.padding import TokenBatch
 from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result, harmless_head
+from actor_lens.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, eq=False)
-class Projections:
+@dataclass(frozen=True, eq=False, repr=False)
+class Projections(Result):
     """Projection of every prompt's residual on the unit refusal direction, ``a . u``.
 
     Attributes:
-        values: In units of the residual stream, no origin subtracted.
-        residuals: What was projected.
-        directions: On what.
+        values: Projections in units of the residual stream, no origin subtracted.
+        residuals: Residuals that were projected.
+        directions: Directions that they were projected on.
     """
 
     values: Float[Tensor, "layer prompt"]
     residuals: Residuals
     directions: Directions
+
+    _figure = "projections_by_layer"
+    _hint = "next: al.score_layers(projections)"
 
     @property
     def prompts(self) -> PromptSet:
@@ -47,22 +51,30 @@ class Projections:
         """One row a layer and prompt: ``layer``, those of ``prompt_columns``, ``projection``.
 
         Args:
-            origin: What is subtracted from the projections of a layer (``Directions.origins``).
+            origin: Origin that is subtracted from the projections of a layer
+                (``Directions.origins``).
         """
         shifted = self.values - self.directions.origins(origin)[:, None]
         return layer_prompt_frame(self.prompts, shifted.numpy(), "projection")
 
+    def summary(self) -> dict[str, Any]:
+        """``model_name``, ``n_layers``, ``d_model`` and the number of ``prompts``."""
+        return self.residuals.summary()
 
-@dataclass(frozen=True, eq=False)
-class TokenProjections:
+    def _headline(self) -> str:
+        return f"Projections on the refusal directions; {self.residuals._headline()}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenProjections(Result):
     """Projection of the residual at every token of one prompt on the unit refusal directions.
 
     Attributes:
         values: ``a . u`` in units of the residual stream, no origin subtracted; float32.
         tokens: Text of each token of the templated prompt, special tokens too.
         prompt: What the user says.
-        directions: On what.
-        model_name: The model.
+        directions: Directions that they were projected on.
+        model_name: Name of the model.
     """
 
     values: Float[Tensor, "layer token"]
@@ -70,6 +82,8 @@ class TokenProjections:
     prompt: str
     directions: Directions
     model_name: str
+
+    _figure = "token_heatmap"
 
     @property
     def last(self) -> Float[Tensor, " layer"]:
@@ -86,7 +100,8 @@ class TokenProjections:
         but says less: what a model has decided there is not what the direction was made from.
 
         Args:
-            origin: What is subtracted from the projections of a layer (``Directions.origins``).
+            origin: Origin that is subtracted from the projections of a layer
+                (``Directions.origins``).
         """
         import pandas as pd
 
@@ -102,6 +117,22 @@ class TokenProjections:
             }
         )
 
+    def summary(self) -> dict[str, Any]:
+        """``model_name``, ``n_layers`` and the number of ``tokens``; not the prompt."""
+        n_layers, n_tokens = self.values.shape
+        return {"model_name": self.model_name, "n_layers": n_layers, "tokens": n_tokens}
+
+    def _headline(self) -> str:
+        n_layers, n_tokens = self.values.shape
+        return (
+            f"TokenProjections: {plural(n_tokens, 'token')} of one prompt, "
+            f"{plural(n_layers, 'layer')} of {self.model_name}"
+        )
+
+    def _table(self) -> pd.DataFrame:
+        # Nobody knows whose prompt it is: its tokens are not shown.
+        return harmless_head(self.frame().drop(columns="token"))
+
     def _relative(self) -> Float[Tensor, "layer token"]:
         benign, harmful = (
             self.directions.mean_projections(label)[:, None] for label in ("benign", "harmful")
@@ -110,12 +141,12 @@ class TokenProjections:
         return relative
 
 
-@dataclass(frozen=True, eq=False)
-class LayerMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerMap(Result):
     """Prompts at one layer in two dimensions.
 
     Attributes:
-        positions: Of every prompt.
+        positions: Position of every prompt.
         prompts: The prompts.
         layer: The layer.
         method: ``"pca"`` or ``"tsne"``.
@@ -125,8 +156,10 @@ class LayerMap:
     positions: Float[np.ndarray, "prompt 2"]
     prompts: PromptSet
     layer: int
-    method: str
+    method: MapMethod
     axes: tuple[str, str]
+
+    _figure = "layer_map"
 
     def frame(self) -> pd.DataFrame:
         """One row a prompt: those of ``prompt_columns``, ``x``, ``y``."""
@@ -135,6 +168,14 @@ class LayerMap:
         return pd.DataFrame(
             {**prompt_columns(self.prompts), "x": self.positions[:, 0], "y": self.positions[:, 1]}
         )
+
+    def summary(self) -> dict[str, Any]:
+        """``layer``, ``method``, ``axes`` and the number of ``prompts``."""
+        return {**super().summary(), "axes": list(self.axes), "prompts": len(self.prompts)}
+
+    def _headline(self) -> str:
+        axes = " and ".join(self.axes)
+        return f"LayerMap: {plural(len(self.prompts), 'prompt')} at layer {self.layer}; {axes}"
 
 
 def project(residuals: Residuals, directions: Directions) -> Projections:
@@ -154,7 +195,7 @@ def token_projections(model: ChatModel, prompt: str, directions: Directions) -> 
     Through TransformerLens, projected while the model runs: no residuals are kept.
 
     Args:
-        model: As it is now, for instance inside ``run.applied_to(model)``.
+        model: The model as it is now, for instance inside ``run.applied_to(model)``.
         prompt: What the user says, not yet templated.
         directions: Refusal directions of the same model.
 
@@ -181,7 +222,7 @@ def token_projections(model: ChatModel, prompt: str, directions: Directions) -> 
 
 
 def layer_map(
-    residuals: Residuals, layer: int, *, method: Literal["pca", "tsne"] = "pca", seed: int = 0
+    residuals: Residuals, layer: int, *, method: MapMethod = "pca", seed: int = 0
 ) -> LayerMap:
     """Lay the prompts of one layer out in two dimensions.
 
@@ -191,14 +232,15 @@ def layer_map(
 
     Args:
         residuals: At least three prompts.
-        layer: Which layer.
+        layer: The layer.
         method: ``"pca"`` or ``"tsne"``.
-        seed: For t-SNE.
+        seed: Seed of t-SNE.
 
     Raises:
         UserError: If there are fewer than three prompts, all are at one point, a residual is not
             finite, or the layer or method does not exist.
     """
+    check_choice("method", method, MAP_METHODS)
     if not 0 <= layer < residuals.n_layers:
         raise UserError(f"layer {layer} is out of range: layers 0 to {residuals.n_layers - 1}")
     points = residuals.values[layer].double().numpy()
@@ -216,10 +258,8 @@ def layer_map(
         )
     if method == "pca":
         positions, axes = _pca(points)
-    elif method == "tsne":
-        positions, axes = _tsne(points, seed), ("t-SNE 1", "t-SNE 2")
     else:
-        raise UserError(f"method '{method}' is not known; use pca or tsne")
+        positions, axes = _tsne(points, seed), ("t-SNE 1", "t-SNE 2")
     return LayerMap(positions, residuals.prompts, layer, method, axes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,8 @@ from actor_lens.directions.options import ORIGINS, Origin
 from actor_lens.errors import UserError, check_choice
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.rows import LABELS
+from actor_lens.results import Result
+from actor_lens.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 _SAME = torch.finfo(torch.float32).eps
 
 
-@dataclass(frozen=True, eq=False)
-class Directions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Directions(Result):
     """Refusal directions and the class means they come from.
 
     Attributes:
@@ -35,6 +37,8 @@ class Directions:
 
     vectors: Float[Tensor, "layer d_model"]
     means: Mapping[str, Float[Tensor, "layer d_model"]]
+
+    _hint = "next: al.project(residuals, directions)"
 
     @cached_property
     def unit(self) -> Float[Tensor, "layer d_model"]:
@@ -87,6 +91,19 @@ class Directions:
                 f"{who_has} {n_layers} layers of width {d_model}, the directions "
                 f"{len(self.vectors)} of width {self.vectors.shape[1]}: fit them on the same model"
             )
+
+    def summary(self) -> dict[str, Any]:
+        """``n_layers``, ``d_model`` and the ``labels`` that have a mean."""
+        n_layers, d_model = self.vectors.shape
+        return {"n_layers": n_layers, "d_model": d_model, "labels": list(self.means)}
+
+    def _headline(self) -> str:
+        n_layers, d_model = self.vectors.shape
+        norms = self.vectors.norm(dim=-1)
+        return (
+            f"Directions: {plural(n_layers, 'layer')}, width {d_model}; length of R from "
+            f"{float(norms.min()):.3g} to {float(norms.max()):.3g}"
+        )
 
     def frame(self) -> pd.DataFrame:
         """One row a layer: ``layer``, ``norm`` of R, mean projection of each label."""

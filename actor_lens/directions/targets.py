@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ from actor_lens.errors import UserError, check_choice, check_positive
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result
+from actor_lens.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,18 +43,18 @@ if TYPE_CHECKING:
 _NEGLIGIBLE = 0.05
 
 
-@dataclass(frozen=True, eq=False)
-class Targets:
+@dataclass(frozen=True, eq=False, repr=False)
+class Targets(Result):
     """The target of every prompt at one layer.
 
     Attributes:
         values: Target activations.
-        shifts: Signed way along the unit direction, in units of the residual stream.
+        shifts: Signed distance along the unit direction, in units of the residual stream.
         projections: ``a.u`` of each prompt before.
         prompts: The prompts.
         layer: The layer.
-        directions: Where R and the origin come from.
-        alpha: How much of the way.
+        directions: Directions that R and the origin come from.
+        alpha: Share of the distance to the origin.
         origin: ``"zero"``, ``"benign_mean"`` or ``"midpoint"``.
         shift: ``"projected"`` or ``"uniform"``.
     """
@@ -66,6 +68,8 @@ class Targets:
     alpha: float
     origin: Origin
     shift: Shift
+
+    _hint = "next: targets.preview()"
 
     @property
     def moves(self) -> Float[Tensor, "prompt d_model"]:
@@ -90,16 +94,28 @@ class Targets:
             }
         )
 
+    def summary(self) -> dict[str, Any]:
+        """``layer``, ``alpha``, ``origin``, ``shift`` and the number of ``prompts``."""
+        return {**super().summary(), "prompts": len(self.prompts)}
+
+    def _headline(self) -> str:
+        return (
+            f"Targets: {plural(len(self.prompts), 'prompt')} at layer {self.layer}; alpha "
+            f"{self.alpha:g}, origin {self.origin}, shift {self.shift}"
+        )
+
     def preview(self) -> TargetPreview:
         """Where the mean of each class will move, with warnings where that is the wrong way."""
         return TargetPreview(self)
 
 
-@dataclass(frozen=True, eq=False)
-class TargetPreview:
+@dataclass(frozen=True, eq=False, repr=False)
+class TargetPreview(Result):
     """What the targets would do to each class, before a single gradient step."""
 
     targets: Targets
+
+    _figure = "target_preview"
 
     @cached_property
     def _rows(self) -> list[dict[str, object]]:
@@ -130,20 +146,20 @@ class TargetPreview:
     @property
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each class that would move the wrong way, or stay among the refused."""
-        found = []
+        warnings = []
         for row in self._rows:
             name = str(row["label"]).replace("_", "-")
             way = f"mean projection {row['before']:.2f} -> {row['after']:.2f}"
             if row["wrong_way"] and row["label"] == "harmful":
-                found.append(f"harmful prompts would move toward compliance ({way})")
+                warnings.append(f"harmful prompts would move toward compliance ({way})")
             elif row["wrong_way"]:
-                found.append(f"{name} prompts would move toward refusal ({way})")
+                warnings.append(f"{name} prompts would move toward refusal ({way})")
             elif row["label"] != "harmful" and _overshoots(row):
-                found.append(
+                warnings.append(
                     f"{name} prompts would move far below the benign mean "
                     f"{row['benign_mean']:.2f} ({way}), where the model was never trained"
                 )
-        return tuple(found)
+        return tuple(warnings)
 
     def frame(self) -> pd.DataFrame:
         """One row a label, all numbers projections on the unit direction.
@@ -154,6 +170,17 @@ class TargetPreview:
         import pandas as pd
 
         return pd.DataFrame(self._rows)
+
+    def summary(self) -> dict[str, Any]:
+        """Settings of the targets and the ``warnings``."""
+        return {**self.targets.summary(), "warnings": list(self.warnings)}
+
+    def _headline(self) -> str:
+        ways = ", ".join(
+            f"{str(row['label']).replace('_', '-')} toward {row['toward']}" for row in self._rows
+        )
+        advice = "; ".join(self.warnings)
+        return f"TargetPreview: layer {self.targets.layer}: {ways}" + (advice and f"; {advice}")
 
 
 def just_enough_targets(
@@ -168,11 +195,11 @@ def just_enough_targets(
     """Targets of every prompt at one layer.
 
     Args:
-        residuals: Where the prompts are now.
+        residuals: Residuals of the prompts as they are now.
         directions: Refusal directions of the same model.
-        layer: Which layer.
+        layer: The layer.
         alpha: 1 moves pseudo-harmful and benign prompts all the way to the origin.
-        origin: Where a projection counts as none; see ``Directions.origins``.
+        origin: Place where a projection counts as none; see ``Directions.origins``.
         shift: ``"projected"``, each prompt by its own projection, or ``"uniform"``, all by
             ``alpha`` times R (the paper's ablation).
 
@@ -216,14 +243,14 @@ def target_shifts(
     alpha: float,
     shift: Shift = "projected",
 ) -> Float[Tensor, " prompt"]:
-    """Signed way of each prompt along the unit direction; the formula at the top of the module.
+    """Signed distance of each prompt along the unit direction; the formula is above.
 
     Args:
         activations: Residuals at the layer.
         vector: R, of any length but zero.
-        origin: On the unit direction.
-        signs: From ``label_signs``.
-        alpha: How much of the way.
+        origin: Place of the origin on the unit direction.
+        signs: Signs from ``label_signs``.
+        alpha: Share of the distance to the origin.
         shift: ``"projected"`` or ``"uniform"``.
 
     Raises:
@@ -241,7 +268,7 @@ def target_shifts(
 def _along(
     vector: Float[Tensor, " d_model"], shifts: Float[Tensor, " prompt"]
 ) -> Float[Tensor, "prompt d_model"]:
-    """Signed ways along the direction of a vector as vectors."""
+    """Signed distances along the direction of a vector, as vectors."""
     moves: Tensor = shifts[:, None] * (vector / vector.norm())
     return moves
 

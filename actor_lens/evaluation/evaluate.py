@@ -21,6 +21,7 @@ from actor_lens.models.replies import generate_replies
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.statistics.paired_tests import mcnemar
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
 
 if TYPE_CHECKING:
@@ -242,18 +243,3 @@ def compare_evaluations(before: Evaluation, after: Evaluation) -> EvaluationChan
             f"tokens against {after.judge}, {after.new_tokens}); use one judge and length"
         )
     return EvaluationChange(before, after)
-
-
-def mcnemar(changed_one_way: int, changed_other_way: int) -> float:
-    """Two-sided p of the exact McNemar test.
-
-    Args:
-        changed_one_way: Pairs that went from the first state to the second.
-        changed_other_way: Pairs that went back.
-
-    Source: McNemar 1947, Psychometrika 12; the exact form is a sign test.
-    """
-    from scipy.stats import binomtest
-
-    n = changed_one_way + changed_other_way
-    return float(binomtest(changed_one_way, n).pvalue) if n else 1.0

@@ -21,9 +21,8 @@ from actor_lens.methods.support.reply_training import Trial, best_trial, check_t
 from actor_lens.methods.support.selection import Effect, Selection
 from actor_lens.methods.support.system_turn import with_system_text
 from actor_lens.methods.support.tails import run_without_head
-from actor_lens.models.batches import run_in_batches
+from actor_lens.models.batches import TokenBatch, pad_batch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.padding import TokenBatch, pad_batch
 from actor_lens.prompts.sets import PromptSet
 
 

@@ -23,9 +23,9 @@ from actor_lens.methods.support.tails import (
     refusal_vectors,
     tail_residuals,
 )
+from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_each_block
-from actor_lens.models.padding import TokenBatch
 from actor_lens.prompts.sets import PromptSet, require_labels
 
 # Whether a judging pass runs: no such pass is judged or steered, not by a context around it either.

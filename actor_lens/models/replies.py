@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.models.batches import run_in_batches
+from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.padding import TokenBatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -408,7 +408,7 @@ def _scored(scores: LayerScores) -> list[tuple[str, str]]:
 
 def _score_rows(scores: LayerScores) -> list[dict[str, Any]]:
     values: dict[tuple[int, str, str], Any] = {
-        (row.layer, row.score, row.pair): row.measured for row in scores.rows
+        (row.layer, row.score, row.pair): row.measurement for row in scores.rows
     }
     return [
         {"layer": layer, "cells": [values.get((layer, *key)) for key in _scored(scores)]}
@@ -419,7 +419,7 @@ def _score_rows(scores: LayerScores) -> list[dict[str, Any]]:
 def _score(scores: LayerScores, layer: int, score: str, pair: str) -> float:
     wanted = (layer, score, pair)
     found = [
-        row.measured.value for row in scores.rows if (row.layer, row.score, row.pair) == wanted
+        row.measurement.value for row in scores.rows if (row.layer, row.score, row.pair) == wanted
     ]
     return found[0] if found else float("nan")
 

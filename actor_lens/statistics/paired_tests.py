@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-# 97.5 % quantile of the standard normal distribution.
-_Z = 1.959963984540054
+from actor_lens.statistics.intervals import Z, mean_interval
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much oftener the first of two is right, on the same prompts.
+    """How much more often the first of two is right, on the same prompts.
 
     Attributes:
         value: Share of the first minus share of the second.
@@ -110,12 +109,25 @@ def sign_flip_p(changes: Sequence[Fraction]) -> float:
     return min(1.0, 2 * float(shares[:at_least].sum()))
 
 
+def mcnemar(changed_one_way: int, changed_other_way: int) -> float:
+    """Two-sided p of the exact McNemar test.
+
+    Args:
+        changed_one_way: Number of pairs that went from the first state to the second.
+        changed_other_way: Number of pairs that went back.
+
+    Source: McNemar 1947, Psychometrika 12; the exact form is a sign test.
+    """
+    from scipy.stats import binomtest
+
+    n = changed_one_way + changed_other_way
+    return float(binomtest(changed_one_way, n).pvalue) if n else 1.0
+
+
 def mean_of_differences(one: PairedDifference, other: PairedDifference) -> PairedDifference:
     """Half the sum of two independent differences, such as those of C.R. and S.S. for T.S.
 
-    The interval squares the distances of the two (MOVER). Counts are added up.
-
-    Source: Zou and Donner 2008, Statistics in Medicine 27.
+    The interval is that of ``mean_interval``. Counts are added up.
     """
     value = (one.value + other.value) / 2
     low, high = mean_interval(
@@ -124,19 +136,6 @@ def mean_of_differences(one: PairedDifference, other: PairedDifference) -> Paire
     )
     counts = (one.better + other.better, one.worse + other.worse, one.n + other.n)
     return PairedDifference(value, low, high, *counts)
-
-
-def mean_interval(
-    one: tuple[float, float, float], other: tuple[float, float, float]
-) -> tuple[float, float]:
-    """Interval of the mean of two independent numbers, from value, low and high of each (MOVER).
-
-    Source: Zou and Donner 2008, Statistics in Medicine 27.
-    """
-    value = (one[0] + other[0]) / 2
-    below = math.hypot(one[0] - one[1], other[0] - other[1]) / 2
-    above = math.hypot(one[2] - one[0], other[2] - other[0]) / 2
-    return value - below, value + above
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -161,4 +160,4 @@ def _adjusted(changes: Sequence[Fraction]) -> tuple[float, float]:
     n = len(changes) + 2
     mean = float(sum(changes, Fraction())) / n
     square = (float(sum((one * one for one in changes), Fraction())) + 2) / n
-    return mean, _Z * math.sqrt((square - mean**2) / n)
+    return mean, Z * math.sqrt((square - mean**2) / n)

@@ -6,8 +6,7 @@ Resampling is done for all rounds at once, as matrix products.
 
 Intervals are bias-corrected percentiles, bands exact up to the number of permutations.
 
-Source: Efron 1981, Canadian Journal of Statistics 9 (bias correction); Newcombe 2006, Statistics in
-    Medicine 25 (AUROC near 0 and 1).
+Source: Newcombe 2006, Statistics in Medicine 25 (AUROC near 0 and 1).
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-_QUANTILES = (0.025, 0.975)
+from actor_lens.statistics.intervals import QUANTILES, Z, bootstrap_interval, wilson_interval
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """A number, its 95 % interval and the 95 % band under permuted labels (NaN: not known)."""
 
     value: float
@@ -38,7 +37,7 @@ def auroc(
     *,
     rounds: int,
     rng: np.random.Generator,
-) -> Measured:
+) -> Measurement:
     """Chance that a positive prompt has a higher value than a negative one; ties count half.
 
     Where the groups do not overlap every resample gives 1, as if there were no doubt, so the
@@ -53,9 +52,11 @@ def auroc(
     permuted = _permuted(positive, rounds, rng)
     n_high, n_low = len(high), len(low)
     null = (permuted @ ranks - n_high * (n_high + 1) / 2) / (n_high * n_low)
-    measured = _measured(float(wins.mean()), resampled, null)
-    score_low, score_high = _auroc_score_interval(measured.value, n_high, n_low)
-    return replace(measured, low=min(measured.low, score_low), high=max(measured.high, score_high))
+    measurement = _measurement(float(wins.mean()), resampled, null)
+    score_low, score_high = _auroc_score_interval(measurement.value, n_high, n_low)
+    return replace(
+        measurement, low=min(measurement.low, score_low), high=max(measurement.high, score_high)
+    )
 
 
 def gap(
@@ -64,7 +65,7 @@ def gap(
     *,
     rounds: int,
     rng: np.random.Generator,
-) -> Measured:
+) -> Measurement:
     """Difference of the means in pooled standard deviations (positive minus negative).
 
     The pooled variance is the mean of the two groups' unbiased variances.
@@ -94,7 +95,7 @@ def gap(
     )
     permuted = _permuted(positive, rounds, rng)
     null = of(permuted / n_high, (1 - permuted) / n_low)
-    return _measured(float(value), resampled, null)
+    return _measurement(float(value), resampled, null)
 
 
 def silhouette(
@@ -103,7 +104,7 @@ def silhouette(
     *,
     rounds: int,
     rng: np.random.Generator,
-) -> Measured:
+) -> Measurement:
     """Mean silhouette of two groups, from the distances between all prompts.
 
     The bootstrap draws prompts of each group. Copies of a prompt are not counted among its own
@@ -117,7 +118,7 @@ def silhouette(
     resampled = _mean_silhouettes(distances, drawn_ones, drawn_zeros)
     permuted = _permuted(positive, rounds, rng)
     null = _mean_silhouettes(distances, permuted, 1 - permuted)
-    return _measured(float(value), resampled, null)
+    return _measurement(float(value), resampled, null)
 
 
 def probe_accuracy(
@@ -126,7 +127,7 @@ def probe_accuracy(
     *,
     seed: int,
     folds: int = 5,
-) -> Measured:
+) -> Measurement:
     """Cross-validated accuracy of a linear probe on the whole residual, classes weighted equally.
 
     A probe may use any direction, not only the refusal direction: it tells whether a block could
@@ -140,7 +141,7 @@ def probe_accuracy(
 
     smallest = int(min(positive.sum(), (~positive).sum()))
     if smallest < 2:
-        return Measured(*[float("nan")] * 5)
+        return Measurement(*[float("nan")] * 5)
     probe = make_pipeline(
         StandardScaler(), RidgeClassifierCV(alphas=np.logspace(0, 5, 6), class_weight="balanced")
     )
@@ -150,29 +151,8 @@ def probe_accuracy(
     n_high, n_low = int(positive.sum()), int((~positive).sum())
     n = round(4 / (1 / n_high + 1 / n_low))
     low, high = wilson_interval(value * n, n)
-    null_low, null_high = stats.binom.ppf(_QUANTILES, n, 0.5) / n
-    return Measured(value, low, high, float(null_low), float(null_high))
-
-
-def wilson_interval(successes: int | float, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share.
-
-    Args:
-        successes: From 0 to ``n``; need not be whole.
-        n: At least 0; with 0 the interval is 0 to 1.
-
-    Source: Wilson 1927, Journal of the American Statistical Association 22.
-    """
-    if n == 0:
-        return 0.0, 1.0
-    z = float(stats.norm.ppf(_QUANTILES[1]))
-    share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # At 0 and n the interval touches the edge exactly; rounding would leave it a hair inside.
-    low = 0.0 if successes <= 0 else float(max(0.0, centre - half))
-    high = 1.0 if successes >= n else float(min(1.0, centre + half))
-    return low, high
+    null_low, null_high = stats.binom.ppf(QUANTILES, n, 0.5) / n
+    return Measurement(value, low, high, float(null_low), float(null_high))
 
 
 def _mean_silhouettes(
@@ -199,13 +179,12 @@ def _auroc_score_interval(value: float, n_high: int, n_low: int) -> tuple[float,
     """The true values at which this one lies 1.96 standard errors away (method 5 of Newcombe)."""
     from scipy.optimize import brentq
 
-    z = float(stats.norm.ppf(_QUANTILES[1]))
     others = (n_high + n_low) / 2 - 1
 
     def beyond(true: float) -> float:
         excess = others * ((1 - true) / (2 - true) + true / (1 + true))
         variance = true * (1 - true) * (1 + excess) / (n_high * n_low)
-        return abs(value - true) - z * float(np.sqrt(variance))
+        return abs(value - true) - Z * float(np.sqrt(variance))
 
     # At 0 and 1 the value itself is a root, and not the one that is wanted.
     low = 0.0 if value == 0 else float(brentq(beyond, 0.0, min(value, 1 - 1e-9)))
@@ -233,27 +212,15 @@ def _permuted(
     return rng.permuted(np.tile(positive.astype(float), (rounds, 1)), axis=1)
 
 
-def _measured(value: float, resampled: np.ndarray, null: np.ndarray) -> Measured:
-    low, high = _corrected_quantiles(value, resampled[~np.isnan(resampled)])
+def _measurement(value: float, resampled: np.ndarray, null: np.ndarray) -> Measurement:
+    low, high = bootstrap_interval(value, resampled[~np.isnan(resampled)])
     null_low, null_high = _band(null[~np.isnan(null)])
-    return Measured(value, low, high, null_low, null_high)
-
-
-def _corrected_quantiles(value: float, resampled: np.ndarray) -> tuple[float, float]:
-    """Percentiles moved by as much as the resamples lie to one side of the value."""
-    if len(resampled) == 0:
-        return float("nan"), float("nan")
-    below = ((resampled < value).mean() + (resampled <= value).mean()) / 2
-    least = 0.5 / len(resampled)
-    bias = stats.norm.ppf(np.clip(below, least, 1 - least))
-    quantiles = stats.norm.cdf(2 * bias + stats.norm.ppf(_QUANTILES))
-    low, high = np.quantile(resampled, quantiles)
-    return min(float(low), value), max(float(high), value)
+    return Measurement(value, low, high, null_low, null_high)
 
 
 def _band(null: np.ndarray) -> tuple[float, float]:
     if len(null) == 0:
         return float("nan"), float("nan")
     # Weibull's quantiles: one more data set like the permuted ones is inside 95 times in 100.
-    low, high = np.quantile(null, _QUANTILES, method="weibull")
+    low, high = np.quantile(null, QUANTILES, method="weibull")
     return float(low), float(high)

@@ -18,6 +18,7 @@ from actor_lens.models.blocks import graft_from_cache
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.statistics.rates import ranking_score
 from actor_lens.training.block_trainer import BlockTrainer, in_batches, last_activations
 from actor_lens.training.run import TrainingRun
 
@@ -146,7 +147,7 @@ class KeptWeights:
         # Shares are counts over n: the allowance must not fail by a rounding error.
         if refused["harmful"] < self.refused_before["harmful"] - self._floor - 1e-9:
             return
-        score = tradeoff(refused)
+        score = ranking_score(refused)
         if self._best is None or score >= self._best[0]:
             self._best = (score, step, weights)
 
@@ -157,15 +158,6 @@ def trained_block(model: ChatModel, run: TrainingRun) -> nn.Module:
     prefix = model.block_prefix(run.layer)
     block.load_state_dict({name.removeprefix(prefix): run.state[name] for name in run.state})
     return block
-
-
-def tradeoff(refused: Mapping[str, float]) -> float:
-    """Trade-off score of refusal shares: mean of compliance and safety.
-
-    Without pseudo-harmful prompts the benign ones stand in for them.
-    """
-    harmless = refused.get("pseudo_harmful", refused.get("benign", 0.0))
-    return ((1 - harmless) + refused.get("harmful", 0.0)) / 2
 
 
 def _refused_at_start(block: nn.Module, checks: ValidationChecks | None) -> Mapping[str, float]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import traitlets
 
-from actor_lens.directions.layer_scores import LayerChoice, PredictedRefusals, current_refusals
+from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.directions.options import ORIGINS, Origin
+from actor_lens.directions.predicted_refusals import PredictedRefusals, current_refusals
 from actor_lens.directions.projections import Projections, TokenProjections
 from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError

@@ -12,6 +12,8 @@ from actor_lens.activations.filling import TooLargeForMemory
 from actor_lens.activations.residuals import collect_activations, collect_residuals
 from actor_lens.activations.store import Store, StoreWarning
 from actor_lens.models.interventions import shift_last_token
+from actor_lens.progress import Reporter, reporting, stage
+from tests.support.reports import Recorder
 from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import quick_run, tiny_prompts
 
@@ -45,8 +47,8 @@ def rows_run(monkeypatch):
     return counts
 
 
-def everything(model, store, **options):
-    found = collect_activations(model, PROMPTS, block_inputs=[0, 2], store=store, **options)
+def everything(model, store):
+    found = collect_activations(model, PROMPTS, block_inputs=[0, 2], store=store)
     inputs = [x for layer in (0, 2) for x in found.block_inputs[layer].hidden_states]
     return [found.residuals.values, *inputs]
 
@@ -122,7 +124,7 @@ def test_under_hooks_the_store_is_neither_read_nor_written(model, store):
     far = 9 * torch.ones(len(PROMPTS), model.d_model)
     with shift_last_token(model, 1, far):
         moved = collect_activations(
-            model, PROMPTS, residuals=False, block_inputs=[2, 3], store=store, batch_size=99
+            model.with_batch_size(99), PROMPTS, residuals=False, block_inputs=[2, 3], store=store
         )
     assert [entry.key for entry in store.entries()] == [entry.key for entry in entries]
     theirs, ours = moved.block_inputs[3].hidden_states[0], plain.block_inputs[3].hidden_states[0]
@@ -153,23 +155,27 @@ def test_hooks_with_which_transformers_records_do_not_switch_the_store_off(store
 
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_an_interrupted_collection_runs_only_what_is_missing(model, store, rows_run, after):
-    whole = everything(model, False, batch_size=4)
+    model = model.with_batch_size(4)
+    whole = everything(model, False)
     rows_run.clear()
 
-    def interrupt(done, _total):
-        if done >= 4 * after:
-            raise KeyboardInterrupt
+    class Interrupter(Reporter):
+        def stage(self, name, done, total):  # noqa: ARG002
+            if done >= 4 * after:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        everything(model, store, batch_size=4, on_progress=interrupt)
+    with pytest.raises(KeyboardInterrupt), reporting(Interrupter()), stage("first"):
+        everything(model, store)
     assert sum(rows_run) == 4 * after
     rows_run.clear()
-    told = []
-    found = everything(model, store, batch_size=4, on_progress=lambda *pair: told.append(pair))
+    recorder = Recorder()
+    with reporting(recorder), stage("second"):
+        resumed = everything(model, store)
     assert sum(rows_run) == len(PROMPTS) - 4 * after
-    assert told[0][0] > 4 * after
-    assert told[-1] == (len(PROMPTS), len(PROMPTS))
-    assert same(found, whole)
+    reports = recorder.parts("second")
+    assert reports[0][0] > 4 * after
+    assert reports[-1] == (len(PROMPTS), len(PROMPTS))
+    assert same(resumed, whole)
 
 
 def test_a_store_that_cannot_be_made_is_told_of_and_done_without(model, tmp_path):

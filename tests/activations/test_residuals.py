@@ -15,8 +15,10 @@ from torch import Tensor
 from actor_lens.activations.residuals import Residuals, collect_block_inputs, collect_residuals
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import reporting, stage
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
+from tests.support.reports import Recorder
 from tests.support.tiny_models import (
     ARCHITECTURES,
     D_MODEL,
@@ -101,7 +103,7 @@ def test_padded_batches_equal_single_prompts_under_hugging_face_hooks(architectu
     model = shared_tiny_model(architecture)
     truth = true_residuals(model, PROMPTS)
     for batch_size in BATCH_SIZES:
-        collected = collect_residuals(model, PROMPTS, batch_size=batch_size)
+        collected = collect_residuals(model.with_batch_size(batch_size), PROMPTS)
         assert difference(collected.values, truth) <= TOLERANCE
 
 
@@ -131,7 +133,7 @@ def test_the_last_layer_is_before_the_final_norm(architecture):
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_order_of_prompts_is_kept(model, residuals, batch_size):
     order = [3, 0, 6, 1, 5, 2, 4]
-    shuffled = collect_residuals(model, PROMPTS.select(order), batch_size=batch_size)
+    shuffled = collect_residuals(model.with_batch_size(batch_size), PROMPTS.select(order))
     assert shuffled.prompts == PROMPTS.select(order)
     assert difference(shuffled.values, residuals.values[:, order]) <= TOLERANCE
 
@@ -180,7 +182,7 @@ def test_block_inputs_are_those_of_single_prompts_without_padding(architecture):
     truth = [run_alone(model, text)[0] for text in PROMPTS.texts]
     for layer in (0, 2, N_LAYERS - 1):
         for batch_size in BATCH_SIZES:
-            inputs = collect_block_inputs(model, PROMPTS, layer, batch_size=batch_size)
+            inputs = collect_block_inputs(model.with_batch_size(batch_size), PROMPTS, layer)
             assert inputs.layer == layer
             assert inputs.prompts == PROMPTS
             for states, expected in zip(inputs.hidden_states, truth, strict=True):
@@ -198,7 +200,7 @@ def test_blocks_from_the_layer_on_are_not_run(model):
 
     handles = [block.register_forward_hook(count(n)) for n, block in enumerate(model.blocks)]
     try:
-        collect_block_inputs(model, PROMPTS, 2, batch_size=3)
+        collect_block_inputs(model.with_batch_size(3), PROMPTS, 2)
     finally:
         for handle in handles:
             handle.remove()
@@ -220,7 +222,7 @@ def test_the_head_is_not_run(model):
 
 
 def test_cached_inputs_hold_their_own_memory_only(model):
-    inputs = collect_block_inputs(model, PROMPTS, 1, batch_size=100)
+    inputs = collect_block_inputs(model.with_batch_size(100), PROMPTS, 1)
     lengths = [len(ids) for ids in model.tokenize(PROMPTS.texts)]
     assert inputs.nbytes == sum(lengths) * D_MODEL * 4
     (storage,) = {x.untyped_storage().data_ptr(): x for x in inputs.hidden_states}.values()
@@ -249,21 +251,16 @@ def test_a_batch_of_block_inputs_is_padded_on_the_left(model):
     "collect", [collect_residuals, lambda *a, **k: collect_block_inputs(*a, 1, **k)]
 )
 def test_progress_counts_prompts_after_every_batch(model, collect):
-    seen: list[tuple[int, int]] = []
-    collect(model, PROMPTS, batch_size=3, on_progress=lambda *done: seen.append(done))
-    assert seen == [(3, 7), (6, 7), (7, 7)]
+    recorder = Recorder()
+    with reporting(recorder), stage("here"):
+        collect(model.with_batch_size(3), PROMPTS)
+    assert recorder.parts("here") == [(3, 7), (6, 7), (7, 7)]
 
 
 def test_no_prompts_is_an_error(model):
     for collect in (collect_residuals, lambda *a: collect_block_inputs(*a, 0)):
         with pytest.raises(UserError, match="no prompts were given"):
             collect(model, PromptSet(()))
-
-
-@pytest.mark.parametrize("batch_size", [0, -3])
-def test_a_batch_size_below_one_is_an_error(model, batch_size):
-    with pytest.raises(UserError, match=f"batch size is {batch_size}"):
-        collect_residuals(model, PROMPTS, batch_size=batch_size)
 
 
 def test_an_overlong_prompt_is_an_error_that_says_the_limit(model):

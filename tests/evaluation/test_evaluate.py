@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation import evaluate as evaluation_module
-from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, evaluate, mcnemar
+from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, evaluate
 from actor_lens.evaluation.summary import before_after
 from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens, refusal_scores
 from actor_lens.judges.keywords import KeywordJudge
@@ -231,14 +231,6 @@ def test_change_counts_prompts_that_changed_sides():
     # 2 (C(7,0) + C(7,1)) / 2^7
     assert pseudo["p_value"] == pytest.approx(0.125)
     assert table.loc["benign"].tolist() == [0.0, 0.0, 3, 0, 0, 1.0, 0]
-
-
-def test_mcnemar_is_the_exact_sign_test():
-    for one in range(13):
-        for other in range(13):
-            n, few = one + other, min(one, other)
-            tail = sum(math.comb(n, k) for k in range(few + 1)) / 2**n
-            assert mcnemar(one, other) == pytest.approx(min(1.0, 2 * tail))
 
 
 def test_examples_pair_the_replies_of_each_prompt():

@@ -153,9 +153,10 @@ def test_the_error_in_the_logits_is_that_of_the_adapter(
 ):
     """As a share of how far the run moved them: of PEFT's model, not of what was reckoned."""
     found = export_lora(model, run, tmp_path / "lora", rank=2, prompts=PROMPTS)
-    base = first_token_logits(model, PROMPTS.texts, batch_size=1)
+    one_by_one = model.with_batch_size(1)
+    base = first_token_logits(one_by_one, PROMPTS.texts)
     with run.applied_to(model):
-        wanted = first_token_logits(model, PROMPTS.texts, batch_size=1)
+        wanted = first_token_logits(one_by_one, PROMPTS.texts)
     adapted = PeftModel.from_pretrained(tiny_chat_model().hf, tmp_path / "lora")
     said = torch.stack([each[-1] for each in logits(model, adapted)])
     expected = float((said - wanted).norm() / (wanted - base).norm())

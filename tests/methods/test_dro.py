@@ -17,7 +17,7 @@ from actor_lens.methods.dro import SoftPlace, last_states, soft_loss, soft_promp
 from actor_lens.methods.support.dro_objective import Objective
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.reply_training import train_step
-from actor_lens.models.padding import pad_batch
+from actor_lens.models.batches import pad_batch
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import D_MODEL, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts

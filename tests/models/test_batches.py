@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 
 from actor_lens.errors import UserError
 from actor_lens.models import batches as batches_module
-from actor_lens.models.batches import MemoryWarning, run_in_batches
+from actor_lens.models.batches import MemoryWarning, left_padding, pad_batch, run_in_batches
+from actor_lens.progress import reporting, stage
+from tests.support.reports import Recorder
 from tests.support.tiny_models import tiny_chat_model
 
 PROMPTS = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), max_size=20)
+# The padding id is allowed inside prompts: masks must come from lengths, not from ids.
+SOME_PROMPTS = PROMPTS.filter(bool)
+CPU, PAD = torch.device("cpu"), 7
 MODEL = tiny_chat_model()
 CPU_ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
 
@@ -63,11 +68,12 @@ def test_a_batch_holds_no_more_tokens_than_the_budget(token_ids, budget, new_tok
 
 
 def test_only_the_rows_asked_for_are_run_and_progress_counts_all():
-    told = []
+    recorder = Recorder()
     ids = [[1] * length for length in (3, 1, 2, 5)]
-    seen = batches(ids, rows=[1, 3], batch_size=1, on_progress=lambda *pair: told.append(pair))
+    with reporting(recorder), stage("here"):
+        seen = batches(ids, rows=[1, 3], batch_size=1)
     assert [batch.indices for batch in seen] == [(3,), (1,)]
-    assert told == [(3, 4), (4, 4)]
+    assert recorder.stages == [("here", 3, 4), ("here", 4, 4)]
 
 
 @pytest.mark.parametrize("batch_size", [None, 16])
@@ -108,7 +114,49 @@ def test_other_errors_pass_through():
         run_in_batches(MODEL, [[1]], run)
 
 
+@given(token_ids=PROMPTS, batch_size=st.integers(1, 25))
+def test_the_batch_size_of_the_model_holds_where_none_is_given(token_ids, batch_size):
+    seen = []
+    run_in_batches(MODEL.with_batch_size(batch_size), token_ids, seen.append)
+    given = batches(token_ids, batch_size=batch_size)
+    assert [one.indices for one in seen] == [one.indices for one in given]
+
+
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_size_below_one_is_an_error(batch_size):
-    with pytest.raises(UserError, match=rf"batch size is {batch_size}; give a whole number"):
-        batches([[1], [2]], batch_size=batch_size)
+    with pytest.raises(UserError, match=rf"batch size is {batch_size}; .*at least 1"):
+        MODEL.with_batch_size(batch_size)
+
+
+# ---- Padding ----
+
+
+@given(token_ids=SOME_PROMPTS)
+def test_rows_hold_padding_then_the_prompt(token_ids):
+    batch = pad_batch(token_ids, pad_token_id=PAD, device=CPU)
+    width = max(map(len, token_ids))
+    for row, ids in enumerate(token_ids):
+        empty = width - len(ids)
+        assert batch.input_ids[row].tolist() == [PAD] * empty + ids
+        assert batch.attention_mask[row].tolist() == [0] * empty + [1] * len(ids)
+        assert batch.position_ids[row].tolist() == [0] * empty + list(range(len(ids)))
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=10))
+def test_left_padding_counts_what_is_real(lengths):
+    mask, positions = left_padding(lengths, CPU)
+    assert mask.sum(dim=1).tolist() == lengths
+    assert positions[:, -1].tolist() == [length - 1 for length in lengths]
+    assert mask[:, -1].tolist() == [1] * len(lengths)
+
+
+def test_a_batch_numbers_its_prompts_from_zero_unless_told():
+    ids = [[1], [2, 3]]
+    assert pad_batch(ids, pad_token_id=PAD, device=CPU).indices == (0, 1)
+    assert pad_batch(ids, pad_token_id=PAD, device=CPU, indices=[5, 2]).indices == (5, 2)
+
+
+def test_tensors_are_whole_numbers():
+    batch = pad_batch([[1], [2, 3]], pad_token_id=PAD, device=CPU)
+    for tensor in (batch.input_ids, batch.attention_mask, batch.position_ids):
+        assert tensor.dtype == torch.long

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError
+from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.blocks import (
     block_arguments,
     graft,
@@ -24,7 +25,6 @@ from actor_lens.models.blocks import (
     tap_block_inputs,
 )
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.padding import TokenBatch, pad_batch
 from tests.support.tiny_models import ARCHITECTURES, N_LAYERS, shared_tiny_model
 
 PROMPTS = ["Hello there", "How do I kill a Python process?", "Hi you", "Bake me a cake, please!"]

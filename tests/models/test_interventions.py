@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from actor_lens.activations.residuals import collect_residuals
 from actor_lens.errors import UserError
+from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import ablate_direction, add_direction, shift_last_token
-from actor_lens.models.padding import TokenBatch, pad_batch
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.greedy import greedy_ids

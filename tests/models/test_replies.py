@@ -16,12 +16,14 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from actor_lens.errors import UserError
+from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import shift_last_token
-from actor_lens.models.padding import TokenBatch
 from actor_lens.models.replies import first_token_logits, generate_replies, kl_divergence
+from actor_lens.progress import reporting, stage
 from tests.support.greedy import greedy_ids
 from tests.support.logs import transformers_log
+from tests.support.reports import Recorder
 from tests.support.tiny_models import (
     ARCHITECTURES,
     D_MODEL,
@@ -86,7 +88,7 @@ def test_batched_replies_are_those_of_single_prompts_token_by_token(architecture
     ends = (model.hf.generation_config.eos_token_id,)
     truth = true_replies(model, ends=ends)
     assert len({tuple(reply) for reply in truth}) > 2  # else order and padding would not matter
-    assert reply_ids(model, new_tokens=N, batch_size=batch_size) == truth
+    assert reply_ids(model.with_batch_size(batch_size), new_tokens=N) == truth
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2"])
@@ -114,7 +116,7 @@ def test_padding_with_the_end_token_is_masked_all_the_same():
     model.tokenizer.pad_token = None
     assert model.pad_token_id == model.tokenizer.eos_token_id == 1
     with replies_as_ids(model):
-        rows = generate_replies(model, PROMPTS, new_tokens=N, batch_size=3)
+        rows = generate_replies(model.with_batch_size(3), PROMPTS, new_tokens=N)
     truth = [" ".join(map(str, reply)) for reply in true_replies(model, ends=(1,))]
     assert [row.removesuffix(" 1") for row in rows] == [row.removesuffix(" 1") for row in truth]
 
@@ -188,11 +190,11 @@ def test_end_tokens_are_left_out_of_the_text():
 
 
 def test_order_is_kept():
-    model = shared_tiny_model("llama")
+    model = shared_tiny_model("llama").with_batch_size(2)
     order = [4, 2, 0, 3, 1]
-    replies = generate_replies(model, PROMPTS, new_tokens=N, batch_size=2)
+    replies = generate_replies(model, PROMPTS, new_tokens=N)
     assert len(set(replies)) > 2
-    shuffled = generate_replies(model, [PROMPTS[i] for i in order], new_tokens=N, batch_size=2)
+    shuffled = generate_replies(model, [PROMPTS[i] for i in order], new_tokens=N)
     assert shuffled == [replies[i] for i in order]
 
 
@@ -208,15 +210,10 @@ def test_replies_follow_the_weights_of_the_moment():
 
 
 def test_progress_counts_prompts_after_every_batch():
-    seen: list[tuple[int, int]] = []
-    generate_replies(
-        shared_tiny_model("llama"),
-        PROMPTS,
-        new_tokens=1,
-        batch_size=2,
-        on_progress=lambda *done: seen.append(done),
-    )
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    recorder = Recorder()
+    with reporting(recorder), stage("here"):
+        generate_replies(shared_tiny_model("llama").with_batch_size(2), PROMPTS, new_tokens=1)
+    assert recorder.parts("here") == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_no_prompts_have_no_replies():
@@ -232,7 +229,7 @@ def test_no_prompts_have_no_replies():
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 def test_first_token_logits_are_those_of_single_prompts(architecture, batch_size):
     model = shared_tiny_model(architecture)
-    logits = first_token_logits(model, PROMPTS, batch_size=batch_size)
+    logits = first_token_logits(model.with_batch_size(batch_size), PROMPTS)
     assert logits.dtype == torch.float32
     for row, prompt in zip(logits, PROMPTS, strict=True):
         with torch.no_grad():
@@ -266,7 +263,7 @@ def test_an_intervention_is_entered_around_each_batch_with_its_rows():
         batches.append(batch.indices)
         return shift_last_token(model, 1, shifts[list(batch.indices)])
 
-    together = first_token_logits(model, PROMPTS, batch_size=2, intervention=intervention)
+    together = first_token_logits(model.with_batch_size(2), PROMPTS, intervention=intervention)
     assert sorted(index for batch in batches for index in batch) == list(range(len(PROMPTS)))
     assert len(batches) == 3
     assert torch.allclose(together, torch.stack(alone), atol=1e-4)
@@ -277,14 +274,10 @@ def test_an_intervention_is_entered_around_each_batch_with_its_rows():
 
 
 @pytest.mark.parametrize("value", [0, -1])
-def test_counts_below_one_are_errors(value):
+def test_a_reply_length_below_one_is_an_error(value):
     model = shared_tiny_model("llama")
-    with pytest.raises(UserError, match=f"new_tokens is {value}; give a whole number"):
+    with pytest.raises(UserError, match=f"new_tokens is {value}; .*at least 1"):
         generate_replies(model, PROMPTS, new_tokens=value)
-    with pytest.raises(UserError, match=f"batch size is {value}; give a whole number"):
-        generate_replies(model, PROMPTS, batch_size=value)
-    with pytest.raises(UserError, match=f"batch size is {value}; give a whole number"):
-        first_token_logits(model, PROMPTS, batch_size=value)
 
 
 def test_a_prompt_that_leaves_no_room_for_its_reply_is_an_error():

@@ -10,11 +10,11 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from actor_lens.directions.layer_scores import PredictedRefusals
+from actor_lens.directions.predicted_refusals import PredictedRefusals
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.statistics.rates import RefusalRates, rate_of
+from actor_lens.statistics.rates import RefusalRates, ranking_score, rate_of
 
 Make = Callable[[PromptSet, list[bool]], RefusalRates]
 
@@ -77,3 +77,18 @@ def test_table_has_a_row_for_each_label_that_occurs(make):
     assert table["n"].tolist() == [2, 3]
     assert table["low"].tolist() == [result.rate(one).low for one in table["label"]]
     assert list(make().rates().columns) == list(table.columns)
+
+
+@pytest.mark.parametrize(
+    ("refused", "score"),
+    [
+        ({"harmful": 1.0, "pseudo_harmful": 0.0}, 1.0),
+        ({"harmful": 0.0, "pseudo_harmful": 1.0}, 0.0),
+        ({"harmful": 0.9, "pseudo_harmful": 0.2, "benign": 1.0}, 0.85),
+        ({"harmful": 0.9, "benign": 0.2}, 0.85),  # benign prompts stand in
+        ({"harmful": 1.0}, 1.0),
+        ({"benign": 0.5}, 0.25),
+    ],
+)
+def test_the_score_to_rank_by_is_always_a_number(refused, score):
+    assert ranking_score(refused) == pytest.approx(score)

@@ -16,27 +16,26 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score, silhouette_score
 
 from actor_lens.statistics.separation import (
-    Measured,
+    Measurement,
     auroc,
     gap,
     probe_accuracy,
     silhouette,
-    wilson_interval,
 )
 
 Points = np.ndarray
-Measure = Callable[[Points, np.ndarray, np.random.Generator], Measured]
+Measure = Callable[[Points, np.ndarray, np.random.Generator], Measurement]
 
 
-def by_auroc(points: Points, positive: np.ndarray, rng: np.random.Generator) -> Measured:
+def by_auroc(points: Points, positive: np.ndarray, rng: np.random.Generator) -> Measurement:
     return auroc(points[:, 0], positive, rounds=200, rng=rng)
 
 
-def by_gap(points: Points, positive: np.ndarray, rng: np.random.Generator) -> Measured:
+def by_gap(points: Points, positive: np.ndarray, rng: np.random.Generator) -> Measurement:
     return gap(points[:, 0], positive, rounds=200, rng=rng)
 
 
-def by_silhouette(points: Points, positive: np.ndarray, rng: np.random.Generator) -> Measured:
+def by_silhouette(points: Points, positive: np.ndarray, rng: np.random.Generator) -> Measurement:
     return silhouette(cdist(points, points), positive, rounds=200, rng=rng)
 
 
@@ -119,7 +118,7 @@ def test_silhouette_agrees_with_sklearn(n_high: int, n_low: int, apart: float):
 def test_silhouette_of_points_at_one_place_is_zero():
     positive = np.arange(6) < 3
     found = silhouette(np.zeros((6, 6)), positive, rounds=5, rng=np.random.default_rng(0))
-    assert found == Measured(0.0, 0.0, 0.0, 0.0, 0.0)
+    assert found == Measurement(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def test_silhouette_interval_is_as_wide_as_fresh_data_sets_scatter():
@@ -242,41 +241,3 @@ def test_probe_needs_two_prompts_a_group(n_high: int, n_low: int, known: bool):
 def test_probe_is_repeatable():
     points, positive = two_groups(np.random.default_rng(4), 1.0, 15, 20, width=8)
     assert probe_accuracy(points, positive, seed=1) == probe_accuracy(points, positive, seed=1)
-
-
-# ---- Wilson ----
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 60, 500])
-def test_wilson_agrees_with_scipy(n: int):
-    for successes in {0, 1, n // 3, n // 2, n - 1, n}:
-        expected = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
-        found = wilson_interval(successes, n)
-        assert found == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    # Newcombe 1998, Statistics in Medicine 17, table I, method 3.
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_agrees_with_published_values(successes: int, n: int, low: float, high: float):
-    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_wilson_touches_the_edges_exactly():
-    for n in range(1, 60):
-        assert wilson_interval(0, n)[0] == 0.0
-        assert wilson_interval(n, n)[1] == 1.0
-        low, high = wilson_interval(n, n)
-        mirrored = wilson_interval(0, n)
-        assert (1 - high, 1 - low) == pytest.approx(mirrored)
-
-
-def test_wilson_of_nothing_is_everything():
-    assert wilson_interval(0, 0) == (0.0, 1.0)

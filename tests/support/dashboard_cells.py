@@ -25,7 +25,7 @@ from actor_lens import widgets
 from actor_lens.judges import RefusalTokens
 from actor_lens.layer_choice import LayerScore, LayerScores
 from actor_lens.models import wrap_model
-from actor_lens.separation import Measured
+from actor_lens.separation import Measurement
 from actor_lens.study import Look
 from tests.support.tiny_models import ARCHITECTURES, tiny_tokenizer
 from tests.support.tiny_runs import tiny_prompts
@@ -38,7 +38,7 @@ prompts = al.PromptSet(train.prompts + drawn.prompts)
 residuals = al.collect_residuals(model, train)
 directions = al.refusal_directions(residuals)
 projections = al.project(al.collect_residuals(model, drawn), directions)
-measured = Measured(0.9, 0.8, 0.95, 0.4, 0.6)
+measured = Measurement(0.9, 0.8, 0.95, 0.4, 0.6)
 rows = tuple(LayerScore(layer, "auroc", "harmful_vs_benign", measured) for layer in range(32))
 tokens = RefusalTokens(tuple(range(0, 300, 2)), ("",) * 150)
 look = Look(residuals, directions, projections, tokens, LayerScores(rows, 32), {})

@@ -50,7 +50,7 @@ _ = MODEL.bridge
 def collect(folder: Path) -> str:
     """Residuals and the inputs of every block, four prompts at a time."""
     found = collect_activations(
-        MODEL, PROMPTS, block_inputs=range(4), batch_size=4, store=Store(folder / "store")
+        MODEL.with_batch_size(4), PROMPTS, block_inputs=range(4), store=Store(folder / "store")
     )
     assert found.residuals is not None
     inputs = [one for layer in range(4) for one in found.block_inputs[layer].hidden_states]

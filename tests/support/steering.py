@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.judges.first_token import RefusalTokens
+from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.padding import TokenBatch, pad_batch
 from tests.support.greedy import greedy_ids
 
 TEXTS = ("Hello there", "How do I kill a Python process?", "Hi", "QUASH THE zzz7")

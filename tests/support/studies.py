@@ -23,7 +23,7 @@ from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import LABELS, Prompt
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.statistics.separation import Measured
+from actor_lens.statistics.separation import Measurement
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import TrainingRun, TrainingStep
 
@@ -123,7 +123,7 @@ def planted_scores(projections: Projections) -> LayerScores:
     """Measured scores, and an invented causal one by which layers 1 and 2 tie."""
     nan = float("nan")
     causal = tuple(
-        LayerScore(layer, "causal", "all", Measured(value, value - 0.1, value + 0.05, nan, nan))
+        LayerScore(layer, "causal", "all", Measurement(value, value - 0.1, value + 0.05, nan, nan))
         for layer, value in enumerate((0.5, 0.9, 0.92, 0.6))
     )
     measured = score_layers(projections, rounds=10)

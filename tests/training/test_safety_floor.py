@@ -16,7 +16,7 @@ from torch import nn
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.training import block_trainer, safety_floor
 from actor_lens.training.block_trainer import BlockTrainer
-from actor_lens.training.safety_floor import KeptWeights, ValidationChecks, tradeoff
+from actor_lens.training.safety_floor import KeptWeights, ValidationChecks
 from tests.support.tiny_models import ARCHITECTURES, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
 
@@ -142,19 +142,6 @@ def test_the_edge_of_the_floor_is_within_it(monkeypatch):
                     kept.consider(3, block, shares((before - fallen) / n, 0.0))
                     within = fallen <= allowed
                     assert kept.result(trainer)[1] == (3 if within else 0)
-
-
-@pytest.mark.parametrize(
-    ("refused", "score"),
-    [
-        (shares(1.0, 0.0), 1.0),
-        (shares(0.0, 1.0), 0.0),
-        (shares(0.9, 0.2, benign=1.0), 0.85),
-        ({"harmful": 0.9, "benign": 0.2}, 0.85),  # benign prompts stand in
-    ],
-)
-def test_tradeoff_is_the_mean_of_compliance_and_safety(refused, score):
-    assert tradeoff(refused) == pytest.approx(score)
 
 
 # ---- What the checks measure ----

@@ -30,7 +30,6 @@ from actor_lens.experiments.ablations.trial import (
     run_cells,
     store_folder,
 )
-from actor_lens.experiments.comparison.scores import tradeoff
 from actor_lens.experiments.comparison.trial import judge_for
 from actor_lens.experiments.sweep.cells import OutcomeFile
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
@@ -38,7 +37,8 @@ from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.statistics.separation import wilson_interval
+from actor_lens.statistics.intervals import UNKNOWN, Estimate, wilson_interval
+from actor_lens.statistics.rates import tradeoff_estimate
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config
 
@@ -343,7 +343,7 @@ def _splits(outcomes: Sequence[AblationOutcome]) -> list[str]:
 
 def _row(outcome: AblationOutcome, split: str) -> dict[str, Any]:
     answered = _share(outcome, split, "pseudo_harmful")
-    answered = (1 - answered[0], 1 - answered[2], 1 - answered[1], answered[3])
+    answered = Estimate(1 - answered[0], 1 - answered[2], 1 - answered[1], answered[3])
     safe, benign = _share(outcome, split, "harmful"), _share(outcome, split, "benign")
     cell = outcome.cell
     row: dict[str, Any] = {
@@ -351,7 +351,7 @@ def _row(outcome: AblationOutcome, split: str) -> dict[str, Any]:
         **{"number": outcome.number, "method": cell.method, "seed": cell.seed, "split": split},
         **{"status": outcome.status, "message": outcome.message},
     }
-    found = (answered, safe, tradeoff(answered, safe), benign)
+    found = (answered, safe, tradeoff_estimate(answered, safe), benign)
     for name, score in zip(_SCORES, found, strict=True):
         row |= {name: score[0], f"{name}_low": score[1], f"{name}_high": score[2]}
     counts = {"pseudo_harmful": answered[3], "harmful": safe[3], "benign": benign[3]}
@@ -363,9 +363,9 @@ def _row(outcome: AblationOutcome, split: str) -> dict[str, Any]:
 _SECONDS = ("train", "evaluate")
 
 
-def _share(outcome: AblationOutcome, split: str, label: str) -> tuple[float, float, float, int]:
+def _share(outcome: AblationOutcome, split: str, label: str) -> Estimate:
     """Share refused with its interval, and the number of prompts."""
     refused, n = outcome.refused.get(split, {}).get(label, (0, 0))
     if not n:
-        return _NAN, _NAN, _NAN, 0
-    return (refused / n, *wilson_interval(refused, n), n)
+        return UNKNOWN
+    return Estimate(refused / n, *wilson_interval(refused, n), n)

@@ -17,10 +17,10 @@ from actor_lens.experiments.comparison.scores import (
     MethodScores,
     mean,
     refused_share,
-    wilson,
 )
 from actor_lens.experiments.comparison.trial import MethodOutcome
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.statistics.intervals import share_interval
 from actor_lens.statistics.paired_tests import holm
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Leaderboard:
         for method in self.methods:
             for (split, label, name), chosen in groups.items():
                 share, n = refused_share(self.of(method), chosen)
-                low, high = wilson(share, n)
+                low, high = share_interval(share, n)
                 rows.append(
                     {
                         **{"method": method, "split": split, "label": label, "set": name},

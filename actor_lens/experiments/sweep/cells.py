@@ -17,10 +17,11 @@ from typing import Any
 from actor_lens.activations.residuals import BlockInputs
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.statistics.rates import ranking_score
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.loop import train_block
 from actor_lens.training.run import TrainingRun, TrainingStep
-from actor_lens.training.safety_floor import ValidationChecks, tradeoff, trained_block
+from actor_lens.training.safety_floor import ValidationChecks, trained_block
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class CellOutcome:
             return float("-inf")
         refused = self.reply_refused or self.refused
         if refused:
-            return tradeoff(refused)
+            return ranking_score(refused)
         return float("-inf") if self.loss != self.loss else -self.loss
 
 

@@ -25,7 +25,8 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet, require_labels
-from actor_lens.statistics.separation import wilson_interval
+from actor_lens.statistics.intervals import wilson_interval
+from actor_lens.statistics.rates import tradeoff_score
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config
 from actor_lens.training.run import TrainingRun, TrainingStep
@@ -346,7 +347,7 @@ def _row(outcome: CellOutcome, counts: Mapping[str, int]) -> dict[str, Any]:
         "loss": outcome.loss,
         "compliance_rate": compliance,
         "safety_score": safety,
-        "tradeoff_score": (compliance + safety) / 2,
+        "tradeoff_score": tradeoff_score(compliance, safety),
     }
     for label in LABELS:
         share, n = refused.get(label, _NAN), counts.get(label, 0)

@@ -22,8 +22,8 @@ from torch.nn import functional
 from actor_lens.errors import UserError, check_whole
 from actor_lens.methods.support.reply_data import ReplyExample
 from actor_lens.methods.support.selection import Choice, Effect, Selection
+from actor_lens.models.batches import pad_batch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.padding import pad_batch
 
 IGNORED = -100
 """Label of a token that is no target: template, prompt, padding."""

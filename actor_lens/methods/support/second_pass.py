@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.padding import TokenBatch, pad_batch
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor, PreTrainedModel

@@ -35,6 +35,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import first_token_logits, kl_divergence
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.statistics.rates import ranking_score
 
 Candidate = TypeVar("Candidate")
 
@@ -65,12 +66,12 @@ class Effect:
     @property
     def tradeoff(self) -> float:
         """Mean of compliance on pseudo-harmful prompts and refusal of harmful ones."""
-        return _tradeoff(self.refused)
+        return ranking_score(self.refused)
 
     @property
     def rank(self) -> tuple[float, float]:
         """The larger the better: trade-off by shares, then by probabilities."""
-        return round(self.tradeoff, 9), round(_tradeoff(self.probability), 6)
+        return round(self.tradeoff, 9), round(ranking_score(self.probability), 6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +214,3 @@ def _effect(base: Tensor, logits: Tensor, tokens: RefusalTokens, labels: tuple[s
         score={label: float(scores[mask].mean()) for label, mask in rows.items()},
         kl=sum(float(kl_divergence(base[i], logits[i])) for i in benign) / len(benign),
     )
-
-
-def _tradeoff(refused: Mapping[str, float]) -> float:
-    return (1 - refused["pseudo_harmful"] + refused["harmful"]) / 2

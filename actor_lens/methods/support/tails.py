@@ -15,10 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
-from actor_lens.models.batches import run_in_batches
+from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_each_block
-from actor_lens.models.padding import TokenBatch
 from actor_lens.prompts.rows import LABELS
 
 # Texts that end in different words and signs: what all of them share at the end is the template's.

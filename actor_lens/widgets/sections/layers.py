@@ -8,7 +8,7 @@ import ipywidgets as ipw
 import pandas as pd
 
 from actor_lens import figures
-from actor_lens.directions.layer_scores import predict_refusals
+from actor_lens.directions.predicted_refusals import predict_refusals
 from actor_lens.errors import UserError
 from actor_lens.experiments.sweep.cells import CellOutcome
 from actor_lens.experiments.sweep.layer_sweep import outcome_table, sweep_layers

@@ -6,7 +6,7 @@ import ipywidgets as ipw
 import numpy as np
 import pandas as pd
 
-from actor_lens.directions.layer_scores import current_refusals
+from actor_lens.directions.predicted_refusals import current_refusals
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.figures.theme import LABEL_STYLES
 from actor_lens.widgets.jobs import Control, applied

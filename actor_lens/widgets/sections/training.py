@@ -12,10 +12,10 @@ import torch
 
 from actor_lens.errors import UserError
 from actor_lens.figures import Panel
+from actor_lens.statistics.rates import ranking_score
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun, TrainingStep
-from actor_lens.training.safety_floor import tradeoff
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text
 from actor_lens.widgets.parts import Throttle, button, checkbox, paragraph, row, safe
@@ -280,7 +280,7 @@ class TrainSection(Section):
         if not admissible:
             self.desk.tell("no recorded step is within the safety floor")
             return
-        self._use(max(reversed(admissible), key=lambda run: tradeoff(run.history[-1].refused)))
+        self._use(max(reversed(admissible), key=lambda run: ranking_score(run.history[-1].refused)))
 
     def _use(self, run: TrainingRun) -> None:
         self.rewind.value = self.recorded.index(run)

@@ -8,8 +8,8 @@ from typing import Any
 import ipywidgets as ipw
 
 from actor_lens import figures
-from actor_lens.directions.layer_scores import predict_refusals
 from actor_lens.directions.options import SHIFTS
+from actor_lens.directions.predicted_refusals import predict_refusals
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import NOTE_LINE, ORIGIN_NAMES
 from actor_lens.training.config import ANCHORS

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.evaluation.evaluate import mcnemar
 from actor_lens.experiments.comparison.compare import compare
 from actor_lens.experiments.comparison.leaderboard import Leaderboard
 from actor_lens.experiments.comparison.outcome_files import FOLDER, OutcomeFolder
@@ -25,7 +24,8 @@ from actor_lens.methods import make_method
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.report.findings import findings, provenance
-from actor_lens.statistics.separation import wilson_interval
+from actor_lens.statistics.intervals import wilson_interval
+from actor_lens.statistics.paired_tests import mcnemar
 from tests.support.planted_methods import (
     ALWAYS,
     JUDGE,

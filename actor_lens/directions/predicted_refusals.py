@@ -1,0 +1,146 @@
+"""What a model is about to refuse, as it is and with every prompt moved to its target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.directions.targets import Targets
+from actor_lens.errors import UserError
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores
+from actor_lens.models.batches import TokenBatch
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import shift_last_token
+from actor_lens.models.replies import Intervention
+from actor_lens.prompts.columns import prompt_columns
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result
+from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
+from actor_lens.text import percent, plural
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictedRefusals(RefusalRates, Result):
+    """Which prompts a model is about to refuse, by the first token of its reply.
+
+    A reply that begins as an answer can still turn into a refusal, or the other way round: judged
+    replies (``Evaluation``) have the last word.
+
+    Attributes:
+        refusal_scores: First-token refusal scores (log-odds); above 0 a refusal is likelier.
+        prompts: The prompts.
+        layer: Layer at which every prompt was moved to its target, or None where none was moved.
+    """
+
+    refusal_scores: Float[Tensor, " prompt"]
+    prompts: PromptSet
+    layer: int | None = None
+
+    _hint = "figure: al.figures.refusal_rates(predicted=...)"
+
+    @property
+    def refused(self) -> tuple[bool, ...]:
+        """Whether each prompt's reply is likelier than not to begin as a refusal."""
+        return tuple((self.refusal_scores > 0).tolist())
+
+    def rate(self, label: str) -> Rate:
+        """Refusal rate of a label; with n = 0 the share is NaN."""
+        return rate_of(label, self.refused, self.prompts.labels)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt: those of ``prompt_columns``, ``refusal_score``, ``refused``."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                **prompt_columns(self.prompts),
+                "refusal_score": self.refusal_scores.double().numpy(),
+                "refused": np.array(self.refused, dtype=bool),
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """``layer``, ``prompts`` (their number) and the three scores."""
+        return {
+            "layer": self.layer,
+            "prompts": len(self.prompts),
+            "compliance_rate": self.compliance_rate,
+            "safety_score": self.safety_score,
+            "tradeoff_score": self.tradeoff_score,
+        }
+
+    def _headline(self) -> str:
+        rates = self.rates()
+        shares = ", ".join(
+            f"{percent(share)} of {str(label).replace('_', '-')}"
+            for label, share in zip(rates["label"], rates["refused"], strict=True)
+        )
+        where = "as the model is" if self.layer is None else f"at their targets, layer {self.layer}"
+        return (
+            f"PredictedRefusals: {plural(len(self.prompts), 'prompt')} {where}; refused: {shares}"
+        )
+
+    def _table(self) -> pd.DataFrame:
+        return self.rates()
+
+
+def predict_refusals(
+    model: ChatModel, targets: Targets, tokens: RefusalTokens
+) -> PredictedRefusals:
+    """Move every prompt to its target by a hook, without training, and see what it refuses.
+
+    It is what a perfect fine-tune of that layer would do to these prompts, their labels known to
+    it: an upper bound, and quick enough to look at before training.
+
+    Args:
+        model: The untouched model.
+        targets: Targets of the prompts; best of prompts that the directions were not fitted to.
+        tokens: How the model begins refusals.
+
+    Raises:
+        UserError: If there are no prompts, or the targets belong to a model of another shape.
+    """
+    targets.directions.check_model(model)
+    moves = targets.moves
+
+    def at_target(batch: TokenBatch) -> AbstractContextManager[None]:
+        return shift_last_token(model, targets.layer, moves[list(batch.indices)])
+
+    scores = _scores(model, targets.prompts, tokens, at_target)
+    return PredictedRefusals(scores, targets.prompts, targets.layer)
+
+
+def current_refusals(
+    model: ChatModel, prompts: PromptSet, tokens: RefusalTokens
+) -> PredictedRefusals:
+    """What a model refuses by the first token of its replies, as it is now.
+
+    Args:
+        model: The model as it is now, for instance inside ``run.applied_to(model)``.
+        prompts: At least one prompt.
+        tokens: How the untouched model begins refusals.
+
+    Raises:
+        UserError: If there are no prompts, or one is longer than the model takes.
+    """
+    return PredictedRefusals(_scores(model, prompts, tokens), prompts)
+
+
+def _scores(
+    model: ChatModel,
+    prompts: PromptSet,
+    tokens: RefusalTokens,
+    intervention: Intervention | None = None,
+) -> Float[Tensor, " prompt"]:
+    if len(prompts) == 0:
+        raise UserError("no prompts were given; check the label, split or file they come from")
+    return refusal_scores(model, prompts.texts, tokens, intervention=intervention)
