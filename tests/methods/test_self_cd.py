@@ -66,7 +66,7 @@ def test_replies_are_those_of_the_slow_loop(architecture, batch_size):
     model = talkative_tiny_model(architecture)
     truth = texts(model, [slow_reply(model, prompt) for prompt in PROMPTS])
     with fitted(model).applied_to(model) as inside:
-        replies = generate_replies(inside, PROMPTS, new_tokens=N, batch_size=batch_size)
+        replies = generate_replies(inside.with_batch_size(batch_size), PROMPTS, new_tokens=N)
     assert replies == truth
     assert replies != generate_replies(model, PROMPTS, new_tokens=N)
 
@@ -79,7 +79,7 @@ def test_rows_that_end_early_leave_the_others_alone():
     assert len({len(reply) for reply in truth}) > 1
     model.hf.generation_config.eos_token_id = [end]
     with fitted(model).applied_to(model) as inside:
-        replies = generate_replies(inside, PROMPTS, new_tokens=N, batch_size=4)
+        replies = generate_replies(inside.with_batch_size(4), PROMPTS, new_tokens=N)
     assert replies == texts(model, truth)
 
 
