@@ -1,18 +1,21 @@
-"""Ways to reduce over-refusal, to be compared with ACTOR: one module each, one small protocol.
+"""Ways to reduce over-refusal, to be compared with ACTOR: one file each, one small protocol.
 
 A method of your own is one file: a class with ``name`` and ``fit`` whose result has
-``applied_to`` (see ``base``). ``al.compare`` takes it beside the names of those here.
+``applied_to`` (see ``support.base``), for instance a ``FittedIntervention``. ``al.compare`` takes
+it beside the names of those here.
 """
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields
 from typing import Any
 
 from actor_lens.errors import UserError
 from actor_lens.methods.support.base import FittedMethod, Method
+from actor_lens.methods.support.fitted import FittedIntervention
 
-__all__ = ["METHODS", "FittedMethod", "Method", "make_method"]
+__all__ = ["METHODS", "FittedIntervention", "FittedMethod", "Method", "make_method"]
 
 METHODS: dict[str, str] = {
     "default": "default:Default",
@@ -54,9 +57,13 @@ def make_method(name: str, **settings: Any) -> Method:
     if name not in METHODS:
         raise UserError(f"unknown method '{name}'; use one of: {', '.join(METHODS)}")
     module, class_name = METHODS[name].split(":")
-    make = getattr(importlib.import_module(f"actor_lens.methods.{module}"), class_name)
-    try:
-        method: Method = make(**{"name": name, **settings})
-    except TypeError as error:
-        raise UserError(f"method '{name}' has no such setting ({error})") from error
+    kind = getattr(importlib.import_module(f"actor_lens.methods.{module}"), class_name)
+    allowed = [field.name for field in fields(kind)]
+    for setting in settings:
+        if setting not in allowed:
+            raise UserError(
+                f"method '{name}' has no such setting as '{setting}'; use one of: "
+                f"{', '.join(allowed)}"
+            )
+    method: Method = kind(**{"name": name, **settings})
     return method

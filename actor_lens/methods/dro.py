@@ -46,8 +46,8 @@ class DRO:
     Chosen on validation prompts: learning rate and number of epochs. Fixed: all else.
 
     Attributes:
-        name: In tables.
-        safety_prompt: Where the soft prompt starts; one embedding a token.
+        name: Name in tables.
+        safety_prompt: Text whose embeddings the soft prompt starts from; one a token.
         components: Number of principal coordinates.
         harmfulness_weight: Weight of the second term.
         residual_weight: Weight of the third term.

@@ -71,30 +71,6 @@ def add_direction(
 
 
 @contextmanager
-def ablate_direction(
-    model: ChatModel,
-    direction: Float[Tensor, " d_model"],
-    layers: Iterable[int] | None = None,
-) -> Iterator[None]:
-    """Remove the part of the residual stream along a direction, after blocks, at every token.
-
-    Args:
-        model: The model whose ``hf`` is run inside the context.
-        direction: Of any length but zero.
-        layers: After which blocks; all of them unless given.
-
-    Raises:
-        UserError: If the direction has no length or is not finite.
-
-    Source: Arditi et al. 2024 (arXiv 2406.11717), here at block outputs only.
-    """
-    edit = _ablation(direction)
-    chosen = range(model.n_layers) if layers is None else [model.check_layer(x) for x in layers]
-    with edit_blocks(model, chosen, edit):
-        yield
-
-
-@contextmanager
 def ablate_everywhere(model: ChatModel, direction: Float[Tensor, " d_model"]) -> Iterator[None]:
     """Keep a direction out of the residual stream altogether: ``h <- h - u u.h`` with unit ``u``.
 

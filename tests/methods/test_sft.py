@@ -150,12 +150,13 @@ def test_weights_are_in_place_inside_and_gone_after_an_exception(architecture, e
     model = tiny_chat_model(architecture)
     texts = tiny_prompts(1).texts
     tensors, logits = copied_tensors(model), first_token_logits(model, texts)
-    result = fitted(model, trained(model, lambda: layer_trainee(model, 1), examples_of(model)))
+    trial = trained(model, lambda: layer_trainee(model, 1), examples_of(model))
+    result = fitted(model, trial)
 
     def fail_inside():
         with result.applied_to(model) as inside:
             now = inside.hf.state_dict()
-            assert all(torch.equal(now[name], value) for name, value in result.state.items())
+            assert all(torch.equal(now[name], value) for name, value in trial.state.items())
             assert not torch.equal(first_token_logits(inside, texts), logits)
             raise KeyError("inside")
 

@@ -18,7 +18,7 @@ from actor_lens.activations.residuals import collect_residuals
 from actor_lens.errors import UserError
 from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.interventions import ablate_direction, add_direction, shift_last_token
+from actor_lens.models.interventions import ablate_everywhere, add_direction, shift_last_token
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.greedy import greedy_ids
@@ -115,42 +115,6 @@ def test_add_direction_adds_the_vector_at_every_token(architecture, layer):
     for below in range(layer):
         assert np.array_equal(added[below], plain[below])
     assert np.abs(added[layer] - (plain[layer] + vector.double().numpy())).max() < 1e-5
-
-
-@each_architecture
-@each_layer
-def test_ablation_after_one_block_takes_out_the_part_along_the_direction(architecture, layer):
-    model = shared_tiny_model(architecture)
-    direction = 5.0 * random(D_MODEL)
-    plain, _ = flow(model)
-    with ablate_direction(model, direction, [layer]):
-        ablated, _ = flow(model)
-    for below in range(layer):
-        assert np.array_equal(ablated[below], plain[below])
-    vector = direction.double().numpy()
-    along = (plain[layer] @ vector) / (vector @ vector)
-    assert np.abs(along).max() > 1e-3
-    assert np.abs(ablated[layer] - (plain[layer] - along[..., None] * vector)).max() < 1e-5
-
-
-@each_architecture
-def test_ablation_after_every_block_leaves_no_projection_anywhere(architecture):
-    model = shared_tiny_model(architecture)
-    direction = random(D_MODEL)
-    unit = direction.double().numpy() / np.linalg.norm(direction.double().numpy())
-    with ablate_direction(model, direction):
-        ablated, _ = flow(model)
-    assert len(ablated) == N_LAYERS
-    assert max(np.abs(after @ unit).max() for after in ablated) < 1e-5
-
-
-def test_ablation_takes_layers_from_a_generator():
-    model = shared_tiny_model("llama")
-    with ablate_direction(model, random(D_MODEL), (layer for layer in (1, 2))):
-        some, _ = flow(model)
-    with ablate_direction(model, random(D_MODEL), [1, 2]):
-        same, _ = flow(model)
-    assert all(np.array_equal(one, other) for one, other in zip(some, same, strict=True))
 
 
 def test_nested_contexts_act_together_and_end_one_by_one():
@@ -273,7 +237,7 @@ def test_an_added_direction_is_felt_at_every_token(architecture):
 def interventions(model: ChatModel) -> Iterator[object]:
     yield shift_last_token(model, 1, random(len(PROMPTS), D_MODEL))
     yield add_direction(model, 1, random(D_MODEL))
-    yield ablate_direction(model, random(D_MODEL))
+    yield ablate_everywhere(model, random(D_MODEL))
 
 
 @each_architecture
@@ -337,17 +301,7 @@ def test_a_layer_that_does_not_exist_is_an_error_that_leaves_no_hook(layer):
     for intervention in (
         shift_last_token(model, layer, random(1, D_MODEL)),
         add_direction(model, layer, random(D_MODEL)),
-        ablate_direction(model, random(D_MODEL), [0, layer]),
     ):
         with pytest.raises(UserError, match=f"layer {layer} is out of range"), intervention:
             pass
     assert hooks(model) == n_hooks
-
-
-@pytest.mark.parametrize("length", [0.0, float("nan"), float("inf")])
-def test_a_direction_without_length_cannot_be_ablated(length):
-    model = shared_tiny_model("llama")
-    direction = torch.zeros(D_MODEL)
-    direction[0] = length
-    with pytest.raises(UserError, match="direction has length"), ablate_direction(model, direction):
-        pass

@@ -104,29 +104,6 @@ class Leaderboard:
                 )
         return pd.DataFrame(rows)
 
-    def by_seed(self) -> pd.DataFrame:
-        """One row a method, seed and split.
-
-        Columns: ``method``, ``seed``, ``split``, ``status``, ``message``, ``compliance_rate``,
-        ``safety_score``, ``tradeoff_score``, ``benign_refused``, ``fit_seconds``, ``fit_bytes``.
-        """
-        import pandas as pd
-
-        rows = []
-        for outcome in self.outcomes:
-            for split in self._splits:
-                done = [outcome] if outcome.status == "completed" else []
-                scores = self._scores.values(done, split)
-                rows.append(
-                    {
-                        **{"method": outcome.method, "seed": outcome.seed, "split": split},
-                        **{"status": outcome.status, "message": outcome.message, **scores},
-                        "fit_seconds": outcome.seconds.get("fit", _NAN),
-                        "fit_bytes": outcome.fit_bytes,
-                    }
-                )
-        return pd.DataFrame(rows)
-
     def pairs(self) -> pd.DataFrame:
         """One row a method, split and score: the paired comparison with the reference.
 

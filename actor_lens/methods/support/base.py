@@ -12,11 +12,10 @@ from actor_lens.prompts.sets import PromptSet
 
 @runtime_checkable
 class FittedMethod(Protocol):
-    """A method that is ready to be tried on test prompts.
+    """A method that is ready to be tried on test prompts; ``FittedIntervention`` is one.
 
     Attributes:
-        settings: Every setting that it was fitted with, plain values for a table; those that were
-            chosen on validation prompts are among them.
+        settings: Every setting that it was fitted with, as plain values.
         chosen: Names of the settings that were chosen on validation prompts.
         trained_parameters: How many numbers gradient descent has changed; 0 for most methods.
     """
@@ -26,11 +25,11 @@ class FittedMethod(Protocol):
     trained_parameters: int
 
     def applied_to(self, model: ChatModel) -> AbstractContextManager[ChatModel]:
-        """Put the method to work for the time of a ``with`` statement.
+        """Change a model for the time of a ``with`` statement.
 
-        What is yielded is to be asked inside: the same model with hooks or other weights in place,
-        or one that shares its tensors and is spoken to or decoded in another way. On any exit the
-        model gives the same logits as before, to the bit.
+        The model to ask inside is yielded: the given one with hooks or other weights in place, or
+        one that shares its tensors and is prompted or decoded in another way. On any exit the
+        given model has the same logits as before, bit for bit.
         """
         ...
 
@@ -40,7 +39,7 @@ class Method(Protocol):
     """One way to change how a model answers, to be compared with others on the same prompts.
 
     Attributes:
-        name: In tables and on the command line: short, lower case, with hyphens.
+        name: Name in tables and on the command line: short, lower case, with hyphens.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What DRO trains against: principal coordinates, two frozen probes in them, and the loss."""
+"""Objective of DRO: principal coordinates, two frozen probes in them, and the loss."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Probe:
 
         Args:
             coordinates: Principal coordinates of the states.
-            positive: Which states are positive.
+            positive: Whether each state is positive.
             what: Word for a positive prompt in the error.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What every method hands back: its settings, and a change of the model for a time."""
+"""The result of fitting a method: its settings, and a change of the model for a time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class FittedIntervention(Result):
     Attributes:
         settings: Every setting that it was fitted with.
         chosen: Names of the settings that were chosen on validation prompts.
-        enter: Makes the context in which the model is changed. The context gives the model to ask,
-            or None where that is the given one.
+        enter: Makes the context in which a model is changed. The context yields the model to ask,
+            or None for the model itself.
         fingerprint: Fingerprint of the model that it was fitted to; None if any model will do.
         trained_parameters: How many numbers gradient descent has changed.
     """

@@ -1,9 +1,9 @@
-"""Prompts with the replies that a model is to give: what training on replies needs.
+"""Prompts with the replies that a model is to learn.
 
-A reply comes from the prompt file or from the model itself; none is invented. The judge has the
-last word, in a comparison the one that the user chose: a harmful prompt is trained on with a
-refusal or not at all, any other prompt with an answer or not at all. A partial refusal, or a
-verdict that cannot be read, is neither.
+A reply comes from the prompt file or from the model itself; none is invented. The judge decides, in
+a comparison the one that the user chose: a harmful prompt is trained on with a refusal or not at
+all, any other prompt with an answer or not at all. A partial refusal, or a verdict that cannot be
+read, is neither.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def reply_data(
         source: ``"file"`` for the replies of the prompt file, ``"model"`` for the model's own,
             ``"auto"`` for those of the file and, where it has no usable one, the model's own.
         new_tokens: Longest reply of the model.
-        judge: Judge of what is a refusal; the keyword judge unless given, or if it is a first-token
-            judge, which reads no text and cannot judge replies of a file.
+        judge: Judge of what is a refusal; the keyword judge unless given. The keyword judge also
+            replaces a first-token judge, which reads no text and cannot judge replies of a file.
 
     Raises:
         UserError: If the source is not known, or fewer than two prompts of a label are left, or a

@@ -1,4 +1,4 @@
-"""What all methods that train on replies have in common: their settings and the way to a result."""
+"""Settings of all methods that train on replies, and the way from them to a result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from actor_lens.models.weights import overwritten
 from actor_lens.prompts.sets import PromptSet
 
 Change = Callable[[ChatModel, Mapping[str, Tensor]], AbstractContextManager[None]]
-"""Puts a trained state to work in a model."""
+"""Makes the context in which a trained state works in a model."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class ReplyMethod:
             selection: Validation prompts. The model may learn new openings of refusals: those of
                 the training replies count as well.
             make_trainee: Makes what is trained.
-            change: Puts a trained state to work in the model; unless given, a state is other
-                weights of the model.
+            change: Makes the context in which a trained state works in the model; by default a
+                state is other weights of the model.
 
         Raises:
             UserError: If there are too few usable replies, the weights cannot be trained, or

@@ -51,7 +51,7 @@ class ReplyBatch:
 
 @dataclass(frozen=True, eq=False)
 class Trainee:
-    """What a method trains.
+    """Parameters that a method trains, and their loss.
 
     Attributes:
         parameters: Parameters that the optimiser changes.
@@ -136,7 +136,7 @@ def reply_trials(
     batch_size: int,
     seed: int,
 ) -> Iterator[Trial]:
-    """Train anew at each learning rate, with a trial after every epoch; AdamW, no decay.
+    """Train from the start at each learning rate, with a trial after every epoch; AdamW, no decay.
 
     Args:
         model: The untouched model.

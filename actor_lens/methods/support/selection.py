@@ -1,4 +1,4 @@
-"""What the settings of a method are chosen by: its effect on validation prompts, never on test.
+"""How the settings of a method are chosen: by its effect on validation prompts, never on test.
 
 One measure on the same prompts for all methods, without any reply: whether the first token begins a
 refusal. With
