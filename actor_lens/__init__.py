@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actor_lens import figures as figures
+    from actor_lens import prompts as prompts
     from actor_lens import widgets as widgets
     from actor_lens.activations.residuals import Activations as Activations
     from actor_lens.activations.residuals import BlockInputs as BlockInputs
@@ -212,7 +213,7 @@ _MODULES = {
     ),
     "errors": ("UserError",),
 }
-_SUBPACKAGES = ("figures", "widgets")
+_SUBPACKAGES = ("figures", "prompts", "widgets")
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = ["__version__", *_SUBPACKAGES, *_MODULE_OF]

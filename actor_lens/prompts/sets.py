@@ -237,7 +237,8 @@ class PromptSet(Result):
 
         frame = self.frame().fillna({"split": "none"})
         counts = pd.crosstab(frame["split"], frame["label"])
-        return counts.reindex(index=list(self._split_counts()), columns=LABELS).reset_index()
+        splits = list(self._split_counts())
+        return counts.reindex(index=splits, columns=list(LABELS), fill_value=0).reset_index()
 
     def _table(self) -> pd.DataFrame:
         return harmless_head(self.frame().drop(columns="reply"), _EXAMPLES)
