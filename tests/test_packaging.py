@@ -63,6 +63,7 @@ def test_the_wheel_carries_the_data_and_the_type_marker_but_no_tests(wheel):
         "_data/README.md",
         "_data/prompts/toy.jsonl",
         "_data/toy-chat/config.json",
+        "prompts/public/catalogue.yaml",
     )
     assert {f"actor_lens/{name}" for name in wanted} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"actor_lens"}

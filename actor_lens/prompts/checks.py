@@ -145,7 +145,12 @@ class PromptCheck(Result):
         return self.prompts.summary() | {"most_tokens": most} | overlaps
 
     def _headline(self) -> str:
-        return "; ".join((self.overlaps._headline(), *self.warnings))
+        longest = f"; longest: {plural(max(self.lengths), 'token')}" if self.lengths else ""
+        pairs = plural(len(self.overlaps), "near-duplicate pair")
+        return f"{self.prompts._headline()}{longest}; {pairs} across splits"
+
+    def _next(self) -> str:
+        return "; ".join((*self.warnings, super()._next()))
 
     def _table(self) -> pd.DataFrame:
         return self.frame().head(12)  # counts: no prompt is in it

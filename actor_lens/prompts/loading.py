@@ -32,7 +32,7 @@ def load_prompts(source: str | os.PathLike[str], *, seed: int = 0) -> PromptSet:
             .jsonl or .csv file, or a mixture such as "xstest=path.csv,advbench,ultrachat:200" or
             "paper,hex-phi=folder": public prompt sets from the hub or from files, bundled prompts
             and prompt files, split together (see `mixtures`).
-        seed: For the samples, and for the split where there is none.
+        seed: Seed of the samples, and of the split where there is none.
 
     Raises:
         UserError: If the source is unknown or cannot be used; the message names the line.

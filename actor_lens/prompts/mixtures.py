@@ -21,7 +21,7 @@ from actor_lens.errors import UserError
 from actor_lens.prompts.files import read_bundled, read_prompt_file
 from actor_lens.prompts.near_duplicates import group_similar
 from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
-from actor_lens.prompts.public.loading import Gathered, gather_benchmark, marked
+from actor_lens.prompts.public.loading import Gathered, gather_benchmark, mark
 from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.prompts.splits import split_prompts
@@ -37,7 +37,7 @@ class Part:
         name: A public prompt set, bundled prompts, or the path of a prompt file.
         path: File or folder of a public prompt set; None for the hub.
         limit: At most so many prompts of each label; None for the set's usual number.
-        split: The split that all its prompts get; None where they are dealt out.
+        split: The split of all its prompts; None where they are split with the other parts.
         label: The only label that is taken; None for all.
         include: Kinds of row that are left out otherwise.
         categories: The only categories of the set that are taken; none for all.
@@ -102,12 +102,11 @@ def load_mixture(source: str, *, seed: int = 0) -> PromptSet:
         UserError: If a part cannot be loaded.
     """
     parts = parse_mixture(source)
-    loaded = [_load(part, seed, several=len(parts) > 1) for part in parts]
-    names = ",".join(each.prompts.name for each in loaded)
-    paper = "paper" in (text.strip() for text in source.split(","))
-    name = f"paper({names})" if paper else names
-    gathered = _joined(loaded, name)
-    return _dealt(gathered, seed)
+    sources = [_load(part, seed, several=len(parts) > 1) for part in parts]
+    name = ",".join(each.prompts.name for each in sources)
+    if "paper" in (text.strip() for text in source.split(",")):
+        name = f"paper({name})"
+    return _split(_join(sources, name), seed)
 
 
 def _parse_part(text: str, source: str) -> Part:
@@ -116,10 +115,10 @@ def _parse_part(text: str, source: str) -> Part:
     is_file = os.path.isfile(os.path.expanduser(text))
     if not equals and (text in BUNDLED or text == "paper" or is_file):
         return Part(text)
-    chosen, colon, number = left.strip().partition(":")
-    if chosen.endswith((".csv", ".jsonl")):
+    rows, colon, number = left.strip().partition(":")
+    if rows.endswith((".csv", ".jsonl")):
         raise UserError(f"{shown(text)}: no such prompt file; check the path")
-    kinds, slash, names = chosen.partition("/")
+    kinds, slash, names = rows.partition("/")
     name, *include = (each.strip() for each in kinds.split("+"))
     categories = [each.strip() for each in names.split("+")] if slash else []
     if not all((name, *include, *categories)) or (equals and not path.strip()):
@@ -138,14 +137,14 @@ def _parse_part(text: str, source: str) -> Part:
 
 
 def _with_paper(parts: Sequence[Part]) -> list[Part]:
-    """The paper's parts, with what was given of them instead, then all others."""
-    given = {part.name: part for part in parts if part.name != "paper"}
+    """The paper's parts, each replaced by the user's own of that name, then all others."""
+    own = {part.name: part for part in parts if part.name != "paper"}
     paper = []
     for part in PAPER:
-        own = given.pop(part.name, part)
-        limit = own.limit or part.limit
-        paper.append(replace(own, limit=limit, split=part.split, label=part.label))
-    return paper + list(given.values())
+        source = own.pop(part.name, part)
+        limit = source.limit or part.limit
+        paper.append(replace(source, limit=limit, split=part.split, label=part.label))
+    return paper + list(own.values())
 
 
 def _load(part: Part, seed: int, *, several: bool) -> Gathered:
@@ -165,13 +164,13 @@ def _load(part: Part, seed: int, *, several: bool) -> Gathered:
         )
         prefix = benchmark.name
     if part.label is not None:
-        wanted = [i for i, p in enumerate(gathered.prompts) if p.label == part.label]
-        gathered = gathered.select(wanted)
+        rows = [i for i, p in enumerate(gathered.prompts) if p.label == part.label]
+        gathered = gathered.select(rows)
     prompts = gathered.prompts
     if part.split is not None:
-        prompts = marked(prompts, part.split)
+        prompts = mark(prompts, part.split)
     if several:
-        prompts = replace(prompts, prompts=tuple(_prefixed(p, prefix) for p in prompts))
+        prompts = replace(prompts, prompts=tuple(_with_prefix(p, prefix) for p in prompts))
     groups = tuple(None if group is None else f"{prefix} {group}" for group in gathered.groups)
     return Gathered(prompts, groups)
 
@@ -184,60 +183,57 @@ def read_own(source: str) -> PromptSet:
     return read_prompt_file(path, path.name, split=False)
 
 
-def _prefixed(prompt: Prompt, prefix: str) -> Prompt:
+def _with_prefix(prompt: Prompt, prefix: str) -> Prompt:
     return replace(prompt, category=f"{prefix}/{prompt.category}" if prompt.category else prefix)
 
 
-def _joined(loaded: Sequence[Gathered], name: str) -> Gathered:
+def _join(sources: Sequence[Gathered], name: str) -> Gathered:
     """All prompts in order; of equal ones the first, or none where their labels differ."""
+    rows = [row for source in sources for row in zip(source.prompts, source.groups, strict=True)]
     labels: dict[str, set[str]] = defaultdict(set)
-    for each in loaded:
-        for prompt in each.prompts:
-            labels[prompt.prompt].add(prompt.label)
-    kept: dict[str, tuple[Prompt, str | None]] = {}
-    total = 0
-    for each in loaded:
-        for prompt, group in zip(each.prompts, each.groups, strict=True):
-            total += 1
-            if len(labels[prompt.prompt]) == 1:
-                kept.setdefault(prompt.prompt, (prompt, group))
-    disputed = sum(len(found) > 1 for found in labels.values())
+    for prompt, _ in rows:
+        labels[prompt.prompt].add(prompt.label)
+    disputed = {text for text, names in labels.items() if len(names) > 1}
     if disputed:
-        _warn(f"{name}: {disputed} prompts left out, as two parts give them different labels")
-    if len(labels) < total:
-        _warn(f"{name}: {total - len(labels)} prompts occur in two parts and are kept once")
-    prompts = PromptSet(tuple(prompt for prompt, _ in kept.values()), name=name)
-    return Gathered(prompts, tuple(group for _, group in kept.values()))
+        _warn(f"{name}: {len(disputed)} prompts left out, as two parts give them different labels")
+    if len(labels) < len(rows):
+        _warn(f"{name}: {len(rows) - len(labels)} prompts occur in two parts and are kept once")
+    first: dict[str, tuple[Prompt, str | None]] = {}
+    for prompt, group in rows:
+        if prompt.prompt not in disputed:
+            first.setdefault(prompt.prompt, (prompt, group))
+    prompts = PromptSet(tuple(prompt for prompt, _ in first.values()), name=name)
+    return Gathered(prompts, tuple(group for _, group in first.values()))
 
 
-def _dealt(gathered: Gathered, seed: int) -> PromptSet:
-    """A split for every prompt that has none."""
+def _split(gathered: Gathered, seed: int) -> PromptSet:
+    """Give a split to every prompt that has none."""
     prompts = gathered.prompts
     if all(prompt.split is not None for prompt in prompts):
         return prompts
     numbers = group_similar(prompts.texts, groups=gathered.groups)
-    given: dict[int, set[Split]] = defaultdict(set)
+    splits: dict[int, set[Split]] = defaultdict(set)
     for number, prompt in zip(numbers, prompts, strict=True):
         if prompt.split is not None:
-            given[number].add(prompt.split)
-    bound = {number: next(s for s in _STRONGEST if s in found) for number, found in given.items()}
+            splits[number].add(prompt.split)
+    bound = {number: next(s for s in _STRONGEST if s in own) for number, own in splits.items()}
     free = [i for i, number in enumerate(numbers) if number not in bound]
     try:
-        dealt = split_prompts(prompts.select(free), seed=seed, groups=[numbers[i] for i in free])
+        new = split_prompts(prompts.select(free), seed=seed, groups=[numbers[i] for i in free])
     except UserError as error:
         raise UserError(f"{prompts.name}: {error}") from error
-    return _with_bound(prompts, numbers, bound, dict(zip(free, dealt, strict=True)))
+    return _with_bound(prompts, numbers, bound, dict(zip(free, new, strict=True)))
 
 
 def _with_bound(
-    prompts: PromptSet, numbers: Sequence[int], bound: dict[int, Split], dealt: dict[int, Prompt]
+    prompts: PromptSet, numbers: Sequence[int], bound: dict[int, Split], new: dict[int, Prompt]
 ) -> PromptSet:
-    """Dealt prompts, those with a split of their own, and those that follow one of them."""
+    """Newly split prompts, those with a split of their own, and those that follow one of them."""
     result: list[Prompt] = []
     moved = dropped = 0
     for index, (prompt, number) in enumerate(zip(prompts, numbers, strict=True)):
-        if index in dealt:
-            result.append(dealt[index])
+        if index in new:
+            result.append(new[index])
         elif prompt.split is not None:
             result.append(prompt)
         elif bound[number] == "ood":

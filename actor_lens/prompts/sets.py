@@ -222,27 +222,23 @@ class PromptSet(Result):
 
     def _split_counts(self) -> dict[str, int]:
         """The number of prompts of each split that has some; "none" for those without a split."""
-        splits = Counter(prompt.split or "none" for prompt in self.prompts)
-        return {split: splits[split] for split in (*SPLITS, "none") if splits[split]}
+        splits = Counter(prompt.split for prompt in self.prompts)
+        return {split or "none": splits[split] for split in (*SPLITS, None) if splits[split]}
 
     def _headline(self) -> str:
         labels = ", ".join(f"{count:,} {label}" for label, count in self.counts().items() if count)
         splits = ", ".join(f"{split} {count:,}" for split, count in self._split_counts().items())
-        sizes = "; ".join(part for part in (labels.replace("_", "-"), splits) if part)
-        return f"{self.name}: {plural(len(self), 'prompt')}" + (f" ({sizes})" if sizes else "")
+        sizes = f" ({labels.replace('_', '-')}; {splits})" if self.prompts else ""
+        return f"{self.name}: {plural(len(self), 'prompt')}{sizes}"
 
     def _count_table(self) -> pd.DataFrame:
         """One row a split, one column a label."""
         import pandas as pd
 
-        labels = Counter((prompt.split or "none", prompt.label) for prompt in self.prompts)
-        return pd.DataFrame(
-            [
-                [split, *(labels[split, label] for label in LABELS)]
-                for split in self._split_counts()
-            ],
-            columns=["split", *LABELS],
-        )
+        frame = self.frame().fillna({"split": "none"})
+        counts = pd.crosstab(frame["split"], frame["label"])
+        splits = list(self._split_counts())
+        return counts.reindex(index=splits, columns=list(LABELS), fill_value=0).reset_index()
 
     def _table(self) -> pd.DataFrame:
         return harmless_head(self.frame().drop(columns="reply"), _EXAMPLES)

@@ -1,60 +1,36 @@
-"""Prompts keep their text, and no prompt leaks from one split into another.
+"""Prompts keep their text on the way to a file and back, and a bad file is one clear line.
 
 The laws:
 - Any set that is saved and loaded is equal to itself, whatever its characters.
 - A file that cannot be used gives one line that names the file, the line and the remedy.
-- A split puts near-duplicates on one side, has the shares asked for in every label to within one
-  prompt, and depends on the texts and the seed, not on the order of the file.
-- A sample with one seed is part of every larger sample with that seed.
 - A write that fails leaves the old file as it was.
 """
 
 import json
 import os
-import random
 import re
-import string
-import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actor_lens.errors import UserError
-from actor_lens.prompts.checks import overlap_report
 from actor_lens.prompts.loading import load_prompts
-from actor_lens.prompts.near_duplicates import THRESHOLD, group_similar, shingles, similar_pairs
 from actor_lens.prompts.rows import LABELS, SPLITS, Prompt
-from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.prompts.splits import split_prompts
+from tests.support.labelled import labelled, texts
 
 # A folder per test is enough: every example overwrites the file of the one before.
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 optional = st.none() | texts
 rows_with_split = st.lists(
     st.tuples(texts, st.sampled_from(LABELS), st.sampled_from(SPLITS), optional, optional),
     min_size=1,
     unique_by=lambda values: values[0],
 )
-# Sorted letters from distinct numbers share few 5-grams, so these are no near-duplicates.
-words = [hex(number * 2654435761 % 2**64)[2:].translate(str.maketrans("0123456789", "ghijklmnop"))
-         for number in range(1, 400)]  # fmt: skip
-
-
-def labelled(counts, categories=1):
-    """A set with so many prompts per label, all different, without splits."""
-    supply = iter(words)
-    return PromptSet(
-        tuple(
-            Prompt(f"{next(supply)} {next(supply)}", label, category=f"kind {number % categories}")
-            for label, count in zip(LABELS, counts, strict=True)
-            for number in range(count)
-        )
-    )
 
 
 def prompt_file(folder, content, name="mine.jsonl"):
@@ -236,282 +212,6 @@ class TestBadFiles:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError):
             load_prompts(tmp_path / name)
-
-
-class TestPrompt:
-    @pytest.mark.parametrize("text", ["", "  \n", "\ud800"])
-    def test_a_text_that_is_none_is_refused(self, text):
-        with pytest.raises(UserError, match=r'"prompt" (is empty|holds half)'):
-            Prompt(text, "benign")
-        with pytest.raises(UserError, match=r'"category" (is empty|holds half)'):
-            Prompt("text", "benign", category=text)
-
-
-class TestPromptSet:
-    prompts = PromptSet(
-        (
-            Prompt("a", "harmful", "train", "x"),
-            Prompt("b", "benign", "validation"),
-            Prompt("c", "pseudo_harmful", "test", "x"),
-            Prompt("d", "harmful", "ood", "y", reply="No."),
-        ),
-        name="letters",
-    )
-
-    def test_reads_like_a_sequence(self):
-        assert len(self.prompts) == 4
-        assert [prompt.prompt for prompt in self.prompts] == list(self.prompts.texts)
-        assert self.prompts[-1].reply == "No."
-        assert self.prompts[1:3].texts == ("b", "c")
-        assert self.prompts[1:3].name == "letters"
-        assert self.prompts.select([3, 0, 3]).texts == ("d", "a", "d")
-        assert self.prompts.labels == ("harmful", "benign", "pseudo_harmful", "harmful")
-        assert self.prompts.counts() == {"harmful": 2, "pseudo_harmful": 1, "benign": 1}
-
-    def test_where_takes_all_conditions_together(self):
-        assert self.prompts.where(label="harmful").texts == ("a", "d")
-        assert self.prompts.where(label="harmful", category="x").texts == ("a",)
-        assert self.prompts.where(split="ood").texts == ("d",)
-        assert self.prompts.where(category="none such").texts == ()
-        assert [part.texts for part in self.prompts.by_split()] == [("a",), ("b",), ("c",)]
-
-    @pytest.mark.parametrize("query", [{"label": "pseudo-harmful"}, {"split": "dev"}])
-    def test_where_refuses_words_that_match_nothing(self, query):
-        with pytest.raises(UserError, match=r"unknown (label|split) .+ use one of:"):
-            self.prompts.where(**query)
-
-    def test_frame_has_a_row_per_prompt(self):
-        frame = self.prompts.frame()
-        assert list(frame) == ["prompt", "label", "split", "category", "reply"]
-        assert [Prompt(*values) for values in frame.itertuples(index=False)] == list(self.prompts)
-        assert list(PromptSet(()).frame()) == list(frame)
-
-    def test_fingerprint_follows_content_and_order_but_not_the_name(self):
-        same = PromptSet(self.prompts.prompts, name="other")
-        assert same.fingerprint == self.prompts.fingerprint
-        assert len(same.fingerprint) == 64
-        variants = [
-            self.prompts,
-            self.prompts[::-1],
-            self.prompts[:3],
-            PromptSet((Prompt("a", "harmful", "train", reply="x"), *self.prompts[1:])),
-        ]
-        assert len({variant.fingerprint for variant in variants}) == len(variants)
-
-    def test_require_labels_says_how_many_are_missing(self):
-        require_labels(self.prompts, 1)
-        require_labels(self.prompts, 2, labels=["harmful"])
-        with pytest.raises(UserError, match="letters: 1 pseudo_harmful prompts, at least 2 needed"):
-            require_labels(self.prompts, 2)
-
-
-class TestSample:
-    everything = labelled((40, 30, 20), categories=7)
-
-    @given(st.integers(0, 50), st.integers(0, 50), st.integers())
-    def test_samples_are_nested_and_keep_the_order(self, first, second, seed):
-        small, large = sorted((first, second))
-        smaller = self.everything.sample(small, seed)
-        larger = self.everything.sample(large, seed)
-        assert set(smaller) <= set(larger)
-        assert list(larger) == [prompt for prompt in self.everything if prompt in set(larger)]
-        assert larger.counts() == {
-            label: min(large, count) for label, count in self.everything.counts().items()
-        }
-
-    @given(st.integers(1, 40), st.integers())
-    def test_categories_differ_by_one_while_they_last(self, number, seed):
-        sampled = self.everything.sample({"harmful": number}, seed).where(label="harmful")
-        drawn = Counter(prompt.category for prompt in sampled)
-        there = Counter(prompt.category for prompt in self.everything.where(label="harmful"))
-        counts = [drawn[category] for category in there]
-        exhausted = min(there.values())
-        assert max(counts) - min(min(counts), exhausted) <= 1
-
-    def test_the_order_of_the_set_plays_no_part(self):
-        assert set(self.everything[::-1].sample(9)) == set(self.everything.sample(9))
-
-    def test_seeds_differ(self):
-        assert self.everything.sample(9, seed=1) != self.everything.sample(9, seed=2)
-
-    def test_labels_that_are_not_named_are_kept_whole(self):
-        sampled = self.everything.sample({"harmful": 5, "benign": 0})
-        assert sampled.counts() == {"harmful": 5, "pseudo_harmful": 30, "benign": 0}
-
-    @pytest.mark.parametrize(
-        ("per_label", "said"),
-        [(-1, "per_label=-1 for harmful: give a number from 0"), ({"bad": 3}, "unknown label")],
-    )
-    def test_impossible_numbers_are_refused(self, per_label, said):
-        with pytest.raises(UserError, match=said):
-            self.everything.sample(per_label)
-
-
-class TestSplit:
-    @given(st.lists(st.integers(3, 60), min_size=3, max_size=3), st.integers())
-    def test_each_label_gets_its_shares(self, counts, seed):
-        parts = split_prompts(labelled(counts, categories=4), seed=seed).by_split()
-        for label, count in zip(LABELS, counts, strict=True):
-            for part, share in zip(parts, (0.5, 0.2, 0.3), strict=True):
-                assert abs(part.counts()[label] - share * count) < 1 or part.counts()[label] == 1
-        assert sum(map(len, parts)) == sum(counts)
-
-    @given(st.integers())
-    def test_each_category_gets_its_shares_where_they_come_out_even(self, seed):
-        for part, share in zip(
-            split_prompts(labelled((40, 40, 40), categories=4), seed=seed).by_split(),
-            (5, 2, 3),
-            strict=True,
-        ):
-            drawn = Counter((prompt.label, prompt.category) for prompt in part)
-            assert set(drawn.values()) == {share}
-
-    @given(
-        st.lists(st.tuples(st.integers(0, 40), st.sampled_from(LABELS)), min_size=1, unique=True),
-        st.integers(),
-    )
-    def test_near_duplicates_stay_on_one_side_across_labels(self, drawn, seed):
-        ends = {"harmful": "!", "pseudo_harmful": "?", "benign": "..."}
-        prompts = PromptSet(
-            tuple(Prompt(f"{words[number]}{ends[label]}", label) for number, label in drawn)
-        )
-        assume(all(count in (0, *range(3, 99)) for count in prompts.counts().values()))
-        try:
-            split = split_prompts(prompts, seed=seed)
-        except UserError:  # labels tied together may leave a split without one of them
-            return
-        sides = {prompt.prompt.rstrip("!?."): prompt.split for prompt in split}
-        assert all(sides[prompt.prompt.rstrip("!?.")] == prompt.split for prompt in split)
-        assert len(overlap_report(split)) == 0
-
-    def test_groups_stay_on_one_side_whatever_their_words(self):
-        prompts = labelled((30, 30, 30))
-        groups = [f"pair {index % 30}" if index % 3 else None for index in range(90)]
-        apart = set()
-        for seed in range(10):
-            split = split_prompts(prompts, seed=seed, groups=groups)
-            sides = {}
-            for prompt, group in zip(split, groups, strict=True):
-                sides.setdefault(group, set()).add(prompt.split)
-            assert len(sides.pop(None)) == 3  # bound to nothing
-            assert all(len(side) == 1 for side in sides.values())
-            free = split_prompts(prompts, seed=seed)
-            apart |= {
-                groups[i]
-                for i in range(90)
-                if groups[i] and free[i].split != free[groups.index(groups[i])].split
-            }
-        assert apart  # without groups the pairs part
-
-    def test_a_group_for_every_prompt_is_needed(self):
-        with pytest.raises(ValueError, match="2 groups for 9 prompts"):
-            split_prompts(labelled((3, 3, 3)), groups=["a", "b"])
-
-    @given(st.randoms(use_true_random=False), st.integers(0, 3))
-    def test_the_order_of_the_file_plays_no_part(self, shuffler, seed):
-        prompts = list(labelled((12, 9, 15), categories=3))
-        first = split_prompts(PromptSet(tuple(prompts)), seed=seed)
-        shuffler.shuffle(prompts)
-        again = split_prompts(PromptSet(tuple(prompts)), seed=seed)
-        assert set(first) == set(again)
-        assert again.texts == tuple(prompt.prompt for prompt in prompts)
-
-    def test_seeds_differ(self):
-        prompts = labelled((20, 20, 20))
-        assert split_prompts(prompts, seed=1) != split_prompts(prompts, seed=2)
-        assert split_prompts(prompts, seed=1) == split_prompts(prompts, seed=1)
-
-    def test_large_groups_leave_no_split_empty(self):
-        alike = [Prompt(f"bake the bread{'!' * number}", "benign") for number in range(10)]
-        split = split_prompts(PromptSet((*alike, *labelled((0, 0, 2)))))
-        assert sorted(Counter(prompt.split for prompt in split).values()) == [1, 1, 10]
-
-    def test_a_label_alone_and_a_split_left_out_will_do(self):
-        split = split_prompts(labelled((0, 10, 0)), fractions=(0.7, 0.0, 0.3))
-        assert [len(part) for part in split.by_split()] == [7, 0, 3]
-
-    def test_out_of_distribution_prompts_stay_where_they_are(self):
-        prompts = PromptSet((*labelled((5, 5, 5)), Prompt("far away", "harmful", "ood")))
-        assert split_prompts(prompts).where(split="ood").texts == ("far away",)
-
-    @pytest.mark.parametrize(
-        "fractions",
-        [(0.5, 0.5), (0.5, 0.2, 0.2), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1), (float("nan"),) * 3],
-    )
-    def test_fractions_must_add_up(self, fractions):
-        with pytest.raises(UserError, match=r"^fractions=\(.+ add up to 1"):
-            split_prompts(labelled((5, 5, 5)), fractions=fractions)
-
-
-class TestOverlap:
-    def test_lists_pairs_across_splits_the_most_similar_first(self):
-        prompts = PromptSet(
-            (
-                Prompt("How do I sharpen a kitchen knife on a wet stone?", "benign", "train"),
-                Prompt("How can I sharpen the kitchen knife on a wet stone", "benign", "train"),
-                Prompt("How do I sharpen a kitchen knife on a wet stone now?", "benign", "ood"),
-                Prompt("HOW DO I SHARPEN A KITCHEN KNIFE ON A WET STONE!", "harmful", "test"),
-                Prompt("What grows in the shade of an oak?", "benign", "test"),
-                Prompt("What grows in the shade of an oak?", "benign"),
-            )
-        )
-        report = overlap_report(prompts).frame()
-        assert list(report) == ["split_a", "split_b", "prompt_a", "prompt_b", "similarity"]
-        sides = list(zip(report["split_a"], report["split_b"], strict=True))
-        assert sides[:2] == [("train", "test"), ("train", "test")]
-        assert sorted(sides[2:]) == [("ood", "test"), ("train", "ood"), ("train", "ood")]
-        assert report["prompt_a"][0] in prompts.texts[:2]
-        assert report["prompt_b"][0] == prompts.texts[3]
-        assert list(report["similarity"][:2]) == [1.0, 1.0]
-        assert report["similarity"][2:].between(THRESHOLD, 1.0, inclusive="left").all()
-
-    def test_is_empty_where_nothing_overlaps(self):
-        report = overlap_report(split_prompts(labelled((9, 9, 9)))).frame()
-        assert report.empty
-        assert report["similarity"].dtype == float
-
-    def test_other_requests_in_the_same_words_are_no_near_duplicates(self):
-        assert not list(
-            similar_pairs(["How do I kill a Python process?", "How do I kill a person?"])
-        )
-        assert not list(similar_pairs(["How do I kill time?", "How do I kill weeds?"]))
-
-    @given(
-        st.lists(st.text("ab c", min_size=1, max_size=14).filter(str.strip), max_size=20),
-        st.sampled_from([0.3, 0.5, THRESHOLD, 1.0]),
-    )
-    def test_the_search_finds_what_comparing_every_pair_finds(self, texts, threshold):
-        sets = [shingles(text) for text in texts]
-        expected = {
-            (i, j): len(sets[i] & sets[j]) / len(sets[i] | sets[j])
-            for i in range(len(sets))
-            for j in range(i + 1, len(sets))
-        }
-        found = {(i, j): value for i, j, value in similar_pairs(texts, threshold=threshold)}
-        assert found == {pair: value for pair, value in expected.items() if value >= threshold}
-        groups = group_similar(texts, threshold=threshold)
-        assert all(groups[i] == groups[j] for i, j in found)
-
-    @given(texts)
-    def test_any_text_has_shingles(self, text):
-        assert shingles(text)
-
-    def test_twenty_thousand_prompts_take_seconds(self):
-        chooser = random.Random(0)
-        vocabulary = ["".join(chooser.choices(string.ascii_lowercase, k=6)) for _ in range(3000)]
-        many = [" ".join(chooser.choices(vocabulary, k=10)) for _ in range(20_000)]
-        started = time.process_time()
-        groups = group_similar([*many, many[0] + "!", many[1].upper()])
-        # Comparing every pair would take a quarter of an hour.
-        assert time.process_time() - started < 60
-        assert groups == [*range(20_000), 0, 1]
-
-    def test_prompts_that_are_all_alike_take_no_longer(self):
-        started = time.process_time()
-        groups = group_similar([f"Write a long story for children about number {number + 10_000}"
-                                for number in range(8_000)])  # fmt: skip
-        assert time.process_time() - started < 20
-        assert set(groups) == {0}
 
 
 class TestSaving:

@@ -162,7 +162,9 @@ def catalogue() -> Catalogue:
 def _set(name: str, values: Mapping[str, Any]) -> BenchmarkSet:
     """A set from its entry in the file."""
     try:
-        fields = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         for label in fields["labels"]:
             check_known("label", label, LABELS)
         category = fields.pop("category", ())

@@ -41,14 +41,14 @@ def hub_rows(
             f"{_by_hand(benchmark)}"
         ) from error
     with _in_one_line(benchmark, revision):
-        found = _commit(benchmark, revision) if benchmark.hub else revision or "main"
-        parts = _load(benchmark, found)
-        chosen = _choose(benchmark, parts, split)
-        return [
+        commit = _commit(benchmark, revision) if benchmark.hub else revision or "main"
+        parts = _load(benchmark, commit)
+        rows = [
             Row(values, part, f"{benchmark.hub or benchmark.name}, {part} row {number}")
-            for part in chosen
+            for part in _choose(benchmark, parts, split)
             for number, values in enumerate(islice(parts[part], benchmark.first_rows), start=1)
-        ], found[:12] if found else "from the cache"
+        ]
+        return rows, commit[:12] if commit else "from the cache"
 
 
 def _commit(benchmark: BenchmarkSet, revision: str | None) -> str | None:
@@ -73,23 +73,23 @@ def _load(benchmark: BenchmarkSet, revision: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {} if benchmark.header else {"names": ["prompt"]}
     streaming = benchmark.first_rows is not None
     if benchmark.hub:
-        found = load_dataset(
+        parts = load_dataset(
             benchmark.hub, benchmark.config, revision=revision, streaming=streaming, **options
         )
     else:
         url = benchmark.url.format(revision=revision)
         kind = "text" if url.endswith(".txt") else "csv"
-        found = load_dataset(kind, data_files=url)
-    return dict(found)
+        parts = load_dataset(kind, data_files=url)
+    return dict(parts)
 
 
 def _choose(benchmark: BenchmarkSet, parts: dict[str, Any], split: str | None) -> list[str]:
     """The splits to take; where the hub has one only, its name does not matter."""
-    wanted = [split] if split is not None else list(benchmark.splits)
-    missing = [name for name in wanted if name not in parts]
+    names = [split] if split is not None else list(benchmark.splits)
+    missing = [name for name in names if name not in parts]
     if not missing:
-        return wanted or list(parts)
-    if split is None and len(parts) == 1 == len(wanted):
+        return names or list(parts)
+    if split is None and len(parts) == 1 == len(names):
         return list(parts)
     raise UserError(
         f"{benchmark.name}: the hub has no split {', '.join(missing)} (there are: "
@@ -114,10 +114,10 @@ def _reason(benchmark: BenchmarkSet, revision: str | None, error: Exception) -> 
 
     by_hand = _by_hand(benchmark)
     chain = list(causes(error))
-    said = " ".join(f"{type(each).__name__} {each}" for each in chain)
+    text = " ".join(f"{type(each).__name__} {each}" for each in chain)
     status = next((code for each in chain if (code := _status(each)) is not None), None)
     where = benchmark.hub or benchmark.url.format(revision=revision or "main")
-    if "Gated" in said or "gated dataset" in said or (benchmark.gated and status in (401, 403)):
+    if "Gated" in text or "gated dataset" in text or (benchmark.gated and status in (401, 403)):
         return (
             f"{where} is gated; accept its terms at {benchmark.page}, then set HF_TOKEN to a token "
             f"of that account, or {by_hand}"
@@ -128,9 +128,9 @@ def _reason(benchmark: BenchmarkSet, revision: str | None, error: Exception) -> 
         return (
             f"the hub is switched off (HF_HUB_OFFLINE) and the set is not in the cache; {by_hand}"
         )
-    if "imeout" in said or "timed out" in said:
+    if "imeout" in text or "timed out" in text:
         return f"{where} did not answer in time; try again later, or {by_hand}"
-    if "BuilderConfig" in said:
+    if "BuilderConfig" in text:
         return (
             f"{where} has no configuration '{benchmark.config}' any more; pin an older revision, "
             f"or {by_hand}"

@@ -23,7 +23,7 @@ SplitChoice = Literal["auto", "train", "validation", "test", "ood"]
 
 @dataclass(frozen=True)
 class Gathered:
-    """Prompts with what each must stay together with (None: nothing but near-duplicates)."""
+    """Prompts, and for each what it must stay together with (None: near-duplicates only)."""
 
     prompts: PromptSet
     groups: tuple[str | None, ...]
@@ -48,8 +48,8 @@ def benchmark(
 ) -> PromptSet:
     """A public prompt set by name, from the hub or from a file.
 
-    Which label each row gets and why stands in `benchmark_sets` and is printed by
-    `actor-lens prompts show NAME`. Spaces and newlines around a prompt are taken off; a prompt
+    Which label each row gets and why is printed by `actor-lens prompts show NAME` and stands in
+    `al.prompts.catalogue()`. Spaces and newlines around a prompt are taken off; a prompt
     that occurs twice is kept once. The name of the result says where it is from:
     "xstest@<commit>" or "xstest=<file>".
 
@@ -61,9 +61,9 @@ def benchmark(
             for is part of the result's name.
         limit: At most so many prompts of each label, spread over categories; None for the set's
             usual number, which is all but for the very large ones.
-        split: "auto" deals prompts out to train, validation and test, twins together; another
-            word marks all of them so; None gives none.
-        seed: For the sample and the split.
+        split: "auto" splits prompts into train, validation and test, twins together; a split by
+            name is that of all of them; None gives none.
+        seed: Seed of the sample and of the split.
         include: Kinds of row that are left out otherwise, such as "controversial" of PHTest.
         categories: Only rows of these categories of the set, whatever their case, with `_` or `-`
             for spaces; none for all.
@@ -72,11 +72,11 @@ def benchmark(
     Raises:
         UserError: If the set is unknown, cannot be fetched or read, or has other columns.
     """
-    found = known_benchmark(name)
+    source = known_benchmark(name)
     if split not in (None, "auto"):
         check_known("split", split, SPLITS)
     gathered = gather_benchmark(
-        found,
+        source,
         path=path,
         revision=revision,
         limit=limit,
@@ -89,11 +89,11 @@ def benchmark(
         return gathered.prompts
     if split == "auto":
         return _split(gathered, seed)
-    return marked(gathered.prompts, split)
+    return mark(gathered.prompts, split)
 
 
 def gather_benchmark(
-    found: BenchmarkSet,
+    source: BenchmarkSet,
     *,
     path: str | os.PathLike[str] | None = None,
     revision: str | None = None,
@@ -110,22 +110,22 @@ def gather_benchmark(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit={limit}: give a number from 1, or None for all")
-    name = "+".join((found.name, *include)) + "/" * bool(categories) + "+".join(categories)
+    name = "+".join((source.name, *include)) + "/" * bool(categories) + "+".join(categories)
     if path is not None:
         file = Path(os.path.expanduser(path))
-        rows, name = rows_of(file, found), f"{name}={file.name}"
+        rows, name = rows_of(file, source), f"{name}={file.name}"
     else:
-        rows, commit = hub_rows(found, revision=revision, split=hub_split)
+        rows, commit = hub_rows(source, revision=revision, split=hub_split)
         name = f"{name}@{commit}"
-    gathered = _read(found, rows, name, include, categories)
-    most = found.usual if limit is None else limit
+    gathered = _read(source, rows, name, include, categories)
+    most = source.usual if limit is None else limit
     if most is None:
         return gathered
     return gathered.select(sample_indices(gathered.prompts, most, seed))
 
 
-def marked(prompts: PromptSet, split: Split) -> PromptSet:
-    """The prompts with one split."""
+def mark(prompts: PromptSet, split: Split) -> PromptSet:
+    """Give all prompts one split."""
     return replace(prompts, prompts=tuple(replace(prompt, split=split) for prompt in prompts))
 
 
@@ -137,90 +137,90 @@ def _split(gathered: Gathered, seed: int) -> PromptSet:
 
 
 def _read(
-    found: BenchmarkSet,
+    source: BenchmarkSet,
     rows: Sequence[Row],
     name: str,
     include: Sequence[str],
     categories: Sequence[str],
 ) -> Gathered:
     """Every row as a prompt, but for those not asked for, without text, or repeated."""
-    _check_columns(found, rows, name)
-    groups = found.twins(rows) if found.twins is not None else [None] * len(rows)
-    readings = [found.read(row) for row in rows]
-    _check_kinds(found, readings, include)
-    _check_categories(found, readings, include, categories)
-    kept: dict[str, tuple[Prompt, str | None]] = {}
+    _check_columns(source, rows, name)
+    groups = source.twins(rows) if source.twins is not None else [None] * len(rows)
+    readings = [source.read(row) for row in rows]
+    _check_kinds(source, readings, include)
+    _check_categories(source, readings, include, categories)
+    prompts: dict[str, tuple[Prompt, str | None]] = {}
     empty, repeated = [], []
     for row, reading, group in zip(rows, readings, groups, strict=True):
-        if not _asked_for(reading, include, categories):
+        if not _is_asked_for(reading, include, categories):
             continue
         if not reading.prompt:
             empty.append(row.place)
             continue
         prompt = Prompt(reading.prompt, reading.label, category=reading.category or None)
-        earlier = kept.get(prompt.prompt)
+        earlier = prompts.get(prompt.prompt)
         if earlier is None or (earlier[0].label == "benign" and prompt.label == "harmful"):
             # A prompt with a safe and an unsafe answer (BeaverTails) is harmful.
-            kept[prompt.prompt] = prompt, group
+            prompts[prompt.prompt] = prompt, group
         else:
             repeated.append(row.place)
-    _tell("rows without a prompt", name, empty)
-    if not found.repeats:
-        _tell("repeated prompts", name, repeated)
-    if not kept:
+    _warn("rows without a prompt", name, empty)
+    if not source.repeats:
+        _warn("repeated prompts", name, repeated)
+    if not prompts:
         raise UserError(f"{name}: no prompts in {len(rows)} rows; check the file")
-    prompts = PromptSet(tuple(prompt for prompt, _ in kept.values()), name=name)
-    return Gathered(prompts, tuple(group for _, group in kept.values()))
+    unique = PromptSet(tuple(prompt for prompt, _ in prompts.values()), name=name)
+    return Gathered(unique, tuple(group for _, group in prompts.values()))
 
 
-def _check_columns(found: BenchmarkSet, rows: Sequence[Row], name: str) -> None:
+def _check_columns(source: BenchmarkSet, rows: Sequence[Row], name: str) -> None:
     if not rows:
-        raise UserError(f"{name}: has no rows; download it again from {found.page}")
+        raise UserError(f"{name}: has no rows; download it again from {source.page}")
     first = rows[0]
-    if found.columns and first.get(*found.columns) is None:
+    if source.columns and first.get(*source.columns) is None:
         names = [str(key).strip().casefold() for key in first.values]
-        if any(column.casefold() in names for column in found.columns):
+        if any(column.casefold() in names for column in source.columns):
             return  # the column is there, and its first value is missing
         there = ", ".join(str(key) for key in first.values)[:100] or "none"
         raise UserError(
-            f"{first.place}: no column {' or '.join(found.columns)} (found: {there}); "
-            f"{found.title} has it: compare with {found.page}"
+            f"{first.place}: no column {' or '.join(source.columns)} (found: {there}); "
+            f"{source.title} has it: compare with {source.page}"
         )
 
 
-def _check_kinds(found: BenchmarkSet, readings: Sequence[Reading], include: Sequence[str]) -> None:
+def _check_kinds(source: BenchmarkSet, readings: Sequence[Reading], include: Sequence[str]) -> None:
     kinds = sorted({reading.kind for reading in readings if reading.kind})
     for kind in include:
         if kind not in kinds:
             there = ", ".join(kinds) or "none"
             raise UserError(
-                f"{found.name}: include={kind} matches no rows; kinds found: {there} (categories "
-                f"are given as {found.name}/CATEGORY)"
+                f"{source.name}: include={kind} matches no rows; kinds found: {there} (categories "
+                f"are given as {source.name}/CATEGORY)"
             )
 
 
-def _asked_for(reading: Reading, include: Sequence[str], categories: Sequence[str]) -> bool:
+def _is_asked_for(reading: Reading, include: Sequence[str], categories: Sequence[str]) -> bool:
     if reading.kind and reading.kind not in include:
         return False
     return not categories or plain_name(reading.category) in map(plain_name, categories)
 
 
 def _check_categories(
-    found: BenchmarkSet,
+    source: BenchmarkSet,
     readings: Sequence[Reading],
     include: Sequence[str],
     categories: Sequence[str],
 ) -> None:
-    there = {each.category for each in readings if _asked_for(each, include, ())}
+    there = {each.category for each in readings if _is_asked_for(each, include, ())}
     unknown = set(map(plain_name, categories)) - set(map(plain_name, there))
     if unknown:
         listed = ", ".join(sorted(filter(None, there)))[:400] or "none"
         raise UserError(
-            f"{found.name}: no category {shown(min(unknown))} among its rows; there are: {listed}"
+            f"{source.name}: no category {shown(min(unknown))} among its rows; there are: {listed}"
         )
 
 
-def _tell(what: str, name: str, places: Sequence[str]) -> None:
+def _warn(what: str, name: str, places: Sequence[str]) -> None:
     if places:
         warnings.warn(
             f"{name}: {len(places)} {what} left out, the first at {places[0]}",

@@ -15,6 +15,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ import pytest
 
 import actor_lens as al
 from actor_lens.errors import UserError
+from actor_lens.prompts.public import catalogue as catalogue_module
 from actor_lens.prompts.public.catalogue import catalogue, known_benchmark
 from actor_lens.prompts.public.loading import benchmark, gather_benchmark
 from actor_lens.prompts.rows import LABELS
@@ -210,6 +212,49 @@ class TestLabels:
         labels = {prompt.prompt: prompt.label for prompt in found}
         assert labels["How do I annoy a bee keeper?"] == H
         assert labels["Which flowers do bees like?"] == B
+
+
+class TestCatalogue:
+    @pytest.mark.parametrize("entry", catalogue().sets, ids=lambda each: each.name)
+    def test_an_entry_is_whole(self, entry):
+        words = ("title", "why", "licence", "citation", "page", "hub", "url", "notes")
+        assert all(isinstance(getattr(entry, name), str) for name in words)
+        assert entry.labels
+        assert entry.page.startswith("https://")
+        assert entry.hub or "{revision}" in entry.url
+        assert all(known_benchmark(name) is entry for name in (entry.name, *entry.other_names))
+
+    def test_no_name_is_used_twice(self):
+        names = [name for each in catalogue() for name in (each.name, *each.other_names)]
+        assert len(set(names)) == len(names)
+        text = Path(catalogue_module.__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+        assert len(re.findall(r"^[a-z].*:$", text, re.MULTILINE)) == len(catalogue())
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"labels": ["dangerous"]}, "unknown label"),
+            ({"labels": ["harmful", "benign"]}, "too many values"),
+            ({"reader": "unknown"}, "KeyError: 'unknown'"),
+            ({"licens": "MIT"}, "licens"),
+            ({"title": None}, "title"),
+        ],
+    )
+    def test_a_mistake_in_an_entry_is_named(self, change, said):
+        entry = {
+            **{name: "x" for name in ("title", "why", "licence", "citation", "page", "hub")},
+            "labels": ["harmful"],
+            "columns": ["prompt"],
+        }
+        values = {key: value for key, value in (entry | change).items() if value is not None}
+        with pytest.raises(ValueError, match=f"mine: .*{said}"):
+            catalogue_module._set("mine", values)
+
+    def test_it_shows_itself_in_a_few_lines(self):
+        for result in (catalogue(), known_benchmark("xstest")):
+            assert len(repr(result).splitlines()) <= 3
+            assert "xstest" in result._repr_html_()
+        assert list(catalogue().frame()["name"]) == [each.name for each in catalogue()]
 
 
 class TestFiles:
