@@ -51,7 +51,8 @@ _RARE = {
     "judges.first_token": "FirstTokenJudge RefusalTokens",
     "judges.keywords": "KeywordJudge",
     "judges.language_model": "JudgingCost LanguageModelJudge",
-    "prompts.splits": "overlap_report split_prompts",
+    "prompts.checks": "overlap_report",
+    "prompts.splits": "split_prompts",
     "training.run": "TrainingStep",
 }
 _RARE_HOME = {name: module for module, names in _RARE.items() for name in names.split()}
