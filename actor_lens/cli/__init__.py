@@ -21,6 +21,7 @@ from actor_lens.cli import (
     compare_command,
     evaluate_command,
     export_command,
+    layers_command,
     models_command,
     prompts_command,
     store_commands,
@@ -41,6 +42,7 @@ _NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS",
 # Each has add_commands; --help lists the commands in this order.
 COMMAND_MODULES = (
     study_commands,
+    layers_command,
     evaluate_command,
     sweep_command,
     models_command,

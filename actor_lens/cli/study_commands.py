@@ -1,9 +1,8 @@
-"""The commands about one fine-tuned layer: demo, layers, train, report."""
+"""The commands about one fine-tuned layer: demo, train, report."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
-    TARGET_SETTINGS,
-    add_choice,
     add_command,
     add_common,
     add_replies,
-    add_settings,
     add_training,
     settings_of,
 )
@@ -28,16 +24,14 @@ from actor_lens.cli.inputs import (
     open_progress,
     read_summary,
 )
-from actor_lens.cli.printing import print_json, print_layers, print_study, print_written
+from actor_lens.cli.printing import print_json, print_study, print_written
 from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
 from actor_lens.errors import UserError
 from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
-    from actor_lens.directions.layer_scores import LayerChoice, LayerScores
     from actor_lens.evaluation.utility import Utility
-    from actor_lens.experiments.study import Look, Study, StudyPlan, Trained
-    from actor_lens.prompts.sets import PromptSet
+    from actor_lens.experiments.study import Study, StudyPlan, Trained
     from actor_lens.training.run import TrainingRun
 
 # Shown beside the fine-tune in the demo: what the choices of the method are worth.
@@ -51,7 +45,6 @@ DEMO_VARIANTS: dict[str, dict[str, Any]] = {
 def add_commands(commands: Any) -> None:
     """Register the commands of this module."""
     _add_demo(commands)
-    _add_layers(commands)
     _add_train(commands)
     _add_report(commands)
 
@@ -62,13 +55,6 @@ def _add_demo(commands: Any) -> None:
     add_common(parser, out="demo")
     add_training(parser, new_tokens=48)  # the bundled model's replies are shorter
     parser.set_defaults(evaluate=True)
-
-
-def _add_layers(commands: Any) -> None:
-    parser = add_command(commands, "layers", layers, "score every layer and say which to train")
-    add_common(parser)
-    add_choice(parser)
-    add_settings(parser, *TARGET_SETTINGS)
 
 
 def _add_train(commands: Any) -> None:
@@ -268,86 +254,6 @@ def _write_results(
 
             write_report(study, out / "report.html", command=command)
     write_json(out / "summary.json", record)
-
-
-# ---- layers ----
-
-
-def layers(arguments: argparse.Namespace) -> None:
-    """Score every layer."""
-    out = prepare_out(arguments)
-    with open_progress(arguments):
-        from actor_lens.experiments.study import look_at_layers
-
-        _check_choice(arguments)
-        model, prompts, load_seconds = load_model_and_prompts(arguments)
-        train_prompts = _train_prompts(arguments, prompts)
-        look = look_at_layers(
-            model,
-            prompts,
-            train=train_prompts,
-            alpha=arguments.alpha,
-            origin=arguments.origin,
-            seed=arguments.seed,
-        )
-    from actor_lens.evaluation.summary import versions
-
-    choice = look.scores.best(arguments.by)
-    record = {
-        "model": model.name,
-        "model_settings": model_settings(model),
-        "prompts": prompts.name,
-        **_scores_record(look.scores, choice),
-        "train_prompts": train_prompts.counts(),
-        "seconds": {"load": load_seconds, **look.seconds},
-        "seed": arguments.seed,
-        "versions": versions(),
-    }
-    _write_look(out, record, look, choice)
-    if arguments.json:
-        print_json(record)
-        return
-    print_layers(look.scores, choice)
-    print_written(out, "layers.html")
-
-
-def _check_choice(arguments: argparse.Namespace) -> None:
-    """Looking takes long: first what would fail after it."""
-    from actor_lens.directions.options import ORIGINS, SCORES
-    from actor_lens.errors import check_choice, check_positive
-
-    if arguments.by is not None:
-        check_choice("score", arguments.by, SCORES)
-    check_choice("origin", arguments.origin, ORIGINS)
-    check_positive("alpha", arguments.alpha)
-
-
-def _train_prompts(arguments: argparse.Namespace, prompts: PromptSet) -> PromptSet:
-    train_prompts = prompts.where(split="train")
-    if arguments.per_label is None:
-        return train_prompts
-    return train_prompts.sample(arguments.per_label, seed=arguments.seed)
-
-
-def _scores_record(scores: LayerScores, choice: LayerChoice) -> dict[str, Any]:
-    return {
-        "layer": choice.layer,
-        "layer_by": choice.by,
-        "layer_reason": choice.reason,
-        "layer_ties": list(choice.ties),
-        "warnings": list(scores.warnings),
-        "scores": json.loads(scores.frame().to_json(orient="records")),
-    }
-
-
-def _write_look(out: Path | None, record: dict[str, Any], look: Look, choice: LayerChoice) -> None:
-    if out is None:
-        return
-    from actor_lens.report.study_report import write_look
-
-    write_json(out / "summary.json", record)
-    write_csv(out / "layers.csv", look.scores.frame())
-    write_look(look, choice, out / "layers.html")
 
 
 # ---- report ----

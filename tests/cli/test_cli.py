@@ -17,7 +17,7 @@ import pytest
 import actor_lens as al
 from actor_lens import cli
 from actor_lens.activations.store import StoreWarning
-from actor_lens.cli import study_commands
+from actor_lens.cli import layers_command
 from actor_lens.models.batches import MemoryWarning
 from actor_lens.prompts.rows import PromptWarning
 from actor_lens.training.run import TrainingRun
@@ -432,14 +432,14 @@ def test_an_interrupted_run_is_saved_and_continues(trained, few_prompts, tmp_pat
     """Ctrl-C after step 3; then --resume ends where an uninterrupted run ends."""
     out = tmp_path / "stopped"
     words = ["train", "--prompts", few_prompts, "--layer", 3, "--out", out, *QUICK]
-    from actor_lens.cli.progress import StageProgress
+    from actor_lens.cli.progress import ProgressBars
 
     def interrupt(_self, step):
         if step.step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(StageProgress, "step", interrupt)
+        patch.setattr(ProgressBars, "step", interrupt)
         assert run_cli(*words) == 130
     assert TrainingRun.load(out).status == "stopped"
     assert not (out / "summary.json").exists()
@@ -449,13 +449,13 @@ def test_an_interrupted_run_is_saved_and_continues(trained, few_prompts, tmp_pat
 
 def interrupt_at(stage, monkeypatch):
     """Ctrl-C as soon as progress of a stage is told."""
-    from actor_lens.cli.progress import StageProgress
+    from actor_lens.cli.progress import ProgressBars
 
     def interrupt(_self, name, _done, _total):
         if name == stage:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(StageProgress, "stage", interrupt)
+    monkeypatch.setattr(ProgressBars, "stage", interrupt)
 
 
 @pytest.mark.parametrize(
@@ -510,11 +510,11 @@ def test_a_full_disk_leaves_the_old_results(trained, few_prompts, tmp_path, monk
 
 def test_warnings_come_before_the_first_step(few_prompts, tmp_path, monkeypatch):
     """The raw formula is warned of while there is still time to stop."""
-    from actor_lens.cli.progress import StageProgress
+    from actor_lens.cli.progress import ProgressBars
 
     told = []
-    monkeypatch.setattr(StageProgress, "warn", lambda _self, text: told.append(text))
-    monkeypatch.setattr(StageProgress, "step", lambda _self, step: told.append(step.step))
+    monkeypatch.setattr(ProgressBars, "warn", lambda _self, text: told.append(text))
+    monkeypatch.setattr(ProgressBars, "step", lambda _self, step: told.append(step.step))
     words = ["train", "--prompts", few_prompts, "--layer", 4, "--shift", "uniform", *QUICK]
     assert run_cli(*words, "--no-evaluate", "--alpha", "3", "--out", tmp_path / "out") == 0
     assert "layer 4" in told[0]
@@ -525,7 +525,7 @@ def test_ctrl_c_outside_training_is_quiet(monkeypatch, capsys):
     def interrupted(_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study_commands, "layers", interrupted)
+    monkeypatch.setattr(layers_command, "layers", interrupted)
     assert run_cli("layers", "--quiet") == 130
     assert capsys.readouterr().err == "actor-lens: interrupted\n"
 
@@ -534,7 +534,7 @@ def test_ctrl_c_outside_training_is_quiet(monkeypatch, capsys):
 @pytest.mark.parametrize("category", [StoreWarning, MemoryWarning, PromptWarning])
 def test_a_warning_of_the_library_is_one_line(category, monkeypatch, capsys):
     monkeypatch.setattr(
-        study_commands, "layers", lambda _: warnings.warn("no\nroom", category, stacklevel=1)
+        layers_command, "layers", lambda _: warnings.warn("no\nroom", category, stacklevel=1)
     )
     assert run_cli("layers") == 0
     printed = capsys.readouterr()
@@ -545,7 +545,7 @@ def test_a_warning_of_the_library_is_one_line(category, monkeypatch, capsys):
 @pytest.mark.parametrize("category", [UserWarning, DeprecationWarning])
 def test_other_warnings_are_left_as_they_are(category, monkeypatch, capsys):
     monkeypatch.setattr(
-        study_commands, "layers", lambda _: warnings.warn("theirs", category, stacklevel=1)
+        layers_command, "layers", lambda _: warnings.warn("theirs", category, stacklevel=1)
     )
     with pytest.warns(category, match="theirs"):
         assert run_cli("layers") == 0
@@ -557,7 +557,7 @@ def test_quiet_tells_the_libraries_to_draw_no_bars(monkeypatch):
         monkeypatch.setenv(name, "0")
     seen = []
     monkeypatch.setattr(
-        study_commands, "layers", lambda _: seen.append([os.environ[n] for n in cli._NO_BARS])
+        layers_command, "layers", lambda _: seen.append([os.environ[n] for n in cli._NO_BARS])
     )
     assert run_cli("layers") == 0
     assert run_cli("layers", "--quiet") == 0
@@ -566,7 +566,7 @@ def test_quiet_tells_the_libraries_to_draw_no_bars(monkeypatch):
 
 @pytest.mark.filterwarnings("always")
 def test_the_warnings_of_whoever_called_main_are_as_before(monkeypatch, capsys):
-    monkeypatch.setattr(study_commands, "layers", lambda _: None)
+    monkeypatch.setattr(layers_command, "layers", lambda _: None)
     before = warnings.showwarning
     assert run_cli("layers") == 0
     assert warnings.showwarning is before
