@@ -116,33 +116,6 @@ def test_the_help_of_an_option_says_what_it_is_before_its_default():
 # ---- What is handed on ----
 
 
-@pytest.mark.parametrize(
-    ("words", "size"), [([], None), (["--batch-size", "auto"], None), (["--batch-size", "7"], 7)]
-)
-@pytest.mark.parametrize(
-    ("command", "function"),
-    [
-        ("layers", "look_at_layers"),
-        ("train", "run_study"),
-        ("demo", "run_study"),
-        ("evaluate", "evaluate_run"),
-    ],
-)
-def test_an_automatic_batch_size_is_left_to_the_library(
-    command, function, words, size, few_prompts, tmp_path, monkeypatch
-):
-    asked = []
-
-    def record(*_args, **options):
-        asked.append(options["batch_size"])
-        raise al.UserError("enough")
-
-    monkeypatch.setattr(f"actor_lens.experiments.study.{function}", record)
-    out = ["--out", tmp_path / "out"]
-    assert run_cli(command, "--prompts", few_prompts, "--quiet", *out, *words) == 2
-    assert asked == [size]
-
-
 def asked_of_load_model(words, monkeypatch):
     """What `load_model` is given, and which store it would find."""
     asked = []
@@ -156,6 +129,13 @@ def asked_of_load_model(words, monkeypatch):
     assert run_cli("layers", "--quiet", *words) == 2
     (options,) = asked
     return options
+
+
+@pytest.mark.parametrize(
+    ("words", "size"), [([], None), (["--batch-size", "auto"], None), (["--batch-size", "7"], 7)]
+)
+def test_an_automatic_batch_size_is_left_to_the_library(words, size, monkeypatch):
+    assert asked_of_load_model(words, monkeypatch)["batch_size"] == size
 
 
 def test_the_store_is_set_before_the_model_is_loaded(monkeypatch):

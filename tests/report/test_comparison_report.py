@@ -6,7 +6,6 @@ import pytest
 from markupsafe import escape
 
 from actor_lens import figures
-from actor_lens.cli.compare_command import records
 from actor_lens.cli.writing import as_json
 from actor_lens.experiments.ablations.ablate import Ablations
 from actor_lens.experiments.ablations.grid import AblationCell
@@ -14,6 +13,7 @@ from actor_lens.experiments.ablations.trial import AblationOutcome
 from actor_lens.experiments.comparison.compare import compare
 from actor_lens.report.comparison_report import render_comparison, write_ablations, write_comparison
 from actor_lens.report.findings import findings
+from actor_lens.results import records
 from tests.support.planted_methods import ALWAYS, JUDGE, PERFECT, Failing
 from tests.support.studies import TEXTS, planted_prompts
 from tests.support.tiny_models import tiny_chat_model

@@ -24,7 +24,10 @@ def literals() -> Iterator[Any]:
                     yield Literal[names]
 
 
-_CONFIG = BeartypeConf(hint_overrides=FrozenDict({one: str for one in literals()}))
+# A whole number is a float, as for every type checker (PEP 484).
+_CONFIG = BeartypeConf(
+    is_pep484_tower=True, hint_overrides=FrozenDict({one: str for one in literals()})
+)
 
 
 def checked(function: Callable[..., Any]) -> Any:
