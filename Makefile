@@ -13,11 +13,12 @@ RUN := .venv/bin/python
 USE_STAMP := .venv/installed
 TEST_STAMP := .venv/installed-test
 DOCS_STAMP := .venv/installed-docs
+PACKAGE := $(shell find actor_lens -name '*.py')
 EXECUTED := $(patsubst %,build/%,$(wildcard notebooks/*.ipynb))
 OUT := demo
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(USE_STAMP) ## Find the layer of the bundled model, train it, show what changed (OUT=folder, ARGS=options)
 	$(RUN) -m actor_lens demo --out "$(OUT)" --overwrite $(ARGS)
@@ -49,10 +50,10 @@ docs: $(DOCS_STAMP) $(EXECUTED) ## Build the site into build/site, with the note
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 	@echo "Open build/site/index.html"
 
-# Run in a folder of their own: some notebooks write results beside themselves.
-build/notebooks/%.ipynb: notebooks/%.ipynb $(DOCS_STAMP)
-	@rm -rf build/running && mkdir -p build/running && cp $< build/running
-	$(RUN) -m nbconvert --execute --to notebook --output-dir build/notebooks build/running/$*.ipynb
+# Run again whenever the package has changed, in folders of their own: some write results beside themselves.
+build/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(DOCS_STAMP)
+	@rm -rf build/running/$* && mkdir -p build/running/$* && cp $< build/running/$*
+	$(RUN) -m nbconvert --log-level WARN --execute --to notebook --output-dir build/notebooks build/running/$*/$*.ipynb
 
 clean: ## Remove caches and build products (the environment .venv stays)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

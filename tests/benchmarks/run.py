@@ -1,4 +1,4 @@
-"""The figures of the README's table on speed and memory: ``python -m tests.benchmarks.run``.
+"""The table of docs/guides/store-and-speed.md: ``python -m tests.benchmarks.run``.
 
 ``--shape 20M`` is quick, ``134M`` is the table's, ``7B`` is for a GPU. ``--only`` names parts.
 Every figure is a ratio of two measurements of one run, medians over rounds. Nothing else should
