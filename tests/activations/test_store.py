@@ -25,11 +25,10 @@ from actor_lens.activations.store import (
     StoreError,
     StoreWarning,
     default_store,
-    format_size,
-    parse_size,
 )
 from actor_lens.activations.store_files import ARRAY_FILE, JOURNAL_FILE, MANIFEST_FILE, Layout
 from actor_lens.errors import UserError
+from actor_lens.files.sizes import format_size, parse_size
 
 LAYOUT = Layout(planes=2, starts=(0, 2, 5), width=4)
 ARRAY = np.arange(1, 41, dtype=np.uint8)
