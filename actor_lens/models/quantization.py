@@ -5,13 +5,12 @@ The block that ACTOR trains must be held in full precision, so such a model is n
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,12 +32,9 @@ def quantization_config(quantization: str, compute_dtype: torch.dtype) -> Any:
     """
     if quantization not in KINDS:
         raise UserError(f"quantization '{quantization}' is not known; use {' or '.join(KINDS)}")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"quantization {quantization} needs bitsandbytes: "
-            "pip install 'actor-lens[quantized]', or load the model without quantization"
-        )
     quiet_bitsandbytes()
+    purpose = f"quantization {quantization}"
+    require("bitsandbytes", "quantized", purpose, "or load the model without quantization")
     from transformers import BitsAndBytesConfig
 
     if quantization == "8bit":

@@ -107,7 +107,7 @@ def test_an_unknown_kind():
 
 
 def test_without_bitsandbytes(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(al.UserError, match=r"pip install 'actor-lens\[quantized\]'"):
         al.load_model("toy", quantization="4bit")
 
