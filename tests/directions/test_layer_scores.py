@@ -253,5 +253,5 @@ def test_too_few_prompts_are_refused(label: str):
 
 
 def test_no_rounds_are_refused():
-    with pytest.raises(UserError, match="rounds is 0; .*at least 1"):
+    with pytest.raises(UserError, match=r"rounds is 0; .*at least 1"):
         score_layers(planted((1.0,)), rounds=0)
