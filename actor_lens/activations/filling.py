@@ -148,7 +148,8 @@ def collect(
 
     def fill(targets: Mapping[Key, _Target]) -> None:
         def run_batch(batch: TokenBatch) -> None:
-            run(batch, {key: partial(one.put, batch.indices) for key, one in targets.items()})
+            puts = {key: partial(target.put, batch.indices) for key, target in targets.items()}
+            run(batch, puts)
 
         rows = sorted({row for target in targets.values() for row in target.missing})
         run_in_batches(model, token_ids, run_batch, rows=rows)

@@ -302,8 +302,8 @@ def observe_residuals(
     Args:
         model: The model to look into.
         batch: Prompts padded on the left.
-        take: Called with each layer, in order, and its residuals ``[prompt, token, d_model]``.
-        taps: By layer: called with ``resid_pre`` of the same shape.
+        take: Function of each layer, in order, and its residuals ``[prompt, token, d_model]``.
+        taps: Functions by layer, called with ``resid_pre`` of the same shape.
     """
 
     def hand_out(residual: Tensor, hook: Any, layer: int) -> None:  # noqa: ARG001

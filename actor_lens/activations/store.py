@@ -260,15 +260,15 @@ class Store(Result):
         """
         self._delete_leftovers()
         entries = [entry for entry in reversed(self.entries()) if entry.key != keep]
-        kept = sum(entry.nbytes for entry in self.entries())
+        size = sum(entry.nbytes for entry in self.entries())
         old = time.time() - _A_DAY
         useless = [e for e in entries if e.fault or not e.complete]
         stale = [e for e in useless if limit == 0 or e.stamp < old]
         removed = []
         for entry in [*stale, *(e for e in entries if e not in useless)]:
-            if (entry in stale or kept > limit) and self._remove(entry):
+            if (entry in stale or size > limit) and self._remove(entry):
                 removed.append(entry)
-                kept -= entry.nbytes
+                size -= entry.nbytes
         return removed
 
     def refused(self, error: OSError) -> StoreError:

@@ -24,11 +24,11 @@ class TokenBatch:
     """Token ids of some prompts, padded on the left.
 
     Attributes:
-        indices: Which prompts these are.
+        indices: Places of these prompts among all.
         input_ids: Padding ids on the left, then the prompt.
         attention_mask: 0 on padding, 1 on the prompt. Never leave it out: results on padded
             batches are silently wrong without it.
-        position_ids: Counted from the first token that is not padding. GPT-2 style models need
+        position_ids: Positions from the first token that is not padding. GPT-2 style models need
             them; models with rotary positions give the same result with or without.
     """
 
@@ -88,12 +88,12 @@ def run_in_batches(
 
     Args:
         model: The model that ``run`` calls; it says where token ids go and how many fit.
-        token_ids: Of every prompt.
-        run: Does the work for a batch; after running out of memory it is called for the same
-            prompts again, in smaller batches.
-        batch_size: Prompts in one batch; None for that of the model. Where the model has none
-            either, batches are filled up to a number of tokens chosen from the free memory.
-        rows: Which prompts to run; all of them unless given.
+        token_ids: Token ids of every prompt.
+        run: Function that does the work for a batch; after running out of memory it is called for
+            the same prompts again, in smaller batches.
+        batch_size: Number of prompts in a batch; None for that of the model. Where the model has
+            none either, batches are filled up to a number of tokens that the free memory allows.
+        rows: Places of the prompts to run; by default all of them.
         new_tokens: Tokens that ``run`` will add to each prompt.
 
     Raises:

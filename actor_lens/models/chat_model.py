@@ -169,9 +169,9 @@ class ChatModel:
         Those of ``revision``, ``chat_template`` and ``system_prompt`` that were given; of a model
         made in memory, the system prompt.
         """
-        given = {**(self.source or {}), "system_prompt": self.system_prompt}
+        settings = {**(self.source or {}), "system_prompt": self.system_prompt}
         names = ("revision", "chat_template", "system_prompt")
-        return {name: str(given[name]) for name in names if given.get(name) is not None}
+        return {name: str(settings[name]) for name in names if settings.get(name) is not None}
 
     def check_full_precision(self) -> None:
         """Refuse to train or export a model with quantised weights, or to put a block into it.
@@ -313,7 +313,7 @@ def load_model(
     Args:
         name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, or a hub name.
         device: ``"auto"`` takes a GPU where there is one, else a torch device name.
-        device_map: Spreads the blocks over several devices through accelerate: ``"auto"``, another
+        device_map: How accelerate spreads the blocks over several devices: ``"auto"``, another
             of accelerate's strategies, or module names to devices. Each block is on one device.
         dtype: ``"auto"`` is the checkpoint's own type on a GPU and float32 on a CPU; else
             ``"float32"``, ``"bfloat16"`` or ``"float16"``.
@@ -324,7 +324,7 @@ def load_model(
         quantization: ``"4bit"`` or ``"8bit"``, through bitsandbytes: for looking and evaluating,
             not for training.
         batch_size: Prompts in one forward pass; None for as many as fit into memory.
-        trust_remote_code: Run model code that comes with the checkpoint. Off unless asked for.
+        trust_remote_code: Whether to run model code that comes with the checkpoint.
 
     Raises:
         UserError: If the model cannot be found or read, is not a causal language model, has no
@@ -381,7 +381,7 @@ def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> P
         replaced: Values of parameters that the second tree has for itself, by their names.
     """
     shared = [*hf.parameters(), *hf.buffers(), *shared_state(hf)]
-    memo: dict[int, Any] = {id(one): one for one in shared}
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in shared}
     own = dict(hf.named_parameters())  # a tied tensor is here under its first name alone
     for name, value in (replaced or {}).items():
         if name in own:

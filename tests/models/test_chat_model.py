@@ -211,7 +211,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "config cut short": (
         lambda folder: cut_in_half(folder / "config.json"),
-        "cannot be loaded; mend or replace its files .*config.json' is not a valid JSON",
+        "cannot be loaded; repair or replace its files .*config.json' is not a valid JSON",
     ),
     "config that is not text": (
         lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"),
