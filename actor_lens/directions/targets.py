@@ -69,6 +69,7 @@ class Targets(Result):
     origin: Origin
     shift: Shift
 
+    _figure = "target_preview"
     _hint = "next: targets.preview()"
 
     @property
@@ -115,7 +116,7 @@ class TargetPreview(Result):
 
     targets: Targets
 
-    _figure = "target_preview"
+    _hint = "figure: preview.targets.plot()"
 
     @cached_property
     def _rows(self) -> list[dict[str, object]]:
