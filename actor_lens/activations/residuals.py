@@ -57,6 +57,16 @@ class Residuals(Result):
         """Number of layers."""
         return int(self.values.shape[0])
 
+    def at(self, layer: int) -> Float[Tensor, "prompt d_model"]:
+        """Residuals of all prompts at one layer.
+
+        Raises:
+            UserError: If there is no such layer.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise UserError(f"layer {layer} is out of range: layers 0 to {self.n_layers - 1}")
+        return self.values[layer]
+
     def mask(self, label: str) -> Bool[Tensor, " prompt"]:
         """Which prompts have a label."""
         return torch.tensor([own == label for own in self.prompts.labels], dtype=torch.bool)

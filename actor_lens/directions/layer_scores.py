@@ -133,16 +133,7 @@ class LayerScores(Result):
         import pandas as pd
 
         return pd.DataFrame(
-            {
-                "layer": row.layer,
-                "score": row.score,
-                "pair": row.pair,
-                "value": row.measurement.value,
-                "low": row.measurement.low,
-                "high": row.measurement.high,
-                "null_low": row.measurement.null_low,
-                "null_high": row.measurement.null_high,
-            }
+            {"layer": row.layer, "score": row.score, "pair": row.pair, **vars(row.measurement)}
             for row in self.rows
         )
 

@@ -17,6 +17,7 @@ from actor_lens.directions.options import SCORES
 from actor_lens.directions.projections import Projections, project
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.progress import reporting
 from actor_lens.statistics.separation import Measurement, auroc, gap, probe_accuracy, silhouette
 from tests.support.planted import PLACES, planted_residuals
