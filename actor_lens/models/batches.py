@@ -77,7 +77,6 @@ def run_in_batches(
     token_ids: Sequence[Sequence[int]],
     run: Callable[[TokenBatch], None],
     *,
-    batch_size: int | None = None,
     rows: Sequence[int] | None = None,
     new_tokens: int = 0,
 ) -> None:
@@ -87,25 +86,23 @@ def run_in_batches(
     out at once or not at all. A batch that does not fit is halved and run again, with one warning.
 
     Args:
-        model: The model that ``run`` calls; it says where token ids go and how many fit.
+        model: The model that ``run`` calls, with its batch size; where it has none, batches are
+            filled up to a number of tokens that the free memory allows.
         token_ids: Token ids of every prompt.
         run: Function that does the work for a batch; after running out of memory it is called for
             the same prompts again, in smaller batches.
-        batch_size: Number of prompts in a batch; None for that of the model. Where the model has
-            none either, batches are filled up to a number of tokens that the free memory allows.
         rows: Places of the prompts to run; by default all of them.
         new_tokens: Tokens that ``run`` will add to each prompt.
 
     Raises:
         UserError: If a single prompt does not fit into memory.
     """
-    batch_size = model.batch_size if batch_size is None else batch_size
     rows = range(len(token_ids)) if rows is None else rows
     pending = sorted(rows, key=lambda row: -len(token_ids[row]))
     if not pending:
         return
     longest = len(token_ids[pending[0]]) + new_tokens
-    sizes = _Sizes(model, longest, batch_size, generating=new_tokens > 0)
+    sizes = _Sizes(model, longest, generating=new_tokens > 0)
     done, total = len(token_ids) - len(pending), len(token_ids)
     while pending:
         count = sizes.next_count(len(token_ids[pending[0]]) + new_tokens)
@@ -131,13 +128,11 @@ def run_in_batches(
 class _Sizes:
     """How many prompts go into the next batch."""
 
-    def __init__(
-        self, model: ChatModel, longest: int, batch_size: int | None, *, generating: bool
-    ) -> None:
-        self._batch_size = batch_size
+    def __init__(self, model: ChatModel, longest: int, *, generating: bool) -> None:
+        self._batch_size = model.batch_size
         self._warned = False
         self._budget = 0
-        if batch_size is None:
+        if model.batch_size is None:
             # A generated token is one short pass a prompt: only large batches keep a device busy.
             cap = 16384 if generating else None
             self._budget = token_budget(model, longest, cap=cap)
