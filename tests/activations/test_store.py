@@ -121,6 +121,27 @@ def test_every_part_of_the_identity_counts_and_its_order_does_not():
     assert all(len(key) == 32 and int(key, 16) for key in keys)
 
 
+def test_the_format_of_entries_that_users_have_stays(store):
+    """Name and manifest of an entry as they were written from the beginning on."""
+    identity = {"kind": "residuals", "model": "tiny", "layer": None, "prompts": 2}
+    manifest = (
+        '{"format": 1, "identity": {"kind": "residuals", "model": "tiny", "layer": null, '
+        '"prompts": 2}, "layout": {"planes": 2, "starts": [0, 2, 5], "width": 4}, "nbytes": 40, '
+        '"chunks": ["80b169aa3491d43cb26e61ffd7973525"], '
+        '"xxh3": "183428ffa576c10582f4497f992a9c33"}'
+    )
+    older = store.folder / "335d997f7774139fcba5a85d4d40297c"
+    older.mkdir(parents=True)
+    (older / ARRAY_FILE).write_bytes(ARRAY.tobytes())
+    (older / MANIFEST_FILE).write_text(manifest)
+    np.testing.assert_array_equal(store.read(identity), ARRAY)
+    newer = Store(store.folder.with_name("newer"))
+    with newer.filling(identity, LAYOUT) as filling:
+        filling.put([0, 1], ROWS)
+        filling.finish()
+    assert (newer.folder / older.name / MANIFEST_FILE).read_text() == manifest
+
+
 def test_an_identity_with_tuples_is_read_again(store):
     layout = Layout(1, (0, 1), 3)
     with store.filling({"kind": "k", "layers": (1, 2)}, layout) as filling:
