@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from numbers import Real
+from typing import Any
 
 
 class UserError(ValueError):
@@ -25,6 +27,29 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         current = current.__cause__ or current.__context__
+
+
+def require(package: str, extra: str, purpose: str, otherwise: str = "") -> Any:
+    """Import a package that is not installed with every copy.
+
+    Args:
+        package: The package, or a module of it.
+        extra: Extra of ``actor-lens`` that it comes with.
+        purpose: What it is needed for, as the subject of a sentence.
+        otherwise: What else can be done, to follow the advice to install it.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    root = package.partition(".")[0]
+    try:
+        importlib.import_module(root)
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"{purpose} needs {root}, which is not installed: pip install "
+            f"'actor-lens[{extra}]'{otherwise and f', {otherwise}'}"
+        ) from error
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:

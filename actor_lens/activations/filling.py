@@ -7,18 +7,27 @@ collection goes on where it stopped. Where the store cannot be used, the arrays 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from itertools import accumulate
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from actor_lens.activations.store import Store, StoreError, StoreWarning, default_store, format_size
-from actor_lens.activations.store_files import Layout
+from actor_lens.activations.store import (
+    Filling,
+    Layout,
+    Store,
+    StoreError,
+    StoreWarning,
+    default_store,
+)
 from actor_lens.errors import UserError
+from actor_lens.files.sizes import format_size
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import free_memory
@@ -26,9 +35,10 @@ from actor_lens.progress import report
 
 # Share of the free memory that arrays may take which no store holds.
 _SHARE = 0.8
-Rows = Sequence[np.ndarray]
-"""For each prompt of a batch its part of an array: ``[plane, unit, ...]``."""
-Put = Callable[[Rows], None]
+Key = int | Literal["residuals"]
+"""An array of a collection: the residuals, or the inputs of a block by its layer."""
+Put = Callable[[Sequence[Tensor]], None]
+"""Takes, for each prompt of a batch, its part of an array: ``[plane, token, d_model]``."""
 
 
 class TooLargeForMemory(UserError):
@@ -36,85 +46,132 @@ class TooLargeForMemory(UserError):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An array to be collected.
+class Array:
+    """An array to be filled prompt by prompt: ``[plane, token, d_model]``.
 
     Attributes:
         identity: All that its content depends on.
-        layout: How the prompts' parts lie in it.
+        planes: Number of planes, such as layers.
+        lengths: Number of tokens that each prompt has in it.
+        d_model: Width.
+        dtype: Number format.
     """
 
     identity: Mapping[str, Any]
-    layout: Layout
+    planes: int
+    lengths: Sequence[int]
+    d_model: int
+    dtype: torch.dtype
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """First token of each prompt, and the number of all tokens."""
+        return (0, *accumulate(self.lengths))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Planes, tokens of all prompts, width."""
+        return self.planes, sum(self.lengths), self.d_model
+
+    @property
+    def layout(self) -> Layout:
+        """How the array lies in the store."""
+        return Layout(self.planes, self.starts, self.d_model * self.dtype.itemsize)
 
 
 @runtime_checkable
-class _Filling(Protocol):
-    """An array that is being filled: on disk (``store.Filling``) or in memory."""
+class _Target(Protocol):
+    """Where an array is filled: on disk or in memory."""
 
     @property
-    def missing(self) -> tuple[int, ...]: ...
+    def missing(self) -> Sequence[int]: ...
 
-    def put(self, rows: Sequence[int], arrays: Rows) -> None: ...
+    def put(self, rows: Sequence[int], parts: Sequence[Tensor]) -> None: ...
 
-    def finish(self) -> np.ndarray: ...
+    def finish(self) -> Tensor: ...
+
+
+class _OnDisk:
+    """An array in an entry of the store, which holds bytes (numpy knows no bfloat16)."""
+
+    def __init__(self, array: Array, filling: Filling) -> None:
+        self._array, self._filling = array, filling
+        self.missing = filling.missing
+
+    def put(self, rows: Sequence[int], parts: Sequence[Tensor]) -> None:
+        self._filling.put(rows, [part.contiguous().view(torch.uint8).numpy() for part in parts])
+
+    def finish(self) -> Tensor:
+        return _tensor(self._filling.finish(), self._array)
+
+
+class _InMemory:
+    """An array in memory."""
+
+    def __init__(self, array: Array) -> None:
+        self._values = torch.empty(array.shape, dtype=array.dtype)
+        self._rows = torch.split(self._values, list(array.lengths), dim=1)
+        self.missing = range(len(array.lengths))
+
+    def put(self, rows: Sequence[int], parts: Sequence[Tensor]) -> None:
+        for row, part in zip(rows, parts, strict=True):
+            self._rows[row].copy_(part.view_as(self._rows[row]))
+
+    def finish(self) -> Tensor:
+        return self._values
 
 
 def collect(
     model: ChatModel,
     token_ids: Sequence[Sequence[int]],
-    wanted: Sequence[Wanted],
-    run: Callable[[TokenBatch, Mapping[int, Put]], None],
+    arrays: Mapping[Key, Array],
+    run: Callable[[TokenBatch, Mapping[Key, Put]], None],
     *,
     store: Store | bool = True,
-) -> list[np.ndarray]:
-    """Arrays of bytes, in the order wanted; those from the store are memory maps.
+) -> dict[Key, Tensor]:
+    """Values of some arrays, on the CPU; those from the store are mapped from its files.
 
     Args:
         model: The model that ``run`` calls.
-        token_ids: Of every prompt.
-        wanted: The arrays.
-        run: Told a batch and, by their places in ``wanted``, the arrays that are needed; hands
-            each of them the parts of the batch's prompts as soon as it has them.
-        store: Where to read and keep them; True for the default store, False for none.
+        token_ids: Token ids of every prompt.
+        arrays: Arrays to fill.
+        run: Function that runs a batch and hands each of the arrays that are needed the parts of
+            the batch's prompts as soon as it has them.
+        store: Store to read from and to keep them in; True for the default store, False for none.
 
     Raises:
         TooLargeForMemory: If neither the store nor memory can hold the arrays.
     """
     usable = _usable(model, store)
-    found = {} if usable is None else _read(usable, wanted)
-    needed = [place for place in range(len(wanted)) if place not in found]
+    values = {} if usable is None else _read(usable, arrays)
+    needed = {key: array for key, array in arrays.items() if key not in values}
+
+    def fill(targets: Mapping[Key, _Target]) -> None:
+        def run_batch(batch: TokenBatch) -> None:
+            puts = {key: partial(target.put, batch.indices) for key, target in targets.items()}
+            run(batch, puts)
+
+        rows = sorted({row for target in targets.values() for row in target.missing})
+        run_in_batches(model, token_ids, run_batch, rows=rows)
+        values.update({key: target.finish() for key, target in targets.items()})
+
     if not needed:
         report(len(token_ids), len(token_ids))
-
-    def fill(fillings: Sequence[_Filling]) -> None:
-        rows = sorted({row for filling in fillings for row in filling.missing})
-
-        def run_batch(batch: TokenBatch) -> None:
-            puts = [partial(filling.put, batch.indices) for filling in fillings]
-            run(batch, dict(zip(needed, puts, strict=True)))
-
-        run_in_batches(model, token_ids, run_batch, rows=rows)
-
-    if needed and usable is not None:
+        return values
+    if usable is not None:
         try:
             with ExitStack() as stack:
-                fillings = _open(stack, usable, [wanted[place] for place in needed])
-                fill(fillings)
-                found |= zip(needed, [filling.finish() for filling in fillings], strict=True)
-            needed = []
+                fill(_open(stack, usable, needed))
+            return values
         except StoreError as error:
             warnings.warn(f"{error}; results are kept in memory only", StoreWarning, stacklevel=3)
-    if needed:
-        _check_fits([wanted[place].layout for place in needed])
-        in_memory = [_InMemory(wanted[place].layout) for place in needed]
-        fill(in_memory)
-        found |= zip(needed, [filling.finish() for filling in in_memory], strict=True)
-    return [found[place] for place in range(len(wanted))]
+    _check_fits(needed.values())
+    fill({key: _InMemory(array) for key, array in needed.items()})
+    return values
 
 
-def _check_fits(layouts: Sequence[Layout]) -> None:
-    nbytes = sum(layout.nbytes for layout in layouts)
+def _check_fits(arrays: Iterable[Array]) -> None:
+    nbytes = sum(array.layout.nbytes for array in arrays)
     free = free_memory(torch.device("cpu"))
     if nbytes > _SHARE * free:
         raise TooLargeForMemory(
@@ -124,53 +181,29 @@ def _check_fits(layouts: Sequence[Layout]) -> None:
         )
 
 
-class _InMemory:
-    """An array that is filled in memory."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._bytes = np.empty((layout.planes, layout.n_units, layout.width), dtype=np.uint8)
-        self.missing = tuple(range(layout.n_rows))
-
-    def put(self, rows: Sequence[int], arrays: Rows) -> None:
-        starts, width = self._layout.starts, self._layout.width
-        for row, array in zip(rows, arrays, strict=True):
-            flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            self._bytes[:, starts[row] : starts[row + 1]] = flat.reshape(
-                self._layout.planes, -1, width
-            )
-
-    def finish(self) -> np.ndarray:
-        return self._bytes.reshape(-1)
-
-
 def _usable(model: ChatModel, store: Store | bool) -> Store | None:
     """The store, unless hooks may change what the model computes: nothing names their effect."""
-    if isinstance(store, bool):
-        if not store:
-            return None
-        chosen = default_store()
-        if chosen is None:
-            return None
-        store = chosen
-    return None if model.is_hooked else store
+    chosen = default_store() if store is True else store or None
+    return None if chosen is None or model.is_hooked else chosen
 
 
-def _read(store: Store, wanted: Sequence[Wanted]) -> dict[int, np.ndarray]:
-    maps = ((place, store.read(one.identity)) for place, one in enumerate(wanted))
-    return {place: values for place, values in maps if values is not None}
+def _read(store: Store, arrays: Mapping[Key, Array]) -> dict[Key, Tensor]:
+    stored = {key: store.read(array.identity) for key, array in arrays.items()}
+    return {key: _tensor(data, arrays[key]) for key, data in stored.items() if data is not None}
+
+
+def _tensor(data: np.ndarray, array: Array) -> Tensor:
+    return torch.from_numpy(data).view(array.dtype).view(array.shape)
 
 
 def _say_wait(message: str) -> None:
     warnings.warn(message, StoreWarning, stacklevel=2)
 
 
-def _open(stack: ExitStack, store: Store, wanted: Sequence[Wanted]) -> list[_Filling]:
+def _open(stack: ExitStack, store: Store, arrays: Mapping[Key, Array]) -> dict[Key, _Target]:
     """Open entries in an order that all processes share, so that no two wait for each other."""
-    opened: dict[int, _Filling] = {}
-    for place in sorted(range(len(wanted)), key=lambda place: store.key(wanted[place].identity)):
-        one = wanted[place]
-        opened[place] = stack.enter_context(
-            store.filling(one.identity, one.layout, on_wait=_say_wait)
-        )
-    return [opened[place] for place in range(len(wanted))]
+    targets: dict[Key, _Target] = {}
+    for key in sorted(arrays, key=lambda key: store.key(arrays[key].identity)):
+        filling = store.filling(arrays[key].identity, arrays[key].layout, on_wait=_say_wait)
+        targets[key] = _OnDisk(arrays[key], stack.enter_context(filling))
+    return targets

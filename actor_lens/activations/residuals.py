@@ -10,54 +10,66 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from actor_lens.activations.filling import Put, Wanted, collect
+from actor_lens.activations.filling import Array, Key, Put, collect
 from actor_lens.activations.store import Store
-from actor_lens.activations.store_files import Layout
 from actor_lens.errors import UserError
+from actor_lens.files.sizes import format_size
 from actor_lens.models.batches import TokenBatch, left_padding
 from actor_lens.models.blocks import Tap, tap_block_inputs
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.prompts.columns import layer_prompt_frame
+from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
 from actor_lens.prompts.rows import shown
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result, harmless_head
+from actor_lens.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, eq=False)
-class Residuals:
+@dataclass(frozen=True, eq=False, repr=False)
+class Residuals(Result):
     """Residual stream of every prompt at every layer, at the last token.
 
     Attributes:
         values: ``resid_post``, float32, on the CPU. Those that come from the activation store are
             mapped from its file: what is not read takes no memory, and changes stay in memory.
-        prompts: In the order of the second dimension.
-        model_name: The model they come from.
+        prompts: Prompts in the order of the second dimension.
+        model_name: Name of the model they come from.
     """
 
     values: Float[Tensor, "layer prompt d_model"]
     prompts: PromptSet
     model_name: str
 
+    _hint = "next: al.refusal_directions(residuals)"
+
     @property
     def n_layers(self) -> int:
         """Number of layers."""
         return int(self.values.shape[0])
 
+    def at(self, layer: int) -> Float[Tensor, "prompt d_model"]:
+        """Residuals of all prompts at one layer.
+
+        Raises:
+            UserError: If there is no such layer.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise UserError(f"layer {layer} is out of range: layers 0 to {self.n_layers - 1}")
+        return self.values[layer]
+
     def mask(self, label: str) -> Bool[Tensor, " prompt"]:
         """Which prompts have a label."""
-        return torch.tensor([one == label for one in self.prompts.labels], dtype=torch.bool)
+        return torch.tensor([own == label for own in self.prompts.labels], dtype=torch.bool)
 
     def of(self, label: str) -> Float[Tensor, "layer prompt d_model"]:
         """Residuals of the prompts with a label."""
@@ -84,20 +96,56 @@ class Residuals:
         norms = self.values.double().norm(dim=-1).numpy()
         return layer_prompt_frame(self.prompts, norms, "norm")
 
+    def summary(self) -> dict[str, Any]:
+        """``model_name``, ``n_layers``, ``d_model`` and the number of ``prompts``."""
+        n_layers, n_prompts, d_model = self.values.shape
+        sizes = {"n_layers": n_layers, "d_model": d_model, "prompts": n_prompts}
+        return {"model_name": self.model_name, **sizes}
 
-@dataclass(frozen=True, eq=False)
-class BlockInputs:
+    def _headline(self) -> str:
+        n_layers, n_prompts, d_model = self.values.shape
+        return (
+            f"Residuals: {plural(n_prompts, 'prompt')} at the last token, "
+            f"{plural(n_layers, 'layer')} of width {d_model}, {self.model_name}"
+        )
+
+    def _table(self) -> pd.DataFrame:
+        # Of the first layer alone: the others would have to be read from the disk.
+        return harmless_head(replace(self, values=self.values[:1]).frame())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BlockInputs(Result):
     """What one block receives for each prompt, at all of its tokens.
 
     Attributes:
         layer: The block.
         hidden_states: ``resid_pre`` of each prompt without padding, in the model's dtype.
-        prompts: In the same order.
+        prompts: Prompts in the same order.
     """
 
     layer: int
     hidden_states: tuple[Float[Tensor, "_token d_model"], ...]  # _: each its own length
     prompts: PromptSet
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt: those of ``prompt_columns``, ``tokens`` (their number)."""
+        import pandas as pd
+
+        tokens = [len(states) for states in self.hidden_states]
+        return pd.DataFrame({**prompt_columns(self.prompts), "tokens": tokens})
+
+    def summary(self) -> dict[str, Any]:
+        """``layer``, ``nbytes`` and the numbers of ``prompts`` and their ``tokens``."""
+        tokens = sum(map(len, self.hidden_states))
+        sizes = {"prompts": len(self.prompts), "tokens": tokens}
+        return {"layer": self.layer, **sizes, "nbytes": self.nbytes}
+
+    def _headline(self) -> str:
+        return (
+            f"BlockInputs: what block {self.layer} receives for "
+            f"{plural(len(self.prompts), 'prompt')}, {format_size(self.nbytes)}"
+        )
 
     @property
     def nbytes(self) -> int:
@@ -116,17 +164,41 @@ class BlockInputs:
         return padded, mask, positions
 
 
-@dataclass(frozen=True, eq=False)
-class Activations:
+@dataclass(frozen=True, eq=False, repr=False)
+class Activations(Result):
     """Residuals and block inputs from one pass over the prompts.
 
     Attributes:
-        residuals: Of every layer at the last token; None where they were not asked for.
+        residuals: Residuals of every layer at the last token; None where they were not asked for.
         block_inputs: What the blocks asked for receive, by layer.
     """
 
     residuals: Residuals | None
     block_inputs: Mapping[int, BlockInputs]
+
+    def frame(self) -> pd.DataFrame:
+        """One row an array: ``kind``, ``layer`` (None for all), ``prompts``, ``nbytes``."""
+        import pandas as pd
+
+        rows: list[tuple[str, int | None, int, int]] = []
+        if self.residuals is not None:
+            values = self.residuals.values
+            rows.append(("residuals", None, values.shape[1], values.nbytes))
+        for layer, inputs in self.block_inputs.items():
+            rows.append(("block_inputs", layer, len(inputs.prompts), inputs.nbytes))
+        return pd.DataFrame(rows, columns=["kind", "layer", "prompts", "nbytes"])
+
+    def summary(self) -> dict[str, Any]:
+        """``residuals`` (whether they are there) and the layers of the ``block_inputs``."""
+        return {
+            "residuals": self.residuals is not None,
+            "block_inputs": list(self.block_inputs),
+        }
+
+    def _headline(self) -> str:
+        parts = [] if self.residuals is None else [self.residuals._headline()]
+        parts += [f"BlockInputs of {plural(len(self.block_inputs), 'block')}"]
+        return f"Activations: {'; '.join(parts)}"
 
 
 def collect_residuals(
@@ -143,8 +215,8 @@ def collect_residuals(
 
     Args:
         model: The model to look into.
-        prompts: At least one.
-        store: Where residuals are kept for the next time: True is the default store, False none.
+        prompts: At least one prompt.
+        store: Store that keeps them for the next time: True is the default store, False none.
 
     Raises:
         UserError: If there are no prompts, or one is longer than the model takes.
@@ -168,20 +240,16 @@ def collect_block_inputs(
 
     Args:
         model: The model to look into.
-        prompts: At least one.
+        prompts: At least one prompt.
         layer: The block, from 0.
-        store: Where inputs are kept for the next time: True is the default store, False none.
+        store: Store that keeps them for the next time: True is the default store, False none.
 
     Raises:
         UserError: If the layer does not exist, there are no prompts, or one is too long.
     """
     layer = model.check_layer(layer)
     collected = collect_activations(
-        model,
-        prompts,
-        residuals=False,
-        block_inputs=[layer],
-        store=store,
+        model, prompts, residuals=False, block_inputs=[layer], store=store
     )
     return collected.block_inputs[layer]
 
@@ -200,10 +268,10 @@ def collect_activations(
 
     Args:
         model: The model to look into.
-        prompts: At least one.
+        prompts: At least one prompt.
         residuals: Whether to cache ``resid_post`` of every layer at the last token.
         block_inputs: Layers whose block inputs to cache, at every token.
-        store: Where activations are kept for the next time: True is the default store, False none.
+        store: Store that keeps them for the next time: True is the default store, False none.
 
     Raises:
         UserError: If a layer does not exist, there are no prompts, or one is too long.
@@ -212,33 +280,22 @@ def collect_activations(
         raise UserError("no prompts were given; check the label, split or file they come from")
     layers = sorted({model.check_layer(layer) for layer in block_inputs})
     token_ids = model.tokenize(prompts.texts)
-    about = _about(model, token_ids)
     lengths = [len(ids) for ids in token_ids]
-    wanted = [_residuals_wanted(model, about, len(lengths))] if residuals else []
-    wanted += [_block_inputs_wanted(model, about, lengths, layer) for layer in layers]
-
-    def run(batch: TokenBatch, puts: Mapping[int, Put]) -> None:
-        inputs = {
-            layers[place - residuals]: put for place, put in puts.items() if place >= residuals
-        }
-        _pass(model, batch, puts.get(0) if residuals else None, inputs)
-
-    arrays = collect(
-        model,
-        token_ids,
-        wanted,
-        run,
-        store=store,
-    )
-    cached = None
+    common = _identity(model, token_ids)
+    dtype = str(model.hf.dtype).removeprefix("torch.")
+    arrays: dict[Key, Array] = {}
     if residuals:
-        flat = torch.from_numpy(arrays[0]).view(torch.float32)
-        values = flat.view(model.n_layers, len(prompts), model.d_model)
-        cached = Residuals(values, prompts, model.name)
+        identity = {**common, "kind": "residuals", "position": "last", "dtype": "float32"}
+        ones = [1] * len(prompts)
+        arrays["residuals"] = Array(identity, model.n_layers, ones, model.d_model, torch.float32)
+    for layer in layers:
+        kind = {"kind": "block_inputs", "layer": layer, "position": "all", "dtype": dtype}
+        arrays[layer] = Array({**common, **kind}, 1, lengths, model.d_model, model.hf.dtype)
+    values = collect(model, token_ids, arrays, partial(_pass, model), store=store)
     inputs = {}
-    for layer, array in zip(layers, arrays[residuals:], strict=True):
-        states = torch.from_numpy(array).view(model.hf.dtype).view(-1, model.d_model)
-        inputs[layer] = BlockInputs(layer, torch.split(states, lengths), prompts)
+    for layer in layers:
+        inputs[layer] = BlockInputs(layer, torch.split(values[layer][0], lengths), prompts)
+    cached = Residuals(values["residuals"], prompts, model.name) if residuals else None
     return Activations(cached, inputs)
 
 
@@ -255,8 +312,8 @@ def observe_residuals(
     Args:
         model: The model to look into.
         batch: Prompts padded on the left.
-        take: Called with each layer, in order, and its residuals ``[prompt, token, d_model]``.
-        taps: By layer: called with ``resid_pre`` of the same shape.
+        take: Function of each layer, in order, and its residuals ``[prompt, token, d_model]``.
+        taps: Functions by layer, called with ``resid_pre`` of the same shape.
     """
 
     def hand_out(residual: Tensor, hook: Any, layer: int) -> None:  # noqa: ARG001
@@ -285,7 +342,7 @@ def observe_residuals(
         )
 
 
-def _about(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+def _identity(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
     """What activations of these prompts depend on. Prompts enter as a hash, never as text."""
     import transformers
 
@@ -300,59 +357,26 @@ def _about(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[str, An
     }
 
 
-def _residuals_wanted(model: ChatModel, about: Mapping[str, Any], n_prompts: int) -> Wanted:
-    layout = Layout(model.n_layers, tuple(range(n_prompts + 1)), 4 * model.d_model)
-    kind = {"kind": "residuals", "position": "last", "dtype": "float32"}
-    return Wanted({**about, **kind}, layout)
-
-
-def _block_inputs_wanted(
-    model: ChatModel, about: Mapping[str, Any], lengths: Sequence[int], layer: int
-) -> Wanted:
-    layout = Layout(1, (0, *accumulate(lengths)), model.hf.dtype.itemsize * model.d_model)
-    kind = {"kind": "block_inputs", "layer": layer, "position": "all"}
-    return Wanted({**about, **kind, "dtype": about["computed_in"]}, layout)
-
-
 class _LastBlockDone(Exception):
     """Ends a TransformerLens pass, whose head is not needed."""
 
 
-def _pass(
-    model: ChatModel, batch: TokenBatch, residuals: Put | None, inputs: Mapping[int, Put]
-) -> None:
+def _pass(model: ChatModel, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
     """Run a batch; hand on residuals of all layers, and inputs of some blocks as they come."""
     lengths = batch.attention_mask.sum(dim=1).tolist()
 
-    def tap(put: Put) -> Tap:
-        def hand_on(states: Tensor) -> None:
-            on_cpu = states.cpu()
-            put([_bytes(row[-n:]) for row, n in zip(on_cpu, lengths, strict=True)])  # no padding
+    def hand_on(states: Tensor, put: Put) -> None:
+        put([row[-n:] for row, n in zip(states.cpu(), lengths, strict=True)])  # no padding
 
-        return hand_on
-
-    taps = {layer: tap(put) for layer, put in inputs.items()}
-    with torch.no_grad():
-        if residuals is None:
+    taps = {layer: partial(hand_on, put=puts[layer]) for layer in puts if layer != "residuals"}
+    if "residuals" not in puts:
+        with torch.no_grad():
             tap_block_inputs(model, taps, batch.input_ids, batch.attention_mask, batch.position_ids)
-            return
-        last = _observed_pass(model, batch, taps)
-    residuals([_bytes(last[:, row]) for row in range(len(lengths))])
-
-
-def _observed_pass(
-    model: ChatModel, batch: TokenBatch, taps: Mapping[int, Tap]
-) -> Float[Tensor, "layer prompt d_model"]:
-    """Residuals at the last token, taken out while the model runs."""
+        return
     last: list[Tensor] = []
 
     def keep_last_token(_layer: int, residual: Tensor) -> None:
         last.append(residual[:, -1].float().cpu())
 
     observe_residuals(model, batch, keep_last_token, taps)
-    return torch.stack(last)
-
-
-def _bytes(tensor: Tensor) -> np.ndarray:
-    """The bytes of a tensor; numpy knows no bfloat16."""
-    return tensor.contiguous().view(torch.uint8).numpy()
+    puts["residuals"](torch.stack(last, dim=1).unbind())

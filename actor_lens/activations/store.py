@@ -9,43 +9,41 @@ does not fit them is removed, named and computed again.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import secrets
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from decimal import Decimal
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from actor_lens.activations.store_entries import PARTIAL, StoreEntry, read_entries, read_entry
 from actor_lens.activations.store_files import (
     FORMAT,
-    JOURNAL_FILE,
-    MANIFEST_FILE,
     DamagedEntry,
     EntryFile,
     canonical,
     load_array,
     mark_used,
-    read_manifest,
 )
 from actor_lens.activations.store_files import Layout as Layout
 from actor_lens.errors import UserError
+from actor_lens.files.sizes import format_size, parse_size
+from actor_lens.results import Result
+from actor_lens.text import clip, plural
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT_LIMIT = 20 * 10**9
-_PARTIAL = ".partial"
 _DOOMED = ".removed"
 _A_DAY = 86_400.0
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 class StoreWarning(UserWarning):
@@ -54,32 +52,6 @@ class StoreWarning(UserWarning):
 
 class StoreError(Exception):
     """The store cannot be used; the work can go on without it."""
-
-
-@dataclass(frozen=True)
-class StoreEntry:
-    """An entry as it lies on disk.
-
-    Attributes:
-        key: Its name.
-        identity: What it depends on; empty where that cannot be read.
-        nbytes: Size on disk.
-        used: When it was last written or read (UTC).
-        complete: Whether it is whole.
-        fault: What is wrong with it, or empty.
-    """
-
-    key: str
-    identity: Mapping[str, Any]
-    nbytes: int
-    used: datetime
-    complete: bool
-    fault: str = ""
-
-    @property
-    def kind(self) -> str:
-        """What it holds: ``"residuals"`` or ``"block_inputs"``."""
-        return str(self.identity.get("kind", "unknown"))
 
 
 class Filling:
@@ -137,25 +109,68 @@ class Filling:
     def discard(self) -> None:
         """Give back the space of what cannot be finished."""
         self.close()
-        shutil.rmtree(self._path.with_name(self._path.name + _PARTIAL), ignore_errors=True)
+        shutil.rmtree(self._path.with_name(self._path.name + PARTIAL), ignore_errors=True)
 
 
-class Store:
+class Store(Result):
     """A folder of entries, safe to share between processes and threads."""
 
+    _hint = "check: store.verify(); make room: store.prune(limit)"
+
     def __init__(self, folder: str | Path, *, limit: int | None = None) -> None:
-        """Nothing is made on disk before the first entry.
+        """Name a store; its folder is made with the first entry.
 
         Args:
-            folder: Of the store.
-            limit: Most bytes that it should hold; the least recently used entries make room.
+            folder: Folder of the store.
+            limit: Greatest size in bytes; the least recently used entries make room.
         """
         self.folder = Path(folder).expanduser()
         self.limit = limit
 
+    def frame(self) -> pd.DataFrame:
+        """One row an entry, the one used last first.
+
+        Columns: ``key``, ``kind``, ``layer``, ``model``, ``prompts`` (their number), ``nbytes``,
+        ``used`` (UTC), ``complete``, ``fault``.
+        """
+        import pandas as pd
+
+        columns = [
+            *("key", "kind", "layer", "model", "prompts", "nbytes", "used", "complete", "fault")
+        ]
+        rows = [
+            (
+                entry.key,
+                entry.kind,
+                entry.identity.get("layer"),
+                entry.identity.get("model_name"),
+                entry.identity.get("prompts"),
+                entry.nbytes,
+                entry.used,
+                entry.complete,
+                entry.fault,
+            )
+            for entry in self.entries()
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    def summary(self) -> dict[str, Any]:
+        """``folder``, ``limit`` and ``nbytes`` in bytes, and the number of ``entries``."""
+        entries = self.entries()
+        nbytes = sum(entry.nbytes for entry in entries)
+        folder = str(self.folder)
+        return {"folder": folder, "limit": self.limit, "entries": len(entries), "nbytes": nbytes}
+
+    def _headline(self) -> str:
+        summary = self.summary()
+        limit = "no limit" if self.limit is None else f"limit {format_size(self.limit)}"
+        size = format_size(summary["nbytes"])
+        folder = clip(self.folder, 100)
+        return f"Store: {plural(summary['entries'], 'entry', 'entries')}, {size}, {limit}; {folder}"
+
     @staticmethod
     def key(identity: Mapping[str, Any]) -> str:
-        """The name of an entry: 32 hex digits."""
+        """Name of an entry: 32 hex digits."""
         text = canonical({"format": FORMAT, "identity": identity})
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -193,8 +208,8 @@ class Store:
 
         Args:
             identity: What the entry depends on.
-            layout: Of its array; the identity determines it.
-            on_wait: Told, once, that another process is filling the same entry.
+            layout: Layout of its array; the identity determines it.
+            on_wait: Function that is called once if another process is filling the same entry.
 
         Raises:
             StoreError: If the store cannot be used.
@@ -223,8 +238,7 @@ class Store:
 
     def entries(self) -> list[StoreEntry]:
         """All entries, the one used last first."""
-        found = [_entry(path) for path in self._folders()]
-        return sorted((entry for entry in found if entry), key=lambda entry: -_stamp(entry))
+        return sorted(read_entries(self.folder), key=lambda entry: -entry.stamp)
 
     def verify(self) -> list[StoreEntry]:
         """All entries, each with what is wrong with it; nothing is removed."""
@@ -238,7 +252,7 @@ class Store:
         Those that a process is filling stay, and so do those that are used meanwhile.
 
         Args:
-            limit: Bytes.
+            limit: Greatest size of what stays, in bytes.
             keep: Key of an entry that stays in any case.
 
         Returns:
@@ -246,19 +260,19 @@ class Store:
         """
         self._delete_leftovers()
         entries = [entry for entry in reversed(self.entries()) if entry.key != keep]
-        kept = sum(entry.nbytes for entry in self.entries())
+        size = sum(entry.nbytes for entry in self.entries())
         old = time.time() - _A_DAY
         useless = [e for e in entries if e.fault or not e.complete]
-        stale = [e for e in useless if limit == 0 or _stamp(e) < old]
+        stale = [e for e in useless if limit == 0 or e.stamp < old]
         removed = []
         for entry in [*stale, *(e for e in entries if e not in useless)]:
-            if (entry in stale or kept > limit) and self._remove(entry):
+            if (entry in stale or size > limit) and self._remove(entry):
                 removed.append(entry)
-                kept -= entry.nbytes
+                size -= entry.nbytes
         return removed
 
     def refused(self, error: OSError) -> StoreError:
-        """What to tell when the file system says no."""
+        """The error for a file system that refuses."""
         return StoreError(
             f"the activation store {self.folder} cannot be used ({error.strerror or error}); free "
             "some space ('actor-lens store prune --limit 5GB' removes old entries) or set "
@@ -304,19 +318,12 @@ class Store:
         return array
 
     def _partial(self, key: str, identity: Mapping[str, Any], layout: Layout) -> EntryFile:
-        path = self.folder / (key + _PARTIAL)
+        path = self.folder / (key + PARTIAL)
         try:
             return EntryFile(path, identity, layout)
         except OSError:
             shutil.rmtree(path, ignore_errors=True)  # gives back its space
             raise
-
-    def _folders(self) -> list[Path]:
-        pattern = re.compile(rf"[0-9a-f]{{32}}({re.escape(_PARTIAL)})?")
-        try:
-            return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name)]
-        except OSError:
-            return []
 
     def _fault(self, entry: StoreEntry) -> str | None:
         """What is wrong with an entry, or None if it was removed meanwhile."""
@@ -333,15 +340,15 @@ class Store:
         return "" if self.key(entry.identity) == entry.key else "it belongs to something else"
 
     def _warn(self, path: Path, fault: str) -> None:
-        told = f"entry {path.name} of the activation store {self.folder} {fault}"
-        warnings.warn(f"{told}; it is computed again", StoreWarning, stacklevel=4)
+        where = f"entry {path.name} of the activation store {self.folder}"
+        warnings.warn(f"{where} {fault}; it is computed again", StoreWarning, stacklevel=4)
 
     def _remove(self, entry: StoreEntry) -> bool:
         """Remove an entry unless it is being filled or was used since; whether it is gone."""
-        path = self.folder / (entry.key if entry.complete else entry.key + _PARTIAL)
+        path = self.folder / entry.folder_name
         try:
             with self._locked(entry.key, wait=False):
-                now = _entry(path)
+                now = read_entry(path)
                 if now is None or now.used != entry.used:
                     return False
                 self._take_away(path)
@@ -380,61 +387,3 @@ def default_store() -> Store | None:
     except UserError as error:
         raise UserError(f"ACTOR_LENS_STORE_LIMIT: {error}") from None
     return Store(place or user_cache_path("actor-lens") / "store", limit=limit)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as ``20GB``, ``1.5 TB`` or ``1000``.
-
-    Raises:
-        UserError: If it is none.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)?\s*", text, flags=re.IGNORECASE)
-    if match is None:
-        raise UserError(f"'{text}' is not a size; give a number of bytes, or one like 20GB")
-    return int(Decimal(match[1]) * _UNITS[(match[2] or "").upper()])
-
-
-def format_size(nbytes: int) -> str:
-    """A number of bytes for people: ``524 MB``."""
-    for unit in ("TB", "GB", "MB", "KB"):
-        if nbytes >= _UNITS[unit]:
-            number = nbytes / _UNITS[unit]
-            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
-    return f"{nbytes} B"
-
-
-def _entry(path: Path) -> StoreEntry | None:
-    """An entry by its folder, or None if it was removed meanwhile."""
-    complete = not path.name.endswith(_PARTIAL)
-    identity, fault = ({}, "") if complete else (_identity(path), "")
-    try:
-        nbytes = sum(file.stat().st_size for file in path.iterdir())
-        stamp = path / (MANIFEST_FILE if complete else JOURNAL_FILE)
-        used = (stamp if stamp.exists() else path).stat().st_mtime
-        if complete:
-            identity = read_manifest(path)["identity"]
-    except DamagedEntry as damage:
-        fault = str(damage)
-    except OSError:
-        return None
-    return StoreEntry(
-        key=path.name.removesuffix(_PARTIAL),
-        identity=identity,
-        nbytes=nbytes,
-        used=datetime.fromtimestamp(used, tz=timezone.utc),
-        complete=complete,
-        fault=fault,
-    )
-
-
-def _identity(path: Path) -> Mapping[str, Any]:
-    """What an unfinished entry depends on, as far as that can be read."""
-    try:
-        with (path / JOURNAL_FILE).open(encoding="utf-8") as file:
-            return dict(json.loads(file.readline())["identity"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _stamp(entry: StoreEntry) -> float:
-    return entry.used.timestamp()

@@ -43,9 +43,10 @@ class Layout:
     """How rows lie in an entry: an array ``[plane, unit, width]`` of bytes.
 
     Attributes:
-        planes: For instance layers.
-        starts: Row ``r`` is the units ``starts[r]`` to ``starts[r + 1]`` of every plane.
-        width: Bytes of a unit.
+        planes: Number of planes, for instance layers.
+        starts: First unit of each row and the number of all units: row ``r`` is the units
+            ``starts[r]`` to ``starts[r + 1]`` of every plane.
+        width: Size of a unit in bytes.
     """
 
     planes: int
@@ -278,8 +279,8 @@ def _check_array(descriptor: int, manifest: Mapping[str, Any]) -> None:
         hashes = _chunk_hashes(descriptor, nbytes)
     except OSError as error:
         raise DamagedEntry(f"its array cannot be read: {error.strerror or error}") from error
-    for number, (found, expected) in enumerate(zip(hashes, manifest["chunks"], strict=True)):
-        if found != expected:
+    for number, (actual, expected) in enumerate(zip(hashes, manifest["chunks"], strict=True)):
+        if actual != expected:
             raise DamagedEntry(f"chunk {number} of its array differs from its checksum")
 
 

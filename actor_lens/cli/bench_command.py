@@ -92,8 +92,8 @@ def bench(arguments: argparse.Namespace) -> None:
 
 def print_costs(console: Console, arguments: argparse.Namespace, costs: Costs) -> None:
     """The table, what it means and what a larger run would cost."""
-    from actor_lens.activations.store import format_size
     from actor_lens.diagnostics.costs import NOTES
+    from actor_lens.files.sizes import format_size
 
     machine, setting = costs.machine, costs.setting
     console.print(

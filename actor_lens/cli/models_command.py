@@ -99,8 +99,8 @@ def print_description(described: ModelDescription) -> None:
 
 
 def _facts(described: ModelDescription) -> list[tuple[str, str]]:
-    from actor_lens.activations.store import format_size
     from actor_lens.diagnostics.description import attention_in_words
+    from actor_lens.files.sizes import format_size
 
     quantized = f", {described.quantization} weights" if described.quantization else ""
     memory = described.memory

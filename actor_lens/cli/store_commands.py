@@ -11,7 +11,8 @@ from actor_lens.cli.printing import print_json, print_table, say
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
-    from actor_lens.activations.store import Store, StoreEntry
+    from actor_lens.activations.store import Store
+    from actor_lens.activations.store_entries import StoreEntry
 
 
 def add_commands(commands: Any) -> None:
@@ -68,7 +69,7 @@ def verify(arguments: argparse.Namespace) -> None:
 
 def prune(arguments: argparse.Namespace) -> None:
     """Remove entries."""
-    from actor_lens.activations.store import parse_size
+    from actor_lens.files.sizes import parse_size
 
     store = _store()
     limit = store.limit if arguments.limit is None else parse_size(arguments.limit)
@@ -89,7 +90,7 @@ def _store() -> Store:
 def _show(
     arguments: argparse.Namespace, store: Store, entries: Sequence[StoreEntry], what: str
 ) -> None:
-    from actor_lens.activations.store import format_size
+    from actor_lens.files.sizes import format_size
 
     total = sum(entry.nbytes for entry in entries)
     if arguments.json:

@@ -160,7 +160,7 @@ class _FromTokens(BlockTrainer):
                 parts.update(zip(batch.indices, done.last_token, strict=True))
 
         ids = [self._token_ids[row] for row in rows]
-        run_in_batches(self._model, ids, run, batch_size=len(rows))
+        run_in_batches(self._model.with_batch_size(len(rows)), ids, run)
         return torch.stack([parts[place] for place in range(len(rows))])
 
 
@@ -207,7 +207,7 @@ def _train_on_replies(
 
     with torch.enable_grad():
         for _ in range(int(settings["epochs"])):
-            run_in_batches(model, exchanges, step, batch_size=batch_size)
+            run_in_batches(model.with_batch_size(batch_size), exchanges, step)
 
 
 def _default_attention(model: ChatModel) -> str:

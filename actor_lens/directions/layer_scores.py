@@ -133,16 +133,7 @@ class LayerScores(Result):
         import pandas as pd
 
         return pd.DataFrame(
-            {
-                "layer": row.layer,
-                "score": row.score,
-                "pair": row.pair,
-                "value": row.measurement.value,
-                "low": row.measurement.low,
-                "high": row.measurement.high,
-                "null_low": row.measurement.null_low,
-                "null_high": row.measurement.null_high,
-            }
+            {"layer": row.layer, "score": row.score, "pair": row.pair, **vars(row.measurement)}
             for row in self.rows
         )
 
@@ -181,13 +172,13 @@ class LayerScores(Result):
     def best(self, by: Score | None = None) -> LayerChoice:
         """The layer that a score recommends.
 
-        Layers within the interval of the best one tie. Among ties the layer wins at which harmful
-        and pseudo-harmful prompts are told apart best by a probe, then the one nearest to the
+        Layers within the interval of the best one tie. Of these, the layer is best at which a probe
+        tells harmful and pseudo-harmful prompts apart best, then the one nearest to the
         middle of the network: the middle is where the paper picks its layer.
 
         Args:
-            by: One of ``SCORES``; the causal score where it was measured, else the silhouette as
-                in the paper.
+            by: Score to go by; by default the causal score where it was measured, else the
+                silhouette as in the paper.
 
         Raises:
             UserError: If the score is not known or was not measured.
@@ -277,8 +268,7 @@ def score_layers(
     Args:
         projections: Projections of the validation prompts.
         model: Model for the causal score; without it that score is left out.
-        tokens: How the model begins refusals; found from the prompts of ``projections`` unless
-            given.
+        tokens: How the model begins refusals; by default taken from its replies to the prompts.
         alpha: Alpha of the targets, for the causal score.
         origin: Origin of the targets, for the causal score.
         rounds: Number of rounds of the bootstrap and of the permutations.

@@ -62,7 +62,11 @@ class Projections(Result):
         return self.residuals.summary()
 
     def _headline(self) -> str:
-        return f"Projections on the refusal directions; {self.residuals._headline()}"
+        n_layers, n_prompts = self.values.shape
+        return (
+            f"Projections: {plural(n_prompts, 'prompt')} on the refusal directions of "
+            f"{plural(n_layers, 'layer')}, {self.residuals.model_name}"
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -241,9 +245,7 @@ def layer_map(
             finite, or the layer or method does not exist.
     """
     check_choice("method", method, MAP_METHODS)
-    if not 0 <= layer < residuals.n_layers:
-        raise UserError(f"layer {layer} is out of range: layers 0 to {residuals.n_layers - 1}")
-    points = residuals.values[layer].double().numpy()
+    points = residuals.at(layer).double().numpy()
     if len(points) < 3:
         raise UserError(f"a map needs at least 3 prompts, got {len(points)}")
     if not np.isfinite(points).all():

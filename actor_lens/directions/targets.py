@@ -29,7 +29,7 @@ from torch import Tensor
 from actor_lens.activations.residuals import Residuals
 from actor_lens.directions.options import SHIFTS, Origin, Shift
 from actor_lens.directions.refusal_directions import Directions
-from actor_lens.errors import UserError, check_choice, check_positive
+from actor_lens.errors import check_choice, check_positive
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
@@ -69,6 +69,7 @@ class Targets(Result):
     origin: Origin
     shift: Shift
 
+    _figure = "target_preview"
     _hint = "next: targets.preview()"
 
     @property
@@ -115,7 +116,7 @@ class TargetPreview(Result):
 
     targets: Targets
 
-    _figure = "target_preview"
+    _hint = "figure: preview.targets.plot()"
 
     @cached_property
     def _rows(self) -> list[dict[str, object]]:
@@ -208,10 +209,8 @@ def just_enough_targets(
             model of another shape.
     """
     directions.check_fit(residuals)
-    if not 0 <= layer < residuals.n_layers:
-        raise UserError(f"layer {layer} is out of range: layers 0 to {residuals.n_layers - 1}")
+    activations = residuals.at(layer)
     alpha = check_positive("alpha", alpha)
-    activations = residuals.values[layer]
     vector = directions.vectors[layer]
     shifts = target_shifts(
         activations,

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, require
 from actor_lens.evaluation.divergence import Applicable
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import has_thinking_switch
@@ -195,13 +195,8 @@ def _harness(
     for folder in folders:
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: is no folder; give the folder of your task files")
-    try:
-        from lm_eval import evaluator
-        from lm_eval.tasks import TaskManager
-    except ImportError as missing:
-        raise UserError(
-            "benchmarks need lm-eval, which is not installed; pip install 'actor-lens[tasks]'"
-        ) from missing
+    evaluator = require("lm_eval.evaluator", "tasks", "a benchmark")
+    TaskManager = require("lm_eval.tasks", "tasks", "a benchmark").TaskManager
     # The harness tells of every step; what matters is in its results and errors.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     paths = [str(folder) for folder in folders]

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, require
 from actor_lens.export.folders import writing_export
 from actor_lens.export.model_card import Facts, Form, base_model_name, write_model_card
 from actor_lens.export.weight_change import check_float_block, difference
@@ -164,12 +164,7 @@ def check_lora(rank: int | str, error: float) -> None:
 
 def _need_peft() -> None:
     quiet_bitsandbytes()
-    try:
-        import peft  # noqa: F401  (only whether it is there)
-    except ImportError as missing:
-        raise UserError(
-            "a LoRA adapter needs PEFT, which is not installed; pip install 'actor-lens[lora]'"
-        ) from missing
+    require("peft", "lora", "a LoRA adapter")
 
 
 def _check_rank(rank: int | str, error: float) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, require
 from actor_lens.text import one_line
 
 if TYPE_CHECKING:
@@ -195,13 +195,7 @@ class Endpoint:
 
 
 def _openai() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise UserError(
-            "a language model as judge needs the openai package: pip install 'actor-lens[judge]'"
-        ) from error
-    return openai
+    return require("openai", "judge", "a language model as judge")
 
 
 def _check_key() -> None:

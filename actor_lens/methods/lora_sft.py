@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, require
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.reply_method import ReplyMethod, with_layer
 from actor_lens.methods.support.reply_training import Trainee, reply_loss
@@ -168,10 +168,4 @@ def _cuda_devices(hf: nn.Module) -> list[int]:
 
 def _peft() -> Any:
     quiet_bitsandbytes()
-    try:
-        import peft
-    except ImportError as error:
-        raise UserError(
-            "LoRA needs the library peft, which is not installed: pip install 'actor-lens[lora]'"
-        ) from error
-    return peft
+    return require("peft", "lora", "LoRA")

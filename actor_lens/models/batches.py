@@ -24,11 +24,11 @@ class TokenBatch:
     """Token ids of some prompts, padded on the left.
 
     Attributes:
-        indices: Which prompts these are.
+        indices: Places of these prompts among all.
         input_ids: Padding ids on the left, then the prompt.
         attention_mask: 0 on padding, 1 on the prompt. Never leave it out: results on padded
             batches are silently wrong without it.
-        position_ids: Counted from the first token that is not padding. GPT-2 style models need
+        position_ids: Positions from the first token that is not padding. GPT-2 style models need
             them; models with rotary positions give the same result with or without.
     """
 
@@ -77,7 +77,6 @@ def run_in_batches(
     token_ids: Sequence[Sequence[int]],
     run: Callable[[TokenBatch], None],
     *,
-    batch_size: int | None = None,
     rows: Sequence[int] | None = None,
     new_tokens: int = 0,
 ) -> None:
@@ -87,25 +86,23 @@ def run_in_batches(
     out at once or not at all. A batch that does not fit is halved and run again, with one warning.
 
     Args:
-        model: The model that ``run`` calls; it says where token ids go and how many fit.
-        token_ids: Of every prompt.
-        run: Does the work for a batch; after running out of memory it is called for the same
-            prompts again, in smaller batches.
-        batch_size: Prompts in one batch; None for that of the model. Where the model has none
-            either, batches are filled up to a number of tokens chosen from the free memory.
-        rows: Which prompts to run; all of them unless given.
+        model: The model that ``run`` calls, with its batch size; where it has none, batches are
+            filled up to a number of tokens that the free memory allows.
+        token_ids: Token ids of every prompt.
+        run: Function that does the work for a batch; after running out of memory it is called for
+            the same prompts again, in smaller batches.
+        rows: Places of the prompts to run; by default all of them.
         new_tokens: Tokens that ``run`` will add to each prompt.
 
     Raises:
         UserError: If a single prompt does not fit into memory.
     """
-    batch_size = model.batch_size if batch_size is None else batch_size
     rows = range(len(token_ids)) if rows is None else rows
     pending = sorted(rows, key=lambda row: -len(token_ids[row]))
     if not pending:
         return
     longest = len(token_ids[pending[0]]) + new_tokens
-    sizes = _Sizes(model, longest, batch_size, generating=new_tokens > 0)
+    sizes = _Sizes(model, longest, generating=new_tokens > 0)
     done, total = len(token_ids) - len(pending), len(token_ids)
     while pending:
         count = sizes.next_count(len(token_ids[pending[0]]) + new_tokens)
@@ -131,13 +128,11 @@ def run_in_batches(
 class _Sizes:
     """How many prompts go into the next batch."""
 
-    def __init__(
-        self, model: ChatModel, longest: int, batch_size: int | None, *, generating: bool
-    ) -> None:
-        self._batch_size = batch_size
+    def __init__(self, model: ChatModel, longest: int, *, generating: bool) -> None:
+        self._batch_size = model.batch_size
         self._warned = False
         self._budget = 0
-        if batch_size is None:
+        if model.batch_size is None:
             # A generated token is one short pass a prompt: only large batches keep a device busy.
             cap = 16384 if generating else None
             self._budget = token_budget(model, longest, cap=cap)

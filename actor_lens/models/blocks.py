@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Tap = Callable[[Tensor], None]
-"""Told what a block receives, ``[prompt, token, d_model]``."""
+"""Function that is called with what a block receives, ``[prompt, token, d_model]``."""
 
 
 class _Reached(Exception):
@@ -114,8 +114,8 @@ def graft(model: ChatModel, replacements: Mapping[int, nn.Module]) -> PreTrained
     """A Hugging Face model with some blocks replaced that shares all the rest with ``model.hf``.
 
     Args:
-        model: Left as it is.
-        replacements: Layer to the module that takes the block's place.
+        model: The model, which stays as it is.
+        replacements: Modules that take the places of blocks, by layer.
     """
     blocks = list(model.blocks)
     for layer, replacement in replacements.items():
@@ -132,10 +132,10 @@ def graft_from_cache(
     Call it with ``inputs_embeds=hidden_states`` and the mask and position ids of the batch.
 
     Args:
-        model: Left as it is.
+        model: The model, which stays as it is.
         layer: The first block that really runs.
         hidden_states: Input of that block, ``[prompt, token, d_model]``, padded on the left.
-        block: Takes the place of the model's own block, for instance a trained copy.
+        block: Module in the place of the model's own block, for instance a trained copy.
     """
     start = _FromCache(model.blocks[layer] if block is None else block, hidden_states)
     below: dict[int, nn.Module] = {index: _PassThrough() for index in range(layer)}
@@ -152,11 +152,11 @@ def tap_block_inputs(
     """Hand out what some blocks receive (``resid_pre``), in a pass that ends at the deepest.
 
     Args:
-        model: Left as it is.
-        taps: By layer: called with ``[prompt, token, d_model]`` as soon as the block is reached.
-        input_ids: Of a batch, as are the rest.
+        model: The model, which stays as it is.
+        taps: Functions by layer, called with ``[prompt, token, d_model]`` at their block.
+        input_ids: Token ids of a batch.
         attention_mask: 0 on padding.
-        position_ids: Counted from the first token that is not padding.
+        position_ids: Positions from the first token that is not padding.
     """
     last = max(taps)
     tapped: dict[int, nn.Module] = {

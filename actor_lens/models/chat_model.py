@@ -19,25 +19,26 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_whole
 from actor_lens.models.chat_templates import check_system_prompt, render
 from actor_lens.models.loading import read_checkpoint
+from actor_lens.models.options import DeviceMapStrategy, Dtype, Quantization
 from actor_lens.models.quantization import quantization_of, settle, shared_state
 from actor_lens.models.weights import WeightsIdentity, fingerprint
 from actor_lens.prompts.rows import shown
-from actor_lens.text import one_line
+from actor_lens.text import escape, one_line, plural
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChatModel:
     """A causal language model together with the way it is spoken to.
 
     Attributes:
-        name: What it was loaded by: ``"toy"``, a folder or a hub name.
+        name: Name that it was loaded by: ``"toy"``, a folder or a hub name.
         hf: The clean Hugging Face model, in evaluation mode, with eager attention so that it
             and the TransformerLens twin agree bit for bit.
         tokenizer: Its tokenizer, which holds the chat template.
@@ -46,8 +47,9 @@ class ChatModel:
             depend on all of them.
         source: What ``load_model`` was called with; None for a model made in memory.
         system_prompt: What the system says before every prompt; None for nothing.
-        decoding: Makes, for the prompts of a batch, what changes their next-token scores before a
-            token is picked; None leaves them alone. Replies and first-token scores feel it.
+        decoding: Function that makes, for the prompts of a batch, what changes their next-token
+            scores before a token is picked; None leaves them alone. Replies and first-token scores
+            depend on it.
         batch_size: Prompts in one forward pass; None for as many as fit into memory. It changes
             the time and memory of the work, not its results.
     """
@@ -60,7 +62,19 @@ class ChatModel:
     system_prompt: str | None = None
     decoding: Callable[[Sequence[str]], LogitsProcessor] | None = None
     batch_size: int | None = None
-    _weights: WeightsIdentity = field(default_factory=WeightsIdentity, repr=False, compare=False)
+    _weights: WeightsIdentity = field(default_factory=WeightsIdentity, compare=False)
+
+    def __repr__(self) -> str:
+        """Name, sizes, number format and device, on one line."""
+        weights = self.quantization or str(self.hf.dtype).removeprefix("torch.")
+        return (
+            f"ChatModel {one_line(self.name)!r}: {plural(self.n_layers, 'layer')} of width "
+            f"{self.d_model:,}, {_count(self.hf.num_parameters())} parameters, {weights} on "
+            f"{self.device}"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self)}</p>"
 
     @cached_property
     def bridge(self) -> TransformerBridge:
@@ -155,9 +169,9 @@ class ChatModel:
         Those of ``revision``, ``chat_template`` and ``system_prompt`` that were given; of a model
         made in memory, the system prompt.
         """
-        given = {**(self.source or {}), "system_prompt": self.system_prompt}
+        settings = {**(self.source or {}), "system_prompt": self.system_prompt}
         names = ("revision", "chat_template", "system_prompt")
-        return {name: str(given[name]) for name in names if given.get(name) is not None}
+        return {name: str(settings[name]) for name in names if settings.get(name) is not None}
 
     def check_full_precision(self) -> None:
         """Refuse to train or export a model with quantised weights, or to put a block into it.
@@ -198,8 +212,8 @@ class ChatModel:
         Raises:
             UserError: If it is below 1.
         """
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"batch size is {batch_size}; give a whole number of at least 1")
+        if batch_size is not None:
+            batch_size = check_whole("batch size", batch_size, 1)
         return self._with(batch_size=batch_size)
 
     def _with(self, **changes: Any) -> ChatModel:
@@ -283,12 +297,12 @@ def load_model(
     name: str | Path,
     *,
     device: str = "auto",
-    device_map: str | Mapping[str, int | str] | None = None,
-    dtype: str = "auto",
+    device_map: DeviceMapStrategy | Mapping[str, int | str] | None = None,
+    dtype: Dtype = "auto",
     chat_template: str | Path | None = None,
     system_prompt: str | None = None,
     revision: str | None = None,
-    quantization: str | None = None,
+    quantization: Quantization | None = None,
     batch_size: int | None = None,
     trust_remote_code: bool = False,
 ) -> ChatModel:
@@ -299,7 +313,7 @@ def load_model(
     Args:
         name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, or a hub name.
         device: ``"auto"`` takes a GPU where there is one, else a torch device name.
-        device_map: Spreads the blocks over several devices through accelerate: ``"auto"``, another
+        device_map: How accelerate spreads the blocks over several devices: ``"auto"``, another
             of accelerate's strategies, or module names to devices. Each block is on one device.
         dtype: ``"auto"`` is the checkpoint's own type on a GPU and float32 on a CPU; else
             ``"float32"``, ``"bfloat16"`` or ``"float16"``.
@@ -310,7 +324,7 @@ def load_model(
         quantization: ``"4bit"`` or ``"8bit"``, through bitsandbytes: for looking and evaluating,
             not for training.
         batch_size: Prompts in one forward pass; None for as many as fit into memory.
-        trust_remote_code: Run model code that comes with the checkpoint. Off unless asked for.
+        trust_remote_code: Whether to run model code that comes with the checkpoint.
 
     Raises:
         UserError: If the model cannot be found or read, is not a causal language model, has no
@@ -351,6 +365,14 @@ def wrap_model(
     return model
 
 
+def _count(number: int) -> str:
+    """A large number in words: "3.4 million"."""
+    for size, name in ((10**9, "billion"), (10**6, "million")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number:,}"
+
+
 def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
     """A second module tree over the same tensors: wrapping it leaves ``hf`` as it was.
 
@@ -359,7 +381,7 @@ def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> P
         replaced: Values of parameters that the second tree has for itself, by their names.
     """
     shared = [*hf.parameters(), *hf.buffers(), *shared_state(hf)]
-    memo: dict[int, Any] = {id(one): one for one in shared}
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in shared}
     own = dict(hf.named_parameters())  # a tied tensor is here under its first name alone
     for name, value in (replaced or {}).items():
         if name in own:

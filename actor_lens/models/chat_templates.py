@@ -64,7 +64,7 @@ def render(
     except Exception as error:  # a template is a program: it may fail in any way
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(
-            f"the chat template of '{name}' fails on {shown(prompt)} ({reason}); mend it or pass "
+            f"the chat template of '{name}' fails on {shown(prompt)} ({reason}); fix it or pass "
             "another one"
         ) from error
     return str(rendered)

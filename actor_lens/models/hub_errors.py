@@ -1,4 +1,4 @@
-"""Whatever a broken checkpoint or the model hub makes the libraries raise, in one line."""
+"""Errors of broken checkpoints and of the model hub, in one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def one_line_errors(name: str, revision: str | None, bundled: Sequence[str]) -> 
 
     Args:
         name: Folder or hub name of the model.
-        revision: Of the hub model.
+        revision: Revision of the hub model.
         bundled: Names of bundled models, for the message about an unknown name.
     """
     from transformers.utils import logging
@@ -48,7 +48,7 @@ def loading_message(
         )
     reason = f"{type(error).__name__}: {one_line(error)}"
     if os.path.exists(os.path.expanduser(name)) or name in bundled:
-        return f"model folder '{name}' cannot be loaded; mend or replace its files ({reason})"
+        return f"model folder '{name}' cannot be loaded; repair or replace its files ({reason})"
     return _hub_message(name, revision, bundled, error) or (
         f"model '{name}' was not found: it is neither a folder nor a readable hub model "
         f"({reason}); bundled models: {', '.join(bundled)}"

@@ -36,7 +36,7 @@ def shift_last_token(
 
     Args:
         model: The model whose ``hf`` is run inside the context.
-        layer: After which block.
+        layer: Block after which it is added.
         shifts: One row a prompt of the batch that will be run, in the same order.
     """
 
@@ -59,7 +59,7 @@ def add_direction(
 
     Args:
         model: The model whose ``hf`` is run inside the context.
-        layer: After which block.
+        layer: Block after which it is added.
         vector: Along the refusal direction it makes refusals more likely, against it less.
     """
     with edit_blocks(
@@ -79,7 +79,7 @@ def ablate_everywhere(model: ChatModel, direction: Float[Tensor, " d_model"]) ->
 
     Args:
         model: The model whose ``hf`` is run inside the context.
-        direction: Of any length but zero.
+        direction: Direction of any length but zero.
 
     Raises:
         UserError: If the direction has no length or is not finite, or a block is built in a way
@@ -143,14 +143,14 @@ def _ablation(direction: Float[Tensor, " d_model"]) -> Edit:
 
 @contextmanager
 def edit_each_block(model: ChatModel, layers: Iterable[int], edit: LayerEdit) -> Iterator[None]:
-    """Put an edit of the residual stream after some blocks that is told the layer.
+    """Put an edit of the residual stream after some blocks that depends on the layer.
 
     Gradients are left as they are: an edit may be trained.
 
     Args:
         model: The model whose ``hf`` is run inside the context.
-        layers: After which blocks; they exist.
-        edit: Given the layer and what its block hands on; see ``edit_blocks``.
+        layers: Blocks after which the edit is made; they exist.
+        edit: Function of the layer and of what its block hands on; see ``edit_blocks``.
     """
     with ExitStack() as stack:
         for layer in layers:
@@ -166,10 +166,10 @@ def edit_blocks(model: ChatModel, layers: Iterable[int], edit: Edit) -> Iterator
 
     Args:
         model: The model whose ``hf`` is run inside the context.
-        layers: After which blocks; they exist.
-        edit: Given what a block hands on ``[prompt, token, d_model]``, which is not to be written
-            to; what it returns is handed on instead. A pass over one token is a generated token,
-            fed back with the key-value cache.
+        layers: Blocks after which the edit is made; they exist.
+        edit: Function of what a block hands on ``[prompt, token, d_model]``, which is not to be
+            written to; what it returns is handed on instead. A pass over one token is a
+            generated token, fed back with the key-value cache.
     """
     with torch.no_grad(), edit_each_block(model, layers, lambda _layer, residual: edit(residual)):
         yield

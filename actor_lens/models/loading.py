@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_choice
 from actor_lens.files.bundled import BUNDLED_MODELS, bundled
 from actor_lens.models.chat_templates import check_system_prompt, set_chat_template
 from actor_lens.models.hub_errors import one_line_errors
+from actor_lens.models.options import (
+    DEVICE_MAPS,
+    DTYPES,
+    DeviceMapStrategy,
+    Dtype,
+    Quantization,
+)
 from actor_lens.models.quantization import quantization_config
 from actor_lens.text import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -28,12 +33,12 @@ def read_checkpoint(
     name: str,
     *,
     device: str,
-    device_map: str | Mapping[str, Any] | None,
-    dtype: str,
+    device_map: DeviceMapStrategy | Mapping[str, Any] | None,
+    dtype: Dtype,
     chat_template: str | Path | None,
     system_prompt: str | None,
     revision: str | None,
-    quantization: str | None,
+    quantization: Quantization | None,
     trust_remote_code: bool,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """Read model and tokenizer as ``load_model`` was asked to.
@@ -88,7 +93,7 @@ def read_checkpoint(
 def _check_arguments(
     name: str,
     device: str,
-    device_map: str | Mapping[str, Any] | None,
+    device_map: DeviceMapStrategy | Mapping[str, Any] | None,
     revision: str | None,
     *,
     local: bool,
@@ -111,9 +116,9 @@ def _check_arguments(
 
 
 def _ask_hub(name: str, revision: str) -> None:
-    """Let the hub say once, and soon, what it would say of every file, after many trials.
+    """Ask the hub once for the model: its answer for every file would come after many trials.
 
-    Not asked are a hub that may not be, and one whose model is in the cache.
+    It is not asked where it may not be, or where the model is in the cache.
     """
     from huggingface_hub import HfApi, constants
 
@@ -141,8 +146,8 @@ def _read_weights(
     config: PreTrainedConfig,
     device: torch.device,
     dtype: torch.dtype | str,
-    device_map: str | Mapping[str, Any] | None,
-    quantization: str | None,
+    device_map: DeviceMapStrategy | Mapping[str, Any] | None,
+    quantization: Quantization | None,
     from_hub: Mapping[str, Any],
 ) -> PreTrainedModel:
     import transformers
@@ -220,13 +225,13 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _dtype(dtype: str, device: torch.device) -> torch.dtype | str:
+def _dtype(dtype: Dtype, device: torch.device) -> torch.dtype | str:
+    check_choice("dtype", dtype, DTYPES)
     if dtype == "auto":
         # Half precision is slow on CPUs and gains nothing for models that fit one.
         return torch.float32 if device.type == "cpu" else "auto"
-    if dtype not in DTYPES:
-        raise UserError(f"dtype '{dtype}' is not known; use auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+    chosen: torch.dtype = getattr(torch, dtype)
+    return chosen
 
 
 def _check_causal(name: str, config: PreTrainedConfig) -> None:

@@ -5,40 +5,34 @@ The block that ACTOR trains must be held in full precision, so such a model is n
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actor_lens.errors import UserError
+from actor_lens.errors import check_choice, require
+from actor_lens.models.options import QUANTIZATIONS, Quantization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-KINDS = ("4bit", "8bit")
 
-
-def quantization_config(quantization: str, compute_dtype: torch.dtype) -> Any:
+def quantization_config(quantization: Quantization, compute_dtype: torch.dtype) -> Any:
     """How transformers should quantise a model while it loads.
 
     Args:
         quantization: ``"4bit"`` (normal float 4, double quantisation) or ``"8bit"`` (LLM.int8).
-        compute_dtype: What 4-bit weights are unpacked to in a matrix product.
+        compute_dtype: Number format that 4-bit weights are unpacked to in a matrix product.
 
     Raises:
         UserError: If the kind is not known or bitsandbytes is not installed.
 
     Source: Dettmers et al. 2022 (arXiv 2208.07339); Dettmers et al. 2023 (arXiv 2305.14314).
     """
-    if quantization not in KINDS:
-        raise UserError(f"quantization '{quantization}' is not known; use {' or '.join(KINDS)}")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"quantization {quantization} needs bitsandbytes: "
-            "pip install 'actor-lens[quantized]', or load the model without quantization"
-        )
+    check_choice("quantization", quantization, QUANTIZATIONS)
     quiet_bitsandbytes()
+    purpose = f"quantization {quantization}"
+    require("bitsandbytes", "quantized", purpose, "or load the model without quantization")
     from transformers import BitsAndBytesConfig
 
     if quantization == "8bit":
@@ -65,7 +59,7 @@ def quantization_of(hf: PreTrainedModel) -> str | None:
     if not getattr(hf, "is_quantized", False):
         return None
     config: Any = hf.config.quantization_config
-    for kind in KINDS:
+    for kind in QUANTIZATIONS:
         if getattr(config, f"load_in_{kind}", False):
             return kind
     method = getattr(config, "quant_method", "unknown")

@@ -64,8 +64,8 @@ def continue_tokens(
 
     Args:
         model: Continuations come from ``model.hf`` as it is now.
-        token_ids: Of what is continued; with ``new_tokens`` it fits into the model.
-        prompts: What the user said in each, for a model with a ``decoding`` of its own.
+        token_ids: Token ids to continue; with ``new_tokens`` more they fit into the model.
+        prompts: The user's message in each, for a model with a ``decoding`` of its own.
         new_tokens: Longest continuation, in tokens.
     """
     greedy = _greedy(model, new_tokens)
@@ -111,7 +111,7 @@ def first_token_logits(
     Args:
         model: Scores come from ``model.hf`` as it is now.
         prompts: User messages.
-        intervention: Made for each batch and entered around its forward pass.
+        intervention: Function that makes, for each batch, a context for its forward pass.
     """
     logits = torch.empty(len(prompts), int(model.hf.config.vocab_size))
 

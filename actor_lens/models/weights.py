@@ -69,15 +69,15 @@ def overwritten(hf: PreTrainedModel, values: Mapping[str, Tensor]) -> Iterator[N
 
     Args:
         hf: The model.
-        values: By the Hugging Face names of its tensors, in their shapes.
+        values: New values by the Hugging Face names of its tensors, in their shapes.
     """
     tensors = hf.state_dict()
-    kept = {name: tensors[name].detach().clone() for name in values}
+    originals = {name: tensors[name].detach().clone() for name in values}
     try:
         _overwrite(tensors, values)
         yield
     finally:
-        _overwrite(tensors, kept)
+        _overwrite(tensors, originals)
 
 
 def _overwrite(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, require
 from actor_lens.files.bundled import bundled
 from actor_lens.prompts.rows import drop_repeats, have_splits, parse_row
 from actor_lens.prompts.sets import PromptSet
@@ -19,7 +19,6 @@ from actor_lens.prompts.splits import split_prompts
 from actor_lens.text import one_line
 
 NumberedRow = tuple[int, dict[str, Any]]
-HUB_EXTRA = "pip install 'actor-lens[hub]'"
 
 _PROMPT_TYPES = (".jsonl", ".csv")
 _PROMPT_ROW = 'each line is one object like {"prompt": "...", "label": "benign"}'
@@ -268,10 +267,9 @@ def _text_rows(_path: Path, text: str) -> Iterator[NumberedRow]:
 
 
 def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise UserError(f"{path}: reading Parquet needs pyarrow; {HUB_EXTRA}") from error
+    purpose = f"{path}: reading Parquet"
+    parquet = require("pyarrow.parquet", "hub", purpose)
+    ArrowException = require("pyarrow", "hub", purpose).ArrowException
     try:
         rows: Iterable[dict[str, Any]] = parquet.read_table(path).to_pylist()
     except (ArrowException, OSError) as error:

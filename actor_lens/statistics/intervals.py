@@ -34,7 +34,7 @@ UNKNOWN = Estimate(_NAN, _NAN, _NAN, 0)
 """What is known without prompts."""
 
 
-def wilson_interval(successes: float, n: int) -> tuple[float, float]:
+def wilson_interval(successes: int | float, n: int) -> tuple[float, float]:
     """Wilson score interval of a share.
 
     Args:

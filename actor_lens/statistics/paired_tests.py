@@ -18,10 +18,10 @@ class PairedDifference:
         value: Share of the first minus share of the second.
         low: Lower end of the 95 % interval.
         high: Upper end.
-        better: Prompts on which the first is right and the second is not; of several seeds, a
-            prompt counts by the share of seeds that it is ahead by.
+        better: Number of prompts on which the first is right and the second is not; of several
+            seeds, a prompt counts by the share of seeds that it is ahead by.
         worse: The same of the second. ``value`` is ``(better - worse) / n``.
-        n: Prompts.
+        n: Number of prompts.
     """
 
     value: float
@@ -41,7 +41,7 @@ def paired_changes(
     prompt are no further prompts.
 
     Args:
-        first: For each prompt, whether the first was right with each of its seeds.
+        first: Whether the first was right, for each prompt and seed.
         second: The same of the second, which may have another number of seeds.
     """
     return tuple(
@@ -58,15 +58,15 @@ def paired_difference(changes: Sequence[Fraction]) -> PairedDifference:
     changes are fractions, and their own variance takes the place of that of the 2 x 2 table.
 
     Args:
-        changes: Of each prompt, from ``paired_changes``.
+        changes: Changes of all prompts, from ``paired_changes``.
 
     Source: Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37.
     """
     n = len(changes)
     if n == 0:
         return PairedDifference(math.nan, math.nan, math.nan, 0.0, 0.0, 0)
-    better = float(sum((one for one in changes if one > 0), Fraction()))
-    worse = float(-sum((one for one in changes if one < 0), Fraction()))
+    better = float(sum((change for change in changes if change > 0), Fraction()))
+    worse = float(-sum((change for change in changes if change < 0), Fraction()))
     centre, half = _adjusted(changes)
     value = (better - worse) / n
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
@@ -85,7 +85,7 @@ def sign_flip_p(changes: Sequence[Fraction]) -> float:
     of the fits that were tried and of other prompts like these, not of other seeds.
 
     Args:
-        changes: Of each prompt, from ``paired_changes``.
+        changes: Changes of all prompts, from ``paired_changes``.
 
     Source: Fisher 1935, The Design of Experiments, section 21; McNemar 1947, Psychometrika 12.
     """
@@ -93,19 +93,19 @@ def sign_flip_p(changes: Sequence[Fraction]) -> float:
 
     if not changes:
         return math.nan
-    unit = math.lcm(*(one.denominator for one in changes))
-    steps = [int(one * unit) for one in changes if one]
+    unit = math.lcm(*(change.denominator for change in changes))
+    steps = [int(change * unit) for change in changes if change]
     if not steps:
         return 1.0
     common = math.gcd(*steps)
     shares = np.ones(1)  # of each sum, from the lowest to the highest, over all choices of signs
-    for step in (abs(one) // common for one in steps):
+    for step in (abs(step) // common for step in steps):
         wider = np.zeros(len(shares) + 2 * step)
         wider[: len(shares)] += shares / 2
         wider[2 * step :] += shares / 2
         shares = wider
-    seen = abs(sum(steps)) // common
-    at_least = len(shares) // 2 - seen + 1  # sums from the lowest to ``-seen``
+    observed = abs(sum(steps)) // common
+    at_least = len(shares) // 2 - observed + 1  # sums from the lowest to ``-observed``
     return min(1.0, 2 * float(shares[:at_least].sum()))
 
 

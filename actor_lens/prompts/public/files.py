@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from actor_lens.errors import UserError
-from actor_lens.prompts.files import HUB_EXTRA, TABLE_TYPES, read_table, table_type, unpacked
+from actor_lens.errors import UserError, require
+from actor_lens.prompts.files import TABLE_TYPES, read_table, table_type, unpacked
 from actor_lens.prompts.public.catalogue import BenchmarkSet
 from actor_lens.prompts.public.rows import Row
 from actor_lens.text import one_line
@@ -73,16 +73,13 @@ def _saved_by_datasets(folder: Path) -> bool:
 
 def _saved_rows(folder: Path) -> Iterator[Row]:
     """The rows of `Dataset.save_to_disk` or `DatasetDict.save_to_disk`."""
+    datasets = require("datasets", "hub", f"{folder}: reading a folder of the library datasets")
     try:
-        from datasets import Dataset, load_from_disk
-    except ImportError as error:
-        raise UserError(f"{folder}: was saved by the library datasets; {HUB_EXTRA}") from error
-    try:
-        saved = load_from_disk(str(folder))
+        saved = datasets.load_from_disk(str(folder))
     except Exception as error:  # of datasets, pyarrow or the file system, as it comes
         short = one_line(error, 100)
         raise UserError(f"{folder}: cannot be read ({short}); save it again") from error
-    parts = {folder.name: saved} if isinstance(saved, Dataset) else dict(saved)
+    parts = {folder.name: saved} if isinstance(saved, datasets.Dataset) else dict(saved)
     for part, rows in parts.items():
         for number, values in enumerate(rows, start=1):
             yield Row(values, part, f"{folder}, {part} row {number}")

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from actor_lens.errors import UserError, causes
-from actor_lens.prompts.files import HUB_EXTRA
+from actor_lens.errors import UserError, causes, require
 from actor_lens.prompts.public.catalogue import BenchmarkSet
 from actor_lens.prompts.public.rows import Row
 from actor_lens.text import one_line
@@ -32,14 +31,7 @@ def hub_rows(
         UserError: If `datasets` is not installed, the set is gated, gone or renamed, or the hub
             does not answer; the message says what to do.
     """
-    try:
-        import datasets  # noqa: F401
-        import huggingface_hub  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"{benchmark.name}: fetching it needs the library datasets; {HUB_EXTRA}, or "
-            f"{_by_hand(benchmark)}"
-        ) from error
+    require("datasets", "hub", f"{benchmark.name}: fetching it", f"or {_by_hand(benchmark)}")
     with _in_one_line(benchmark, revision):
         commit = _commit(benchmark, revision) if benchmark.hub else revision or "main"
         parts = _load(benchmark, commit)
