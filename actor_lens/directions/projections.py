@@ -20,7 +20,7 @@ from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, harmless_head
-from actor_lens.text import plural
+from actor_lens.text import percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -292,7 +292,7 @@ def _pca(points: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
 
     pca = PCA(n_components=2, svd_solver="full").fit(points)
     shares = pca.explained_variance_ratio_
-    first, second = (f"PC {i + 1} ({share:.0%})" for i, share in enumerate(shares))
+    first, second = (f"PC {i + 1} ({percent(float(share), 0)})" for i, share in enumerate(shares))
     return np.asarray(pca.transform(points)), (first, second)
 
 

@@ -269,7 +269,7 @@ def test_pca_map_agrees_with_the_singular_vectors(residuals: Residuals):
         sign = np.sign(expected @ found.positions[:, axis])
         np.testing.assert_allclose(found.positions[:, axis], sign * expected, atol=1e-8)
     shares = singular**2 / (singular**2).sum()
-    assert found.axes == (f"PC 1 ({shares[0]:.0%})", f"PC 2 ({shares[1]:.0%})")
+    assert found.axes == tuple(f"PC {i + 1} ({100 * shares[i]:.0f} %)" for i in range(2))
 
 
 def test_pca_axes_point_to_their_largest_loading():

@@ -21,6 +21,7 @@ from actor_lens.export.lora import export_lora
 from actor_lens.figures import Panel
 from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import JUDGES, make_judge
+from actor_lens.text import percent
 from actor_lens.training.run import RUN_FILE, TrainingRun
 from actor_lens.widgets.exploration import Compared
 from actor_lens.widgets.jobs import Control, applied, weights_held
@@ -273,7 +274,7 @@ def _name(number: int, run: TrainingRun) -> str:
 def _summary(run: TrainingRun, number: int, compared: Compared) -> str:
     before, after = compared.before, compared.after
     scores = [
-        f"{name} {getattr(before, key):.1%} → {getattr(after, key):.1%}"
+        f"{name} {percent(getattr(before, key))} → {percent(getattr(after, key))}"
         for name, key in (
             ("compliance rate", "compliance_rate"),
             ("safety score", "safety_score"),
