@@ -84,7 +84,6 @@ class Projections(Result):
             rows.append({"label": label, "n": len(first), **means, "up": up})
         return pd.DataFrame(rows)
 
-
     def _headline(self) -> str:
         return f"Projections on the refusal directions; {self.residuals._headline()}"
 
