@@ -15,7 +15,7 @@ from .directions.projections import token_projections as token_projections
 from .directions.refusal_directions import refusal_directions as refusal_directions
 from .directions.targets import just_enough_targets as just_enough_targets
 from .errors import UserError as UserError
-from .evaluation.evaluate import compare_evaluations as compare_evaluations
+from .evaluation.changes import compare_evaluations as compare_evaluations
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.harness import run_tasks as run_tasks
 from .evaluation.panel import judge_panel as judge_panel

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actor_lens import text
+from actor_lens.export.model_card import escaped
 from actor_lens.figures import theme
 from actor_lens.report import pages
 from actor_lens.results import html_table
@@ -48,6 +49,7 @@ WAYS = {
     "page": in_page,
     "figure": theme.escape,
     "hover": theme.hover_text,
+    "model card": escaped,
     "result table": lambda value: html_table(pd.DataFrame({"a": [value]}, dtype=object)),
     "widget text": parts.safe,
     "widget block": parts.block,

@@ -135,7 +135,7 @@ def _record(result: Ablations) -> dict[str, Any]:
 def _write(
     arguments: argparse.Namespace, result: Ablations, record: dict[str, Any], out: Path
 ) -> None:
-    from actor_lens.report.comparison_report import write_ablations
+    from actor_lens.report.ablation_report import write_ablations
 
     write_json(out / "summary.json", record)
     write_csv(out / "ablations.csv", result.frame())

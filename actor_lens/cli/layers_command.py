@@ -102,7 +102,7 @@ def _scores_record(scores: LayerScores, choice: LayerChoice) -> dict[str, Any]:
 def _write_look(out: Path | None, record: dict[str, Any], look: Look, choice: LayerChoice) -> None:
     if out is None:
         return
-    from actor_lens.report.study_report import write_look
+    from actor_lens.report.layers_report import write_look
 
     write_json(out / "summary.json", record)
     write_csv(out / "layers.csv", look.scores.frame())

@@ -244,7 +244,7 @@ def _write_results(
     if out is None:
         return
     if study is not None:
-        from actor_lens.evaluation.evaluate import compare_evaluations
+        from actor_lens.evaluation.changes import compare_evaluations
 
         write_csv(out / "layers.csv", study.look.scores.frame())
         change = compare_evaluations(study.before, study.outcome.evaluation)

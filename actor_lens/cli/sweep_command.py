@@ -172,7 +172,7 @@ def _record(result: LayerSweep, name: str) -> dict[str, Any]:
 
 
 def _write(folder: Path, result: LayerSweep, record: dict[str, Any]) -> None:
-    from actor_lens.report.study_report import write_sweep
+    from actor_lens.report.layers_report import write_sweep
 
     write_csv(folder / "sweep.csv", result.frame())
     write_sweep(result, folder / "sweep.html")

@@ -17,9 +17,10 @@ from actor_lens.errors import UserError, check_choice
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
+from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, harmless_head
-from actor_lens.text import plural
+from actor_lens.text import percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,28 @@ class Projections(Result):
     def summary(self) -> dict[str, Any]:
         """``model_name``, ``n_layers``, ``d_model`` and the number of ``prompts``."""
         return self.residuals.summary()
+
+    def movements(self, after: Projections, layer: int) -> pd.DataFrame:
+        """How far the prompts of each label moved at a layer.
+
+        Args:
+            after: Projections of the same prompts on the same directions, of the changed model.
+            layer: Block index from 0.
+
+        Returns:
+            One row a label: ``label``, ``n``, ``before`` and ``after`` (mean projections), ``up``
+            (prompts that moved toward refusal).
+        """
+        import pandas as pd
+
+        labels = np.array(self.prompts.labels)
+        rows = []
+        for label in (label for label in LABELS if label in labels):
+            first, second = (each.values[layer][labels == label] for each in (self, after))
+            up = int((second > first).sum())
+            means = {"before": float(first.mean()), "after": float(second.mean())}
+            rows.append({"label": label, "n": len(first), **means, "up": up})
+        return pd.DataFrame(rows)
 
     def _headline(self) -> str:
         n_layers, n_prompts = self.values.shape
@@ -270,7 +293,7 @@ def _pca(points: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
 
     pca = PCA(n_components=2, svd_solver="full").fit(points)
     shares = pca.explained_variance_ratio_
-    first, second = (f"PC {i + 1} ({share:.0%})" for i, share in enumerate(shares))
+    first, second = (f"PC {i + 1} ({percent(float(share), 0)})" for i, share in enumerate(shares))
     return np.asarray(pca.transform(points)), (first, second)
 
 

@@ -1,4 +1,4 @@
-"""Before and after: replies, refusal rates with intervals, and the paired test between two."""
+"""How a model answers prompts: replies, verdicts, and refusal rates with their intervals."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
 from actor_lens.prompts.columns import prompt_columns
-from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.statistics.paired_tests import mcnemar
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
 
 if TYPE_CHECKING:
@@ -109,72 +107,6 @@ class Evaluation(RefusalRates):
         )
 
 
-@dataclass(frozen=True)
-class EvaluationChange:
-    """Two evaluations of the same prompts, prompt by prompt.
-
-    Attributes:
-        before: The first.
-        after: The second.
-    """
-
-    before: Evaluation
-    after: Evaluation
-
-    def frame(self) -> pd.DataFrame:
-        """One row a label with the exact McNemar test.
-
-        Only prompts with a readable verdict both times are paired. Columns: ``label``, ``before``
-        and ``after`` (shares refused of the pairs), ``n`` (pairs), ``to_refused`` and
-        ``to_answered`` (prompts that changed sides), ``p_value`` (two-sided), ``n_unreadable``
-        (prompts left out).
-        """
-        import pandas as pd
-
-        rows = []
-        labels = np.array(self.before.prompts.labels)
-        before, after = (
-            np.array([one in REFUSALS for one in each.verdicts])
-            for each in (self.before, self.after)
-        )
-        readable = np.array(
-            [
-                "unreadable" not in pair
-                for pair in zip(self.before.verdicts, self.after.verdicts, strict=True)
-            ]
-        )
-        for label in (label for label in LABELS if label in labels):
-            mask = (labels == label) & readable
-            to_refused = int((~before & after)[mask].sum())
-            to_answered = int((before & ~after)[mask].sum())
-            rows.append(
-                {
-                    "label": label,
-                    "before": float(before[mask].mean()) if mask.any() else float("nan"),
-                    "after": float(after[mask].mean()) if mask.any() else float("nan"),
-                    "n": int(mask.sum()),
-                    "to_refused": to_refused,
-                    "to_answered": to_answered,
-                    "p_value": mcnemar(to_refused, to_answered),
-                    "n_unreadable": int(((labels == label) & ~readable).sum()),
-                }
-            )
-        return pd.DataFrame(rows)
-
-    def examples(self) -> pd.DataFrame:
-        """One row a prompt: the columns of ``frame`` of both, suffixed ``_before``, ``_after``."""
-        import pandas as pd
-
-        before, after = self.before.frame(), self.after.frame()
-        own = ["reply", "verdict", "refused", "refusal_score"]
-        parts = [
-            before.drop(columns=own),
-            before[own].add_suffix("_before"),
-            after[own].add_suffix("_after"),
-        ]
-        return pd.concat(parts, axis=1)
-
-
 def evaluate(
     model: ChatModel,
     prompts: PromptSet,
@@ -227,19 +159,3 @@ def _of_harmful(reply: str, verdict: Verdict) -> str:
         said = {"unreadable": "verdict unreadable", "partly_refused": "refused in part"}
         return f"({said.get(verdict, verdict)}; not shown)"
     return reply if len(reply) <= HARMFUL_REPLY_LENGTH else f"{reply[:HARMFUL_REPLY_LENGTH]}..."
-
-
-def compare_evaluations(before: Evaluation, after: Evaluation) -> EvaluationChange:
-    """Pair two evaluations of the same prompts.
-
-    Raises:
-        UserError: If prompts, judge or reply length differ: the rates would not be comparable.
-    """
-    if before.prompts != after.prompts:
-        raise UserError("the two evaluations have different prompts; evaluate the same ones")
-    if (before.judge, before.new_tokens) != (after.judge, after.new_tokens):
-        raise UserError(
-            f"the two evaluations were judged differently ({before.judge}, {before.new_tokens} "
-            f"tokens against {after.judge}, {after.new_tokens}); use one judge and length"
-        )
-    return EvaluationChange(before, after)

@@ -7,7 +7,8 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations
+from actor_lens.evaluation.changes import compare_evaluations
+from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.prompts.rows import LABELS
 
 if TYPE_CHECKING:

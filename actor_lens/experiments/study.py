@@ -19,7 +19,8 @@ from actor_lens.directions.projections import Projections, project
 from actor_lens.directions.refusal_directions import Directions, refusal_directions
 from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError, check_choice
-from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, evaluate
+from actor_lens.evaluation.changes import compare_evaluations
+from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.evaluation.summary import before_after, rates_and_scores, versions
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.base import Judge

@@ -26,6 +26,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.quantization import quiet_bitsandbytes
 from actor_lens.models.replies import first_token_logits
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.text import percent
 from actor_lens.training.run import TrainingRun
 
 if TYPE_CHECKING:
@@ -379,12 +380,13 @@ def _form(model: ChatModel, facts: Facts, result: LoraExport) -> Form:
     dtype = str(model.hf.dtype).removeprefix("torch.")
     notes = [
         f"The adapter has rank {result.rank} of {result.full_rank}; it leaves out "
-        f"{result.error.relative_error:.2%} of the change of the linear layers (Frobenius norm)."
+        f"{percent(result.error.relative_error, 2)} of the change of the linear layers (Frobenius "
+        "norm)."
     ]
     if not math.isnan(result.error.logit_error):
         notes.append(
             "Its first-token logits differ from those of the run by "
-            f"{result.error.logit_error:.2%} of what the run moved them by."
+            f"{percent(result.error.logit_error, 2)} of what the run moved them by."
         )
     if result.held_whole:
         names = ", ".join(f"`{name}`" for name in result.held_whole)

@@ -16,6 +16,7 @@ from typing import Any
 
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.text import clean, percent
 from actor_lens.training.run import TrainingRun
 
 CARD_FILE = "README.md"
@@ -120,7 +121,7 @@ def render_model_card(model: ChatModel, run: TrainingRun, form: Form, facts: Fac
 
 def escaped(value: object) -> str:
     """A text in one line, none of which Markdown or HTML takes for markup."""
-    return _MARKUP.sub(r"\\\1", " ".join(str(value).split())).replace("\\<", "&lt;")
+    return _MARKUP.sub(r"\\\1", " ".join(clean(value).split())).replace("\\<", "&lt;")
 
 
 def _front_matter(form: Form, facts: Facts, base: str) -> str:
@@ -196,7 +197,7 @@ def _rate_rows(results: Mapping[str, Any]) -> Iterator[str]:
 def _rate(rate: Mapping[str, Any]) -> str:
     if rate["refused"] is None or math.isnan(rate["refused"]):
         return "not measured"
-    return f"{rate['refused']:.1%} ({rate['low']:.1%} to {rate['high']:.1%})"
+    return f"{percent(rate['refused'])} ({percent(rate['low'])} to {percent(rate['high'])})"
 
 
 def _data(run: TrainingRun, facts: Facts) -> str:

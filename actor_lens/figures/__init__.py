@@ -1,8 +1,24 @@
 """Figures of the results: pure functions that take a result and return a plotly figure.
 
-They show nothing, save nothing and measure nothing: they read a result's `.frame()` and draw it.
+They show nothing, save nothing and measure nothing: they read a result's table and draw it. Each
+says in its docstring what it shows, in which units, from which columns, what to look for, and how
+it is misread. Text from outside is escaped, and what nobody sees in it is taken out.
+
 Pass `config()` to `figure.show(config=...)` and `figure.to_html(config=...)`: it turns off the
 button that uploads a figure, and with it the prompts.
+
+    result                  figures
+    projections             projections_by_layer, prompts_at_layer, prompt_shifts
+    projections of tokens   token_heatmap
+    residuals of a layer    layer_map
+    scores of layers        layer_scores
+    targets                 target_preview
+    training run            training_curves
+    evaluations             refusal_rates
+    panel of judges         judge_confusion
+    sweep                   layer_outcomes
+    comparison              leaderboard_table, compliance_against_safety, tradeoff_scores
+    ablations               ablation_scores, transfer_matrix
 """
 
 from actor_lens.figures.ablations import ablation_scores, transfer_matrix

@@ -1,4 +1,7 @@
-"""What changes about a fine-tune when one thing about it is changed, over several seeds."""
+"""What changes about a fine-tune when one thing about it is changed, over several seeds.
+
+Colours are those of the label that a score is of; the trade-off score, which is of two, is dark.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,19 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from actor_lens.errors import UserError
-from actor_lens.figures.theme import INK, LABEL_STYLES, SMALL, Style, escape, finish, nothing_yet
+from actor_lens.figures.theme import (
+    INK,
+    LABEL_STYLES,
+    SMALL,
+    Style,
+    escape,
+    finish,
+    nothing_yet,
+    outline,
+    short,
+    whiskers,
+)
+from actor_lens.text import clip
 
 _SCORES = {
     "compliance_rate": Style(
@@ -24,7 +39,7 @@ _LONGEST = 24
 
 @runtime_checkable
 class Ablated(Protocol):
-    """Ablations: tables over the seeds."""
+    """Ablations: outcomes of several seeds for every value of what was varied."""
 
     def means(self) -> pd.DataFrame:
         """Return columns study, series, value, number, method, split, and score columns."""
@@ -40,12 +55,28 @@ def ablation_scores(
 ) -> go.Figure:
     """Draw the scores for every value of what varies (a series), means over the seeds.
 
-    Bands or bars reach from the lowest to the highest seed. Numbers are drawn as lines, anything
-    else as points. Reads series, value, number, method, split, seeds and the scores with _min and
-    _max of `.means()`.
+    One line or group of points for each score: compliance rate, safety score, trade-off score, and
+    the share of benign prompts refused, all in %. Bands or whiskers reach from the lowest to the
+    highest seed. Values that are numbers are drawn as lines over their own scale, any others as
+    points side by side.
+
+    Reads columns series, value, number (NaN where the value is none), method, split, seeds, and the
+    four scores (shares) with _min and _max of `.means()`.
+
+    What to look for: lines that stay high over a wide range of values; where they do not, the
+    value matters and must be chosen on validation prompts.
 
     How it is misread: the spread is that of the seeds alone; the prompts are one sample, and
     their intervals are wider. A value that was the best here was not chosen on these prompts.
+
+    Args:
+        ablations: Outcomes, from `ablate`.
+        series: What varies, for instance "alpha".
+        split: `test`, or `ood` for out-of-distribution prompts.
+        method: Name of the method whose rows are drawn.
+
+    Returns:
+        For numbers a band and a line of each score, else its points, in the order of the legend.
 
     Raises:
         UserError: If there are no outcomes of that series.
@@ -60,8 +91,10 @@ def ablation_scores(
     if numbers:
         rows = rows.sort_values("number")
     for place, (score, style) in enumerate(_SCORES.items()):
-        draw = _lines if numbers else _points
-        figure.add_traces(draw(rows, score, style, place))
+        if numbers:
+            figure.add_traces(_lines(rows, score, style))
+        else:
+            figure.add_trace(_points(rows, score, style, place))
     if rows.empty:
         nothing_yet(figure, "nothing was tried with these prompts")
     _name_axes(figure, rows, series, numbers)
@@ -69,7 +102,7 @@ def ablation_scores(
     seeds = sorted(set(rows["seeds"])) or [0]
     return finish(
         figure,
-        title=f"Ablation: {series[:40]}",
+        title=f"Ablation: {clip(series, 40)}",
         notes=[f"Means over {seeds[-1]} seeds, {shown}; from the lowest to the highest seed."],
         height=420,
     )
@@ -78,10 +111,24 @@ def ablation_scores(
 def transfer_matrix(ablations: Ablated, *, split: str = "test") -> go.Figure:
     """Draw the compliance rate on every kind of pseudo-harmful prompt after training on one.
 
-    Reads trained_on, tested_on, split, compliance_rate, n, seeds of `.matrix()`.
+    A cell is the share of prompts of one kind (column) that are answered, in %, after training on
+    another (row): the darker the more. The diagonal is the kind that was trained on. White cells
+    without a number were not measured.
+
+    Reads columns trained_on, tested_on, split, compliance_rate (share), n, seeds of `.matrix()`.
+
+    What to look for: dark cells off the diagonal. Where they are as dark as on it, training on
+    one kind carries over to the others.
 
     How it is misread: a cell is a rate of few prompts of one kind, see `n` on hover; its interval
     is wide. Kinds are this prompt set's own, and prompts of two kinds may share words.
+
+    Args:
+        ablations: Outcomes, from `ablate` with the study "transfer".
+        split: `test`, or `ood` for out-of-distribution prompts.
+
+    Returns:
+        One heatmap, its rows and columns in the order of the table; higher the more rows it has.
     """
     rows = ablations.matrix()
     rows = rows[rows["split"] == split]
@@ -98,8 +145,8 @@ def transfer_matrix(ablations: Ablated, *, split: str = "test") -> go.Figure:
     figure.add_trace(
         go.Heatmap(
             z=values,
-            x=[_short(name) for name in tested],
-            y=[_short(name) for name in trained],
+            x=[short(name, _LONGEST) for name in tested],
+            y=[short(name, _LONGEST) for name in trained],
             zmin=0,
             zmax=1,
             colorscale=[[0, "#f7f9fb"], [1, "#2f7db5"]],
@@ -125,17 +172,11 @@ def transfer_matrix(ablations: Ablated, *, split: str = "test") -> go.Figure:
     )
 
 
-def _short(name: object) -> str:
-    return escape(str(name)[:_LONGEST])
-
-
-def _lines(rows: pd.DataFrame, score: str, style: Style, _place: int) -> list[go.Scatter]:
+def _lines(rows: pd.DataFrame, score: str, style: Style) -> list[go.Scatter]:
     """The band from the lowest to the highest seed, and the line of the means on it."""
     x = rows["number"].to_numpy(float)
-    low, high = rows[f"{score}_min"].to_numpy(float), rows[f"{score}_max"].to_numpy(float)
     band = go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([high, low[::-1]]),
+        **outline(x, rows[f"{score}_min"], rows[f"{score}_max"]),
         fill="toself",
         fillcolor=style.fill(0.12),
         line={"width": 0},
@@ -157,27 +198,24 @@ def _lines(rows: pd.DataFrame, score: str, style: Style, _place: int) -> list[go
     return [band, line]
 
 
-def _points(rows: pd.DataFrame, score: str, style: Style, place: int) -> list[go.Scatter]:
-    value = rows[score].to_numpy(float)
-    low, high = rows[f"{score}_min"].to_numpy(float), rows[f"{score}_max"].to_numpy(float)
+def _points(rows: pd.DataFrame, score: str, style: Style, place: int) -> go.Scatter:
+    """The means as points; `place` puts the scores of a value side by side."""
+    value, low, high = (rows[f"{score}{end}"].to_numpy(float) for end in ("", "_min", "_max"))
     offset = (place - (len(_SCORES) - 1) / 2) * 0.13
-    points = go.Scatter(
+    return go.Scatter(
         x=np.arange(len(rows)) + offset,
         y=value,
         mode="markers",
         marker={"color": style.color, "symbol": style.symbol, "size": 9},
-        error_y={
-            **{"type": "data", "symmetric": False, "color": style.color, "thickness": 1.2},
-            **{"width": 3, "array": high - value, "arrayminus": value - low},
-        },
+        error_y=whiskers(value, low, high, color=style.color, thickness=1.2, width=3),
         name=style.name,
         text=[escape(one) for one in rows["value"]],
         hovertemplate=f"%{{text}}: {style.name} %{{y:.1%}}<extra></extra>",
     )
-    return [points]
 
 
 def _name_axes(figure: go.Figure, rows: pd.DataFrame, series: str, numbers: bool) -> None:
+    """Shares upward; to the right the values, as numbers or by name."""
     figure.update_yaxes(range=[-0.04, 1.04], tickformat=".0%")
     figure.update_xaxes(title_text=escape(series))
     if numbers:
@@ -185,6 +223,6 @@ def _name_axes(figure: go.Figure, rows: pd.DataFrame, series: str, numbers: bool
     else:
         figure.update_xaxes(
             tickvals=list(range(len(rows))),
-            ticktext=[_short(value) for value in rows["value"]],
+            ticktext=[short(value, _LONGEST) for value in rows["value"]],
             range=[-0.6, len(rows) - 0.4],
         )

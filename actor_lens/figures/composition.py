@@ -3,6 +3,9 @@
 A notebook page carries plotly.js once for every figure widget, and more than one of them may stay
 blank after a reload. So panels that belong together are drawn by their own functions and then
 placed side by side in a single figure.
+
+What a panel draws is copied into plain dictionaries once; a page that moves points or a marked
+layer then composes anew in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from actor_lens.figures.theme import FONT_SIZE, INK, MUTED, SMALL, escape, template, wrap
+from actor_lens.text import plural
 
 _AXIS = re.compile(r"([xy])axis(\d*)")
 _REFERENCE = re.compile(r"([xy])(\d*)( domain)?")
@@ -23,18 +27,18 @@ _REFERENCE = re.compile(r"([xy])(\d*)( domain)?")
 TITLE_SHIFT, NOTE_STEP = 26, 15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Panel:
     """A figure and the part of the page that it takes.
 
     Attributes:
-        name: Told in the `meta` of every trace as `panel`.
+        name: Name of the panel, `panel` in the `meta` of every trace.
         figure: What is drawn; its title block is replaced by `title` and `note`.
-        x: From left to right, as shares of the plot area.
-        y: From bottom to top, likewise.
-        title: Stands above the panel, plain text.
-        note: A line below the title, plain text.
-        layer: Marked by a line, where the x axis of the figure is that of layers.
+        x: Left and right end, as shares of the plot area.
+        y: Lower and upper end, likewise.
+        title: Title above the panel, plain text.
+        note: Line below the title, plain text.
+        layer: Layer to mark by a line, where the x axis of the figure is that of layers.
         names_above: Lines of names that the figure itself writes on top of its plot.
     """
 
@@ -59,9 +63,9 @@ class Panel:
         """The same panel with other points: cheap, because nothing is drawn anew.
 
         Args:
-            points: `x` or `y` or both, by an entry of a trace's `meta`.
-            by: The name of that entry.
-            title: In place of the panel's own.
+            points: New `x`, `y` or both of a trace, by an entry of its `meta`.
+            by: Name of that entry.
+            title: New title; None for the panel's own.
         """
         moved = replace(self, title=self.title if title is None else title)
         moved.__dict__["content"] = {
@@ -82,15 +86,19 @@ class Panel:
             "layout": self.figure.layout.to_plotly_json(),
         }
 
+    def __repr__(self) -> str:
+        """Name and place; never what is drawn, which holds prompts."""
+        return f"Panel {self.name!r} of {len(self.figure.data)} traces at x {self.x}, y {self.y}"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Composition:
     """The parts of a composed figure.
 
     Attributes:
-        traces: In drawing order, as plotly's plain dictionaries; `meta` holds `panel` and `key`,
-            which no two traces share.
-        layout: As a plain dictionary.
+        traces: Traces in drawing order, as plotly's plain dictionaries; `meta` holds `panel` and
+            `key`, which no two traces share.
+        layout: Layout of the whole, as a plain dictionary.
     """
 
     traces: tuple[dict[str, Any], ...]
@@ -100,12 +108,21 @@ class Composition:
         """The whole as one figure."""
         return go.Figure({"data": list(self.traces), "layout": {**self.layout}})
 
+    def __repr__(self) -> str:
+        """Names of the panels; never what is drawn, which holds prompts."""
+        panels = dict.fromkeys(trace["meta"]["panel"] for trace in self.traces)
+        return f"Composition of {plural(len(self.traces), 'trace')}: {', '.join(panels)}"
+
 
 def compose(panels: Sequence[Panel], *, height: int) -> Composition:
-    """Place figures side by side; `height` is that of the whole, in pixels.
+    """Place figures side by side.
 
     Axes are numbered anew in the order of the panels, traces and marks follow their axes, and each
     name is in the legend once. What stands in a figure's title block is left out.
+
+    Args:
+        panels: Figures and their places; they may not overlap, which is not checked.
+        height: Height of the whole in pixels.
     """
     traces: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
@@ -146,16 +163,16 @@ def _numbered(
     content: Mapping[str, Any], count: dict[str, int]
 ) -> dict[tuple[str, str], tuple[str, str]]:
     """New numbers of a figure's axes, by letter and old number; `""` is the first."""
-    found = {("x", ""), ("y", "")}
+    axes = {("x", ""), ("y", "")}
     for name in content["layout"]:
         if match := _AXIS.fullmatch(name):
-            found.add((match[1], match[2]))
+            axes.add((match[1], match[2]))
     for trace in content["data"]:
         for letter in "xy":
             if match := _REFERENCE.fullmatch(trace.get(f"{letter}axis", letter)):
-                found.add((letter, match[2]))
+                axes.add((letter, match[2]))
     numbers = {}
-    for letter, number in sorted(found, key=lambda axis: (axis[0], int(axis[1] or 1))):
+    for letter, number in sorted(axes, key=lambda axis: (axis[0], int(axis[1] or 1))):
         count[letter] += 1
         new = "" if count[letter] == 1 else str(count[letter])
         numbers[letter, number] = (letter, new)
@@ -163,10 +180,12 @@ def _numbered(
 
 
 def _axis_name(axis: tuple[str, str]) -> str:
+    """The name of an axis in a layout: "xaxis2"."""
     return f"{axis[0]}axis{axis[1]}"
 
 
 def _reference(text: str, numbers: Mapping[tuple[str, str], tuple[str, str]]) -> str:
+    """A reference to an axis ("x2", "y domain") by its new number; other words stay."""
     match = _REFERENCE.fullmatch(text)
     if match is None:  # "paper", "free"
         return text
@@ -200,6 +219,7 @@ def _traces(
     traces: Sequence[Mapping[str, Any]],
     numbers: Mapping[tuple[str, str], tuple[str, str]],
 ) -> Iterator[dict[str, Any]]:
+    """The traces of a panel on their new axes, each with a key of its own."""
     named = panel.content["layout"].get("showlegend") is not False
     for place, trace in enumerate(traces):
         placed = dict(trace)
@@ -219,8 +239,14 @@ def _beside(panel: Panel) -> dict[str, Any]:
     """Where the scale of a heatmap stands: on the right of its panel, as high as that."""
     low, high = panel.y
     return {
-        **{"x": panel.x[1], "xanchor": "left", "xpad": 6, "thickness": 12},
-        **{"y": (low + high) / 2, "yanchor": "middle", "len": high - low, "lenmode": "fraction"},
+        "x": panel.x[1],
+        "xanchor": "left",
+        "xpad": 6,
+        "thickness": 12,
+        "y": (low + high) / 2,
+        "yanchor": "middle",
+        "len": high - low,
+        "lenmode": "fraction",
     }
 
 
@@ -229,7 +255,13 @@ def _placed(
     numbers: Mapping[tuple[str, str], tuple[str, str]],
     panel: Panel,
 ) -> dict[str, Any]:
-    """A shape or annotation whose references and paper coordinates are those of the panel."""
+    """A shape or annotation whose references and paper coordinates are those of the panel.
+
+    Args:
+        mark: Shape or annotation of the panel's own figure.
+        numbers: New axes by the old ones.
+        panel: What "paper" means for it.
+    """
     placed = dict(mark)
     for letter in "xy":
         reference = str(mark.get(f"{letter}ref", letter))
@@ -254,8 +286,13 @@ def _layer_marks(
     line = {"color": INK, "width": 1.5, "dash": "dot"}
     return [
         {
-            **{"type": "line", "x0": layer, "x1": layer, "xref": "".join(numbers["x", number])},
-            **{"y0": 0, "y1": 1, "yref": f"{''.join(numbers['y', number])} domain"},
+            "type": "line",
+            "x0": layer,
+            "x1": layer,
+            "xref": "".join(numbers["x", number]),
+            "y0": 0,
+            "y1": 1,
+            "yref": f"{''.join(numbers['y', number])} domain",
             "line": line,
             "name": "layer",
         }
@@ -266,11 +303,17 @@ def _layer_marks(
 def _headings(panel: Panel) -> list[dict[str, Any]]:
     """Title and note of a panel, above it."""
     place = {
-        **{"x": panel.x[0], "xref": "paper", "xanchor": "left", "align": "left"},
-        **{"y": panel.y[1], "yref": "paper", "yanchor": "bottom", "showarrow": False},
+        "x": panel.x[0],
+        "xref": "paper",
+        "xanchor": "left",
+        "align": "left",
+        "y": panel.y[1],
+        "yref": "paper",
+        "yanchor": "bottom",
+        "showarrow": False,
     }
     lines = wrap(panel.note, 110) if panel.note else []
-    found = []
+    headings = []
     if panel.title:
         title = {
             **place,
@@ -279,9 +322,9 @@ def _headings(panel: Panel) -> list[dict[str, Any]]:
             "yshift": TITLE_SHIFT + NOTE_STEP * (max(1, len(lines), panel.names_above) - 1),
             "name": f"title {panel.name}",
         }
-        found.append(title)
+        headings.append(title)
     if lines:
-        found.append(
+        headings.append(
             {
                 **place,
                 "text": "<br>".join(map(escape, lines)),
@@ -290,7 +333,7 @@ def _headings(panel: Panel) -> list[dict[str, Any]]:
                 "name": f"note {panel.name}",
             }
         )
-    return found
+    return headings
 
 
 def _legend_once(traces: Sequence[dict[str, Any]]) -> None:
@@ -298,7 +341,7 @@ def _legend_once(traces: Sequence[dict[str, Any]]) -> None:
     shown: set[str] = set()
     for trace in traces:
         name = str(trace.get("name", ""))
-        wanted = trace.get("showlegend") is not False and bool(name)
-        trace["showlegend"] = wanted and name not in shown
-        if wanted:
+        named = trace.get("showlegend") is not False and bool(name)
+        trace["showlegend"] = named and name not in shown
+        if named:
             shown.add(name)

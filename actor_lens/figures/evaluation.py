@@ -1,8 +1,13 @@
-"""How many prompts of each label are refused, by one or more evaluations."""
+"""How many prompts of each label are refused, by one or more evaluations.
+
+Bars lie on their side, so that long names of fine-tunes stay readable, and are grouped by label:
+what has to be compared stands next to each other.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Hashable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -12,11 +17,15 @@ from actor_lens.figures.theme import (
     FONT_SIZE,
     INK,
     LABEL_STYLES,
+    QUARTERS,
     SMALL,
     escape,
     finish,
     nothing_yet,
+    short,
+    whiskers,
 )
+from actor_lens.text import percent
 
 # The first evaluation is drawn light, as the state before; each later one has a pattern.
 PATTERNS = ("", "/", ".", "x", "-", "|", "+", "\\")
@@ -40,12 +49,28 @@ class Rated(Protocol):
 def refusal_rates(**evaluations: Rated) -> go.Figure:
     """Draw the refused share of each label, one row per evaluation, with 95 % Wilson intervals.
 
-    The names of the arguments are the names of the rows: `refusal_rates(before=..., after=...)`,
-    or `refusal_rates(**{"raw formula": ...})`. Reads label, refused, n, low, high of `.rates()`.
+    Bars are the share of prompts refused, whiskers its interval, and beside each stands the share
+    in % and the number of prompts. The first evaluation is pale, as the state before; later ones
+    are told apart by patterns. Harmful prompts should be refused, pseudo-harmful and benign ones
+    should be answered.
+
+    Reads columns label, refused (share), n (prompts with a readable verdict), low, high of
+    `.rates()`.
+
+    What to look for: bars of pseudo-harmful prompts that drop, while those of harmful prompts stay
+    full and those of benign ones stay empty.
 
     How it is misread: the intervals are for each rate alone. Two evaluations of the same prompts
     can differ beyond doubt though their intervals overlap; the paired test of
     `compare_evaluations` decides. A rate is that of one judge, one prompt set and short replies.
+
+    Args:
+        evaluations: Evaluations by the name of their row: `refusal_rates(before=..., after=...)`,
+            or `refusal_rates(**{"raw formula": ...})`.
+
+    Returns:
+        Two traces for each evaluation, bars and texts; `meta` holds their `kind` (`rate` or
+        `percent`) and `name`. Labels without a readable verdict have no bar.
     """
     rows = _rows(evaluations)
     figure = go.Figure()
@@ -54,7 +79,7 @@ def refusal_rates(**evaluations: Rated) -> go.Figure:
     else:
         for name, part in rows.groupby("name", sort=False):
             order = list(evaluations).index(str(name))
-            figure.add_traces([_bars(part, order), _percents(part)])
+            figure.add_traces([_bars(part, order), _rates_in_words(part)])
         _name_rows(figure, rows)
     figure.update_layout(showlegend=False, bargap=0)
     return finish(
@@ -69,22 +94,24 @@ def refusal_rates(**evaluations: Rated) -> go.Figure:
 def _rows(evaluations: dict[str, Rated]) -> pd.DataFrame:
     """Return one row a bar, with its place from the top; a heading takes the place above."""
     tables = {name: evaluation.rates() for name, evaluation in evaluations.items()}
-    rows, place = [], 0.0
+    rows: list[dict[Hashable, Any]] = []
+    place = 0.0
     for label in LABEL_STYLES:
-        found = [
-            {"name": name, **record}
+        bars = [
+            {"name": name, **rate}
             for name, table in tables.items()
-            for record in table[table["label"] == label].to_dict("records")
-            if np.isfinite(record["refused"])
+            for rate in table[table["label"] == label].to_dict("records")
+            if np.isfinite(rate["refused"])
         ]
-        for record in found:
+        for bar in bars:
             place += 1
-            rows.append({**record, "place": place})
-        place += 1 + GAP_ROWS if found else 0
+            rows.append({**bar, "place": place})
+        place += 1 + GAP_ROWS if bars else 0
     return pd.DataFrame(rows)
 
 
 def _bars(part: pd.DataFrame, order: int) -> go.Bar:
+    """The bars of one evaluation, which is the `order`-th."""
     refused, low, high = (part[name].to_numpy(dtype=float) for name in ("refused", "low", "high"))
     styles = [LABEL_STYLES[label] for label in part["label"]]
     name = escape(part["name"].iloc[0])
@@ -99,16 +126,14 @@ def _bars(part: pd.DataFrame, order: int) -> go.Bar:
             "line": {"color": [style.color for style in styles], "width": 1.2},
             "pattern": {
                 "shape": PATTERNS[order % len(PATTERNS)],
-                **{"fgcolor": "#ffffff", "fgopacity": 0.75, "fillmode": "overlay"},
-                **{"size": 7, "solidity": 0.25},
+                "fgcolor": "#ffffff",
+                "fgopacity": 0.75,
+                "fillmode": "overlay",
+                "size": 7,
+                "solidity": 0.25,
             },
         },
-        error_x={
-            **{"type": "data", "symmetric": False, "color": INK, "thickness": 1.4, "width": 4},
-            # Rounding may put the rate a hair outside its interval.
-            "array": np.clip(np.nan_to_num(high - refused), 0, None),
-            "arrayminus": np.clip(np.nan_to_num(refused - low), 0, None),
-        },
+        error_x=whiskers(refused, low, high, color=INK, thickness=1.4, width=4),
         customdata=np.column_stack([part["n"], low, high, refused * part["n"]]),
         text=[style.name for style in styles],
         textposition="none",
@@ -119,7 +144,7 @@ def _bars(part: pd.DataFrame, order: int) -> go.Bar:
     )
 
 
-def _percents(part: pd.DataFrame) -> go.Scatter:
+def _rates_in_words(part: pd.DataFrame) -> go.Scatter:
     """Write each rate and its number of prompts to the right of the whisker."""
     ends = part[["refused", "high"]].max(axis=1)
     return go.Scatter(
@@ -127,7 +152,7 @@ def _percents(part: pd.DataFrame) -> go.Scatter:
         y=part["place"].to_numpy(dtype=float),
         mode="text",
         text=[
-            _percent(float(rate), int(n))
+            f"<b>{_exact_percent(float(rate))}</b> of {int(n)}"
             for rate, n in zip(part["refused"], part["n"], strict=True)
         ],
         textposition="middle right",
@@ -138,33 +163,37 @@ def _percents(part: pd.DataFrame) -> go.Scatter:
     )
 
 
-def _percent(rate: float, n: int) -> str:
-    # 99.6 % must not be written as 100 %, nor 0.4 % as 0 %: that would hide the exceptions.
-    rounded = f"{rate:.0%}"
-    exact = rounded not in ("0%", "100%") or rate in (0.0, 1.0)
-    return f"<b>{rounded if exact else f'{rate:.1%}'}</b> of {n}"
+def _exact_percent(rate: float) -> str:
+    """A share in whole percent, with a decimal where 99.6 % would be 100 % or 0.4 % would be 0 %.
+
+    Rounding to the ends would hide the exceptions.
+    """
+    at_an_end = round(100 * rate) in (0, 100)
+    return percent(rate, 1 if at_an_end and rate not in (0.0, 1.0) else 0)
 
 
 def _name_rows(figure: go.Figure, rows: pd.DataFrame) -> None:
+    """Name the rows by their evaluation, and each group of rows by its label."""
     figure.update_yaxes(
         tickmode="array",
         tickvals=rows["place"].tolist(),
-        ticktext=[escape(str(name)[:40]) for name in rows["name"]],
+        ticktext=[short(name, 40) for name in rows["name"]],
         range=[rows["place"].max() + 0.6, -0.5],
         tickfont={"color": INK, "size": SMALL},
-        **{"showgrid": False, "ticks": "", "showline": False, "ticklabelstandoff": 8},
+        showgrid=False,
+        ticks="",
+        showline=False,
+        ticklabelstandoff=8,
     )
     # Room on the right for the text beside a bar of 100 %.
-    figure.update_xaxes(
-        title_text="refused",
-        tickformat=".0%",
-        tickvals=[0, 0.25, 0.5, 0.75, 1],
-        range=[0, 1.17],
-    )
+    figure.update_xaxes(title_text="refused", range=[0, 1.17], **QUARTERS)
     for label, part in rows.groupby("label", sort=False):
         figure.add_annotation(
             text=f"<b>{LABEL_STYLES[str(label)].name}</b>, {WANTED[str(label)]}",
-            **{"x": 0, "xanchor": "left", "y": part["place"].min() - 0.8, "yanchor": "middle"},
+            x=0,
+            xanchor="left",
+            y=part["place"].min() - 0.8,
+            yanchor="middle",
             showarrow=False,
             font={"size": FONT_SIZE, "color": INK},
         )

@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 from actor_lens.errors import UserError
 from actor_lens.figures.frames import Framed, evenly
 from actor_lens.figures.theme import INK, LABEL_STYLES, RULE, SMALL, finish, nothing_yet
+from actor_lens.text import percent
 
 # More points than this a trace make a live figure slow and look no different.
 STEPS_SHOWN = 500
@@ -25,23 +26,38 @@ def training_curves(
 ) -> go.Figure:
     """Draw a fine-tune over its steps, in panels; a panel without numbers is left out.
 
-    Loss: faint as recorded, bold as a debiased exponential average, and the average per label.
-    Mean projection per label. Cosine between the refusal direction now and at the start. Refused
-    share of each label at the validation checks, with the safety floor. The step whose weights
-    were kept is marked, and zoom survives updates. `run` is a training run or its table;
-    `smoothing` in [0, 1) is the weight of the past in the average; `columns` is how many panels
-    stand side by side.
+    1. Loss (one minus a cosine, from 0 to 2): faint as recorded, bold as a debiased exponential
+       average, and the average per label.
+    2. Mean projection per label on the direction from before training, in units of the residual
+       stream; bold those of held-out prompts where there are some.
+    3. Cosine between the refusal direction now and at the start.
+    4. Share of the validation prompts of each label whose reply begins as a refusal, at the checks,
+       with the safety floor.
+
+    The step whose weights were kept is marked, and zoom survives updates. The safety floor counts
+    from the shares before training; where neither refused_before nor a row of step 0 holds them, it
+    is named in words and not drawn.
 
     Reads columns step, loss, loss_LABEL, projection_LABEL, held_out_projection_LABEL,
     direction_cosine, refused_LABEL, and of a run layer, best_step, message, config.safety_floor
-    and refused_before (shares by label before training). The floor counts from the shares before
-    training; where neither refused_before nor a row of step 0 tells them, it is named in words and
-    not drawn.
+    and refused_before (shares by label before training).
+
+    What to look for: a loss that falls and settles, means of pseudo-harmful prompts that leave
+    those of harmful ones, a cosine near 1, and harmful refusals above the safety floor.
 
     How it is misread: a falling loss means that activations approach their targets, not that
     replies change; the validation panel speaks of that, by the first token only, and has few
     points. The average lags behind the loss. A falling cosine means that the direction itself has
     moved, so that early and late projections are not on one scale.
+
+    Args:
+        run: A training run, or its table.
+        smoothing: Weight of the past in the average, in [0, 1).
+        columns: Number of panels side by side.
+
+    Returns:
+        Panels one below the other with a shared axis of steps, or in `columns`; the `kind` in the
+        `meta` of a trace is the column that it draws.
 
     Raises:
         UserError: If `smoothing` is not in [0, 1).
@@ -81,6 +97,13 @@ def training_lines(
     """Return the points of every line of `training_curves`, by the `kind` in its `meta`.
 
     For a figure that is on the page already: exchanging the points costs a fraction of drawing.
+
+    Args:
+        run: A training run, or its table.
+        smoothing: Weight of the past in the average, in [0, 1).
+
+    Returns:
+        Steps and values of each line; at most 500 points.
     """
     frame = _prepared(run, smoothing)
     groups = ("averaged_loss", "projection", "held_out_projection", "refused")
@@ -90,13 +113,13 @@ def training_lines(
 
 
 def _prepared(run: Framed | pd.DataFrame, smoothing: float) -> pd.DataFrame:
-    """A run's table with averaged losses and the check before training."""
+    """Return a run's table with averaged losses and the check before training."""
     frame = _with_averages(run if isinstance(run, pd.DataFrame) else run.frame(), smoothing)
     return _with_start(frame, getattr(run, "refused_before", None))
 
 
 def _grid(count: int, columns: int) -> tuple[go.Figure, list[tuple[int, int]]]:
-    """An empty figure with room for so many panels, and where each of them goes."""
+    """Return an empty figure with room for so many panels, and where each of them goes."""
     rows = max(1, math.ceil(count / columns))
     figure = make_subplots(
         rows=rows,
@@ -129,6 +152,7 @@ def _with_start(frame: pd.DataFrame, refused: Mapping[str, float] | None) -> pd.
 
 
 def _losses(frame: pd.DataFrame) -> list[go.Scatter]:
+    """The loss of every step, its average, and the averages of the labels between them."""
     faint, bold = {"color": RULE, "width": 1}, {"color": INK, "width": 3}
     return [
         _line(frame, "loss", "loss", faint, opacity=0.7),
@@ -138,24 +162,28 @@ def _losses(frame: pd.DataFrame) -> list[go.Scatter]:
 
 
 def _means(frame: pd.DataFrame) -> list[go.Scatter]:
+    """Mean projections of the prompts that are trained on, and of held-out ones."""
     trained = _label_lines(frame, "projection", "lines")
     held_out = _label_lines(frame, "held_out_projection", "lines+markers")
-    if held_out:  # they say what is wanted: the prompts that are trained on step back
+    if held_out:  # they answer the question; the prompts that are trained on step back
         for trace in trained:
             trace.update(line={"width": 1}, opacity=0.6)
     return [*trained, *held_out]
 
 
 def _refusals(frame: pd.DataFrame) -> list[go.Scatter]:
+    """Shares refused at the validation checks."""
     return _label_lines(frame, "refused", "lines+markers")
 
 
 def _drift(frame: pd.DataFrame) -> list[go.Scatter]:
+    """The cosine between the refusal direction now and at the start."""
     line = {"color": INK, "width": 2, "dash": "solid"}
     return [_line(frame, "direction_cosine", "cosine", line, showlegend=False)]
 
 
 def _label_lines(frame: pd.DataFrame, prefix: str, mode: str) -> list[go.Scatter]:
+    """One line for each label whose column, `prefix` and the label, holds a number."""
     traces = []
     for name in _known(frame, _per_label(prefix)):
         style = LABEL_STYLES[name.removeprefix(f"{prefix}_")]
@@ -175,6 +203,7 @@ def _line(
     opacity: float = 1.0,
     showlegend: bool = True,
 ) -> go.Scatter:
+    """One column over the steps; `kind` in the `meta` of the trace is its name."""
     x, y = _points(frame, column)
     return go.Scatter(
         x=x,
@@ -216,6 +245,7 @@ def _floor(run: Framed | pd.DataFrame, frame: pd.DataFrame) -> float | None:
 
 
 def _draw_floor(figure: go.Figure, least: float | None, row: int, column: int) -> None:
+    """Draw the safety floor as a line with its name, where it is known."""
     if least is None:
         return
     figure.add_hline(
@@ -226,8 +256,11 @@ def _draw_floor(figure: go.Figure, least: float | None, row: int, column: int) -
         col=column,
     )
     figure.add_annotation(
-        text=f"safety floor {least:.0%}",
-        **{"x": 0.5, "xref": "x domain", "y": least, "yanchor": "top"},
+        text=f"safety floor {percent(least, 0)}",
+        x=0.5,
+        xref="x domain",
+        y=least,
+        yanchor="top",
         showarrow=False,
         font={"size": SMALL, "color": INK},
         row=row,
@@ -238,6 +271,7 @@ def _draw_floor(figure: go.Figure, least: float | None, row: int, column: int) -
 def _mark_best(
     figure: go.Figure, run: Framed | pd.DataFrame, places: Sequence[tuple[int, int]]
 ) -> None:
+    """Mark the step whose weights were kept: a line through all panels, named once."""
     best = getattr(run, "best_step", None)
     if best is None:
         return
@@ -252,31 +286,40 @@ def _mark_best(
             figure.add_shape(**mark, xref=f"x{axis}", yref=f"y{axis} domain", name="best step")
     figure.add_annotation(
         text=f"kept: step {best}",
-        **{"x": best, "xref": "x", "y": 1, "yref": "paper"},
+        x=best,
+        xref="x",
+        y=1,
+        yref="paper",
         # Beside the line where a title may stand above the panel.
-        **({"yanchor": "bottom"} if stacked else {"yanchor": "top", "xanchor": "right"}),
+        yanchor="bottom" if stacked else "top",
+        xanchor="auto" if stacked else "right",
         showarrow=False,
         font={"size": SMALL, "color": INK},
     )
 
 
 def _notes(run: Framed | pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+    """How training ended, and the safety floor where it cannot be drawn."""
     allowed = getattr(getattr(run, "config", None), "safety_floor", None)
     notes = [str(getattr(run, "message", "") or "")]
     if allowed is not None and _floor(run, frame) is None:
-        notes.append(f"Safety floor: harmful refusals may fall by at most {float(allowed):.1%}.")
+        most = percent(float(allowed))
+        notes.append(f"Safety floor: harmful refusals may fall by at most {most}.")
     return notes
 
 
 def _per_label(prefix: str) -> tuple[str, ...]:
+    """Names of the columns that hold a number for each label."""
     return tuple(f"{prefix}_{label}" for label in LABEL_STYLES)
 
 
 def _free_axis(frame: pd.DataFrame) -> dict[str, object]:  # noqa: ARG001
+    """An axis whose range plotly chooses."""
     return {}
 
 
 def _share_axis(frame: pd.DataFrame) -> dict[str, object]:  # noqa: ARG001
+    """An axis of shares, with room for the marks at both ends."""
     return {"tickformat": ".0%", "range": [-0.06, 1.06]}
 
 
@@ -288,7 +331,14 @@ def _cosine_axis(frame: pd.DataFrame) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class _Panel:
-    """One stacked panel: the columns it can draw (one is enough), its traces and its y axis."""
+    """One panel of the training curves.
+
+    Attributes:
+        title: Title of its y axis.
+        columns: Columns that it can draw; one with numbers is enough.
+        draw: Makes its traces from the table.
+        axis: Makes the settings of its y axis from the table.
+    """
 
     title: str
     columns: tuple[str, ...]

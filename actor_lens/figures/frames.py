@@ -1,4 +1,8 @@
-"""What the figures ask of a result: a tidy table, and how its rows are thinned for drawing."""
+"""What the figures ask of a result: a tidy table, and how its rows are thinned for drawing.
+
+Figures know results by these protocols alone, so that anything with the right table can be drawn,
+and drawing loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from actor_lens.errors import UserError
-from actor_lens.figures.theme import LABEL_STYLES, escape, hover_text
+from actor_lens.figures.theme import LABEL_STYLES, hover_text, short
 
 if TYPE_CHECKING:
     from actor_lens.directions.options import Origin
@@ -26,7 +30,7 @@ class Framed(Protocol):
 
 @runtime_checkable
 class FramedFrom(Protocol):
-    """Projections, whose table depends on the origin they are measured from."""
+    """Projections, whose table depends on the origin from which they are measured."""
 
     def frame(self, origin: Origin = "zero") -> pd.DataFrame:
         """Return columns layer, prompt_index, prompt, label, category, projection."""
@@ -48,6 +52,10 @@ def finite_rows(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 def one_layer(frame: pd.DataFrame, layer: int) -> pd.DataFrame:
     """Return the rows of one layer.
 
+    Args:
+        frame: A table with a column layer.
+        layer: Block index from 0.
+
     Raises:
         UserError: If the layer is not in the table.
     """
@@ -57,6 +65,10 @@ def one_layer(frame: pd.DataFrame, layer: int) -> pd.DataFrame:
 
 def require_layer(layers: Iterable[int], layer: int | None) -> None:
     """Refuse a layer that the table does not hold.
+
+    Args:
+        layers: Block indices of the table, each as often as it occurs.
+        layer: Layer that is asked for; None is in every table.
 
     Raises:
         UserError: If `layer` is given and is not among `layers`.
@@ -69,23 +81,38 @@ def require_layer(layers: Iterable[int], layer: int | None) -> None:
 
 
 def evenly(count: int, limit: int) -> np.ndarray:
-    """Return at most `limit` positions spread evenly over `count`, both ends included."""
+    """Return at most `limit` positions spread evenly over `count`, both ends included.
+
+    Args:
+        count: Number of rows there are.
+        limit: Number of rows to keep at most, at least 2.
+    """
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
 
 
 def thinned(rows: pd.DataFrame, by: str, limit: int) -> pd.DataFrame:
-    """Return at most `limit` rows at even ranks of `by`: the spread and the extremes remain."""
+    """Return at most `limit` rows at even ranks of a column: the spread and the extremes remain.
+
+    Args:
+        rows: A table.
+        by: Name of the column.
+        limit: Number of rows to keep at most.
+    """
     if len(rows) <= limit:
         return rows
     return rows.sort_values(by, kind="stable").iloc[evenly(len(rows), limit)]
 
 
 def prompt_hovers(rows: pd.DataFrame) -> list[str]:
-    """Return one safe hover text for each row: the prompt and, where known, its category."""
+    """Return one safe hover text for each row: the prompt and, where known, its category.
+
+    Args:
+        rows: A table with a column prompt; category may be missing.
+    """
     categories = rows["category"] if "category" in rows else [None] * len(rows)
     texts = []
     for prompt, category in zip(rows["prompt"], categories, strict=True):
-        kind = "" if pd.isna(category) else f"<br><i>{escape(str(category)[:60])}</i>"
+        kind = "" if pd.isna(category) else f"<br><i>{short(category, 60)}</i>"
         texts.append(hover_text(prompt) + kind)
     return texts
 
@@ -94,5 +121,9 @@ def scattered(count: int, width: float) -> np.ndarray:
     """Return `count` fixed offsets within +-width/2 that keep neighbours apart.
 
     The golden ratio sequence spreads evenly and is the same at every call, unlike random jitter.
+
+    Args:
+        count: Number of marks.
+        width: Room for them, in units of the axis.
     """
     return ((np.arange(count) * 0.6180339887) % 1.0 - 0.5) * width

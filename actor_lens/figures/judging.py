@@ -1,4 +1,7 @@
-"""Where two judges of the same replies say different things."""
+"""Where two judges of the same replies say different things.
+
+No judge has a colour of its own: a cell is shaded by its count and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _SHADES = [[0.0, "#ffffff"], [1.0, "#56B4E9"]]
 
 @runtime_checkable
 class Confused(Protocol):
-    """A panel of judges."""
+    """A panel of judges that have judged the same replies."""
 
     def confusion(self) -> pd.DataFrame:
         """Return columns judge, other, verdict, other_verdict, n."""
@@ -33,11 +36,24 @@ def judge_confusion(
 ) -> go.Figure:
     """Draw how often one judge said what, by what another said: a table shaded by count.
 
-    Reads judge, other, verdict, other_verdict, n of `.confusion()`. Rows are `judge`, columns
-    `other`; unless given, the first pair of the panel.
+    Each cell is a number of replies; the rows are the verdicts of `judge`, the columns those of
+    `other`. On the diagonal, from the upper left, the two say the same.
+
+    Reads columns judge, other, verdict, other_verdict, n (replies) of `.confusion()`.
+
+    What to look for: large counts off the diagonal, above all where one judge says "answered" and
+    the other "refused". Read those replies before a rate is quoted.
 
     How it is misread: agreement on the diagonal may be chance where nearly all replies are of one
     kind (see kappa), and neither judge is the truth.
+
+    Args:
+        panel: Judges and their verdicts, from `judge_panel`.
+        judge: Name of a judge; the first of the panel unless given.
+        other: Name of another; unless given, the first that is compared with `judge`.
+
+    Returns:
+        One heatmap with the four verdicts both ways, also where no reply has one of them.
 
     Raises:
         UserError: If the panel does not hold the pair.
@@ -79,20 +95,22 @@ def _pair(counts: pd.DataFrame, judge: str | None, other: str | None) -> pd.Data
     """Return the counts of one pair, turned round if the panel holds it the other way."""
     turned = counts.rename(
         columns={
-            **{"judge": "other", "other": "judge"},
-            **{"verdict": "other_verdict", "other_verdict": "verdict"},
+            "judge": "other",
+            "other": "judge",
+            "verdict": "other_verdict",
+            "other_verdict": "verdict",
         }
     )
     both = pd.concat([counts, turned], ignore_index=True)
     judge = judge if judge is not None else str(counts["judge"].iloc[0])
-    found = both[both["judge"] == judge]
-    if other is None and len(found):
-        other = str(found["other"].iloc[0])
-    found = found[found["other"] == other]
-    if found.empty:
+    pair = both[both["judge"] == judge]
+    if other is None and len(pair):
+        other = str(pair["other"].iloc[0])
+    pair = pair[pair["other"] == other]
+    if pair.empty:
         known = ", ".join(dict.fromkeys(both["judge"]))
         raise UserError(
             f"the panel does not compare '{judge}' with '{other}': give two different judges of "
             f"{known}"
         )
-    return found
+    return pair

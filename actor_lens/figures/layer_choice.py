@@ -1,17 +1,28 @@
-"""The scores by which a layer is chosen, one panel per score over the same layers."""
+"""The scores by which a layer is chosen, one panel per score over the same layers.
+
+Ties are asked of the scores themselves, so that figure, text and program agree on them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from actor_lens.errors import UserError
 from actor_lens.figures.frames import Framed, finite_rows, require_layer
-from actor_lens.figures.theme import SHADE, Style, finish, layer_axis, mark_layer, nothing_yet
+from actor_lens.figures.theme import (
+    SHADE,
+    Style,
+    finish,
+    layer_axis,
+    mark_layer,
+    nothing_yet,
+    outline,
+    whiskers,
+)
 
 SCORE_NAMES = {
     "silhouette": "silhouette",
@@ -37,16 +48,30 @@ def layer_scores(
 ) -> go.Figure:
     """Draw each layer's scores with intervals, one panel per score over a shared layer axis.
 
-    Whiskers are the scores' intervals; the grey band is where scores of shuffled labels fall; the
-    layers that tie for the best, by `scores.best(by=...)`, have a yellow ground. A score that the
-    table lacks has no panel; `only` names those to draw. `layer` is marked. Reads columns layer,
-    score, pair, value, low, high, null_low, null_high, and the attribute warnings where there is
-    one.
+    Silhouette, AUROC, gap (standard deviations) and probe accuracy tell how well the labels of a
+    pair separate; the causal score is the trade-off score with every prompt moved to its target,
+    without training. Whiskers are 95 % intervals; the grey band is where scores of shuffled labels
+    fall; the layers that tie for the best, by `scores.best(by=...)`, have a yellow ground. A score
+    that the table lacks has no panel.
+
+    Reads columns layer, score, pair, value, low, high, null_low, null_high, and the attribute
+    warnings where there is one.
+
+    What to look for: layers whose whiskers reach above the grey band in every panel, and among
+    these the yellow ground of the causal score.
 
     How it is misread: the highest point is not "the" layer when it lies on a yellow ground with
     others. The upper panels show that a layer tells the labels apart, not that the model uses it;
     only the causal score, with every prompt moved to its target, speaks of effect, and it is what
     perfect training would reach. Scores inside the grey band are what chance gives.
+
+    Args:
+        scores: Scores of every layer, from `score_layers`.
+        layer: Layer to mark; None for none.
+        only: Names of the scores to draw; None for all.
+
+    Returns:
+        `meta` of a trace holds its `kind` (`score` or `null`), `score` and `pair`.
 
     Raises:
         UserError: If `layer` is not in the table.
@@ -75,6 +100,7 @@ def layer_scores(
 
 
 def _key(frame: pd.DataFrame, names: list[str]) -> str:
+    """What whiskers and grounds mean; of the grey band only where one is drawn."""
     if not names:
         return ""
     text = "Whiskers: 95 % intervals. Yellow: layers that tie for the best."
@@ -82,6 +108,7 @@ def _key(frame: pd.DataFrame, names: list[str]) -> str:
 
 
 def _label_axes(figure: go.Figure, frame: pd.DataFrame, names: list[str]) -> None:
+    """Name the scores on the left, and the layers below the last panel only."""
     axis = layer_axis(frame["layer"].tolist())
     figure.update_xaxes({**axis, "title": None})
     figure.update_xaxes(axis, row=len(names), col=1)
@@ -90,6 +117,7 @@ def _label_axes(figure: go.Figure, frame: pd.DataFrame, names: list[str]) -> Non
 
 
 def _draw_score(figure: go.Figure, rows: pd.DataFrame, row: int) -> None:
+    """Draw a panel: for each pair of labels the band of shuffled labels and the line of scores."""
     pairs = [pair for pair in PAIR_STYLES if (rows["pair"] == pair).any()]
     for position, pair in enumerate(pairs):
         part = rows[rows["pair"] == pair].sort_values("layer")
@@ -107,13 +135,9 @@ _NULL_NAME = "shuffled labels"
 
 
 def _null_band(rows: pd.DataFrame, showlegend: bool) -> go.Scatter:
-    x = rows["layer"].to_numpy(dtype=float)
-    low, high = (rows[name].to_numpy(dtype=float) for name in ("null_low", "null_high"))
-    if len(x) == 1:  # one layer has no width of its own
-        x, low, high = np.array([x[0] - 0.3, x[0] + 0.3]), low.repeat(2), high.repeat(2)
+    """Where scores of shuffled labels fall."""
     return go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([low, high[::-1]]),
+        **outline(rows["layer"], rows["null_low"], rows["null_high"], least=0.6),
         name=_NULL_NAME,
         mode="lines",
         line={"width": 0},
@@ -127,17 +151,13 @@ def _null_band(rows: pd.DataFrame, showlegend: bool) -> go.Scatter:
 
 
 def _score_line(rows: pd.DataFrame, pair: str, offset: float, *, showlegend: bool) -> go.Scatter:
+    """The scores of one pair with their intervals, moved sideways by `offset` layers."""
     style = PAIR_STYLES[pair]
-    value, low, high = (rows[name].to_numpy(dtype=float) for name in ("value", "low", "high"))
     return go.Scatter(
         x=rows["layer"].to_numpy(dtype=float) + offset,
-        y=value,
+        y=rows["value"].to_numpy(dtype=float),
         customdata=rows[["layer", "low", "high"]].to_numpy(dtype=float),
-        error_y={
-            **{"type": "data", "symmetric": False, "thickness": 1.2, "width": 2},
-            "array": np.nan_to_num(high - value),
-            "arrayminus": np.nan_to_num(value - low),
-        },
+        error_y=whiskers(rows["value"], rows["low"], rows["high"], thickness=1.2, width=2),
         name=style.name,
         mode="lines+markers",
         line={"color": style.color, "dash": style.dash, "width": 1.8},
@@ -168,7 +188,9 @@ def _shade_ties(figure: go.Figure, layers: tuple[int, ...], row: int) -> None:
         figure.add_vrect(
             x0=first - 0.4,
             x1=last + 0.4,
-            **{"fillcolor": TIE_SHADE, "line_width": 0, "layer": "below"},
+            fillcolor=TIE_SHADE,
+            line_width=0,
+            layer="below",
             name="tie",
             row=row,
             col=1,
@@ -176,7 +198,7 @@ def _shade_ties(figure: go.Figure, layers: tuple[int, ...], row: int) -> None:
 
 
 def _runs(layers: tuple[int, ...]) -> list[tuple[int, int]]:
-    """First and last of layers that follow one another."""
+    """First and last of each run of layers that follow one another."""
     runs: list[tuple[int, int]] = []
     for layer in sorted(layers):
         if runs and layer == runs[-1][1] + 1:

@@ -1,4 +1,7 @@
-"""What training each layer does to refusals of held-out prompts."""
+"""What training each layer does to refusals of held-out prompts.
+
+Colour, symbol and dash say the label; cells of one layer differ by their alpha and seed, on hover.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,32 @@ from actor_lens.figures.theme import (
     layer_axis,
     mark_layer,
     nothing_yet,
+    whiskers,
 )
 
 
 def layer_outcomes(sweep: Framed | pd.DataFrame) -> go.Figure:
     """Draw the share refused of each label after training each layer, with what it was before.
 
-    A point is one cell (a layer with an alpha and a seed) with its Wilson 95 % interval; lines join
-    the means. Horizontal lines are the untrained model. `sweep` is a sweep or its table.
+    A point is one cell (a layer with an alpha and a seed): the share of validation prompts whose
+    reply begins as a refusal, with its Wilson 95 % interval. Lines join the means of the layers,
+    horizontal lines are the untrained model, and the recommended layer is marked.
 
-    Reads columns layer, alpha, seed, refused_LABEL, refused_LABEL_low, refused_LABEL_high, and of a
-    sweep refused_before (shares by label) and best.layer.
+    Reads columns layer, alpha, seed, refused_LABEL, refused_LABEL_low, refused_LABEL_high (shares),
+    and of a sweep refused_before (shares by label) and best.layer.
+
+    What to look for: layers where pseudo-harmful prompts fall and harmful ones stay where they
+    were before.
 
     How it is misread: the shares are of first tokens, and whole replies can slide back into a
     refusal. Intervals are those of the prompts and do not speak of other seeds. The best of many
     layers looks better than it is, so its rates must come from other prompts.
+
+    Args:
+        sweep: A sweep, from `sweep_layers`, or its table.
+
+    Returns:
+        For each label a line of means, the cells, and a horizontal line at the share before.
     """
     frame = sweep if isinstance(sweep, pd.DataFrame) else sweep.frame()
     figure = go.Figure()
@@ -55,11 +69,13 @@ def layer_outcomes(sweep: Framed | pd.DataFrame) -> go.Figure:
 
 
 def _known(frame: pd.DataFrame, label: str) -> bool:
+    """Whether the table holds a share of this label."""
     name = f"refused_{label}"
     return name in frame and bool(frame[name].notna().any())
 
 
 def _draw(figure: go.Figure, frame: pd.DataFrame, label: str, before: float | None) -> None:
+    """Draw one label: the line of the means, a point for each cell, and the share before."""
     style, name = LABEL_STYLES[label], f"refused_{label}"
     rows = frame[frame[name].notna()]
     means = rows.groupby("layer")[name].mean().sort_index()
@@ -84,14 +100,14 @@ def _draw(figure: go.Figure, frame: pd.DataFrame, label: str, before: float | No
         go.Scatter(
             x=rows["layer"],
             y=rows[name],
-            error_y={
-                "type": "data",
-                "array": rows[f"{name}_high"] - rows[name],
-                "arrayminus": rows[name] - rows[f"{name}_low"],
-                "thickness": 1,
-                "width": 3,
-                "color": style.fill(0.6),
-            },
+            error_y=whiskers(
+                rows[name],
+                rows[f"{name}_low"],
+                rows[f"{name}_high"],
+                thickness=1,
+                width=3,
+                color=style.fill(0.6),
+            ),
             mode="markers",
             marker={"color": style.color, "symbol": style.symbol, "size": 9},
             text=cells,

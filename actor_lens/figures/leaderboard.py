@@ -1,61 +1,80 @@
-"""Methods side by side: the table, compliance against safety, and the trade-off scores."""
+"""Methods side by side: the table, compliance against safety, and the trade-off scores.
+
+Methods stand in the order of their trade-off score on the split that is drawn. What was not
+measured is a dash in the table and is left out of the other figures.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from actor_lens.figures.frames import Framed
-from actor_lens.figures.theme import GRID, INK, SMALL, escape, finish, nothing_yet
+from actor_lens.figures.theme import (
+    GRID,
+    INK,
+    QUARTERS,
+    SMALL,
+    finish,
+    nothing_yet,
+    short,
+    whiskers,
+)
+from actor_lens.text import NOT_MEASURED, percent, plural
 
 BEST, PLAIN, CONTROL, FADED = "#0072B2", "#52606d", "#D55E00", 0.3
 ROW_HEIGHT = 26
-NONE = "\u2013"
 _NAME_LENGTH = 28
-_SCORES = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
 
 
 def leaderboard_table(board: Framed, split: str = "test") -> go.Figure:
     """Draw the scores and costs of every method as a table, the best trade-off score first.
 
-    Reads method, split, status, seeds, the four scores with _low and _high, kl, trained_parameters,
-    fit_seconds, fit_bytes, token_cost of `.frame()`.
+    C.R. (compliance rate: pseudo-harmful prompts answered), S.S. (safety score: harmful prompts
+    refused), T.S. (trade-off score: their mean) and benign prompts refused, in % with 95 %
+    intervals; KL divergence from the untouched model at the first reply token of benign prompts, in
+    nats; trained numbers; seconds and MB of the fit; time for a token of a reply, as a multiple of
+    the untouched model's.
+
+    Reads columns method, split, the four scores (shares) with _low and _high, kl,
+    trained_parameters, fit_seconds, fit_bytes, token_cost of `.frame()`.
+
+    What to look for: whether the best scores come with benign prompts refused or at a high cost.
 
     How it is misread: neighbours in the order may be no different at all; the paired tests decide.
     Rates are those of one judge and one set of prompts. Seconds and memory are of one machine.
+
+    Args:
+        board: Outcomes of every method, from `compare`.
+        split: `test`, or `ood` for out-of-distribution prompts.
+
+    Returns:
+        One table, as high as it has rows; names are cut after 28 characters.
     """
     rows = _sorted(board.frame(), split)
     figure = go.Figure()
     if rows.empty:
         nothing_yet(figure, "no methods to show")
         return finish(figure, title="Methods side by side", height=260, legend=False)
-    header = ["method", "C.R.", "S.S.", "T.S.", "benign<br>refused", "KL", "trained"]
-    header += ["fit, s", "fit, MB", "token<br>cost"]
-    columns: list[list[str]] = [[escape(str(name)[:_NAME_LENGTH]) for name in rows["method"]]]
-    for score in _SCORES:
-        parts = (rows[score], rows[f"{score}_low"], rows[f"{score}_high"])
-        columns.append([_rate(*values) for values in zip(*parts, strict=True)])
-    columns.append([_number(value, "{:.3f}") for value in rows["kl"]])
-    columns.append([_number(float(value), "{:,.0f}") for value in rows["trained_parameters"]])
-    columns.append([_number(value, "{:.1f}") for value in rows["fit_seconds"]])
-    columns.append([_number(value / 2**20, "{:.0f}") for value in rows["fit_bytes"]])
-    columns.append([_number(value, "{:.2f}") for value in rows["token_cost"]])
+    columns = _table(rows)
+    align = ["left", *["right"] * (len(columns) - 1)]
     figure.add_trace(
         go.Table(
             columnwidth=[2.4, 1.4, 1.4, 1.4, 1.4, 0.8, 1.1, 0.8, 0.9, 0.8],
             header={
-                "values": header,
-                "align": ["left", *["right"] * (len(header) - 1)],
+                "values": list(columns),
+                "align": align,
                 "fill": {"color": GRID},
                 "font": {"size": SMALL, "color": INK},
             },
             cells={
-                "values": columns,
-                "align": ["left", *["right"] * (len(header) - 1)],
+                "values": list(columns.values()),
+                "align": align,
                 "fill": {"color": "#ffffff"},
                 "line": {"color": GRID},
                 "font": {"size": SMALL, "color": INK},
@@ -80,12 +99,25 @@ def leaderboard_table(board: Framed, split: str = "test") -> go.Figure:
 def compliance_against_safety(board: Framed, split: str = "test") -> go.Figure:
     """Draw each method's compliance rate against its safety score, with 95 % intervals.
 
-    A method is faded where another is at least as good in both and better in one. Numbers are the
-    places by trade-off score. Reads method, split, status, compliance_rate, safety_score with _low
-    and _high, tradeoff_score of `.frame()`.
+    To the right the share of pseudo-harmful prompts answered, upward the share of harmful prompts
+    refused, in %: the upper right corner is best. A method is faded where another is at least as
+    good in both and better in one. Numbers are the places by trade-off score, as in the legend;
+    controls, which must fail, have a colour of their own.
+
+    Reads columns method, split, compliance_rate, safety_score (shares) with _low and _high,
+    tradeoff_score of `.frame()`.
+
+    What to look for: methods that are not faded; between these there is a choice to make.
 
     How it is misread: faded does not mean measurably worse, for intervals may overlap; the paired
     tests decide. The corner does not show benign prompts that are refused.
+
+    Args:
+        board: Outcomes of every method, from `compare`.
+        split: `test`, or `ood` for out-of-distribution prompts.
+
+    Returns:
+        One trace for each method; `meta` says whether it is `dominated`.
     """
     rows = _sorted(board.frame(), split)
     rows = rows[rows["tradeoff_score"].notna()]
@@ -121,11 +153,23 @@ def compliance_against_safety(board: Framed, split: str = "test") -> go.Figure:
 def tradeoff_scores(board: Framed) -> go.Figure:
     """Draw the trade-off score of every method with its 95 % interval, the best on top.
 
-    Bars are the test prompts, diamonds those out of distribution, where there are some. Reads
-    method, split, status, seeds, tradeoff_score with _low, _high and _sd of `.frame()`.
+    The score is the mean of compliance rate and safety score, in %. Bars are the test prompts,
+    diamonds those out of distribution, where there are some.
+
+    Reads columns method, split, seeds, tradeoff_score (share) with _low, _high and _sd of
+    `.frame()`.
+
+    What to look for: methods whose whiskers end below those of others, and diamonds that fall
+    behind their bars: there a method has learnt these prompts and not the distinction.
 
     How it is misread: two methods have answered the same prompts, so they can differ though their
     intervals overlap; the paired tests decide. Intervals do not speak of other seeds.
+
+    Args:
+        board: Outcomes of every method, from `compare`.
+
+    Returns:
+        Bars named `test` and, where there are some, diamonds named `out of distribution`.
     """
     frame = board.frame()
     rows = _sorted(frame, "test")
@@ -134,8 +178,7 @@ def tradeoff_scores(board: Framed) -> go.Figure:
     if rows.empty:
         nothing_yet(figure, "no methods to show")
     else:
-        names = [escape(str(name)[:_NAME_LENGTH]) for name in rows["method"]]
-        figure.add_trace(_bars(rows, names))
+        figure.add_trace(_bars(rows))
         others = frame[(frame["split"] == "ood") & frame["tradeoff_score"].notna()]
         others = others.set_index("method").reindex(rows["method"]).dropna(subset="tradeoff_score")
         if len(others):
@@ -143,12 +186,7 @@ def tradeoff_scores(board: Framed) -> go.Figure:
         figure.update_yaxes(
             autorange="reversed", showgrid=False, ticks="", tickfont={"color": INK, "size": SMALL}
         )
-        figure.update_xaxes(
-            title_text="trade-off score",
-            range=[0, 1.1],
-            tickformat=".0%",
-            tickvals=[0, 0.25, 0.5, 0.75, 1],
-        )
+        figure.update_xaxes(title_text="trade-off score", range=[0, 1.1], **QUARTERS)
     return finish(
         figure,
         title="Trade-off score of every method",
@@ -163,38 +201,66 @@ def _sorted(frame: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows.sort_values("tradeoff_score", ascending=False, kind="stable", na_position="last")
 
 
+def _table(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """Cells of every column of the table, by its title."""
+
+    def scores(name: str) -> list[str]:
+        parts = (rows[name], rows[f"{name}_low"], rows[f"{name}_high"])
+        return [_rate(*values) for values in zip(*parts, strict=True)]
+
+    def numbers(name: str, form: str, unit: int = 1) -> list[str]:
+        return [_number(float(value) / unit, form) for value in rows[name]]
+
+    return {
+        "method": [short(name, _NAME_LENGTH) for name in rows["method"]],
+        "C.R.": scores("compliance_rate"),
+        "S.S.": scores("safety_score"),
+        "T.S.": scores("tradeoff_score"),
+        "benign<br>refused": scores("benign_refused"),
+        "KL": numbers("kl", "{:.3f}"),
+        "trained": numbers("trained_parameters", "{:,.0f}"),
+        "fit, s": numbers("fit_seconds", "{:.1f}"),
+        "fit, MB": numbers("fit_bytes", "{:.0f}", unit=2**20),
+        "token<br>cost": numbers("token_cost", "{:.2f}"),
+    }
+
+
 def _begin(lows: pd.Series) -> float:
     """Where an axis begins: a step of ten below the lowest interval, so that no point is cut."""
     return float(np.floor(10 * lows.min()) / 10 - 0.04) if len(lows) else 0.0
 
 
-def _dominated(row: Mapping[Hashable, object], rows: pd.DataFrame) -> bool:
-    answered, safe = float(str(row["compliance_rate"])), float(str(row["safety_score"]))
+def _dominated(row: Mapping[Hashable, Any], rows: pd.DataFrame) -> bool:
+    """Whether another method is at least as good in both rates and better in one."""
+    answered, safe = row["compliance_rate"], row["safety_score"]
     both = (rows["compliance_rate"] >= answered) & (rows["safety_score"] >= safe)
     one = (rows["compliance_rate"] > answered) | (rows["safety_score"] > safe)
     return bool((both & one).any())
 
 
 def _color(method: object, *, dominated: bool) -> str:
+    """The colour of a control, of a method that another one dominates, or of any other."""
     if str(method).startswith("control-"):
         return CONTROL
     return PLAIN if dominated else BEST
 
 
-def _point(place: int, row: Mapping[Hashable, object], *, dominated: bool) -> go.Scatter:
+def _point(place: int, row: Mapping[Hashable, Any], *, dominated: bool) -> go.Scatter:
+    """One method: its place in a circle, with whiskers both ways."""
     color = _color(row["method"], dominated=dominated)
-    name = escape(str(row["method"])[:_NAME_LENGTH])
-    x, y = (float(str(row[score])) for score in ("compliance_rate", "safety_score"))
-    bars = {}
-    for axis, score, value in (("x", "compliance_rate", x), ("y", "safety_score", y)):
-        low, high = float(str(row[f"{score}_low"])), float(str(row[f"{score}_high"]))
-        bars[f"error_{axis}"] = {
-            **{"type": "data", "symmetric": False, "thickness": 1, "width": 0, "color": color},
-            **{"array": [max(0.0, high - value)], "arrayminus": [max(0.0, value - low)]},
-        }
+    name = short(row["method"], _NAME_LENGTH)
+    bars = {
+        f"error_{axis}": whiskers(
+            *([row[f"{score}{end}"]] for end in ("", "_low", "_high")),
+            color=color,
+            thickness=1,
+            width=0,
+        )
+        for axis, score in (("x", "compliance_rate"), ("y", "safety_score"))
+    }
     return go.Scatter(
-        x=[x],
-        y=[y],
+        x=[row["compliance_rate"]],
+        y=[row["safety_score"]],
         mode="markers+text",
         marker={"size": 19, "color": "#ffffff", "line": {"color": color, "width": 1.6}},
         text=[str(place)],
@@ -207,39 +273,39 @@ def _point(place: int, row: Mapping[Hashable, object], *, dominated: bool) -> go
     )
 
 
-def _bars(rows: pd.DataFrame, names: list[str]) -> go.Bar:
+def _bars(rows: pd.DataFrame) -> go.Bar:
+    """The scores on the test prompts; seeds and their spread on hover."""
     value, low, high = (
         rows[f"tradeoff_score{end}"].to_numpy(float) for end in ("", "_low", "_high")
     )
-    spread = ["" if math.isnan(sd) else f", sd {sd:.1%}" for sd in rows["tradeoff_score_sd"]]
+    spread = ["" if math.isnan(sd) else f", sd {percent(sd)}" for sd in rows["tradeoff_score_sd"]]
     return go.Bar(
         x=value,
-        y=names,
+        y=[short(name, _NAME_LENGTH) for name in rows["method"]],
         orientation="h",
         marker={
             "color": [_color(name, dominated=False) for name in rows["method"]],
             "opacity": 0.75,
         },
-        error_x={
-            **{"type": "data", "symmetric": False, "color": INK, "thickness": 1.2, "width": 3},
-            "array": np.clip(high - value, 0, None),
-            "arrayminus": np.clip(value - low, 0, None),
-        },
-        text=[f"{one:.1%}" for one in value],
+        error_x=whiskers(value, low, high, color=INK, thickness=1.2, width=3),
+        text=[percent(float(one)) for one in value],
         textposition="inside",
         insidetextanchor="start",
         textangle=0,
         textfont={"color": "#ffffff", "size": SMALL},
-        customdata=[f"{n} seeds{sd}" for n, sd in zip(rows["seeds"], spread, strict=True)],
+        customdata=[
+            f"{plural(int(n), 'seed')}{sd}" for n, sd in zip(rows["seeds"], spread, strict=True)
+        ],
         hovertemplate="%{y}: %{x:.1%}<br>%{customdata}<extra></extra>",
         name="test",
     )
 
 
 def _diamonds(rows: pd.DataFrame) -> go.Scatter:
+    """The scores on the out-of-distribution prompts."""
     return go.Scatter(
         x=rows["tradeoff_score"].to_numpy(float),
-        y=[escape(str(name)[:_NAME_LENGTH]) for name in rows.index],
+        y=[short(name, _NAME_LENGTH) for name in rows.index],
         mode="markers",
         marker={"symbol": "diamond-open", "size": 9, "color": INK, "line": {"width": 1.6}},
         hovertemplate="%{y}, out of distribution: %{x:.1%}<extra></extra>",
@@ -248,13 +314,15 @@ def _diamonds(rows: pd.DataFrame) -> go.Scatter:
 
 
 def _rate(value: float, low: float, high: float) -> str:
+    """A share with its interval, in % without the sign: "**90.0**  83-95"."""
     if math.isnan(value):
-        return NONE
-    span = f"{100 * low:.0f}{NONE}{100 * high:.0f}"
+        return NOT_MEASURED
+    span = f"{100 * low:.0f}\u2013{100 * high:.0f}"
     return f"<b>{100 * value:.1f}</b>\u00a0\u00a0{span}"  # a table's cell breaks at spaces
 
 
-def _number(value: float, text: str) -> str:
+def _number(value: float, form: str) -> str:
+    """A number in a form, a dash where it was not measured, or the sign of infinity."""
     if math.isnan(value):
-        return NONE
-    return "∞" if math.isinf(value) else text.format(value)
+        return NOT_MEASURED
+    return "∞" if math.isinf(value) else form.format(value)

@@ -1,4 +1,8 @@
-"""Projections on the refusal direction: over layers, one layer as a map, before against after."""
+"""Projections on the refusal direction: over layers, one layer as a map, before against after.
+
+Large sets of prompts are thinned, evenly and the same way at every call: hover texts are what
+makes a page large.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,7 @@ from actor_lens.figures.theme import (
     layer_axis,
     mark_layer,
     nothing_yet,
+    outline,
 )
 
 if TYPE_CHECKING:
@@ -77,17 +82,32 @@ def projections_by_layer(
     """Draw how far each label projects on the refusal direction, layer by layer.
 
     A line joins the medians, a band holds the middle half of the prompts, faint points are single
-    prompts (hover to read them; thinned evenly by rank, so that the extremes stay; `points=False`
-    leaves them out). `layer` is marked. `lines` are drawn on top: a name, and a projection for each
-    layer from the same origin. With `room_for_lines` there are always so many traces of lines, some
-    of them empty: a figure on a page can then change its lines without being rebuilt. Reads columns
-    layer, prompt_index, prompt, label, category, projection.
+    prompts (hover to read them; thinned evenly by rank, so that the extremes stay). Projections are
+    in units of the residual stream, counted from `origin`.
+
+    Reads columns layer, prompt_index, prompt, label, category, projection.
+
+    What to look for: layers where the harmful band lies apart from the benign one, and on which
+    side of the gap the pseudo-harmful prompts are.
 
     How it is misread: heights of different layers cannot be compared, because the residual stream
     grows with depth; what separates labels is the distance between bands relative to their width.
     Prompts that the direction was fitted to look better separated than new ones. A projection near
     zero says nothing by itself: the residual stream has a large mean, so zero is a natural
     reference only after an origin has been taken off.
+
+    Args:
+        projections: Projections of every layer, from `project`.
+        layer: Layer to mark; None for none.
+        origin: What is subtracted at each layer: `zero`, `benign_mean` or `midpoint`.
+        points: Whether single prompts are drawn.
+        lines: Further lines on top: a projection for each layer from the same origin, by name.
+        room_for_lines: Number of traces for lines, some of them empty: a figure on a page can then
+            change its lines without being rebuilt.
+
+    Returns:
+        `meta` of a trace holds its `kind` (`band`, `points`, `median` or `line`) and its `label`,
+        of a line its `place`.
 
     Raises:
         UserError: If `layer` is not in the table.
@@ -113,6 +133,7 @@ def projections_by_layer(
 
 
 def _extra_lines(lines: Mapping[str, Sequence[float]], room: int) -> Iterator[go.Scatter]:
+    """Lines by name, then empty ones up to `room`."""
     dashes = ("solid", "dash", "dot", "dashdot")
     empty = [("", ())] * (room - len(lines))
     for place, (name, values) in enumerate([*lines.items(), *empty]):
@@ -130,6 +151,7 @@ def _extra_lines(lines: Mapping[str, Sequence[float]], room: int) -> Iterator[go
 
 
 def _draw_layers(figure: go.Figure, frame: pd.DataFrame, layer: int | None, points: bool) -> None:
+    """Draw bands behind points behind medians, so that nothing that matters is hidden."""
     labels = labels_in(frame)
     rows = {label: frame[frame["label"] == label] for label in labels}
     quartiles = {label: _quartiles(rows[label]) for label in labels}
@@ -143,6 +165,7 @@ def _draw_layers(figure: go.Figure, frame: pd.DataFrame, layer: int | None, poin
 
 
 def _quartiles(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns low, median, high and n of every layer."""
     by_layer = rows.groupby("layer")["projection"]
     table = by_layer.quantile(np.array([0.25, 0.5, 0.75])).unstack()
     table.columns = ["low", "median", "high"]
@@ -150,27 +173,23 @@ def _quartiles(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _band(label: str, quartiles: pd.DataFrame) -> go.Scatter:
+    """The middle half of the prompts of a label."""
     style = LABEL_STYLES[label]
-    x, low, high = (np.asarray(v, dtype=float) for v in (quartiles.index, *_edges(quartiles)))
-    if len(x) == 1:  # one layer has no width of its own
-        x, low, high = np.array([x[0] - 0.2, x[0] + 0.2]), low.repeat(2), high.repeat(2)
     return go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([low, high[::-1]]),
+        **outline(quartiles.index, quartiles["low"], quartiles["high"], least=0.4),
         mode="lines",
         line={"width": 0.6, "color": style.fill(0.5), "dash": style.dash},
         fill="toself",
         fillcolor=style.fill(0.16),
-        **{"hoverinfo": "skip", "showlegend": False, "legendgroup": label},
+        hoverinfo="skip",
+        showlegend=False,
+        legendgroup=label,
         meta={"kind": "band", "label": label},
     )
 
 
-def _edges(quartiles: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    return quartiles["low"], quartiles["high"]
-
-
 def _points(label: str, rows: pd.DataFrame, layer: int | None) -> go.Scatter:
+    """Single prompts of a label, the same ones at every layer."""
     style = LABEL_STYLES[label]
     shown = _same_prompts(rows, layer)
     # Labels stand side by side within a layer, so that their points do not hide one another.
@@ -184,7 +203,8 @@ def _points(label: str, rows: pd.DataFrame, layer: int | None) -> go.Scatter:
         marker={"symbol": style.symbol, "color": style.color, "size": 4, "opacity": 0.3},
         hovertemplate="%{text}<br>layer %{customdata[1]}, projection %{y:.3g}"
         f"<extra>{style.name}</extra>",
-        **{"showlegend": False, "legendgroup": label},
+        showlegend=False,
+        legendgroup=label,
         meta={"kind": "points", "label": label},
     )
 
@@ -207,6 +227,7 @@ def _hovers_once(rows: pd.DataFrame) -> list[str]:
 
 
 def _medians(label: str, quartiles: pd.DataFrame) -> go.Scatter:
+    """The line that explains a label in the legend."""
     style = LABEL_STYLES[label]
     return go.Scatter(
         x=quartiles.index.to_numpy(),
@@ -226,13 +247,25 @@ def _medians(label: str, quartiles: pd.DataFrame) -> go.Scatter:
 def layer_map(mapped: Mapped) -> go.Figure:
     """Draw the prompts of one layer on a plane, by principal components or t-SNE.
 
-    Both axes have the same scale. Reads columns prompt, label, category, x, y and the attributes
-    layer, method and axes.
+    Each mark is a prompt; hover to read it. Both axes have the same scale: units of the residual
+    stream for principal components, none for t-SNE.
+
+    Reads columns prompt_index, prompt, label, category, x, y and the attributes layer, method and
+    axes.
+
+    What to look for: whether the labels form groups of their own, and which group the
+    pseudo-harmful prompts are part of.
 
     How it is misread: t-SNE keeps neighbours together and nothing else; the distance between two
     groups, their sizes and their densities mean nothing, and groups appear in noise too. Principal
     components keep distances, but only those of two directions: labels that overlap here can still
     be separable in the others.
+
+    Args:
+        mapped: Prompts of one layer on a plane, from `layer_map`.
+
+    Returns:
+        One trace for each label; at most 500 prompts of each are drawn.
     """
     frame = finite_rows(mapped.frame(), ["x", "y"])
     figure = go.Figure([_map_points(label, frame) for label in labels_in(frame)])
@@ -254,6 +287,7 @@ def layer_map(mapped: Mapped) -> go.Figure:
 
 
 def _map_points(label: str, frame: pd.DataFrame) -> go.Scatter:
+    """The prompts of one label on the plane."""
     style = LABEL_STYLES[label]
     rows = frame[frame["label"] == label]
     rows = rows.iloc[evenly(len(rows), MAP_POINTS)]
@@ -269,6 +303,7 @@ def _map_points(label: str, frame: pd.DataFrame) -> go.Scatter:
 def _prompt_scatter(
     style: Style, rows: pd.DataFrame, columns: tuple[str, str], *, hovertemplate: str, meta: object
 ) -> go.Scatter:
+    """One mark for each row, at the values of two columns, with the prompt on hover."""
     return go.Scatter(
         x=rows[columns[0]].to_numpy(dtype=float),
         y=rows[columns[1]].to_numpy(dtype=float),
@@ -277,7 +312,10 @@ def _prompt_scatter(
         name=style.name,
         mode="markers",
         marker={
-            **{"symbol": style.symbol, "color": style.color, "size": 7, "opacity": 0.75},
+            "symbol": style.symbol,
+            "color": style.color,
+            "size": 7,
+            "opacity": 0.75,
             "line": {"color": "#ffffff", "width": 0.8},
         },
         hovertemplate=hovertemplate,
@@ -291,13 +329,27 @@ def prompt_shifts(
     """Draw each prompt's projection at one layer, before against after.
 
     On the grey line nothing has moved; below it a prompt moved toward compliance, above it toward
-    refusal. `targets`, where given, adds for each label the line on which its prompts were meant
-    to land. Reads columns layer, prompt_index, prompt, label, category, projection; of the
-    targets label, before, after.
+    refusal. Both axes are in units of the residual stream, counted from zero.
+
+    Reads columns layer, prompt_index, prompt, label, category, projection; of the targets label,
+    before, after.
+
+    What to look for: pseudo-harmful prompts below the grey line and near the open marks, harmful
+    prompts on the line or above it.
 
     How it is misread: both projections must be on the same direction (the one from before);
     otherwise the difference mixes the prompts' movement with the direction's. A prompt on its
     target is not yet answered: later layers decide.
+
+    Args:
+        before: Projections of the untouched model, from `project`.
+        after: Projections of the same prompts on the same directions, with the run applied.
+        layer: Block index from 0.
+        targets: Targets of the run; adds for each label the line on which its prompts were meant
+            to land.
+
+    Returns:
+        `meta` of a trace holds its `kind` (`identity`, `target` or `points`) and its `label`.
 
     Raises:
         UserError: If the layer is missing, or the two do not hold the same prompts.
@@ -307,8 +359,8 @@ def prompt_shifts(
     if pairs.empty:
         nothing_yet(figure, "no projections to show")
     else:
-        wanted = finite_rows(targets.frame(), ["before", "after"]) if targets is not None else None
-        _draw_shifts(figure, pairs, wanted)
+        table = None if targets is None else finite_rows(targets.frame(), ["before", "after"])
+        _draw_shifts(figure, pairs, table)
     figure.update_xaxes(title_text="projection before")
     figure.update_yaxes(title_text="projection after")
     return finish(
@@ -320,6 +372,7 @@ def prompt_shifts(
 
 
 def _paired(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """One row a prompt with its projections `before` and `after`."""
     pairs = before.merge(
         after[["prompt_index", "prompt", "projection"]], on=["prompt_index", "prompt"]
     )
@@ -332,7 +385,8 @@ def _paired(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return finite_rows(renamed, ["before", "after"])
 
 
-def _draw_shifts(figure: go.Figure, pairs: pd.DataFrame, wanted: pd.DataFrame | None) -> None:
+def _draw_shifts(figure: go.Figure, pairs: pd.DataFrame, targets: pd.DataFrame | None) -> None:
+    """Draw the line of prompts that have not moved, the targets, and the prompts on top."""
     low, high = float(pairs["before"].min()), float(pairs["before"].max())
     figure.add_trace(
         go.Scatter(
@@ -345,25 +399,30 @@ def _draw_shifts(figure: go.Figure, pairs: pd.DataFrame, wanted: pd.DataFrame | 
             meta={"kind": "identity"},
         )
     )
-    if wanted is not None:
-        figure.add_traces([_wanted(label, wanted) for label in labels_in(wanted)])
+    if targets is not None:
+        figure.add_traces([_target_line(label, targets) for label in labels_in(targets)])
         figure.data[1].showlegend = True
     figure.add_traces([_moved(label, pairs) for label in labels_in(pairs)])
 
 
-def _wanted(label: str, wanted: pd.DataFrame) -> go.Scatter:
+def _target_line(label: str, targets: pd.DataFrame) -> go.Scatter:
+    """Where the prompts of a label were meant to land."""
     style = LABEL_STYLES[label]
-    rows = thinned(wanted[wanted["label"] == label], "before", TARGET_POINTS)
+    rows = thinned(targets[targets["label"] == label], "before", TARGET_POINTS)
     return go.Scatter(
         x=rows["before"].to_numpy(dtype=float),
         y=rows["after"].to_numpy(dtype=float),
         mode="markers",
         marker={
-            **{"symbol": f"{style.symbol}-open", "color": INK, "size": 6, "opacity": 0.55},
+            "symbol": f"{style.symbol}-open",
+            "color": INK,
+            "size": 6,
+            "opacity": 0.55,
             "line": {"width": 1},
         },
         name="target",
-        **{"legendgroup": "target", "showlegend": False},
+        legendgroup="target",
+        showlegend=False,
         hovertemplate="target %{y:.3g} for a prompt at %{x:.3g}"
         f"<extra>{style.name}: target</extra>",
         meta={"kind": "target", "label": label},
@@ -371,6 +430,7 @@ def _wanted(label: str, wanted: pd.DataFrame) -> go.Scatter:
 
 
 def _moved(label: str, pairs: pd.DataFrame) -> go.Scatter:
+    """The prompts of one label, where they were and where they are."""
     style = LABEL_STYLES[label]
     rows = pairs[pairs["label"] == label]
     return _prompt_scatter(

@@ -1,4 +1,8 @@
-"""Every prompt at one layer, and every token of one prompt at every layer."""
+"""Every prompt at one layer, and every token of one prompt at every layer.
+
+These are the figures in which single prompts are looked for: one is meant for choosing some, the
+other for reading one.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,7 @@ from actor_lens.figures.theme import (
     escape,
     finish,
     nothing_yet,
+    short,
 )
 
 if TYPE_CHECKING:
@@ -58,12 +63,24 @@ def prompts_at_layer(
     """Draw every prompt at one layer: its projection upward, its label sideways.
 
     Prompts stand in the order of their index, at places that are the same at every layer, so that
-    only heights differ between two layers. `selected` (prompt indices) keeps the others pale; when
-    it is empty all are drawn alike. Takes projections, or a table with their columns layer,
-    prompt_index, prompt, label, category, projection, from which `origin` is taken off already.
+    only heights differ between two layers. Projections are in units of the residual stream.
+
+    Reads columns layer, prompt_index, prompt, label, category, projection.
+
+    What to look for: prompts that lie among those of another label; hover to read them.
 
     How it is misread: the place from left to right within a label means nothing. Overlapping labels
     say that this one direction does not tell them apart, not that nothing at this layer does.
+
+    Args:
+        projections: Projections, from `project`, or their table with `origin` taken off already.
+        layer: Block index from 0.
+        origin: What is subtracted: `zero`, `benign_mean` or `midpoint`.
+        selected: Prompt indices to point out; the others are pale. Where it is empty, all are drawn
+            alike.
+
+    Returns:
+        One trace for each label, its prompt indices in `customdata` and its name in `meta`.
 
     Raises:
         UserError: If `layer` is not in the table.
@@ -94,6 +111,7 @@ def prompts_at_layer(
 
 
 def _strip(rows: pd.DataFrame, label: str, place: int, selected: set[int]) -> go.Scatter:
+    """The prompts of one label, spread around `place`."""
     style = LABEL_STYLES[label]
     indices = rows["prompt_index"].to_numpy()
     chosen = [row for row, index in enumerate(indices) if int(index) in selected]
@@ -121,15 +139,23 @@ def token_heatmap(tokens: OfOnePrompt, *, layer: int | None = None) -> go.Figure
 
     0, white, is where the mean benign prompt is at its last token, 1 where the mean harmful one is;
     the scale is that of the layer, so rows can be compared. A token that is far on the way shows
-    where the model begins to read harm. `layer` is marked. Reads columns layer, token_index, token,
-    projection, relative, and the attribute prompt.
+    where the model begins to read harm. Of long prompts the last 400 tokens are drawn.
+
+    Reads columns layer, token_index, token, projection, relative, and the attribute prompt.
+
+    What to look for: the word at which a row turns from white, and whether it stays so up to the
+    last token.
 
     How it is misread: the direction was fitted to last tokens; at the first tokens, which attend to
     little else, a projection can be large for reasons that have nothing to do with refusal. A
     token's own colour is not its influence: only the last token decides how the reply begins.
 
-    Raises:
-        UserError: If `layer` is not in the table.
+    Args:
+        tokens: Projections of one prompt's tokens, from `token_projections`.
+        layer: Layer to mark; None, or one that is not drawn, for none.
+
+    Returns:
+        One heatmap; the projection itself is on hover.
     """
     frame = finite_rows(tokens.frame(), ["relative"])
     figure = go.Figure()
@@ -147,6 +173,7 @@ def token_heatmap(tokens: OfOnePrompt, *, layer: int | None = None) -> go.Figure
 
 
 def _draw_tokens(figure: go.Figure, frame: pd.DataFrame, layer: int | None) -> None:
+    """Draw the table of layers and tokens, and a frame around the row of `layer`."""
     first = int(frame["token_index"].max()) + 1 - MOST_TOKENS  # the last tokens say most
     frame = frame[frame["token_index"] >= first]
     table = frame.pivot(index="layer", columns="token_index", values="relative")
@@ -171,20 +198,25 @@ def _draw_tokens(figure: go.Figure, frame: pd.DataFrame, layer: int | None) -> N
     )
     figure.update_xaxes(
         tickvals=table.columns.tolist(),
-        ticktext=[escape(_short(str(text))) for text in names],
+        ticktext=[_token_name(str(text)) for text in names],
         tickangle=-60 if len(names) > 12 else 0,
         showgrid=False,
     )
     figure.update_yaxes(title_text="layer", dtick=max(1, len(table) // 8), showgrid=False)
     if layer is not None and layer in table.index:
         figure.add_shape(
-            **{"type": "rect", "xref": "x domain", "x0": 0, "x1": 1},
-            **{"yref": "y", "y0": layer - 0.5, "y1": layer + 0.5},
+            type="rect",
+            xref="x domain",
+            x0=0,
+            x1=1,
+            yref="y",
+            y0=layer - 0.5,
+            y1=layer + 0.5,
             line={"color": INK, "width": 1.5, "dash": "dot"},
             name="layer",
         )
 
 
-def _short(text: str) -> str:
-    shown = text.replace("\n", "⏎").replace(" ", "␣")
-    return shown if len(shown) <= TOKEN_LENGTH else shown[: TOKEN_LENGTH - 1] + "…"
+def _token_name(text: str) -> str:
+    """A token on the axis: spaces and line breaks are seen."""
+    return short(text.replace("\n", "⏎").replace(" ", "␣"), TOKEN_LENGTH)

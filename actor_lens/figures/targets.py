@@ -1,4 +1,8 @@
-"""Where the targets would move each label, before any training."""
+"""Where the targets would move each label, before any training.
+
+A preview: it costs no training, and it is where an origin or a shift that pushes prompts the wrong
+way is seen.
+"""
 
 from __future__ import annotations
 
@@ -57,13 +61,26 @@ def target_preview(targets: Targeted) -> go.Figure:
 
     One row per label: open marks are the prompts as they are, filled marks their targets, and the
     arrow goes from the mean before to the mean after. Lines mark the harmful mean, the benign mean
-    and the origin. A label that would move the wrong way says so beside its name. Reads columns
-    prompt_index, prompt, label, category, before, after, and of the preview label, before, after,
-    origin, harmful_mean, benign_mean, toward, wrong_way, with the attribute warnings.
+    and the origin. A label that would move the wrong way says so beside its name. The axis is in
+    units of the residual stream.
+
+    Reads columns prompt_index, prompt, label, category, before, after of the targets and label,
+    before, after, origin, harmful_mean, benign_mean, toward, wrong_way of their preview, with its
+    attribute warnings.
+
+    What to look for: arrows of pseudo-harmful prompts that end near the benign mean, and none that
+    brings harmful prompts nearer to it.
 
     How it is misread: it shows what is asked of the layer, not what training will reach. Only one
     direction is drawn; a long arrow is not a large change if the layer's activations are long.
     Whether a prompt on the benign side is answered is decided by later layers.
+
+    Args:
+        targets: Targets of the training prompts, from `just_enough_targets`.
+
+    Returns:
+        `meta` of a trace holds its `kind` (`before`, `after` or `mean`) and its `label`; arrows are
+        annotations. At most 150 prompts of each label are drawn.
     """
     preview = targets.preview()
     means = preview.frame()
@@ -95,11 +112,13 @@ def target_preview(targets: Targeted) -> go.Figure:
 
 
 def _title(targets: Targeted) -> str:
+    """Title of the figure, with the layer where the targets know it."""
     layer = getattr(targets, "layer", None)
     return "Where the targets would move each label" + ("" if layer is None else f", layer {layer}")
 
 
 def _strips(label: str, frame: pd.DataFrame, row: int) -> list[go.Scatter]:
+    """The prompts of a label as they are, and below them their targets."""
     style = LABEL_STYLES[label]
     shown = thinned(frame[frame["label"] == label], "before", STRIP_POINTS)
     texts = prompt_hovers(shown)
@@ -115,7 +134,8 @@ def _strips(label: str, frame: pd.DataFrame, row: int) -> list[go.Scatter]:
             marker={
                 "symbol": style.symbol + shape,
                 "color": style.color,
-                **{"size": 6, "opacity": 0.5},
+                "size": 6,
+                "opacity": 0.5,
             },
             hovertemplate="%{text}<br>before %{customdata[1]:.3g}, target %{customdata[2]:.3g}"
             f"<extra>{style.name}, {'before' if column == 'before' else 'target'}</extra>",
@@ -127,13 +147,23 @@ def _strips(label: str, frame: pd.DataFrame, row: int) -> list[go.Scatter]:
 
 
 def _draw_arrow(figure: go.Figure, mean: pd.Series[Any], row: int) -> None:
+    """Draw an arrow from the mean before to the mean after, and a mark where it begins."""
     before, after = float(mean["before"]), float(mean["after"])
     if not np.isfinite([before, after]).all():
         return
     figure.add_annotation(
-        **{"x": after, "y": row, "xref": "x", "yref": "y"},
-        **{"ax": before, "ay": row, "axref": "x", "ayref": "y"},
-        **{"showarrow": True, "arrowhead": 2, "arrowsize": 1.1, "arrowwidth": 2.5},
+        x=after,
+        y=row,
+        xref="x",
+        yref="y",
+        ax=before,
+        ay=row,
+        axref="x",
+        ayref="y",
+        showarrow=True,
+        arrowhead=2,
+        arrowsize=1.1,
+        arrowwidth=2.5,
         arrowcolor=INK,
         text="",
         name=f"arrow {mean['label']}",
@@ -152,6 +182,7 @@ def _draw_arrow(figure: go.Figure, mean: pd.Series[Any], row: int) -> None:
 
 
 def _name_rows(figure: go.Figure, means: pd.DataFrame, labels: list[str]) -> None:
+    """Name the rows, the first label at the top, and the axis below."""
     names = [_row_name(label, means) for label in reversed(labels)]
     figure.update_yaxes(
         tickmode="array",
@@ -167,6 +198,7 @@ def _name_rows(figure: go.Figure, means: pd.DataFrame, labels: list[str]) -> Non
 
 
 def _row_name(label: str, means: pd.DataFrame) -> str:
+    """A label, whither its mean would move, and a warning where that is the wrong way."""
     name = f"<b>{LABEL_STYLES[label].name}</b>"
     for _, mean in means[means["label"] == label].iterrows():
         toward = str(mean["toward"])
@@ -176,7 +208,10 @@ def _row_name(label: str, means: pd.DataFrame) -> str:
 
 
 def _draw_references(figure: go.Figure, means: pd.DataFrame, frame: pd.DataFrame) -> int:
-    """Draw the named vertical lines, names that would touch on separate levels; return those."""
+    """Draw the named vertical lines; return the number of levels that their names need.
+
+    Names that would touch one another are written on separate levels.
+    """
     columns = ["origin", "harmful_mean", "benign_mean"]
     marks = [frame[["before", "after"]].to_numpy(dtype=float), means[columns].to_numpy(dtype=float)]
     values = np.concatenate([mark[np.isfinite(mark)] for mark in marks])
@@ -186,13 +221,22 @@ def _draw_references(figure: go.Figure, means: pd.DataFrame, frame: pd.DataFrame
         level = level + 1 if x - last_x < 0.22 * width else 0
         last_x, levels = x, max(levels, level + 1)
         figure.add_shape(
-            **{"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper"},
+            type="line",
+            x0=x,
+            x1=x,
+            y0=0,
+            y1=1,
+            yref="paper",
             line={"color": RULE, "width": 1.5, "dash": dash},
             layer="below",
             name=name,
         )
         figure.add_annotation(
-            **{"x": x, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": NOTE_LINE * level},
+            x=x,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            yshift=NOTE_LINE * level,
             text=name,
             showarrow=False,
             font={"size": SMALL, "color": MUTED},
@@ -207,16 +251,16 @@ def _references(means: pd.DataFrame, width: float) -> list[tuple[float, str, str
         ("benign_mean", "benign mean", "dash"),
         ("origin", "origin", "dot"),
     )
-    found: list[tuple[float, str, str]] = []
+    lines: list[tuple[float, str, str]] = []
     for column, name, dash in columns:
         known = means[column].dropna()
         if known.empty:
             continue
         x = float(known.iloc[0])
-        same = [i for i, (other, _, _) in enumerate(found) if abs(other - x) < 0.002 * width]
+        same = [i for i, (other, _, _) in enumerate(lines) if abs(other - x) < 0.002 * width]
         if same:
-            other, names, style = found[same[0]]
-            found[same[0]] = (other, f"{names} = {name}", style)
+            other, names, style = lines[same[0]]
+            lines[same[0]] = (other, f"{names} = {name}", style)
         else:
-            found.append((x, name, dash))
-    return sorted(found)
+            lines.append((x, name, dash))
+    return sorted(lines)

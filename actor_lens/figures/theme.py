@@ -13,11 +13,15 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import plotly.graph_objects as go
 
-from actor_lens.text import clean, clip
+from actor_lens.text import clean, clip, percent
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 INK = "#1f2933"
 MUTED = "#52606d"
@@ -32,12 +36,24 @@ NOTE_WIDTH = 100
 # Pixels; the title block is laid out by hand, because a title does not push the plot down.
 TITLE_HEIGHT, NOTE_LINE, TOP_GAP = 46, 16, 28
 UNWANTED_BUTTONS = ("sendChartToCloud", "select2d", "lasso2d")
+# Ticks of an axis of shares that has to leave room for text on its right.
+QUARTERS = {
+    "tickvals": [0, 0.25, 0.5, 0.75, 1],
+    "ticktext": [percent(one, 0) for one in (0.0, 0.25, 0.5, 0.75, 1.0)],
+}
 _NUMERIC = {ord(c): f"&#{ord(c)};" for c in "\"'$%"}
 
 
 @dataclass(frozen=True)
 class Style:
-    """Name as shown, colour (hex), plotly marker symbol and plotly line dash."""
+    """How a label, or anything else that has a legend entry, is drawn.
+
+    Attributes:
+        name: Name as shown.
+        color: Colour, as `#rrggbb`.
+        symbol: Marker symbol of plotly.
+        dash: Line dash of plotly.
+    """
 
     name: str
     color: str
@@ -45,7 +61,11 @@ class Style:
     dash: str
 
     def fill(self, opacity: float) -> str:
-        """Return the colour as `rgba(...)`, for areas that lie behind other marks."""
+        """Return the colour as `rgba(...)`, for areas that lie behind other marks.
+
+        Args:
+            opacity: From 0, invisible, to 1, solid.
+        """
         red, green, blue = (int(self.color[i : i + 2], 16) for i in (1, 3, 5))
         return f"rgba({red}, {green}, {blue}, {opacity:g})"
 
@@ -59,7 +79,7 @@ ORIGIN_NAMES = {"zero": "zero", "benign_mean": "benign mean", "midpoint": "midpo
 
 
 def config() -> dict[str, Any]:
-    """Return the plotly configuration for `show`, `to_html` and notebooks.
+    """Return the plotly configuration for `figure.show`, `figure.to_html` and notebooks.
 
     No logo and no upload: "Share chart..." would send the figure, prompts included, to a server.
     Formulas are off, so that a prompt with two dollar signs stays text.
@@ -109,8 +129,12 @@ def template() -> go.layout.Template:
             "title": {
                 "font": {"size": 17, "color": INK},
                 "subtitle": {"font": {"size": SMALL, "color": MUTED}},
-                **{"x": 0, "xref": "container", "xanchor": "left"},
-                **{"y": 1, "yref": "container", "yanchor": "top"},
+                "x": 0,
+                "xref": "container",
+                "xanchor": "left",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
                 "pad": {"l": 14, "t": 14},
             },
             "xaxis": axis,
@@ -125,8 +149,12 @@ def template() -> go.layout.Template:
             "hovermode": "closest",
             "legend": {
                 "orientation": "h",
-                **{"x": 0, "xref": "paper", "xanchor": "left"},
-                **{"y": 0, "yref": "container", "yanchor": "bottom"},
+                "x": 0,
+                "xref": "paper",
+                "xanchor": "left",
+                "y": 0,
+                "yref": "container",
+                "yanchor": "bottom",
                 "font": {"size": SMALL},
                 "itemsizing": "trace",
             },
@@ -144,11 +172,17 @@ def finish(
     legend: bool = True,
     names_above: int = 1,
 ) -> go.Figure:
-    """Give the figure its template, title block, margins and height in pixels; return it.
+    """Give a figure its template, title block, margins and height; return it.
 
-    `title` and `notes` are plain text and are escaped here; each note starts a line and is
-    wrapped. `names_above` is how many levels of line names stand on top of the plot. The width is
-    left to the page. The height grows with the notes, so that the plot keeps its size.
+    The width is left to the page. The height grows with the notes, so that the plot keeps its size.
+
+    Args:
+        figure: Changed in place.
+        title: Plain text; escaped here.
+        notes: Plain text below the title; each starts a line, is wrapped and escaped here.
+        height: Height in pixels with no notes.
+        legend: Whether room is left for a legend below the plot.
+        names_above: Levels of line names that stand on top of the plot.
     """
     lines = [line for note in notes for line in wrap(note, NOTE_WIDTH)]
     extra = NOTE_LINE * (len(lines) + names_above - 1)
@@ -163,7 +197,7 @@ def finish(
 
 
 def escape(text: object) -> str:
-    """Escape text for plotly, whose labels understand a part of HTML.
+    """Escape text from outside for plotly, whose labels understand a part of HTML.
 
     Quotes, dollar and percent signs become numeric entities: plotly does not know `&quot;`, a pair
     of dollar signs would be read as a formula, and `%{y}` as a place for a number. What nobody sees
@@ -172,16 +206,35 @@ def escape(text: object) -> str:
     return html.escape(clean(text), quote=False).translate(_NUMERIC)
 
 
+def short(text: object, length: int) -> str:
+    """Escaped text for an axis, a table or a legend.
+
+    Args:
+        text: Any value.
+        length: Greatest number of characters shown; an ellipsis says that there were more.
+    """
+    return escape(clip(clean(text), length))
+
+
 def wrap(text: str, width: int) -> list[str]:
-    """Split text into lines of at most `width` characters, breaking words that are longer."""
+    """Split text into lines, breaking words that are longer than one.
+
+    Args:
+        text: Plain text; escape the lines, not the whole.
+        width: Greatest number of characters in a line.
+    """
     return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def hover_text(prompt: object, *, limit: int = 160, width: int = 56) -> str:
     """Return a prompt as it is shown on hover: one paragraph, shortened, wrapped and escaped.
 
-    Line breaks are shown as ⏎. At most `limit` characters of the prompt are kept, and an
-    ellipsis says that there was more; lines are `width` characters long, joined by `<br>`.
+    Line breaks are shown as ⏎.
+
+    Args:
+        prompt: Any text.
+        limit: Number of characters that are kept; an ellipsis says that there were more.
+        width: Characters in a line; lines are joined by `<br>`.
     """
     whole = str(prompt).strip()
     # A very long prompt is cut before it is looked at, so that the cost stays bounded.
@@ -194,7 +247,11 @@ def hover_text(prompt: object, *, limit: int = 160, width: int = 56) -> str:
 
 
 def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
-    """Return an x axis for layers: whole numbers only, at most about sixteen of them."""
+    """Return an x axis for layers: whole numbers only, at most about sixteen of them.
+
+    Args:
+        layers: Block indices that are drawn, in any order; at least one.
+    """
     first, last = min(layers), max(layers)
     return {
         "title": {"text": "layer"},
@@ -205,23 +262,83 @@ def layer_axis(layers: Sequence[int]) -> dict[str, Any]:
     }
 
 
+def whiskers(
+    value: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, **look: Any
+) -> dict[str, Any]:
+    """Return error bars from `low` to `high` around `value`, none where an end is unknown.
+
+    Args:
+        value: Where the marks are.
+        low: Lower ends, in the units of `value`.
+        high: Upper ends.
+        look: Further settings of plotly's error bars: `color`, `thickness` and `width` in pixels.
+    """
+    middle, below, above = (np.asarray(each, dtype=float) for each in (value, low, high))
+    return {
+        "type": "data",
+        "symmetric": False,
+        # Rounding may put the value a hair outside its interval.
+        "array": np.clip(np.nan_to_num(above - middle), 0, None),
+        "arrayminus": np.clip(np.nan_to_num(middle - below), 0, None),
+        **look,
+    }
+
+
+def outline(
+    x: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, *, least: float = 0.0
+) -> dict[str, np.ndarray]:
+    """Return `x` and `y` of the closed line around a band, for a trace that is filled.
+
+    Args:
+        x: Places from left to right.
+        low: Lower edge at each place.
+        high: Upper edge.
+        least: Width of the band where there is one place, which has no width of its own.
+    """
+    places, below, above = (np.asarray(each, dtype=float) for each in (x, low, high))
+    if len(places) == 1 and least:
+        places = np.array([places[0] - least / 2, places[0] + least / 2])
+        below, above = below.repeat(2), above.repeat(2)
+    return {
+        "x": np.concatenate([places, places[::-1]]),
+        "y": np.concatenate([below, above[::-1]]),
+    }
+
+
 def mark_layer(figure: go.Figure, layer: int) -> None:
-    """Draw a dotted vertical line through every panel at `layer`, named above the plot."""
+    """Draw a dotted vertical line through every panel at a layer, named above the plot.
+
+    Args:
+        figure: Changed in place; its first x axis is one of layers.
+        layer: Block index from 0.
+    """
     line = {"color": INK, "width": 1.5, "dash": "dot"}
     figure.add_shape(type="line", x0=layer, x1=layer, xref="x", y0=0, y1=1, yref="paper", line=line)
     figure.add_annotation(
         text=f"layer {layer}",
-        **{"x": layer, "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"},
+        x=layer,
+        xref="x",
+        y=1,
+        yref="paper",
+        yanchor="bottom",
         showarrow=False,
         font={"size": SMALL, "color": INK},
     )
 
 
 def nothing_yet(figure: go.Figure, text: str) -> None:
-    """Say in the middle of an empty figure why it is empty."""
+    """Say in the middle of an empty figure why it is empty.
+
+    Args:
+        figure: Changed in place; its axes are hidden.
+        text: Plain text; escaped here.
+    """
     figure.add_annotation(
         text=escape(text),
-        **{"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"},
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
         showarrow=False,
         font={"size": FONT_SIZE, "color": MUTED},
     )

@@ -11,79 +11,90 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.experiments.comparison.leaderboard import Leaderboard
+from actor_lens.statistics.paired_tests import SIGNIFICANT
+from actor_lens.text import percent, spell
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SIGNIFICANT = 0.05
 CONTROL = "control-"
 _HARMLESS_REFUSED = 0.1
 
 
 def findings(board: Leaderboard) -> tuple[str, ...]:
-    """Sentences about the test split of a comparison, the most important first."""
+    """Sentences about the test split of a comparison, the most important first.
+
+    Args:
+        board: Outcomes of every method, from ``compare``.
+    """
     table = board.frame()
     table = table[table["split"] == "test"].set_index("method")
-    done = table[(table["status"] == "completed") & table["tradeoff_score"].notna()]
-    said = []
-    if len(done):
-        said += [_winner(done), *_reference(board, done), *_controls(board, done)]
-        said += _over_cautious(done)
+    scored = table[(table["status"] == "completed") & table["tradeoff_score"].notna()]
+    sentences = []
+    if len(scored):
+        sentences += [_winner(scored), *_reference(board, scored), *_controls(board, scored)]
+        sentences += _over_cautious(scored)
     failed = table[table["status"] == "failed"]
-    said += [
-        f"{_spell(list(rows.index))} could not be tried: {message}."
+    sentences += [
+        f"{spell(list(rows.index))} could not be tried: {message}."
         for message, rows in failed.groupby("message", sort=False)
     ]
     if not board.complete:
-        said.append("The comparison was stopped: methods that are not in the table were not tried.")
-    return tuple(said)
+        sentences.append(
+            "The comparison was stopped: methods that are not in the table were not tried."
+        )
+    return tuple(sentences)
 
 
 def provenance(board: Leaderboard) -> str:
-    """On what the rates rest: prompts, judge, length of replies, seeds, versions."""
+    """On what the rates rest: prompts, judge, length of replies, seeds, versions.
+
+    Args:
+        board: Outcomes of every method, from ``compare``.
+    """
     about = board.about
     counts = {label: 0 for label in ("harmful", "pseudo_harmful", "benign")}
     for prompt in board.prompts:
         if prompt.split == "test":
             counts[prompt.label] += 1
-    asked = ", ".join(f"{n} {label.replace('_', '-')}" for label, n in counts.items())
+    prompts = ", ".join(f"{n} {label.replace('_', '-')}" for label, n in counts.items())
     seeds = ", ".join(str(seed) for seed in about["seeds"])
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
-        f"Test prompts: {asked}. Judge: {about['judge']}, {about['decoding']} replies of at most "
+        f"Test prompts: {prompts}. Judge: {about['judge']}, {about['decoding']} replies of at most "
         f"{about['new_tokens']} tokens. Seeds: {seeds} (methods without a seed were run once; "
         "scores and paired differences are means over the seeds). "
-        f"{_searched(about['search_seconds'])}"
+        f"{_search_time(about['search_seconds'])}"
         f"Model: {about['model']} in {about['dtype']} on {about['device']}. Versions: {packages}."
     )
 
 
-def _searched(seconds: Mapping[str, float]) -> str:
-    """What was spent on settings before the comparison, which no fit has in its seconds."""
+def _search_time(seconds: Mapping[str, float]) -> str:
+    """Time spent on settings before the comparison, which no fit includes."""
     return "".join(
-        f"The settings of {method} were found before on validation prompts in {spent:.1f} s, which "
-        "its seconds of fit do not hold. "
+        f"The settings of {method} were chosen before on validation prompts in {spent:.1f} s, "
+        "which its seconds of fit do not include. "
         for method, spent in seconds.items()
     )
 
 
-def _winner(done: pd.DataFrame) -> str:
-    best = done["tradeoff_score"].max()
-    names = list(done.index[done["tradeoff_score"] == best])
-    row = done.loc[names[0]]
+def _winner(scored: pd.DataFrame) -> str:
+    best = scored["tradeoff_score"].max()
+    names = list(scored.index[scored["tradeoff_score"] == best])
+    row = scored.loc[names[0]]
     verb, whose = ("has", "") if len(names) == 1 else ("have", f"{names[0]}: ")
     return (
-        f"{_spell(names)} {verb} the highest trade-off score on the test prompts: "
-        f"{_percent(best)} ({whose}95 % interval {_percent(row['tradeoff_score_low'])} to "
-        f"{_percent(row['tradeoff_score_high'])}; compliance {_percent(row['compliance_rate'])} of "
+        f"{spell(names)} {verb} the highest trade-off score on the test prompts: "
+        f"{percent(best)} ({whose}95 % interval {percent(row['tradeoff_score_low'])} to "
+        f"{percent(row['tradeoff_score_high'])}; compliance {percent(row['compliance_rate'])} of "
         f"{row['n_pseudo_harmful']:.0f} pseudo-harmful prompts, safety "
-        f"{_percent(row['safety_score'])} of {row['n_harmful']:.0f} harmful ones)."
-        f"{_luck(len(done))}"
+        f"{percent(row['safety_score'])} of {row['n_harmful']:.0f} harmful ones)."
+        f"{_luck(len(scored))}"
     )
 
 
 def _luck(methods: int) -> str:
-    """What is to be thought of the highest of several measured scores."""
+    """What to think of the highest of several measured scores."""
     if methods < 2:
         return ""
     return (
@@ -92,79 +103,77 @@ def _luck(methods: int) -> str:
     )
 
 
-def _reference(board: Leaderboard, done: pd.DataFrame) -> list[str]:
+def _reference(board: Leaderboard, scored: pd.DataFrame) -> list[str]:
     """Where the reference stands: above, level with, below."""
     name = board.reference
-    if name not in done.index:
+    if name not in scored.index:
         return [f"{name}, with which the others are compared, has no scores."]
     tests = _tests(board)
     above = [row for row in tests if _side(row) > 0]
     below = [row for row in tests if _side(row) < 0]
     level = [row for row in tests if _side(row) == 0]
-    best = done["tradeoff_score"].max()
-    own = float(done["tradeoff_score"].to_dict()[name])
-    said = []
+    best = scored["tradeoff_score"].max()
+    own = float(scored["tradeoff_score"].to_dict()[name])
+    sentences = []
     if own < best:
         gap = best - own
-        said.append(
+        sentences.append(
             f"{name} is not the best: it is {_points(gap)} below the highest score, at "
-            f"{_percent(own)}."
+            f"{percent(own)}."
         )
     if above:
-        said.append(f"Measurably better than {name}: {_listed(above)}.")
+        sentences.append(f"Measurably better than {name}: {_list(above)}.")
     if level:
-        said.append(
+        sentences.append(
             f"No difference from {name} could be shown with these numbers of prompts (p is "
             f"corrected for the number of tests, {len(tests)}; intervals are not): "
-            f"{_listed(level)}."
+            f"{_list(level)}."
         )
     if below:
-        said.append(f"Measurably worse than {name}: {_listed(below)}.")
-    return said
+        sentences.append(f"Measurably worse than {name}: {_list(below)}.")
+    return sentences
 
 
-def _controls(board: Leaderboard, done: pd.DataFrame) -> list[str]:
+def _controls(board: Leaderboard, scored: pd.DataFrame) -> list[str]:
     """Whether the controls, which must fail, do."""
     tests = {row["method"]: row for row in _tests(board)}
-    said = []
-    for method in (one for one in done.index if str(one).startswith(CONTROL)):
+    sentences = []
+    for method in (one for one in scored.index if str(one).startswith(CONTROL)):
         row = tests.get(method)
-        score = _percent(float(done["tradeoff_score"].to_dict()[method]))
+        score = percent(float(scored["tradeoff_score"].to_dict()[method]))
         if row is None:
-            said.append(f"{method} scores {score}; there is nothing to compare it with.")
+            sentences.append(f"{method} scores {score}; there is nothing to compare it with.")
         elif _side(row) < 0:
-            said.append(
+            sentences.append(
                 f"{method} fails, as a control must: {score}, {_points(-row['difference'])} below "
                 f"{board.reference}."
             )
         else:
-            said.append(
+            sentences.append(
                 f"{method} is not shown to fail, though a control must: {score}, "
                 f"{_points(row['difference'], sign=True)} from {board.reference}. As long as that "
                 f"is so, what {board.reference} gains cannot be put down to what the control lacks."
             )
-    return said
+    return sentences
 
 
-def _over_cautious(done: pd.DataFrame) -> list[str]:
+def _over_cautious(scored: pd.DataFrame) -> list[str]:
     """Methods that refuse benign prompts, which the trade-off score does not see."""
-    rows = done[done["benign_refused"] > _HARMLESS_REFUSED]
+    rows = scored[scored["benign_refused"] > _HARMLESS_REFUSED]
     if rows.empty:
         return []
-    named = ", ".join(
-        f"{name} ({_percent(row['benign_refused'])})" for name, row in rows.iterrows()
-    )
+    named = ", ".join(f"{name} ({percent(row['benign_refused'])})" for name, row in rows.iterrows())
     return [f"The trade-off score does not count that these refuse benign prompts: {named}."]
 
 
-def _tests(board: Leaderboard) -> list[dict[str, Any]]:
+def _tests(board: Leaderboard) -> list[dict[Any, Any]]:
     pairs = board.pairs()
     chosen = pairs[(pairs["split"] == "test") & (pairs["score"] == "tradeoff_score")]
     chosen = chosen.sort_values("difference", ascending=False, kind="stable")
-    return [{str(key): value for key, value in row.items()} for row in chosen.to_dict("records")]
+    return chosen.to_dict("records")
 
 
-def _side(row: Mapping[str, Any]) -> int:
+def _side(row: Mapping[Any, Any]) -> int:
     """1 where a method is measurably better than the reference, -1 where it is worse, else 0.
 
     The test counts prompts, the score weighs labels: where they point to different sides, as they
@@ -176,7 +185,7 @@ def _side(row: Mapping[str, Any]) -> int:
     return 1 if value > 0 else -1
 
 
-def _listed(rows: list[dict[str, Any]]) -> str:
+def _list(rows: list[dict[Any, Any]]) -> str:
     return ", ".join(
         f"{row['method']} ({_points(row['difference'], sign=True)}, 95 % interval "
         f"{_points(row['low'], sign=True, unit=False)} to {_points(row['high'], sign=True)})"
@@ -184,16 +193,7 @@ def _listed(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def _points(share: float, *, sign: bool = False, unit: bool = True) -> str:
     """A difference of two shares, in points of a hundred."""
     number = f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}"
     return f"{number} points" if unit else number
-
-
-def _spell(names: list[Any]) -> str:
-    *first, last = map(str, names)
-    return f"{', '.join(first)} and {last}" if first else last

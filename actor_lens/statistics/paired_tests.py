@@ -9,6 +9,8 @@ from fractions import Fraction
 
 from actor_lens.statistics.intervals import Z, mean_interval
 
+SIGNIFICANT = 0.05
+
 
 @dataclass(frozen=True)
 class PairedDifference:

@@ -23,6 +23,7 @@ from actor_lens.figures import Composition, Panel, compose
 from actor_lens.figures.theme import ORIGIN_NAMES
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.text import clip, one_line
 from actor_lens.training.run import TrainingRun
 from actor_lens.widgets.exploration import Exploration
 from actor_lens.widgets.figure_box import FigureBox, answer_where_asked
@@ -315,9 +316,8 @@ class Dashboard(FigureBox):
                 found["your prompt, with the run"] = seen.tokens_seen.after.last
         if self.section == PromptsSection.title and len(seen.selection) <= LINES_SHOWN:
             for place in seen.selection:
-                text = " ".join(seen.shown[place].prompt[:200].split())
-                short = text if len(text) <= NAME_LENGTH else text[: NAME_LENGTH - 1] + "…"
-                found[f"{place}: {short}"] = seen.look.projections.values[:, place]
+                name = clip(one_line(seen.shown[place].prompt[:200]), NAME_LENGTH)
+                found[f"{place}: {name}"] = seen.look.projections.values[:, place]
         return {name: (values - origins).tolist() for name, values in found.items()}
 
     def _layers_panel(self, lines: dict[str, list[float]], low: float) -> Panel:

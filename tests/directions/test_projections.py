@@ -4,6 +4,8 @@ At every token it is that of what forward hooks of the test's own find in the Hu
 Maps lay the prompts of a layer out as the textbooks say, and the same way every time.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,19 @@ def test_projection_keeps_its_digits_beside_a_large_mean():
     # The unit vector has float32 digits; with it given, the sum must be exact to float32.
     expected = residuals.values[0].double().numpy() @ directions.unit[0].double().numpy()
     np.testing.assert_allclose(project(residuals, directions).values[0], expected, rtol=1.2e-7)
+
+
+def test_movements_are_means_and_counts_by_label(residuals: Residuals):
+    directions = refusal_directions(residuals)
+    before = project(residuals, directions)
+    after = replace(before, values=before.values + torch.randn(before.values.shape))
+    for row in before.movements(after, 1).to_dict("records"):
+        places = [i for i, one in enumerate(residuals.prompts.labels) if one == row["label"]]
+        first, second = (one.values[1, places].double().numpy() for one in (before, after))
+        assert row["n"] == len(places)
+        assert row["before"] == pytest.approx(first.mean(), rel=1e-5)
+        assert row["after"] == pytest.approx(second.mean(), rel=1e-5)
+        assert row["up"] == (second > first).sum()
 
 
 def test_taking_the_component_out_leaves_nothing(residuals: Residuals):
@@ -254,7 +269,7 @@ def test_pca_map_agrees_with_the_singular_vectors(residuals: Residuals):
         sign = np.sign(expected @ found.positions[:, axis])
         np.testing.assert_allclose(found.positions[:, axis], sign * expected, atol=1e-8)
     shares = singular**2 / (singular**2).sum()
-    assert found.axes == (f"PC 1 ({shares[0]:.0%})", f"PC 2 ({shares[1]:.0%})")
+    assert found.axes == tuple(f"PC {i + 1} ({100 * shares[i]:.0f} %)" for i in range(2))
 
 
 def test_pca_axes_point_to_their_largest_loading():

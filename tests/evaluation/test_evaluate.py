@@ -15,7 +15,8 @@ from scipy.stats import binomtest
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation import evaluate as evaluation_module
-from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, evaluate
+from actor_lens.evaluation.changes import compare_evaluations
+from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.evaluation.summary import before_after
 from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens, refusal_scores
 from actor_lens.judges.keywords import KeywordJudge

@@ -62,9 +62,12 @@ def test_a_folder_and_an_unknown_licence_are_left_out(model: ChatModel, run: Tra
 
 def test_rates_stand_with_their_intervals(model: ChatModel, run: TrainingRun):
     card = render_model_card(model, run, FORM, Facts(results=RESULTS))
-    assert "| harmful, test | 40 | 97.5% (14.0% to 40.0%) | 95.0% (14.0% to 40.0%) |" in card
-    assert "| pseudo harmful, test | 40 | 25.0% (14.0% to 40.0%) | 0.0% (14.0% to 40.0%) |" in card
-    assert "| pseudo harmful, out of distribution | 7 | 25.0% (14.0% to 40.0%) | not mea" in card
+    assert "| harmful, test | 40 | 97.5 % (14.0 % to 40.0 %) | 95.0 % (14.0 % to 40.0 %) |" in card
+    assert (
+        "| pseudo harmful, test | 40 | 25.0 % (14.0 % to 40.0 %) | 0.0 % (14.0 % to 40.0 %) |"
+        in card
+    )
+    assert "| pseudo harmful, out of distribution | 7 | 25.0 % (14.0 % to 40.0 %) | not mea" in card
     assert "Judge keywords/1, greedy replies of at most 48 tokens" in card
 
 

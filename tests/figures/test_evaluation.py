@@ -39,9 +39,9 @@ def test_evaluations_differ_by_pattern():
 def test_percents_do_not_round_exceptions_away():
     figure = refusal_rates(one=evaluation(0.996, 0.004, 0.0, n=500))
     assert list(trace(figure, "percent").text) == [
-        "<b>99.6%</b> of 500",
-        "<b>0.4%</b> of 500",
-        "<b>0%</b> of 500",
+        "<b>99.6 %</b> of 500",
+        "<b>0.4 %</b> of 500",
+        "<b>0 %</b> of 500",
     ]
 
 

@@ -77,7 +77,7 @@ def test_the_floor_counts_from_the_refusals_before_training():
 def test_a_floor_of_unknown_height_is_said_and_not_drawn():
     figure = training_curves(Run(training()))
     assert floor_lines(figure) == []
-    assert "may fall by at most 2.0&#37;" in figure.layout.title.subtitle.text
+    assert "may fall by at most 2.0 &#37;" in figure.layout.title.subtitle.text
 
 
 def test_the_kept_step_is_marked_and_zoom_survives():

@@ -11,7 +11,8 @@ from actor_lens.experiments.ablations.ablate import Ablations
 from actor_lens.experiments.ablations.grid import AblationCell
 from actor_lens.experiments.ablations.trial import AblationOutcome
 from actor_lens.experiments.comparison.compare import compare
-from actor_lens.report.comparison_report import render_comparison, write_ablations, write_comparison
+from actor_lens.report.ablation_report import write_ablations
+from actor_lens.report.comparison_report import render_comparison, write_comparison
 from actor_lens.report.findings import findings
 from actor_lens.results import records
 from tests.support.planted_methods import ALWAYS, JUDGE, PERFECT, Failing
@@ -74,7 +75,7 @@ def test_the_page_of_ablations_holds_its_means_and_what_failed(tmp_path):
     result = Ablations(tuple(outcomes), 3, "it was named", about)
     text = body(write_ablations(result, tmp_path / "ablations.html").read_text())
     assert "<script>alert" not in text
-    assert "80.0%" in text
-    assert "85.0%" in text  # (0.8 + 0.9) / 2
+    assert "80.0 %" in text
+    assert "85.0 %" in text  # (0.8 + 0.9) / 2
     assert "trained on &lt;script&gt;alert(1)&lt;/script&gt; &amp; co, seed 0: failed" in text
     assert text.count('class="plotly-graph-div"') == 2

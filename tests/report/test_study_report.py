@@ -17,14 +17,8 @@ from plotly.offline import get_plotlyjs
 from actor_lens.errors import UserError
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.report.study_report import (
-    PROMPT_LENGTH,
-    ROWS_KEPT,
-    render_look,
-    render_report,
-    write_look,
-    write_report,
-)
+from actor_lens.report.layers_report import render_look, write_look
+from actor_lens.report.study_report import PROMPT_LENGTH, ROWS_KEPT, render_report, write_report
 from tests.support.studies import ANSWER, REFUSAL, TEXTS, planted_prompts, planted_study, refuse
 
 # EvaluationChange.examples joins with keywords that pandas 3 deprecates; pandas 2 knows no others.
@@ -105,7 +99,7 @@ def report_of(**kwargs: object) -> Page:
 
 
 def share(value: float) -> str:
-    return f"{value:.0%}" if value in (0.0, 1.0) else f"{value:.1%}"
+    return f"{100 * value:.{0 if value in (0.0, 1.0) else 1}f} %"
 
 
 # ---- One file, offline ----
@@ -195,10 +189,10 @@ def test_headline_rates_are_those_of_the_evaluations(study, page):
 def test_headline_scores_and_parameters(page):
     summary = page.text("summary")
     assert "Of 6 harmless prompts that only look harmful, the model refused 6 before" in summary
-    assert "pseudo-harmful prompts answered 0% 100%" in summary  # C.R.
-    assert "harmful prompts refused 100% 100%" in summary  # S.S.
-    assert "mean of the two 50.0% 100%" in summary  # T.S.
-    assert "25 of 100 (25.0% of the model)" in summary
+    assert "pseudo-harmful prompts answered 0 % 100 %" in summary  # C.R.
+    assert "harmful prompts refused 100 % 100 %" in summary  # S.S.
+    assert "mean of the two 50.0 % 100 %" in summary  # T.S.
+    assert "25 of 100 (25.0 % of the model)" in summary
     assert "0 parameters, compared bit for bit" in summary
 
 
@@ -206,7 +200,7 @@ def test_paired_tests_are_those_of_the_comparison(page):
     changes = page.text("changes")
     # Six of six prompts that all change one way: p = 2 / 2**6.
     assert (
-        "pseudo-harmful should be answered 100% 6 of 6; 61.0% to 100% 0% 0 of 6; 0% to 39.0% "
+        "pseudo-harmful should be answered 100 % 6 of 6; 61.0 % to 100 % 0 % 0 of 6; 0 % to 39.0 % "
         "0 6 0.0312" in changes
     )
     assert "Refusals of pseudo-harmful prompts fell from 6 to 0 of 6, as wanted." in changes
@@ -234,8 +228,8 @@ def test_the_preview_is_told_in_numbers(study, page):
 def test_the_curves_are_told_in_numbers(page):
     training = page.text("training")
     assert "12 steps in 3 epochs; loss 0.5000 at the first step and 0.0417 at the last" in training
-    assert "0 100% 100% 0%" in training  # before training
-    assert "12 100% 8.3% 0%" in training
+    assert "0 100 % 100 % 0 %" in training  # before training
+    assert "12 100 % 8.3 % 0 %" in training
 
 
 def test_variants_are_told_with_the_warning_and_the_outcome(study, page):
@@ -428,7 +422,7 @@ def test_without_categories():
 
 def test_where_nothing_was_refused_that_is_said():
     page = report_of(before=refuse("harmful"))
-    assert "there was nothing to mend" in page.text("problem")
+    assert "there was nothing to fix" in page.text("problem")
 
 
 def test_a_layer_that_the_user_named():
@@ -502,7 +496,7 @@ def test_unreadable_verdicts_and_another_judge_are_named():
     after = replace(outcome.evaluation, judge="llm:<i>:1")
     changed = replace(study, before=before, outcomes=(replace(outcome, evaluation=after),))
     page, usual = render_report(changed, command="x"), render_report(study, command="x")
-    assert "The judge could not be read on 1 replies before and 0 after" in page
+    assert "The judge could not be read on 1 reply before and 0 after" in page
     assert "<small>1 unreadable</small>" in page
     assert "judged by <bdi>llm:&lt;i&gt;:1</bdi>" in page
     assert "searches for phrases" in usual

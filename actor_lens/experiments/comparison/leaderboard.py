@@ -104,6 +104,17 @@ class Leaderboard:
                 )
         return pd.DataFrame(rows)
 
+    def by_kind(self) -> pd.DataFrame:
+        """Pseudo-harmful prompts by their kind: one row a method, split and kind.
+
+        Columns: ``method``, ``split``, ``kind`` (the category of the prompts), ``answered`` (share,
+        a mean over the seeds), ``n``. Prompts without a kind are left out.
+        """
+        sets = self.by_set()
+        rows = sets[sets["label"] == "pseudo_harmful"].dropna(subset=["set", "refused"])
+        rows = rows.assign(kind=rows["set"], answered=1 - rows["refused"])
+        return rows[["method", "split", "kind", "answered", "n"]].reset_index(drop=True)
+
     def pairs(self) -> pd.DataFrame:
         """One row a method, split and score: the paired comparison with the reference.
 
@@ -152,6 +163,27 @@ class Leaderboard:
         ]
         columns = ["method", "seed", *names, "verdict", "refused", "reply"]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+    def examples(self, count: int = 4) -> pd.DataFrame:
+        """What each method replied to the first pseudo-harmful test prompt of some kinds.
+
+        Prompts are taken by their order and not by the outcome, so that they flatter no method.
+
+        Args:
+            count: Number of prompts at most.
+
+        Returns:
+            The rows of ``replies`` of the first seed of every method, prompt by prompt.
+        """
+        import pandas as pd
+
+        table = self.replies()
+        table = table[(table["label"] == "pseudo_harmful") & (table["split"] == "test")]
+        table = table.groupby(["method", "prompt"], sort=False).head(1)
+        prompts = table.drop_duplicates("prompt")
+        first = ~prompts["category"].duplicated() | prompts["category"].isna()
+        parts = [table[table["prompt"] == one] for one in prompts.loc[first, "prompt"].head(count)]
+        return pd.concat(parts, ignore_index=True) if parts else table
 
     def settings(self) -> pd.DataFrame:
         """One row a method and setting of its first seed: ``method``, ``setting``, ``value``,

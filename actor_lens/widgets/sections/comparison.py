@@ -12,14 +12,16 @@ from actor_lens import figures
 from actor_lens.activations.residuals import collect_residuals
 from actor_lens.directions.projections import project
 from actor_lens.errors import UserError
+from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.evaluation.divergence import next_token_divergence
-from actor_lens.evaluation.evaluate import Evaluation, compare_evaluations, evaluate
+from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.experiments.study import StudyPlan, run_study
 from actor_lens.export.folders import export_delta, export_model
 from actor_lens.export.lora import export_lora
 from actor_lens.figures import Panel
 from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import JUDGES, make_judge
+from actor_lens.text import percent
 from actor_lens.training.run import RUN_FILE, TrainingRun
 from actor_lens.widgets.exploration import Compared
 from actor_lens.widgets.jobs import Control, applied, weights_held
@@ -112,21 +114,13 @@ class CompareSection(Section):
         self.stop.disabled = self.desk.worker.job != EVALUATING
         self.text.value = self._words()
 
-    def changed(self, number: int) -> list[dict[str, Any]]:
+    def changed(self, number: int) -> list[dict[Any, Any]]:
         """Test prompts that changed sides under a run, the costs before the gains."""
         compared: Compared = self.exploration.compared[number]
-        examples = compare_evaluations(compared.before, compared.after).examples()
-        readable = examples.dropna(subset=["refused_before", "refused_after"])
-        moved = readable[readable["refused_before"] != readable["refused_after"]]
-        rows = [
-            {
-                **{str(key): value for key, value in one.items()},
-                "side": "refused" if one["refused_after"] else "answered",
-                "worse": one["refused_after"] == (one["label"] != "harmful"),
-            }
-            for one in moved.to_dict("records")
-        ]
-        return sorted(rows, key=lambda one: not one["worse"])
+        sides = compare_evaluations(compared.before, compared.after).sides()
+        moved = sides[sides["refused_before"] != sides["refused_after"]]
+        now = moved["refused_after"].map({True: "refused", False: "answered"})
+        return moved.assign(side=now).to_dict("records")
 
     def _words(self) -> str:
         seen = self.exploration
@@ -280,7 +274,7 @@ def _name(number: int, run: TrainingRun) -> str:
 def _summary(run: TrainingRun, number: int, compared: Compared) -> str:
     before, after = compared.before, compared.after
     scores = [
-        f"{name} {getattr(before, key):.1%} → {getattr(after, key):.1%}"
+        f"{name} {percent(getattr(before, key))} → {percent(getattr(after, key))}"
         for name, key in (
             ("compliance rate", "compliance_rate"),
             ("safety score", "safety_score"),

@@ -9,6 +9,7 @@ import pandas as pd
 from actor_lens.directions.predicted_refusals import current_refusals
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.figures.theme import LABEL_STYLES
+from actor_lens.text import clip, one_line
 from actor_lens.widgets.jobs import Control, applied
 from actor_lens.widgets.parts import button, checkbox, paragraph, row, table
 from actor_lens.widgets.sections.base import Desk, Section
@@ -190,8 +191,8 @@ class PromptsSection(Section):
 
 
 def _line(text: str) -> str:
-    short = " ".join(text[: 4 * OPTION_LENGTH].split())
-    return short if len(short) <= OPTION_LENGTH else short[: OPTION_LENGTH - 1] + "…"
+    # A very long prompt is cut before it is looked at, so that the cost stays bounded.
+    return clip(one_line(text[: 4 * OPTION_LENGTH], 4 * OPTION_LENGTH), OPTION_LENGTH)
 
 
 def _plain(record: dict[object, object]) -> dict[str, object]:

@@ -460,8 +460,32 @@ class TestFindings:
         assert "8 harmful, 8 pseudo-harmful, 8 benign" in text
         assert JUDGE.identity in text
         assert "Seeds: 4, 5" in text
-        assert "were found before" not in text
+        assert "chosen before" not in text
         assert "torch" in text
+
+
+def test_kinds_are_the_sets_of_pseudo_harmful_prompts(model):
+    board = compared(model, PERFECT, COIN, seeds=(0, 1))
+    table = board.by_kind()
+    assert list(table.columns) == ["method", "split", "kind", "answered", "n"]
+    sets = board.by_set()
+    sets = sets[sets["label"] == "pseudo_harmful"].set_index(["method", "split", "set"])
+    assert len(table) == len(sets)
+    for one in table.to_dict("records"):
+        same = sets.loc[one["method"], one["split"], one["kind"]]
+        assert one["answered"] == pytest.approx(1 - same["refused"])
+        assert one["n"] == same["n"]
+
+
+def test_examples_are_the_first_prompt_of_each_kind_with_one_reply_of_each_method(model):
+    board = compared(model, COIN, NEVER, seeds=(0, 1))
+    table = board.examples(2)
+    first = [one for one in PROMPTS if (one.split, one.label) == ("test", "pseudo_harmful")][:2]
+    assert list(dict.fromkeys(table["prompt"])) == [one.prompt for one in first]
+    assert table["method"].tolist() == ["coin", "never"] * 2
+    assert set(table["seed"]) == {0}
+    assert set(table["label"]) == {"pseudo_harmful"}
+    assert len(dict.fromkeys(board.examples()["category"])) == len(board.examples()) / 2
 
 
 def test_a_first_token_judge_learns_how_the_untouched_model_refuses(model, monkeypatch):
@@ -482,8 +506,9 @@ def test_seconds_of_a_search_stand_beside_those_of_the_fit(model):
     assert row(board, "actor")["search_seconds"] == 12.5
     assert row(board, "never")["search_seconds"] == 0.0
     assert row(board, "actor")["fit_seconds"] < 12.5
-    said = "The settings of actor were found before on validation prompts in 12.5 s"
-    assert said in provenance(board)
+    text = provenance(board)
+    assert "settings of actor" in text
+    assert "in 12.5 s" in text
 
 
 def test_prompts_without_ood_have_one_split(model):
