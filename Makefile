@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test lint types coverage docs clean
+.PHONY: help demo lab test quick lint types coverage docs clean
 
 # The first of these that is new enough and can make virtual environments is taken. 3.11 leads
 # because environment.yml uses it too. Another: make demo PYTHON=/path/to/python3
@@ -15,6 +15,8 @@ TEST_STAMP := .venv/installed-test
 DOCS_STAMP := .venv/installed-docs
 PACKAGE := $(shell find actor_lens -name '*.py')
 EXECUTED := $(patsubst %,build/%,$(wildcard notebooks/*.ipynb))
+# A worker takes the tests of a module as long as it can: what a module has trained is made once.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 OUT := demo
 
 help: ## Show this list
@@ -29,8 +31,11 @@ lab: $(USE_STAMP) ## Open the notebooks in JupyterLab
 # The browser tests come last and alone: they measure how long a page takes to answer. 5: pytest's code
 # for no tests, where ARGS names others.
 test: lint types ## Lint, check types, run all tests (ARGS=options for pytest)
-	$(RUN) -m pytest -n auto --maxprocesses 4 -m "not browser" $(ARGS)
-	$(RUN) -m pytest -m browser $(ARGS) || [ $$? -eq 5 ]
+	$(RUN) -m pytest $(PARALLEL) --durations 25 -m "not browser" $(ARGS)
+	$(RUN) -m pytest --durations 25 -m browser $(ARGS) || [ $$? -eq 5 ]
+
+quick: $(TEST_STAMP) ## The tests of one room after another, without what takes long: for the work at hand
+	$(RUN) -m pytest $(PARALLEL) -m "not acceptance and not browser and not notebooks" $(ARGS)
 
 lint: $(TEST_STAMP) ## Check style and format with ruff
 	$(RUN) -m ruff check
@@ -43,7 +48,7 @@ types: $(TEST_STAMP) ## Check types with mypy (Python 3.11 or newer)
 	else echo "$(RUN) -m mypy"; $(RUN) -m mypy; fi
 
 coverage: $(TEST_STAMP) ## Say which lines the tests reach, browser and notebooks left out (build/coverage)
-	$(RUN) -m pytest -n auto --maxprocesses 4 -m "not browser and not notebooks" \
+	$(RUN) -m pytest $(PARALLEL) -m "not browser and not notebooks" \
 	  --cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(ARGS)
 
 docs: $(DOCS_STAMP) $(EXECUTED) ## Build the site into build/site, with the notebooks run; it opens offline

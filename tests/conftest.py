@@ -1,6 +1,7 @@
 """What holds for every test: no model hub, and no time limit on slow machines."""
 
 import os
+from pathlib import Path
 
 # Before anything imports transformers or datasets, which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,6 +23,33 @@ import tests.support.type_checks  # noqa: F401
 # The same examples in every run; a first example may wait for torch, so no deadline.
 settings.register_profile("actor_lens", deadline=None, derandomize=True)
 settings.load_profile("actor_lens")
+
+
+TESTS = Path(__file__).parent
+ACCEPTANCE = (
+    "benchmarks",
+    "cli",
+    "experiments",
+    "methods",
+    "report",
+    "toy",
+    "test_packaging.py",
+    "diagnostics/test_description.py",
+    "models/test_device_map.py",
+    "models/test_loading_memory.py",
+    "models/test_real_architectures.py",
+    "prompts/public/test_hub.py",
+    "widgets/test_dashboard.py",
+)
+"""Folders and files whose tests take long or start processes; ``make quick`` leaves them out."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that are no part of the quick tier."""
+    for item in items:
+        place = item.path.relative_to(TESTS).as_posix()
+        if place.startswith(ACCEPTANCE):
+            item.add_marker("acceptance")
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actor_lens.activations.store import (
-    Filling,
-    Layout,
-    Store,
-    StoreError,
-    StoreWarning,
-    default_store,
-)
+from actor_lens.activations.store import Filling, Store, StoreError, StoreWarning, default_store
+from actor_lens.activations.store_files import Layout
 from actor_lens.errors import UserError
 from actor_lens.files.sizes import format_size
 from actor_lens.models.batches import TokenBatch, run_in_batches

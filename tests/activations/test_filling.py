@@ -14,7 +14,7 @@ from actor_lens.activations.store import Store, StoreWarning
 from actor_lens.models.interventions import shift_last_token
 from actor_lens.progress import Reporter, reporting, stage
 from tests.support.reports import Recorder
-from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model, tiny_chat_model
+from tests.support.tiny_models import SOME_ARCHITECTURES, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import quick_run, tiny_prompts
 
 PROMPTS = tiny_prompts(5)
@@ -57,7 +57,7 @@ def same(ones, others):
     return all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 def test_stored_activations_are_those_that_were_computed(architecture, store, rows_run):
     model = shared_tiny_model(architecture)
     computed = everything(model, False)

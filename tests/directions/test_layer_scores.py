@@ -22,6 +22,7 @@ from actor_lens.progress import reporting
 from actor_lens.statistics.separation import Measurement, auroc, gap, probe_accuracy, silhouette
 from tests.support.planted import PLACES, planted_residuals
 from tests.support.reports import Recorder
+from tests.support.tiny_models import tiny_chat_model
 
 COUNTS = {"harmful": 30, "pseudo_harmful": 24, "benign": 36}
 NAN = float("nan")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from actor_lens.errors import UserError
 from actor_lens.evaluation.perplexity import perplexity, windows
 from actor_lens.models.chat_model import ChatModel, load_model
-from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model, tiny_chat_model
+from tests.support.tiny_models import SOME_ARCHITECTURES, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
 
 TEXT = " = Lobsters = \n \n They are blue , and turn red on <unk> cooking . \n" * 2
@@ -43,7 +43,7 @@ def token_by_token(model: ChatModel, text: str, window: int, stride: int) -> np.
     return np.array(found)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 def test_perplexity_is_that_of_single_tokens(architecture: str):
     model = shared_tiny_model(architecture)
     found = perplexity(model, TEXT, window=40, stride=17)

@@ -11,8 +11,8 @@ from actor_lens.training.block_trainer import BlockTrainer
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 from tests.support.fitting import make_up_tokens, train_prompts, validation_prompts
-from tests.support.steering import SOME_ARCHITECTURES, random
-from tests.support.tiny_models import D_MODEL, shared_tiny_model
+from tests.support.steering import random
+from tests.support.tiny_models import D_MODEL, SOME_ARCHITECTURES, shared_tiny_model
 from tests.support.tiny_runs import same_bits
 
 LAYER = 1

@@ -6,7 +6,6 @@ import torch
 
 from actor_lens.methods.angular import angles, steering_plane, turn
 from tests.support.steering import (
-    SOME_ARCHITECTURES,
     TEXTS,
     generated,
     hooks,
@@ -16,7 +15,13 @@ from tests.support.steering import (
     received,
     replayed,
 )
-from tests.support.tiny_models import D_MODEL, N_LAYERS, shared_tiny_model, talkative_tiny_model
+from tests.support.tiny_models import (
+    D_MODEL,
+    N_LAYERS,
+    SOME_ARCHITECTURES,
+    shared_tiny_model,
+    talkative_tiny_model,
+)
 
 
 def plane() -> torch.Tensor:

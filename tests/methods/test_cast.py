@@ -9,7 +9,6 @@ import torch
 from actor_lens.methods.cast import Condition, best_f1, condition_vector, similarity, steer_where
 from actor_lens.models.chat_model import ChatModel
 from tests.support.steering import (
-    SOME_ARCHITECTURES,
     TEXTS,
     cosine,
     generated,
@@ -21,7 +20,12 @@ from tests.support.steering import (
     replayed,
     stream,
 )
-from tests.support.tiny_models import D_MODEL, shared_tiny_model, talkative_tiny_model
+from tests.support.tiny_models import (
+    D_MODEL,
+    SOME_ARCHITECTURES,
+    shared_tiny_model,
+    talkative_tiny_model,
+)
 
 
 def similarity_alone(model: ChatModel, text: str, vector: np.ndarray, layer: int) -> float:

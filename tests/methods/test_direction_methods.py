@@ -14,8 +14,8 @@ from actor_lens.methods.surgical import false_refusal_vectors
 from actor_lens.models.interventions import ablate_everywhere, add_direction
 from actor_lens.models.replies import first_token_logits
 from tests.support.fitting import make_up_tokens, train_prompts, validation_prompts
-from tests.support.steering import CLOSING, SOME_ARCHITECTURES, TEXTS, stream
-from tests.support.tiny_models import shared_tiny_model
+from tests.support.steering import CLOSING, TEXTS, stream
+from tests.support.tiny_models import SOME_ARCHITECTURES, shared_tiny_model
 
 
 @pytest.fixture(autouse=True)

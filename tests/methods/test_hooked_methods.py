@@ -8,8 +8,13 @@ from actor_lens.methods import METHODS, FittedMethod, Method, make_method
 from actor_lens.models.interventions import add_direction
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.fitting import make_up_tokens, quickly_fitted, train_prompts, validation_prompts
-from tests.support.steering import SOME_ARCHITECTURES, TEXTS, hooks, logits, padded
-from tests.support.tiny_models import D_MODEL, shared_tiny_model, tiny_chat_model
+from tests.support.steering import TEXTS, hooks, logits, padded
+from tests.support.tiny_models import (
+    D_MODEL,
+    SOME_ARCHITECTURES,
+    shared_tiny_model,
+    tiny_chat_model,
+)
 from tests.support.tiny_runs import copied_tensors, same_bits
 
 NAMES = (

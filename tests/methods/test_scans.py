@@ -18,7 +18,6 @@ from actor_lens.models.chat_model import ChatModel, wrap_model
 from actor_lens.models.interventions import add_direction
 from tests.support.steering import (
     CLOSING,
-    SOME_ARCHITECTURES,
     TEXTS,
     cosine,
     generated,
@@ -33,6 +32,7 @@ from tests.support.steering import (
 from tests.support.tiny_models import (
     D_MODEL,
     N_LAYERS,
+    SOME_ARCHITECTURES,
     shared_tiny_model,
     talkative_tiny_model,
     tiny_chat_model,

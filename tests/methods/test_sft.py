@@ -25,10 +25,10 @@ from actor_lens.methods.support.selection import Effect, Selection
 from actor_lens.models.replies import first_token_logits
 from actor_lens.models.weights import overwritten
 from actor_lens.prompts.sets import PromptSet
-from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model, tiny_chat_model
+from tests.support.tiny_models import SOME_ARCHITECTURES, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
 
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_architecture = pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 four_architectures = pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2", "phi3"])
 
 

@@ -15,7 +15,7 @@ from actor_lens.errors import UserError
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.models.chat_model import load_model
 from actor_lens.training.safety_floor import ValidationChecks, trained_block
-from tests.support.tiny_models import ARCHITECTURES, tiny_chat_model
+from tests.support.tiny_models import SOME_ARCHITECTURES, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
 
 PROMPTS = tiny_prompts(4)
@@ -36,7 +36,7 @@ def module_devices(hf: nn.Module, device: str) -> dict[str, str]:
     return places
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=SOME_ARCHITECTURES)
 def pair(request):
     """The same model on one device and spread."""
     alone, spread = tiny_chat_model(request.param), tiny_chat_model(request.param)

@@ -23,16 +23,16 @@ from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.greedy import greedy_ids
 from tests.support.tiny_models import (
-    ARCHITECTURES,
     D_MODEL,
     N_LAYERS,
+    SOME_ARCHITECTURES,
     shared_tiny_model,
     talkative_tiny_model,
     tiny_chat_model,
 )
 
 PROMPTS = ["Hello there", "How do I kill a Python process?", "Hi"]
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_architecture = pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 each_layer = pytest.mark.parametrize("layer", [0, 2, N_LAYERS - 1])
 
 

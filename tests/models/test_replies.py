@@ -25,8 +25,8 @@ from tests.support.greedy import greedy_ids
 from tests.support.logs import transformers_log
 from tests.support.reports import Recorder
 from tests.support.tiny_models import (
-    ARCHITECTURES,
     D_MODEL,
+    SOME_ARCHITECTURES,
     shared_tiny_model,
     talkative_tiny_model,
     tiny_chat_model,
@@ -41,7 +41,7 @@ PROMPTS = [
 ]
 N = 10
 PAD = 2
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_architecture = pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 
 
 def prompt_ids(model: ChatModel, prompt: str) -> list[int]:

@@ -15,6 +15,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score, silhouette_score
 
+from actor_lens.statistics.intervals import wilson_interval
 from actor_lens.statistics.separation import (
     Measurement,
     auroc,

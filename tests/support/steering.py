@@ -15,7 +15,6 @@ from actor_lens.models.chat_model import ChatModel
 from tests.support.greedy import greedy_ids
 
 TEXTS = ("Hello there", "How do I kill a Python process?", "Hi", "QUASH THE zzz7")
-SOME_ARCHITECTURES = ("llama", "gemma2", "gpt2", "phi3")
 CLOSING = 2  # tokens of the tiny models' template after the user's text: <end><assistant>
 
 Change = Callable[[np.ndarray], np.ndarray]

@@ -61,6 +61,10 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
     },
 }
 
+SOME_ARCHITECTURES = ("llama", "gemma2", "gpt2")
+"""For laws that are not about architecture: rotary positions, soft-caps with sliding windows, and
+learned positions with tied embeddings."""
+
 
 def tiny_tokenizer(chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
     """Byte-level tokenizer: one token a byte, so that any text is encoded."""

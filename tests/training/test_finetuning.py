@@ -24,7 +24,7 @@ from actor_lens.training import finetuning, loop
 from actor_lens.training.block_trainer import BlockTrainer
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import TrainingRun
-from tests.support.tiny_models import ARCHITECTURES, tiny_chat_model
+from tests.support.tiny_models import SOME_ARCHITECTURES, tiny_chat_model
 from tests.support.tiny_runs import OPENINGS, copied_tensors, quick_run, same_bits, tiny_prompts
 
 # Any tokens do for a model that knows no refusals: half of the vocabulary.
@@ -85,7 +85,7 @@ def test_run_holds_the_one_block_under_its_hugging_face_names(architecture):
     assert all(run.state[name].shape == model.hf.state_dict()[name].shape for name in expected)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 def test_training_moves_prompts_to_their_targets(architecture):
     """Measured on the whole model with the block in place, on the direction of before."""
     model = tiny_chat_model(architecture)

@@ -17,7 +17,7 @@ from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.training import block_trainer, safety_floor
 from actor_lens.training.block_trainer import BlockTrainer
 from actor_lens.training.safety_floor import KeptWeights, ValidationChecks
-from tests.support.tiny_models import ARCHITECTURES, tiny_chat_model
+from tests.support.tiny_models import SOME_ARCHITECTURES, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
 
 TOKENS = RefusalTokens(tuple(range(0, 300, 2)), ("",) * 150)
@@ -147,7 +147,7 @@ def test_the_edge_of_the_floor_is_within_it(monkeypatch):
 # ---- What the checks measure ----
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 @pytest.mark.parametrize("layer", [0, 2])
 def test_checks_equal_the_whole_model_with_the_block_in_place(architecture, layer, monkeypatch):
     monkeypatch.setattr(safety_floor, "_BATCH_SIZE", 5)  # so that there are several batches
@@ -178,7 +178,7 @@ def test_checks_equal_the_whole_model_with_the_block_in_place(architecture, laye
             torch.testing.assert_close(logits[row], alone, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 @pytest.mark.parametrize("layer", [0, 2])
 def test_projections_equal_the_whole_model_with_the_block_in_place(
     architecture, layer, monkeypatch

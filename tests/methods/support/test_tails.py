@@ -12,7 +12,7 @@ from actor_lens.methods.support.tails import (
 )
 from actor_lens.models.chat_model import load_model
 from tests.support.steering import CLOSING, TEXTS, stream
-from tests.support.tiny_models import ARCHITECTURES, shared_tiny_model
+from tests.support.tiny_models import SOME_ARCHITECTURES, shared_tiny_model
 
 
 def test_closing_tokens_are_those_of_the_template():
@@ -20,7 +20,7 @@ def test_closing_tokens_are_those_of_the_template():
     assert closing_tokens(load_model("toy")) == 2  # </s><|assistant|>
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 @pytest.mark.parametrize("opening", [(), (50, 51)])
 def test_tails_equal_those_of_each_prompt_alone(architecture, opening):
     model = shared_tiny_model(architecture)
