@@ -416,7 +416,8 @@ def test_a_read_only_store_is_read(store, monkeypatch):
 CHILD = """
 import sys
 import numpy as np
-from actor_lens.store import Layout, Store
+from actor_lens.activations.store import Store
+from actor_lens.activations.store_files import Layout
 array = np.arange(1, 41, dtype=np.uint8)
 planes = array.reshape(2, 5, 4)
 with Store(sys.argv[1]).filling({"kind": "planted", "name": "a"}, Layout(2, (0, 2, 5), 4)) as it:

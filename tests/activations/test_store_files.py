@@ -300,7 +300,7 @@ KILLED = """
 import itertools, os, signal, sys
 from pathlib import Path
 import numpy as np
-from actor_lens.store_files import EntryFile, Layout, load_array
+from actor_lens.activations.store_files import EntryFile, Layout, load_array
 
 layout = Layout(2, (0, 3, 3, 4, 8), 5)
 array = np.random.default_rng(0).integers(1, 256, layout.nbytes).astype(np.uint8)
