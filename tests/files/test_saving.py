@@ -171,7 +171,7 @@ def test_a_rename_of_folders_that_fails_keeps_the_old(
 KILLED_FOLDER = """
 import os, sys
 from pathlib import Path
-from actor_lens.saving import replacing_folder
+from actor_lens.files.saving import replacing_folder
 left, really = int(sys.argv[2]), os.replace
 def dying(source, target):
     global left
@@ -258,7 +258,7 @@ def test_finishing_does_nothing_where_nothing_waits(tmp_path):
 
 KILLED = """
 import os, sys
-from actor_lens.saving import replacing_together
+from actor_lens.files.saving import replacing_together
 left, really = int(sys.argv[2]), os.replace
 def dying(source, target):
     global left
