@@ -32,7 +32,7 @@ moments = []
 dashboard.observe(lambda change: moments.append((change["new"], time.time())), "status")
 """
 STEP_BROKEN = """
-from actor_lens.block_trainer import BlockTrainer
+from actor_lens.training.block_trainer import BlockTrainer
 
 def broken(*_):
     raise RuntimeError("<b>step broken</b>")

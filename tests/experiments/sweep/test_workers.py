@@ -21,7 +21,7 @@ warnings.simplefilter("ignore")
 import ray
 import actor_lens as al
 from actor_lens import ray_engine
-from actor_lens.training_run import FinetuneConfig
+from actor_lens.training.config import FinetuneConfig
 
 model, prompts = al.load_model(sys.argv[1]), al.load_prompts("toy")
 train, validation, _ = prompts.by_split()
