@@ -60,14 +60,14 @@ def finetune_layer(
         config: Every setting of the fine-tune; None for the defaults.
         validation: Prompts for the checks; needed for a safety floor.
         tokens: How the model begins refusals; found from the validation prompts unless given.
-        on_step: Told of every step; it runs in the training thread and may draw or print.
-        should_stop: Asked before every step.
+        on_step: Function called after every step, in the training thread; it may draw or print.
+        should_stop: Function called before every step; a true answer ends training.
         resume: A run with the same settings (``epochs`` may differ) to continue from where it
             stopped. The result equals that of a run that never stopped.
-        on_checkpoint: Told the run so far now and then, at the end of an epoch: what is saved of
-            it, ``resume`` can continue after a crash.
-        checkpoint_seconds: Least time between two checkpoints; 0 hands one out after every epoch
-            but the last, whose run is returned.
+        on_checkpoint: Function called with the run so far now and then, at the end of an epoch.
+            If it saves the run, ``resume`` can continue it after a crash.
+        checkpoint_seconds: Least time between two checkpoints. 0 hands one out after every epoch
+            but the last, whose run is returned; infinity hands out none.
         store: Where block inputs are kept for the next time: True is the default store, False
             none.
         settings: Fields of ``FinetuneConfig`` that differ from those of ``config``, such as
@@ -79,7 +79,8 @@ def finetune_layer(
     """
     config = config_with(config, **settings)
     check_config(model, config, validation)
-    check_number("checkpoint_seconds", checkpoint_seconds, 0.0)
+    if checkpoint_seconds != math.inf:  # which is never
+        check_number("checkpoint_seconds", checkpoint_seconds, 0.0)
     require_labels(prompts, _MIN_PROMPTS)
     if resume is not None:
         check_resumable(model, prompts, config, resume)

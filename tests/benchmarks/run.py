@@ -25,6 +25,7 @@ from actor_lens.activations.residuals import collect_residuals
 from actor_lens.activations.store import Store
 from actor_lens.activations.store_files import Layout
 from actor_lens.diagnostics.costs import bench, machine_facts, on_disk, run_task
+from actor_lens.progress import Reporter, reporting
 from tests.benchmarks.random_models import random_model, random_prompts
 
 Record = dict[str, Any]
@@ -63,8 +64,8 @@ def training(model: Any, rounds: int) -> Record:
     """ACTOR, naive ACTOR, SFT and a sweep at 3 epochs; ACTOR and naive ACTOR at 10."""
     prompts = random_prompts(model, [30] * 180)
     parts = ["actor", "naive_actor", "sft", "sweep"]
-    three = bench(model, prompts, parts=parts, epochs=3, rounds=rounds, on_progress=_tell)
-    ten = bench(model, prompts, parts=parts[:2], epochs=10, rounds=rounds, on_progress=_tell)
+    three = bench(model, prompts, parts=parts, epochs=3, rounds=rounds)
+    ten = bench(model, prompts, parts=parts[:2], epochs=10, rounds=rounds)
     return {
         "3 epochs": {
             **three.summary()["training"],
@@ -87,7 +88,7 @@ def growth(model: Any, rounds: int) -> Record:
             prompts = random_prompts(model, [30] * size)
             with on_disk(model, prompts) as files, tempfile.TemporaryDirectory() as store:
                 found[size].append(run_task("collect", files, {"store": store}))
-            _tell("growth", size, sizes[-1])
+            _Lines().stage("growth", size, sizes[-1])
     seconds = {size: statistics.median(one["seconds"] for one in found[size]) for size in sizes}
     peaks = {
         size: statistics.median(one["memory"]["peak"] for one in found[size]) for size in sizes
@@ -158,7 +159,8 @@ def main() -> None:
         "machine": machine_facts(model.device),
     }
     for name in words.only.split(","):
-        record[name] = PARTS[name](model, words.rounds)
+        with reporting(_Lines()):
+            record[name] = PARTS[name](model, words.rounds)
         sys.stderr.write(f"{name}: {json.dumps(record[name])}\n")
     text = json.dumps(record, indent=2)
     if words.out is not None:
@@ -179,8 +181,9 @@ def _anonymous_bytes() -> int:
     return int(fields["RssAnon"].split()[0]) * 1024
 
 
-def _tell(name: str, done: int, total: int) -> None:
-    sys.stderr.write(f"{name}: {done}/{total}\n")
+class _Lines(Reporter):
+    def stage(self, name: str, done: int, total: int) -> None:
+        sys.stderr.write(f"{name}: {done}/{total}\n")
 
 
 if __name__ == "__main__":

@@ -136,9 +136,10 @@ def test_other_numbers_from_the_twin_are_noticed(monkeypatch):
 def test_results_that_depend_on_padding_are_noticed(monkeypatch):
     collect = description.collect_residuals
 
-    def off(model, prompts, *, batch_size, **options):
-        found = collect(model, prompts, batch_size=batch_size, **options)
-        return Residuals(found.values + (batch_size > 1), found.prompts, found.model_name)
+    def off(model, prompts, **options):
+        residuals = collect(model, prompts, **options)
+        values = residuals.values + (model.batch_size > 1)
+        return Residuals(values, residuals.prompts, residuals.model_name)
 
     monkeypatch.setattr(description, "collect_residuals", off)
     found = checks_of(al.describe(shared_tiny_model()))

@@ -58,7 +58,7 @@ def test_divergence_is_scipys_of_single_prompts(architecture: str):
     other_way = rel_entr(changed, base).sum(axis=1)
     assert not np.allclose(expected, other_way, rtol=1e-3)  # else either would do
     for batch_size in (None, 1, 4):
-        found = next_token_divergence(model, run, PROMPTS, batch_size=batch_size)
+        found = next_token_divergence(model.with_batch_size(batch_size), run, PROMPTS)
         np.testing.assert_allclose(found.values, expected, rtol=1e-3, atol=1e-6)
         assert found.values.dtype == torch.float64
         assert found.prompts == PROMPTS
@@ -254,7 +254,7 @@ def test_with_an_empty_reply_it_is_that_of_the_first_token(
 ):
     monkeypatch.setattr(divergence, "generate_replies", lambda _, texts, **__: [""] * len(texts))
     found = reply_divergence(model, run, PROMPTS)
-    first = next_token_divergence(model, run, PROMPTS, batch_size=1)
+    first = next_token_divergence(model.with_batch_size(1), run, PROMPTS)
     np.testing.assert_allclose(found.values, first.values, rtol=1e-4, atol=1e-9)
 
 

@@ -20,8 +20,10 @@ from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.evaluation.summary import before_after
 from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens, refusal_scores
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.progress import reporting, stage
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
+from tests.support.reports import Recorder
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import tiny_prompts
 
@@ -271,16 +273,11 @@ def test_a_model_is_judged_by_its_own_replies(model):
     prompts = tiny_prompts(4)
     judge = KeywordJudge("letters", ("q", "z"))
     tokens = RefusalTokens(tuple(range(0, 300, 2)), ("",) * 150)
-    seen = []
-    evaluation = evaluate(
-        model,
-        prompts,
-        judge=judge,
-        tokens=tokens,
-        new_tokens=9,
-        batch_size=5,
-        on_progress=lambda done, of: seen.append((done, of)),
-    )
+    recorder = Recorder()
+    with reporting(recorder), stage("replies"):
+        evaluation = evaluate(
+            model.with_batch_size(5), prompts, judge=judge, tokens=tokens, new_tokens=9
+        )
     assert evaluation.prompts == prompts
     for prompt, reply in zip(prompts.texts, evaluation.replies, strict=True):
         [alone] = evaluation_module.generate_replies(model, [prompt], new_tokens=9)
@@ -290,7 +287,8 @@ def test_a_model_is_judged_by_its_own_replies(model):
     scores = refusal_scores(model, prompts.texts, tokens)
     np.testing.assert_allclose(evaluation.refusal_scores, scores, atol=1e-4)
     assert (evaluation.judge, evaluation.new_tokens) == (judge.identity, 9)
-    assert seen == [(5, 12), (10, 12), (12, 12)]
+    # Once for the replies, once for the refusal scores.
+    assert recorder.parts("replies") == 2 * [(5, 12), (10, 12), (12, 12)]
 
 
 def test_without_tokens_there_are_no_first_token_scores(model):
@@ -346,7 +344,6 @@ def test_a_judge_that_loses_a_verdict_is_caught(model):
     [
         ({"prompts": PromptSet(())}, "no prompts to evaluate"),
         ({"new_tokens": 0}, "new_tokens is 0"),
-        ({"batch_size": 0}, "batch.size is 0"),
         ({"new_tokens": 240}, "needs 240 for the reply"),
     ],
 )

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from actor_lens.errors import UserError
 from actor_lens.evaluation.perplexity import perplexity, windows
 from actor_lens.models.chat_model import ChatModel, load_model
+from actor_lens.progress import reporting, stage
+from tests.support.reports import Recorder
 from tests.support.tiny_models import SOME_ARCHITECTURES, shared_tiny_model, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
 
@@ -123,10 +125,12 @@ def test_a_file_is_read_by_name_or_path(model: ChatModel, tmp_path: Path):
 
 
 def test_progress_ends_at_all_tokens(model: ChatModel):
-    told: list[tuple[int, int]] = []
-    found = perplexity(model, TEXT, window=40, on_progress=lambda *done: told.append(done))
-    assert told[-1] == (found.tokens, found.tokens)
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    recorder = Recorder()
+    with reporting(recorder), stage("perplexity"):
+        result = perplexity(model, TEXT, window=40)
+    parts = recorder.parts("perplexity")
+    assert parts[-1] == (result.tokens, result.tokens)
+    assert [done for done, _ in parts] == sorted({done for done, _ in parts})
 
 
 @pytest.mark.parametrize(
