@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from actor_lens.text import clean, clip, escape, percent
+from actor_lens.text import clip, escape, one_line, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +77,7 @@ class Result:
 
     def __repr__(self) -> str:
         """Two lines: the headline, and how to see more."""
-        return f"{clean(self._headline())}\n  {self._next()}"
+        return f"{one_line(self._headline())}\n  {self._next()}"
 
     def _repr_html_(self) -> str:
         table = html_table(self._table())

@@ -47,10 +47,10 @@ class BlockTrainer:
         """Copy the block and take the initial activations, R and origin.
 
         Args:
-            model: Left as it is.
+            model: The model, which is left as it is.
             config: Settings.
-            inputs: Of the block, for the training prompts.
-            vector: Takes the place of R in fixed targets, for controls; None for R.
+            inputs: Inputs of the block for the training prompts.
+            vector: A vector in the place of R in fixed targets, for controls; None for R.
 
         Raises:
             UserError: If the activations are not finite, or R is zero.
@@ -113,7 +113,7 @@ class BlockTrainer:
         return list(order[start : start + self.config.batch_size])
 
     def take_step(self) -> None:
-        """One step of the optimiser on the next batch.
+        """Take one step of the optimiser on the next batch.
 
         Raises:
             DivergedError: If loss or gradients are not sound; the weights are then as before.
@@ -245,6 +245,8 @@ class BlockTrainer:
     def _forward(self, rows: list[int]) -> Float[Tensor, "prompt d_model"]:
         return last_activations(self._model, self.block, self._inputs, rows)
 
+    # The same difference in means as refusal_directions, but of means that are float32 already:
+    # trained weights depend on its last bits.
     def _vector(self, activations: Tensor) -> Float[Tensor, " d_model"]:
         return self._mean(activations, "harmful") - self._mean(activations, "benign")
 

@@ -18,7 +18,7 @@ from actor_lens.activations.residuals import BlockInputs
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.training.block_trainer import BlockTrainer, DivergedError
 from actor_lens.training.config import FinetuneConfig
-from actor_lens.training.run import TrainingRun, TrainingStep
+from actor_lens.training.run import Status, TrainingRun, TrainingStep
 from actor_lens.training.safety_floor import KeptWeights, ValidationChecks
 
 CHECKPOINT_SECONDS = 10.0
@@ -41,17 +41,18 @@ def train_block(
     """Train one block on its cached inputs, with settings that were checked already.
 
     Args:
-        model: Left as it is.
-        inputs: Of the block, for the training prompts.
+        model: The model, which is left as it is.
+        inputs: Inputs of the block for the training prompts.
         config: Settings; the layer is that of the inputs.
-        checks: On validation prompts, before training and after every epoch.
-        on_step: Told of every step.
-        should_stop: Asked before every step.
+        checks: Checks on validation prompts, made before training and after every epoch.
+        on_step: Function called after every step.
+        should_stop: Function called before every step; a true answer ends training.
         resume: A run to continue, which fits.
-        on_checkpoint: Told the run so far at the end of an epoch, for instance to save it.
+        on_checkpoint: Function called with the run so far at the end of an epoch, for instance to
+            save it.
         checkpoint_seconds: Least time between two checkpoints; 0 hands one out after every epoch
             but the last.
-        vector: Takes the place of R in fixed targets, for controls; None for R.
+        vector: A vector in the place of R in fixed targets, for controls; None for R.
 
     Raises:
         UserError: If activations are not finite or R is zero.
@@ -65,7 +66,7 @@ def train_block(
         kept.take_over(trainer, checks, resume)
         history = [replace(step, total_steps=trainer.total_steps) for step in resume.history]
 
-    def run_so_far(status: str, message: str) -> TrainingRun:
+    def run_so_far(status: Status, message: str) -> TrainingRun:
         block, best_step, note = kept.result(trainer)
         if status == "diverged":
             message += f" The weights of step {best_step} were kept; lower the learning rate."
@@ -97,7 +98,7 @@ class _Checkpoints:
     """Hands out the run so far from time to time, at the end of an epoch."""
 
     trainer: BlockTrainer
-    run_so_far: Callable[[str, str], TrainingRun]
+    run_so_far: Callable[[Status, str], TrainingRun]
     on_checkpoint: Callable[[TrainingRun], None] | None
     seconds: float
 
@@ -125,14 +126,16 @@ def _train(
     on_step: Callable[[TrainingStep], None] | None,
     should_stop: Callable[[], bool] | None,
     checkpoints: _Checkpoints,
-) -> tuple[str, str]:
-    """Run the remaining steps; how it ended, and what to say about it."""
+) -> tuple[Status, str]:
+    """Take the remaining steps; return how training ended, and what to say about it."""
     started = time.perf_counter() - (history[-1].seconds if history else 0.0)
     record = partial(_record, trainer, checks, kept, started)
     interrupted = False
     try:
         try:
-            while trainer.step < trainer.total_steps and not _asked(should_stop):
+            while trainer.step < trainer.total_steps and not (
+                should_stop is not None and should_stop()
+            ):
                 trainer.take_step()
                 history.append(record())
                 progress.step(history[-1])
@@ -157,14 +160,10 @@ def _train(
     return "completed", ""
 
 
-def _asked(should_stop: Callable[[], bool] | None) -> bool:
-    return should_stop is not None and should_stop()
-
-
 def _record(
     trainer: BlockTrainer, checks: ValidationChecks | None, kept: KeptWeights, started: float
 ) -> TrainingStep:
-    """What the last step did; at the end of an epoch its weights are checked first."""
+    """Describe the last step; at the end of an epoch its weights are checked first."""
     refused: dict[str, float] = {}
     held_out: dict[str, float] = {}
     if trainer.step % trainer.steps_per_epoch == 0:

@@ -1,4 +1,4 @@
-"""The safety floor: how validation prompts fare during training, and which weights to keep."""
+"""The safety floor: refusals of validation prompts during training, and which weights to keep."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ValidationChecks:
         *,
         store: Store | bool = True,
     ) -> ValidationChecks | None:
-        """Checks on validation prompts, or None where there are none."""
+        """Prepare the checks on validation prompts, or None where there are none."""
         if validation is None:
             return None
         tokens = tokens or refusal_tokens(model, validation)
@@ -72,7 +72,7 @@ class ValidationChecks:
         """Mean projection of each label on a direction, at the last token after the block.
 
         Args:
-            block: In float32, as it is trained.
+            block: The block in float32, as it is trained.
             unit: The direction, of length one.
         """
         labels = self.inputs.prompts.labels
@@ -123,7 +123,7 @@ class KeptWeights:
         self._weigh(resume.best_step, _weights(block), checks.refused(block))
 
     def consider(self, step: int, block: nn.Module, refused: Mapping[str, float]) -> None:
-        """Look at sound weights after an epoch; later ones win ties."""
+        """Weigh sound weights after an epoch; ties go to the later ones."""
         self._last_sound = (step, _weights(block))
         self._weigh(*self._last_sound, refused)
 

@@ -22,7 +22,8 @@ from actor_lens.figures import Panel
 from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import JUDGES, make_judge
 from actor_lens.text import percent
-from actor_lens.training.run import RUN_FILE, TrainingRun
+from actor_lens.training.run import TrainingRun
+from actor_lens.training.run_files import RUN_FILE
 from actor_lens.widgets.exploration import Compared
 from actor_lens.widgets.jobs import Control, applied, weights_held
 from actor_lens.widgets.parts import button, checkbox, paragraph, row, safe, table
