@@ -15,7 +15,7 @@ from actor_lens.text import percent
 if TYPE_CHECKING:
     from actor_lens.export.hub_upload import HubApi
     from actor_lens.export.lora import LoraExport
-    from actor_lens.export.model_card import Facts
+    from actor_lens.export.model_card import CardFacts
     from actor_lens.models.chat_model import ChatModel
     from actor_lens.training.run import TrainingRun
 
@@ -98,7 +98,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _export(
-    arguments: argparse.Namespace, run: TrainingRun, facts: Facts
+    arguments: argparse.Namespace, run: TrainingRun, facts: CardFacts
 ) -> tuple[dict[str, Any], LoraExport | None]:
     from actor_lens.export.folders import delta_lines, export_delta, export_model
     from actor_lens.export.hub_upload import upload_export
@@ -120,7 +120,7 @@ def _export(
             prompts=prompts,
             **settings,
         )
-        record |= _lora_record(lora)
+        record |= lora.summary()
     elif arguments.form == "delta":
         export_delta(model, run, out, **settings)
         record["load_with"] = delta_lines(model, facts)
@@ -165,28 +165,16 @@ def _model_and_prompts(arguments: argparse.Namespace, run: TrainingRun) -> tuple
     return model, prompts.where(split="test")[:MEASURED_PROMPTS]
 
 
-def _facts(arguments: argparse.Namespace) -> Facts:
+def _facts(arguments: argparse.Namespace) -> CardFacts:
     """What the model card will say, with the rates of the run where they were measured."""
-    from actor_lens.export.model_card import Facts
+    from actor_lens.export.model_card import CardFacts
 
-    return Facts(
+    return CardFacts(
         base_model=arguments.base_model,
         license=arguments.license,
         results=read_summary(arguments.run),
         prompts_note=arguments.prompts_note,
     )
-
-
-def _lora_record(lora: LoraExport) -> dict[str, Any]:
-    from actor_lens.evaluation.summary import plain, records
-
-    return {
-        "rank": lora.rank,
-        "full_rank": lora.full_rank,
-        "held_whole": list(lora.held_whole),
-        "logit_error_without_held": plain(lora.without_held),
-        "errors": records(lora.frame()),
-    }
 
 
 def _print_lora(lora: LoraExport) -> None:

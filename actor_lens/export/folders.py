@@ -10,19 +10,25 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from actor_lens.errors import UserError
-from actor_lens.export.model_card import Facts, Form, base_model_name, write_model_card
-from actor_lens.export.weight_change import check_float_block
+from actor_lens.export.model_card import CardFacts, Form, base_model_name, write_model_card
+from actor_lens.files.paths import user_path
 from actor_lens.files.saving import replacing_folder
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.weights import tensor_digest
+from actor_lens.text import one_line
 from actor_lens.training.run import TrainingRun
 
 DELTA_FILE = "delta.safetensors"
 DELTA_CARD = "delta.json"
-MARKERS = {"model": "config.json", "delta": DELTA_CARD, "adapter": "adapter_config.json"}
+Kind = Literal["model", "delta", "adapter"]
+MARKERS: dict[Kind, str] = {
+    "model": "config.json",
+    "delta": DELTA_CARD,
+    "adapter": "adapter_config.json",
+}
 """The file by which an export of each kind is known: other folders are not overwritten."""
 
 
@@ -32,7 +38,7 @@ def export_model(
     folder: str | Path,
     *,
     overwrite: bool = False,
-    facts: Facts | None = None,
+    facts: CardFacts | None = None,
 ) -> Path:
     """Write the whole model with the trained block in place, its tokenizer and a model card.
 
@@ -45,7 +51,7 @@ def export_model(
         run: A fine-tune of one of its blocks.
         folder: Where to write; made if it is not there.
         overwrite: Replace a model that is there, with all that is in its folder.
-        facts: For the model card.
+        facts: What the model card says beyond the run.
 
     Returns:
         The folder.
@@ -55,13 +61,13 @@ def export_model(
             something already, or it cannot be written.
     """
     check_float_block(model, run)
-    facts = facts or Facts()
+    facts = facts or CardFacts()
     with writing_export(folder, model, "model", overwrite) as staging:
         with run.applied_to(model):
             model.hf.save_pretrained(staging)
             model.tokenizer.save_pretrained(staging)
         write_model_card(staging, model, run, _model_form(model, facts), facts)
-    return Path(folder)
+    return user_path(folder)
 
 
 def export_delta(
@@ -70,7 +76,7 @@ def export_delta(
     folder: str | Path,
     *,
     overwrite: bool = False,
-    facts: Facts | None = None,
+    facts: CardFacts | None = None,
 ) -> Path:
     """Write only the trained block, to be put into the base model by three lines of transformers.
 
@@ -83,7 +89,7 @@ def export_delta(
         run: A fine-tune of one of its blocks.
         folder: Where to write; made if it is not there.
         overwrite: Replace a delta that is there, with all that is in its folder.
-        facts: For the cards.
+        facts: What the model card says beyond the run.
 
     Returns:
         The folder.
@@ -95,7 +101,7 @@ def export_delta(
     from safetensors.torch import save_file
 
     check_float_block(model, run)
-    facts = facts or Facts()
+    facts = facts or CardFacts()
     with writing_export(folder, model, "delta", overwrite) as staging:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in run.state.items()}
         save_file(tensors, staging / DELTA_FILE, metadata={"format": "pt"})
@@ -103,22 +109,21 @@ def export_delta(
         text = json.dumps(card, indent=2)
         (staging / DELTA_CARD).write_text(text + "\n", encoding="utf-8")
         write_model_card(staging, model, run, _delta_form(model, facts), facts)
-    return Path(folder)
+    return user_path(folder)
 
 
-def delta_lines(model: ChatModel, facts: Facts | None = None) -> list[str]:
+def delta_lines(model: ChatModel, facts: CardFacts | None = None) -> list[str]:
     """Python that puts a delta into the base model, run in the delta's folder.
 
     Three lines after the imports. Weights are asked for in the dtype that the block was trained
     in; the last line fails where a tensor has no place in the model.
     """
-    base = base_model_name(model, facts or Facts())
-    dtype = str(model.hf.dtype).removeprefix("torch.")
+    base = base_model_name(model, facts or CardFacts())
     return [
         "from safetensors.torch import load_file",
         "from transformers import AutoModelForCausalLM",
         "",
-        f'model = AutoModelForCausalLM.from_pretrained({base!r}, dtype="{dtype}")',
+        f'model = AutoModelForCausalLM.from_pretrained({base!r}, dtype="{dtype_name(model)}")',
         f'delta = load_file("{DELTA_FILE}")',
         "assert not model.load_state_dict(delta, strict=False).unexpected_keys",
     ]
@@ -126,22 +131,22 @@ def delta_lines(model: ChatModel, facts: Facts | None = None) -> list[str]:
 
 @contextmanager
 def writing_export(
-    folder: str | Path, model: ChatModel, kind: str, overwrite: bool
+    folder: str | Path, model: ChatModel, kind: Kind, overwrite: bool
 ) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` when all is written.
 
     Args:
         folder: Where the export goes.
-        model: Its own folder is never overwritten.
-        kind: What is written, of ``MARKERS``.
-        overwrite: Whether one that is there may be replaced.
+        model: The exported model; the folder it was loaded from is never overwritten.
+        kind: Kind of the export.
+        overwrite: Whether an export of that kind may be replaced.
 
     Raises:
         UserError: If the folder holds something else, or cannot be written.
     """
     import transformers
 
-    folder = Path(folder)
+    folder = user_path(folder)
     check_folder(folder, kind, overwrite=overwrite)
     _check_not_source(folder, model)
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -149,8 +154,7 @@ def writing_export(
         yield staging
 
 
-def _model_form(model: ChatModel, facts: Facts) -> Form:
-    dtype = str(model.hf.dtype).removeprefix("torch.")
+def _model_form(model: ChatModel, facts: CardFacts) -> Form:
     base = base_model_name(model, facts)
     return Form(
         library="transformers",
@@ -159,7 +163,7 @@ def _model_form(model: ChatModel, facts: Facts) -> Form:
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
             "",
             "folder = '.'  # this folder, or its name on the hub",
-            f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype}")',
+            f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype_name(model)}")',
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
         ],
         undo=f"Load the base model instead: `from_pretrained({_in_code(base)})`. "
@@ -167,7 +171,7 @@ def _model_form(model: ChatModel, facts: Facts) -> Form:
     )
 
 
-def _delta_form(model: ChatModel, facts: Facts) -> Form:
+def _delta_form(model: ChatModel, facts: CardFacts) -> Form:
     base = base_model_name(model, facts)
     return Form(
         library="transformers",
@@ -185,7 +189,9 @@ def _in_code(text: str) -> str:
     return repr(text).replace("`", "")
 
 
-def _delta_card(model: ChatModel, run: TrainingRun, facts: Facts, file: bytes) -> dict[str, Any]:
+def _delta_card(
+    model: ChatModel, run: TrainingRun, facts: CardFacts, file: bytes
+) -> dict[str, Any]:
     return {
         "format": "actor-lens one-layer delta",
         "holds": "replaced tensors",
@@ -209,18 +215,18 @@ def _delta_card(model: ChatModel, run: TrainingRun, facts: Facts, file: bytes) -
     }
 
 
-def check_folder(folder: str | Path, kind: str, *, overwrite: bool = False) -> None:
+def check_folder(folder: str | Path, kind: Kind, *, overwrite: bool = False) -> None:
     """Check that an export may be written into a folder, before there is a model.
 
     Args:
-        folder: Its parent is made if it is not there.
-        kind: What is to be written, of ``MARKERS``.
+        folder: Where the export will go; its parent is made if it is not there.
+        kind: Kind of the export.
         overwrite: Whether an export of this kind may be replaced.
 
     Raises:
         UserError: If its content would be lost, or it cannot be used.
     """
-    folder, marker = Path(folder), MARKERS[kind]
+    folder, marker = user_path(folder), MARKERS[kind]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         content = os.listdir(folder) if os.path.lexists(folder) else []
@@ -237,6 +243,28 @@ def check_folder(folder: str | Path, kind: str, *, overwrite: bool = False) -> N
             f"{folder}: holds no {kind} (no {marker}) but other files, which overwriting would "
             "delete; give another folder"
         )
+
+
+def check_float_block(model: ChatModel, run: TrainingRun) -> None:
+    """Check that the block which a run replaces holds ordinary numbers, before it is exported.
+
+    Raises:
+        UserError: If the run belongs to another model, or the block is quantised: what would be
+            written fits no other copy of the model.
+    """
+    prefix = model.block_prefix(run.layer)
+    for name, tensor in model.hf.state_dict().items():
+        if name.startswith(prefix) and not tensor.is_floating_point():
+            raise UserError(
+                f"layer {run.layer} of '{model.name}' is quantised ({name} holds {tensor.dtype}) "
+                "and cannot be exported; load the model without quantization"
+            )
+    run.check_belongs_to(model)
+
+
+def dtype_name(model: ChatModel) -> str:
+    """The dtype of a model's weights as ``from_pretrained`` takes it, such as ``"bfloat16"``."""
+    return str(model.hf.dtype).removeprefix("torch.")
 
 
 def _check_not_source(folder: Path, model: ChatModel) -> None:
@@ -260,4 +288,4 @@ def _disk_errors() -> Iterator[None]:
     except Exception as error:
         if "(os error " not in str(error):
             raise
-        raise OSError(" ".join(str(error).split())) from error
+        raise OSError(one_line(error)) from error

@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from actor_lens.errors import UserError
 from actor_lens.export.model_card import is_hub_name
+from actor_lens.files.paths import user_path
+from actor_lens.text import one_line
 
 TOKEN_VARIABLE = "HF_TOKEN"
 
@@ -45,11 +47,11 @@ def check_upload(name: str, base_model: str) -> None:
     """Check what can be checked before anything is exported.
 
     Args:
-        name: Of the repository.
-        base_model: What the model card will call the base model.
+        name: Name of the repository.
+        base_model: Name by which the model card will call the base model.
 
     Raises:
-        UserError: If the name is none, or others could not find the base model.
+        UserError: If the name is not one of the hub's, or others could not find the base model.
     """
     if not is_hub_name(name):
         raise UserError(
@@ -68,22 +70,22 @@ def upload_export(
     """Upload an exported folder as it is.
 
     Args:
-        folder: From one of the exports.
+        folder: Folder that one of the exports wrote.
         name: ``owner/name``; a repository that is there gets a new commit and stays as private as
             it is.
         private: Whether a new repository is hidden from others.
-        api: A client; one with the token in ``HF_TOKEN`` unless given.
+        api: Client of the hub; None for one with the token in ``HF_TOKEN``.
 
     Returns:
         The address of the repository.
 
     Raises:
-        UserError: If there is no token, the name is none, or the hub refuses.
+        UserError: If there is no token, the name is not one of the hub's, or the hub refuses.
     """
     from httpx import HTTPError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    api = api or hub_api()
+    api, folder = api or hub_api(), user_path(folder)
     try:
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(
@@ -93,7 +95,7 @@ def upload_export(
     except HfHubHTTPError as error:
         raise UserError(f"{_refusal(name, error)}; the export is in {folder}") from error
     except (HFValidationError, HTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"uploading to '{name}' failed ({type(error).__name__}: {reason}); the export is in "
             f"{folder}: try again"

@@ -10,22 +10,20 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.text import clean, percent
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import TrainingRun
 
 CARD_FILE = "README.md"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What Markdown or HTML could read as markup.
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|<>&~$-])")
-_SETTINGS = (
-    "layer alpha origin anchor shift refresh epochs lr batch_size weight_decay safety_floor seed"
-).split()
 _LIMITS = (
     "Refusals are counted by a judge on greedy replies; another judge, sampling or longer replies "
     "give other rates.",
@@ -38,7 +36,7 @@ _LIMITS = (
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardFacts:
     """What a card says beyond the run.
 
     Attributes:
@@ -60,11 +58,11 @@ class Form:
 
     Attributes:
         library: The hub's name of the library that reads it.
-        what: What the folder holds, a sentence.
-        lines: Python that loads it.
-        undo: How to get the untouched model back, a sentence.
+        what: What the folder holds, as a sentence.
+        lines: Lines of Python that load it.
+        undo: How to get the untouched model back, as a sentence.
         tags: Further tags.
-        notes: Further sentences.
+        notes: Further limits, each a sentence.
     """
 
     library: str
@@ -75,7 +73,7 @@ class Form:
     notes: Sequence[str] = ()
 
 
-def base_model_name(model: ChatModel, facts: Facts) -> str:
+def base_model_name(model: ChatModel, facts: CardFacts) -> str:
     """What code loads the base model by: a name on the hub, else the folder."""
     if facts.base_model:
         return facts.base_model
@@ -88,22 +86,22 @@ def is_hub_name(name: str) -> bool:
 
 
 def write_model_card(
-    folder: Path, model: ChatModel, run: TrainingRun, form: Form, facts: Facts
+    folder: Path, model: ChatModel, run: TrainingRun, form: Form, facts: CardFacts
 ) -> None:
     """Write ``README.md`` into the folder of an export.
 
     Args:
-        folder: That the rest of the export is in.
+        folder: The folder that the rest of the export is in.
         model: The untouched model.
-        run: What is exported.
-        form: In which form.
-        facts: What else is known.
+        run: The run that is exported.
+        form: The form in which it is exported.
+        facts: What the card says beyond the run.
     """
     text = render_model_card(model, run, form, facts)
     (folder / CARD_FILE).write_bytes(text.encode("utf-8", "replace"))
 
 
-def render_model_card(model: ChatModel, run: TrainingRun, form: Form, facts: Facts) -> str:
+def render_model_card(model: ChatModel, run: TrainingRun, form: Form, facts: CardFacts) -> str:
     """The text that ``write_model_card`` writes: front matter, then sections."""
     base = base_model_name(model, facts)
     sections = [
@@ -124,7 +122,7 @@ def escaped(value: object) -> str:
     return _MARKUP.sub(r"\\\1", " ".join(clean(value).split())).replace("\\<", "&lt;")
 
 
-def _front_matter(form: Form, facts: Facts, base: str) -> str:
+def _front_matter(form: Form, facts: CardFacts, base: str) -> str:
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(
@@ -200,7 +198,7 @@ def _rate(rate: Mapping[str, Any]) -> str:
     return f"{percent(rate['refused'])} ({percent(rate['low'])} to {percent(rate['high'])})"
 
 
-def _data(run: TrainingRun, facts: Facts) -> str:
+def _data(run: TrainingRun, facts: CardFacts) -> str:
     counts = ", ".join(
         f"{count} {escaped(label.replace('_', ' '))}" for label, count in run.train_prompts.items()
     )
@@ -212,28 +210,23 @@ def _data(run: TrainingRun, facts: Facts) -> str:
 
 
 def _settings(run: TrainingRun, system_prompt: str | None) -> str:
-    rows = [f"| {escaped(name)} | {escaped(getattr(run.config, name))} |" for name in _SETTINGS]
-    chosen = (run.chosen or {}).get("reason")
-    return "\n".join(
-        [
-            f"## Settings\n\n| setting | value |\n|---|---|\n{rows[0]}",
-            *rows[1:],
-            f"| weights of step | {run.best_step} |",
-            f"| training ended | {escaped(run.status)} |",
-            f"| fingerprint of the base weights | {escaped(run.fingerprint[:12])} |",
-            *([f"| system prompt | {escaped(system_prompt)} |"] if system_prompt else []),
-            *([f"| why this layer | {escaped(chosen)} |"] if chosen else []),
-        ]
-    )
+    names = [setting.name for setting in fields(FinetuneConfig)]
+    rows: dict[str, object] = {name: getattr(run.config, name) for name in names}
+    rows["weights of step"] = run.best_step
+    rows["training ended"] = run.status
+    rows["fingerprint of the base weights"] = run.fingerprint[:12]
+    if system_prompt:
+        rows["system prompt"] = system_prompt
+    if run.chosen and run.chosen.get("reason"):
+        rows["why this layer"] = run.chosen["reason"]
+    lines = [f"| {escaped(name)} | {escaped(value)} |" for name, value in rows.items()]
+    return "\n".join(["## Settings\n\n| setting | value |\n|---|---|", *lines])
 
 
-def _licence(facts: Facts, base: str) -> str:
-    if facts.license:
-        said = f"Given as {escaped(facts.license)}."
-    else:
-        said = "Not stated here."
+def _licence(facts: CardFacts, base: str) -> str:
+    licence = f"Given as {escaped(facts.license)}." if facts.license else "Not stated here."
     name = escaped(base if is_hub_name(base) else Path(base).name)
     return (
-        f"## Licence\n\n{said} These weights are derived from {name}, whose licence applies to "
+        f"## Licence\n\n{licence} These weights are derived from {name}, whose licence applies to "
         "them, and the terms of the training prompts may limit their use too."
     )

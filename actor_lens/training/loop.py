@@ -133,9 +133,9 @@ def _train(
     interrupted = False
     try:
         try:
-            while trainer.step < trainer.total_steps and not (
-                should_stop is not None and should_stop()
-            ):
+            while trainer.step < trainer.total_steps:
+                if should_stop is not None and should_stop():
+                    break
                 trainer.take_step()
                 history.append(record())
                 progress.step(history[-1])

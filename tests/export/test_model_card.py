@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from actor_lens.errors import UserError
-from actor_lens.export.model_card import Facts, Form, escaped, is_hub_name, render_model_card
+from actor_lens.export.model_card import CardFacts, Form, escaped, is_hub_name, render_model_card
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.training.run import TrainingRun
 from tests.support.tiny_models import tiny_chat_model
@@ -41,7 +41,7 @@ def run(model: ChatModel) -> TrainingRun:
 
 
 def test_the_hub_reads_the_front_matter(model: ChatModel, run: TrainingRun):
-    facts = Facts(base_model="org/base-chat", license="llama2")
+    facts = CardFacts(base_model="org/base-chat", license="llama2")
     data = ModelCard(render_model_card(model, run, FORM, facts)).data.to_dict()
     assert data == {
         "base_model": "org/base-chat",
@@ -53,7 +53,9 @@ def test_the_hub_reads_the_front_matter(model: ChatModel, run: TrainingRun):
 
 
 def test_a_folder_and_an_unknown_licence_are_left_out(model: ChatModel, run: TrainingRun):
-    card = render_model_card(replace(model, source={"name": "/data/my-model"}), run, FORM, Facts())
+    card = render_model_card(
+        replace(model, source={"name": "/data/my-model"}), run, FORM, CardFacts()
+    )
     data = ModelCard(card).data.to_dict()
     assert "base_model" not in data
     assert "license" not in data
@@ -61,7 +63,7 @@ def test_a_folder_and_an_unknown_licence_are_left_out(model: ChatModel, run: Tra
 
 
 def test_rates_stand_with_their_intervals(model: ChatModel, run: TrainingRun):
-    card = render_model_card(model, run, FORM, Facts(results=RESULTS))
+    card = render_model_card(model, run, FORM, CardFacts(results=RESULTS))
     assert "| harmful, test | 40 | 97.5 % (14.0 % to 40.0 %) | 95.0 % (14.0 % to 40.0 %) |" in card
     assert (
         "| pseudo harmful, test | 40 | 25.0 % (14.0 % to 40.0 %) | 0.0 % (14.0 % to 40.0 %) |"
@@ -73,7 +75,7 @@ def test_rates_stand_with_their_intervals(model: ChatModel, run: TrainingRun):
 
 def test_what_was_not_measured_is_not_claimed(model: ChatModel, run: TrainingRun):
     for results in (None, {}, {"layer": 3}):
-        assert "## Results" not in render_model_card(model, run, FORM, Facts(results=results))
+        assert "## Results" not in render_model_card(model, run, FORM, CardFacts(results=results))
 
 
 @pytest.mark.parametrize(
@@ -88,12 +90,12 @@ def test_what_was_not_measured_is_not_claimed(model: ChatModel, run: TrainingRun
 )
 def test_results_of_another_form_are_one_line(model: ChatModel, run: TrainingRun, results: Any):
     with pytest.raises(UserError, match="are no summary of train or evaluate") as told:
-        render_model_card(model, run, FORM, Facts(results=results))
+        render_model_card(model, run, FORM, CardFacts(results=results))
     assert "\n" not in str(told.value)
 
 
 def test_settings_data_and_undoing_are_named(model: ChatModel, run: TrainingRun):
-    card = render_model_card(model, run, FORM, Facts(prompts_note="By us, CC-BY."))
+    card = render_model_card(model, run, FORM, CardFacts(prompts_note="By us, CC-BY."))
     for part in (
         "| layer | 1 |",
         "| epochs | 3 |",
@@ -108,7 +110,7 @@ def test_settings_data_and_undoing_are_named(model: ChatModel, run: TrainingRun)
 
 @pytest.mark.parametrize("place", ["model", "base", "license", "prompts", "note", "judge", "label"])
 def test_no_name_breaks_out_of_its_place(model: ChatModel, run: TrainingRun, place: str):
-    facts = Facts(
+    facts = CardFacts(
         base_model=HOSTILE if place == "base" else None,
         license=HOSTILE if place == "license" else "mit",
         prompts_note=HOSTILE if place == "note" else "",

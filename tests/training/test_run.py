@@ -430,3 +430,19 @@ def test_a_tied_tensor_counts_once():
     with torch.no_grad():
         model.hf.transformer.wte.weight[0, 0] += 1
     assert parameters_changed_outside(model, 1, before) == model.hf.transformer.wte.weight.numel()
+
+
+def test_a_home_folder_is_meant_by_its_sign(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert run.save("~/runs/here") == tmp_path / "runs" / "here"
+    assert_same_run(TrainingRun.load("~/runs/here"), run)
+
+
+def test_a_run_shows_itself_in_two_lines(run):
+    hostile = replace(run, model_name="<b>org/x\n\n\u202e</b>")
+    assert len(repr(hostile).splitlines()) == 2
+    assert "layer 1" in repr(run)
+    assert "completed after 9 steps" in repr(run)
+    assert "<b>org" not in hostile._repr_html_()
+    assert "\u202e" not in hostile._repr_html_()
