@@ -284,7 +284,7 @@ def report(arguments: argparse.Namespace) -> None:
         )
     write_report(study, target, command=arguments.command_line, utility=utility)
     if arguments.json:
-        measured = utility.record() if utility is not None else {}
+        measured = utility.summary() if utility is not None else {}
         record = {**study.summary(), "model_settings": model_settings(model)}
         print_json({"report": str(target), **measured, **record})
     else:

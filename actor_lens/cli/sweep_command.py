@@ -152,7 +152,7 @@ def _prepare_out(arguments: argparse.Namespace) -> Path | None:
 def _record(result: LayerSweep, name: str) -> dict[str, Any]:
     import json
 
-    from actor_lens.evaluation.summary import versions
+    from actor_lens.results import versions
 
     best = result.best_outcome.cell
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,6 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--tasks", nargs="+", default=[], metavar="NAME", help="of the lm-eval harness: mmlu, ...")
     add("--include-path", metavar="DIR", help="a folder of task files of your own")
-    add("--mmlu", metavar="FILE", help="CSV of MMLU questions (subject, question, A-D, answer)")
     add("--limit", type=positive, metavar="N", help="most questions of each task; default: all")
     add(
         "--num-fewshot",
@@ -67,10 +65,10 @@ def utility(arguments: argparse.Namespace) -> None:
     with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
         measured = _measure(arguments, model, run, prompts)
-    from actor_lens.evaluation.summary import versions
+    from actor_lens.results import versions
 
     record = {
-        **measured.record(),
+        **measured.summary(),
         "prompts": prompts.name,
         "limit": arguments.limit,
         "seconds": {"load": round(load_seconds, 3)},
@@ -94,9 +92,9 @@ def _check(arguments: argparse.Namespace) -> None:
         read_text(Path(arguments.text).expanduser())
     else:
         _refuse(arguments, ("window", "stride"), "the perplexity of a text; add --text FILE")
-    if not arguments.tasks and arguments.mmlu is None:
+    if not arguments.tasks:
         names = ("include_path", "limit", "num_fewshot", "chat")
-        _refuse(arguments, names, "benchmarks; add --tasks NAME or --mmlu FILE")
+        _refuse(arguments, names, "benchmarks; add --tasks NAME")
 
 
 def _refuse(arguments: argparse.Namespace, names: Sequence[str], about: str) -> None:
@@ -112,31 +110,16 @@ def _measure(
     run: Any,
     prompts: PromptSet,
 ) -> Utility:
-    from actor_lens.evaluation.harness import write_mmlu_task
     from actor_lens.evaluation.utility import measure_utility
 
     benign = prompts.where(split="test", label="benign")
     settings: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in "window stride limit num_fewshot chat new_tokens".split()
+        for name in "tasks include_path window stride limit num_fewshot chat new_tokens".split()
     }
     if arguments.text is not None:  # a path: a file that is not there must not pass for a text
         settings["text"] = Path(arguments.text).expanduser()
-    with tempfile.TemporaryDirectory() as folder:
-        tasks, folders = list(arguments.tasks), []
-        if arguments.include_path is not None:
-            folders.append(arguments.include_path)
-        if arguments.mmlu is not None:
-            tasks.append(write_mmlu_task(arguments.mmlu, folder))
-            folders.append(folder)
-        return measure_utility(
-            model,
-            run,
-            prompts=benign if len(benign) else None,
-            tasks=tasks,
-            include_path=folders or None,
-            **settings,
-        )
+    return measure_utility(model, run, prompts=benign if len(benign) else None, **settings)
 
 
 def _print(measured: Utility) -> None:

@@ -16,6 +16,8 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import first_token_logits, generate_replies, kl_divergence
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result, plain
+from actor_lens.text import plural
 from actor_lens.training.run import TrainingRun
 
 if TYPE_CHECKING:
@@ -31,14 +33,14 @@ class Applicable(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Divergence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Divergence(Result):
     """How far a change moves what a model says next.
 
     Attributes:
         values: Kullback-Leibler divergence of each prompt in nats, float64: of the first reply
             token, or the mean over the tokens of a reply.
-        prompts: The prompts.
+        prompts: The prompts, in the same order.
     """
 
     values: Float[Tensor, " prompt"]
@@ -55,6 +57,13 @@ class Divergence:
 
         return pd.DataFrame({**prompt_columns(self.prompts), "kl": self.values.numpy()})
 
+    def summary(self) -> dict[str, Any]:
+        """``n`` (prompts) and ``mean`` (nats)."""
+        return {"n": len(self.prompts), "mean": plain(self.mean)}
+
+    def _headline(self) -> str:
+        return f"Divergence on {plural(len(self.prompts), 'prompt')}: mean KL {self.mean:.3g} nats"
+
 
 def next_token_divergence(
     model: ChatModel,
@@ -70,7 +79,7 @@ def next_token_divergence(
     Args:
         model: The untouched model.
         run: A fine-tune of one of its blocks, or any other method that was fitted.
-        prompts: At least one.
+        prompts: The prompts, at least one.
 
     Raises:
         UserError: If there are no prompts, one is longer than the model takes, or the run belongs
@@ -101,7 +110,7 @@ def reply_divergence(
     Args:
         model: The untouched model.
         run: A fine-tune of one of its blocks, or any other method that was fitted.
-        prompts: At least one.
+        prompts: The prompts, at least one.
         new_tokens: Longest reply, in tokens.
 
     Raises:
@@ -125,7 +134,7 @@ def reply_divergence(
 
 
 def _check(model: ChatModel, run: Applicable, prompts: PromptSet) -> None:
-    """Tell what would fail, before any work."""
+    """Check what would fail later, before any work."""
     if len(prompts) == 0:
         raise UserError("no prompts were given; check the label, split or file they come from")
     if isinstance(run, TrainingRun):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,18 +20,22 @@ from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
 from actor_lens.prompts.columns import prompt_columns
+from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result, plain
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
+from actor_lens.text import percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 # A refusal of a harmful prompt is told apart by its beginning; the rest may be no refusal.
 HARMFUL_REPLY_LENGTH = 140
 
 
-@dataclass(frozen=True)
-class Evaluation(RefusalRates):
+@dataclass(frozen=True, repr=False)
+class Evaluation(Result, RefusalRates):
     """How a model answered some prompts.
 
     Attributes:
@@ -38,18 +43,21 @@ class Evaluation(RefusalRates):
         replies: Greedy replies. Those to harmful prompts are for judging in memory: ``frame``
             leaves out any that is not a refusal, and ``repr`` leaves out all, so that harmful
             answers reach no file, page or notebook.
-        verdicts: Of the judge. One that could not be read counts neither way.
+        verdicts: Verdicts of the judge. One that could not be read counts neither way.
         refusal_scores: First-token refusal scores, NaN where no tokens were given.
         judge: Identity of the judge: its name and the hash of what its verdicts depend on.
         new_tokens: Longest reply, in tokens.
     """
 
     prompts: PromptSet
-    replies: tuple[str, ...] = field(repr=False)
+    replies: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     refusal_scores: tuple[float, ...]
     judge: str
     new_tokens: int
+
+    _figure = "refusal_rates"
+    _hint = "rates: .rates()"
 
     @property
     def refused(self) -> tuple[bool | None, ...]:
@@ -60,7 +68,7 @@ class Evaluation(RefusalRates):
 
     @property
     def n_unreadable(self) -> int:
-        """Replies on which the judge said nothing that could be read."""
+        """Number of replies on which the judge said nothing that could be read."""
         return self.verdicts.count("unreadable")
 
     def rate(self, label: str) -> Rate:
@@ -79,6 +87,33 @@ class Evaluation(RefusalRates):
             self.new_tokens,
         )
 
+    def summary(self) -> dict[str, Any]:
+        """Rate of each label that occurs, the scores, the judge and the length of replies."""
+        labels = [label for label in LABELS if label in self.prompts.labels]
+        scores = ("compliance_rate", "safety_score", "tradeoff_score")
+        return {
+            "rates": {label: plain(self.rate(label)) for label in labels},
+            **{score: plain(getattr(self, score)) for score in scores},
+            "judge": self.judge,
+            "new_tokens": self.new_tokens,
+        }
+
+    def plot(self, **options: Any) -> go.Figure:
+        """The refused share of each label with its interval, as one row of ``refusal_rates``.
+
+        Args:
+            options: Further evaluations under the names of their rows.
+        """
+        figures = importlib.import_module("actor_lens.figures")
+        figure: go.Figure = figures.refusal_rates(**{"evaluation": self, **options})
+        return figure
+
+    def _headline(self) -> str:
+        labels = [label for label in LABELS if label in self.prompts.labels]
+        shares = [f"{percent(self.rate(label).refused)} {label}" for label in labels]
+        prompts = plural(len(self.prompts), "prompt")
+        return f"Evaluation of {prompts}: refused {', '.join(shares) or 'none'} ({self.judge})"
+
     def frame(self) -> pd.DataFrame:
         """One row a prompt.
 
@@ -90,7 +125,7 @@ class Evaluation(RefusalRates):
         """
         import pandas as pd
 
-        shown = [
+        replies = [
             reply if label != "harmful" else _of_harmful(reply, verdict)
             for reply, verdict, label in zip(
                 self.replies, self.verdicts, self.prompts.labels, strict=True
@@ -99,7 +134,7 @@ class Evaluation(RefusalRates):
         return pd.DataFrame(
             {
                 **prompt_columns(self.prompts),
-                "reply": shown,
+                "reply": replies,
                 "verdict": list(self.verdicts),
                 "refused": pd.array(list(self.refused), dtype="boolean"),
                 "refusal_score": np.array(self.refusal_scores, dtype=float),
@@ -118,11 +153,11 @@ def evaluate(
     """Let a model answer prompts greedily and judge the replies.
 
     Args:
-        model: As it is now, for instance inside ``run.applied_to(model)``.
-        prompts: At least one.
-        judge: Keyword judge with its own list unless given.
-        tokens: For first-token refusal scores; from ``refusal_tokens`` of the untouched model. A
-            first-token judge that has tokens of its own goes by those.
+        model: The model as it is now, for instance inside ``run.applied_to(model)``.
+        prompts: The prompts, at least one.
+        judge: Judge of the replies; None for the keyword judge with its own list.
+        tokens: Tokens of first-token refusal scores, from ``refusal_tokens`` of the untouched
+            model. A first-token judge that has tokens of its own goes by those.
         new_tokens: Longest reply, in tokens. Late refusals are missed by short replies: at least
             64 on real models.
 
@@ -135,11 +170,7 @@ def evaluate(
     judge = with_tokens(judge or KeywordJudge(), tokens)
     if isinstance(judge, FirstTokenJudge):
         tokens = judge.tokens
-    replies = generate_replies(
-        model,
-        prompts.texts,
-        new_tokens=new_tokens,
-    )
+    replies = generate_replies(model, prompts.texts, new_tokens=new_tokens)
     scores = [float("nan")] * len(prompts)
     if tokens is not None:
         scores = refusal_scores(model, prompts.texts, tokens).tolist()
@@ -156,6 +187,6 @@ def evaluate(
 def _of_harmful(reply: str, verdict: Verdict) -> str:
     """What may be shown of the reply to a harmful prompt."""
     if verdict != "refused":
-        said = {"unreadable": "verdict unreadable", "partly_refused": "refused in part"}
-        return f"({said.get(verdict, verdict)}; not shown)"
+        words = {"unreadable": "verdict unreadable", "partly_refused": "refused in part"}
+        return f"({words.get(verdict, verdict)}; not shown)"
     return reply if len(reply) <= HARMFUL_REPLY_LENGTH else f"{reply[:HARMFUL_REPLY_LENGTH]}..."

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError, require
 from actor_lens.evaluation.divergence import Applicable
+from actor_lens.files.paths import user_path
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import has_thinking_switch
+from actor_lens.results import Result
+from actor_lens.text import one_line, plural
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MMLU_COLUMNS = ("subject", "question", "A", "B", "C", "D", "answer")
-LOCAL_MMLU = "local_mmlu"
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,13 @@ class TaskScore:
     """One figure of one task.
 
     Attributes:
-        task: Its name in the harness.
-        metric: Such as ``"acc"``; a filter that is not the usual one is named behind a comma.
-        value: Of the metric.
+        task: Name of the task in the harness.
+        metric: Name of the metric, such as ``"acc"``; a filter other than the usual one is named
+            after a comma.
+        value: Value of the metric.
         stderr: Standard error by the harness's own bootstrap or formula; NaN where it gives none.
-        samples: Questions that were asked.
-        few_shot: Worked examples before each question.
+        samples: Number of questions that were asked.
+        few_shot: Number of worked examples before each question.
     """
 
     task: str
@@ -46,12 +45,12 @@ class TaskScore:
     few_shot: int
 
 
-@dataclass(frozen=True)
-class TaskScores:
+@dataclass(frozen=True, repr=False)
+class TaskScores(Result):
     """What a model reached on some tasks.
 
     Attributes:
-        scores: Of every task and metric.
+        scores: One score for every task and metric.
         harness: Version of lm-eval.
         limit: Most questions of each task; None for all.
         chat: Whether questions were put in the model's chat template.
@@ -66,8 +65,13 @@ class TaskScores:
         """Columns: ``task``, ``metric``, ``value``, ``stderr``, ``samples``, ``few_shot``."""
         import pandas as pd
 
-        columns = ["task", "metric", "value", "stderr", "samples", "few_shot"]
+        columns = [field.name for field in fields(TaskScore)]
         return pd.DataFrame([vars(score) for score in self.scores], columns=columns)
+
+    def _headline(self) -> str:
+        tasks = list(dict.fromkeys(score.task for score in self.scores))
+        names = f" ({', '.join(tasks)})" if tasks else ""
+        return f"Scores of lm-eval {self.harness} on {plural(len(tasks), 'task')}{names}"
 
 
 def run_tasks(
@@ -89,15 +93,15 @@ def run_tasks(
     Hugging Face model.
 
     Args:
-        model: As it is now.
+        model: The model as it is now.
         tasks: Names of tasks or groups, for instance ``"mmlu"``.
-        run: A run or another fitted method to put in place for it.
+        run: A run or another fitted method that is put in place meanwhile.
         include_path: A folder of task files (YAML) of your own, or several.
         limit: Most questions of each task; None for all.
-        num_fewshot: Worked examples before each question; None for what the task says.
+        num_fewshot: Number of worked examples before each question; None for what the task says.
         chat: Put questions into the model's chat template, with its system prompt and without
             thinking.
-        seed: Of the choice of worked examples.
+        seed: Seed of the choice of worked examples.
 
     Raises:
         UserError: If lm-eval is missing, a task is not known or its data cannot be had, or a
@@ -143,38 +147,6 @@ def check_tasks(
     _harness(tasks, include_path)
 
 
-def write_mmlu_task(table: str | Path, folder: str | Path) -> str:
-    """Make a task file and its data of a table of MMLU questions, for use without a network.
-
-    Args:
-        table: A CSV file with the columns ``subject``, ``question``, ``A`` to ``D`` and
-            ``answer`` (a letter).
-        folder: Where to write; made if it is not there. Give it to ``run_tasks`` as
-            ``include_path``.
-
-    Returns:
-        The name of the task.
-
-    Raises:
-        UserError: If the table cannot be read, lacks a column or has a row without a valid answer.
-    """
-    folder = Path(folder).resolve()
-    rows = _mmlu_rows(Path(table))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        data = folder / f"{LOCAL_MMLU}.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        # JSON is YAML too, and quotes what has to be.
-        (folder / f"{LOCAL_MMLU}.yaml").write_text(
-            json.dumps(_mmlu_task(data), indent=2) + "\n", encoding="utf-8"
-        )
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}); give another folder"
-        ) from error
-    return LOCAL_MMLU
-
-
 # ---- The harness ----
 
 
@@ -191,13 +163,14 @@ def _harness(
     tasks: Sequence[str], include_path: str | Path | Sequence[str | Path] | None
 ) -> tuple[Any, Any]:
     """The evaluator, and what knows the tasks."""
-    folders = [include_path] if isinstance(include_path, str | Path) else list(include_path or [])
+    given = [include_path] if isinstance(include_path, str | Path) else include_path or []
+    folders = [user_path(folder) for folder in given]
     for folder in folders:
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: is no folder; give the folder of your task files")
     evaluator = require("lm_eval.evaluator", "tasks", "a benchmark")
     TaskManager = require("lm_eval.tasks", "tasks", "a benchmark").TaskManager
-    # The harness tells of every step; what matters is in its results and errors.
+    # The harness logs every step; what matters is in its results and errors.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     paths = [str(folder) for folder in folders]
     if paths:  # reading the harness's own thousands of task files takes seconds
@@ -242,7 +215,7 @@ def _one_line_errors(tasks: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, LookupError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"tasks {', '.join(tasks)} cannot be run ({type(error).__name__}: {reason}); check the "
             "task files and that their data are at hand"
@@ -251,23 +224,23 @@ def _one_line_errors(tasks: Sequence[str]) -> Iterator[None]:
         # Only what `datasets` says of data it cannot read; the rest are faults of the programs.
         if not type(error).__module__.startswith(("datasets", "jinja2", "yaml")):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
-            f"tasks {', '.join(tasks)} cannot be run ({type(error).__name__}: {reason}); mend the "
+            f"tasks {', '.join(tasks)} cannot be run ({type(error).__name__}: {reason}); fix the "
             "task files or their data"
         ) from error
 
 
 def _scores(results: Mapping[str, Any]) -> Iterator[TaskScore]:
-    for task, found in results["results"].items():
+    for task, values in results["results"].items():
         samples = results.get("n-samples", {}).get(task, {}).get("effective", 0)
-        for key, value in found.items():
+        for key, value in values.items():
             metric, _, filtered = key.partition(",")
             if metric.endswith("_stderr") or not isinstance(value, int | float):
                 continue
             if not filtered:  # settings of the task and not figures
                 continue
-            error = found.get(f"{metric}_stderr,{filtered}")
+            error = values.get(f"{metric}_stderr,{filtered}")
             yield TaskScore(
                 task=task,
                 metric=metric if filtered == "none" else f"{metric}, {filtered}",
@@ -282,55 +255,3 @@ def _version() -> str:
     from importlib.metadata import version
 
     return version("lm_eval")
-
-
-# ---- MMLU from a table ----
-
-
-def _mmlu_task(data: Path) -> dict[str, Any]:
-    return {
-        "task": LOCAL_MMLU,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(data)}},
-        "test_split": "test",
-        "fewshot_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "The following is a multiple choice question about {{subject}}.\n\n"
-        "{{question}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\n"
-        "D. {{choices[3]}}\nAnswer:",
-        "doc_to_choice": ["A", "B", "C", "D"],
-        "doc_to_target": "answer",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-    }
-
-
-def _mmlu_rows(table: Path) -> list[dict[str, Any]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in MMLU_COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(
-                    f"{table}: has no column '{missing[0]}' (it has {reader.fieldnames}); give a "
-                    f"table with {', '.join(MMLU_COLUMNS)}"
-                )
-            rows = [_mmlu_row(table, number, row) for number, row in enumerate(reader, start=2)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{table}: cannot be read ({type(error).__name__}: {error}); give a UTF-8 CSV file"
-        ) from error
-    if not rows:
-        raise UserError(f"{table}: holds no questions; give a table with some")
-    return rows
-
-
-def _mmlu_row(table: Path, number: int, row: Mapping[str, str | None]) -> dict[str, Any]:
-    answer = (row["answer"] or "").strip().upper()
-    if answer not in ("A", "B", "C", "D"):
-        raise UserError(f"{table}, row {number}: answer is '{answer}'; give A, B, C or D")
-    return {
-        "subject": (row["subject"] or "").replace("_", " "),
-        "question": row["question"] or "",
-        "choices": [row[letter] or "" for letter in "ABCD"],
-        "answer": "ABCD".index(answer),
-    }

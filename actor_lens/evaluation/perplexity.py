@@ -14,9 +14,12 @@ from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.divergence import Applicable
+from actor_lens.files.paths import user_path
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import report
 from actor_lens.prompts.rows import shown
+from actor_lens.results import Result
+from actor_lens.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,18 +27,18 @@ if TYPE_CHECKING:
 DEFAULT_WINDOW = 1024
 
 
-@dataclass(frozen=True)
-class Perplexity:
+@dataclass(frozen=True, repr=False)
+class Perplexity(Result):
     """How well a model predicts a text.
 
     Attributes:
         value: ``exp`` of the mean negative log-likelihood of a token.
-        nats: That mean, in nats a token.
+        nats: Mean negative log-likelihood of a token, in nats.
         tokens: Number of predicted tokens: all of the text but, where the tokenizer has no
             beginning-of-sequence token, the first.
         window: Most tokens in one forward pass.
         stride: Tokens by which the window moves on.
-        text: What was read: the file, or the beginning of the text.
+        text: Name of the file that was read, or the beginning of the text.
     """
 
     value: float
@@ -52,6 +55,10 @@ class Perplexity:
         settings = {"tokens": self.tokens, "window": self.window, "stride": self.stride}
         row = {"text": self.text, "perplexity": self.value, "nats": self.nats, **settings}
         return pd.DataFrame([row])
+
+    def _headline(self) -> str:
+        passes = f"window {self.window}, stride {self.stride}"
+        return f"Perplexity {self.value:.4g} over {plural(self.tokens, 'token')} ({passes})"
 
 
 class Window(NamedTuple):
@@ -78,10 +85,10 @@ def perplexity(
     Figures are comparable between models with one tokenizer, and for one window and stride.
 
     Args:
-        model: As it is now.
+        model: The model as it is now.
         path_or_text: A UTF-8 text file: a ``Path``, or the name of a file that exists. Any other
             string is the text itself.
-        run: A run or another fitted method to put in place for it.
+        run: A run or another fitted method that is put in place meanwhile.
         window: Most tokens in one pass; None for 1,024 or what the model takes, if that is less.
         stride: From 1 to ``window``; None for half the window.
 
@@ -124,7 +131,7 @@ def windows(tokens: int, window: int, stride: int) -> Iterator[Window]:
     """The passes over a text: together they score the tokens from 1 on, each of them once.
 
     Args:
-        tokens: Of the whole text; the first one is never scored.
+        tokens: Number of tokens of the whole text; the first one is never scored.
         window: Most tokens in a pass.
         stride: Tokens by which the window moves on.
     """
@@ -136,12 +143,16 @@ def windows(tokens: int, window: int, stride: int) -> Iterator[Window]:
 
 
 def read_text(path_or_text: str | Path) -> tuple[str, str]:
-    """The text, and what to call it."""
+    """The text, and what to call it: the file, or the beginning of the text.
+
+    Raises:
+        UserError: If the file cannot be read or is not UTF-8.
+    """
     if isinstance(path_or_text, str) and not _is_file(path_or_text):
         return path_or_text, shown(path_or_text)
     try:
         # newline="": the characters of the file, as tokenizers meet them elsewhere.
-        with Path(path_or_text).open(encoding="utf-8", newline="") as file:
+        with user_path(path_or_text).open(encoding="utf-8", newline="") as file:
             return file.read(), str(path_or_text)
     except UnicodeDecodeError as error:
         raise UserError(
@@ -155,7 +166,7 @@ def read_text(path_or_text: str | Path) -> tuple[str, str]:
 
 def _is_file(text: str) -> bool:
     try:
-        return Path(text).is_file()
+        return user_path(text).is_file()
     except (OSError, ValueError):  # too long for a name, or with a null character in it
         return False
 
@@ -200,8 +211,8 @@ def _negative_log_likelihood(model: ChatModel, ids: list[int], place: Window) ->
     total = 0.0
     # In parts: float64 logits of a window and a large vocabulary take gigabytes.
     for part, ids_of_part in zip(torch.split(logits, 128), torch.split(targets, 128), strict=True):
-        wanted = part.double().log_softmax(-1).gather(1, ids_of_part[:, None])
-        total -= float(wanted.sum())
+        log_likelihoods = part.double().log_softmax(-1).gather(1, ids_of_part[:, None])
+        total -= float(log_likelihoods.sum())
     return total
 
 

@@ -12,10 +12,11 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.divergence import Applicable, next_token_divergence, reply_divergence
 from actor_lens.evaluation.harness import TaskScores, check_tasks, run_tasks
 from actor_lens.evaluation.perplexity import check_text, perplexity
-from actor_lens.evaluation.summary import records
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result, records
+from actor_lens.text import plural
 from actor_lens.training.run import TrainingRun
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # The paper's headline: general performance changes by at most this many percent.
 PAPER_CLAIM = 1.5
-"""Called with the name of a stage, how much of it is done, and of how much."""
+_NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Measure:
     Attributes:
         measure: What was measured, in words.
         unit: ``"nats"`` for a divergence, ``"perplexity"``, or the metric of a task.
-        n: Prompts, tokens or questions.
-        before: Of the untouched model; NaN for a divergence, which has no before.
-        after: With the run applied.
+        n: Number of prompts, tokens or questions.
+        before: Figure of the untouched model; NaN for a divergence, which has no before.
+        after: Figure with the run applied.
         stderr: Standard error of ``before`` over the questions; NaN where none is known.
     """
 
@@ -44,13 +45,13 @@ class Measure:
     n: int
     before: float
     after: float
-    stderr: float = float("nan")
+    stderr: float = _NAN
 
     @property
     def change(self) -> float:
         """Percentage points for shares, else percent of ``before``; NaN without a before."""
         if math.isnan(self.before) or not self.before:
-            return float("nan")
+            return _NAN
         if self.is_share:
             return 100 * (self.after - self.before)
         return 100 * (self.after / self.before - 1)
@@ -60,7 +61,7 @@ class Measure:
         """Whether it lies between 0 and 1, such as an accuracy."""
         return (
             self.unit not in ("nats", "perplexity")
-            and 0 <= min(self.before, self.after) <= (max(self.before, self.after)) <= 1
+            and 0 <= min(self.before, self.after) <= max(self.before, self.after) <= 1
         )
 
     @property
@@ -74,19 +75,21 @@ class Measure:
         return self.is_share and 100 * self.stderr > PAPER_CLAIM
 
 
-@dataclass(frozen=True)
-class Utility:
+@dataclass(frozen=True, repr=False)
+class Utility(Result):
     """What a run costs where it should change nothing.
 
     Attributes:
-        model_name: The model.
+        model_name: Name that the model was loaded by.
         layer: The trained block; None for a method without one.
-        measures: In the order in which they were taken.
+        measures: The figures in the order in which they were taken.
     """
 
     model_name: str
     layer: int | None
     measures: tuple[Measure, ...]
+
+    _hint = "in words: .claim"
 
     def frame(self) -> pd.DataFrame:
         """One row a measure.
@@ -125,8 +128,8 @@ class Utility:
             f"{'points' if most.is_share else '%'}, in {most.measure}.{doubt}"
         )
 
-    def record(self) -> dict[str, Any]:
-        """Plain values for ``summary.json``; null stands for what was not measured."""
+    def summary(self) -> dict[str, Any]:
+        """Plain values for ``summary.json``; None stands for what was not measured."""
         return {
             "model": self.model_name,
             "layer": self.layer,
@@ -134,18 +137,21 @@ class Utility:
             "utility": records(self.frame()),
         }
 
+    def _headline(self) -> str:
+        place = "" if self.layer is None else f", layer {self.layer}"
+        return f"Utility of {self.model_name}{place}: {plural(len(self.measures), 'measure')}"
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Utility:
-        """What ``record`` made plain.
+        """Utility from what ``summary`` gave, as a summary file holds it.
 
         Raises:
             UserError: If the record is not one of those.
         """
         try:
-            names = [field.name for field in fields(Measure)]
-            measures = [_measure({name: row[name] for name in names}) for row in record["utility"]]
-            return cls(record["model"], record["layer"], tuple(measures))
-        except (KeyError, TypeError) as error:
+            measures = tuple(_measure(row) for row in record["utility"])
+            return cls(record["model"], record["layer"], measures)
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"this is no summary of utility ({type(error).__name__}: {error}); give the folder "
                 "that actor-lens utility wrote"
@@ -172,25 +178,25 @@ def measure_utility(
     Args:
         model: The untouched model; it is as before afterwards.
         run: A fine-tune of one of its blocks, or any other method that was fitted.
-        prompts: For the divergence: prompts that the run should leave alone, so benign ones.
-        text: For the perplexity: a UTF-8 file, or the text itself.
-        tasks: Of the lm-eval harness.
-        include_path: A folder of task files of your own.
-        window: Of the perplexity, in tokens.
-        stride: Of the perplexity, in tokens.
+        prompts: Prompts that the run should leave alone, so benign ones, for the divergence.
+        text: A UTF-8 file, or the text itself, for the perplexity.
+        tasks: Names of tasks of the lm-eval harness.
+        include_path: A folder of task files of your own, or several.
+        window: Most tokens in one pass of the perplexity.
+        stride: Tokens by which the window of the perplexity moves on.
         limit: Most questions of each task.
-        num_fewshot: Worked examples before each question.
+        num_fewshot: Number of worked examples before each question.
         chat: Put the questions into the model's chat template.
-        new_tokens: Longest reply along which the divergence is taken.
+        new_tokens: Longest reply along which the divergence is taken, in tokens.
 
     Raises:
-        UserError: As the parts do, or if nothing was asked for.
+        UserError: As the parts do, or if there is nothing to measure.
     """
     if prompts is None and text is None and not tasks:
         raise UserError("nothing to measure; give benign prompts, a text or tasks")
     if isinstance(run, TrainingRun):
         run.check_belongs_to(model)
-    # Before minutes go into the other measures.
+    # Before minutes go into other measures.
     if text is not None:
         check_text(model, text, window=window, stride=stride)
     if tasks:
@@ -218,10 +224,10 @@ def _divergences(
 ) -> list[Measure]:
     first = next_token_divergence(model, run, prompts)
     along = reply_divergence(model, run, prompts, new_tokens=new_tokens)
-    nothing, n = float("nan"), len(prompts)
+    n = len(prompts)
     return [
-        Measure("KL divergence, first reply token", "nats", n, nothing, first.mean),
-        Measure("KL divergence, mean along replies", "nats", n, nothing, along.mean),
+        Measure("KL divergence, first reply token", "nats", n, _NAN, first.mean),
+        Measure("KL divergence, mean along replies", "nats", n, _NAN, along.mean),
     ]
 
 
@@ -254,9 +260,17 @@ def _task_measures(before: TaskScores, after: TaskScores) -> list[Measure]:
     ]
 
 
-def _measure(row: dict[str, Any]) -> Measure:
-    """A measure of its plain values: null is NaN again."""
-    values: dict[str, Any] = {
-        name: float("nan") if value is None else value for name, value in row.items()
-    }
-    return Measure(**values)
+def _measure(row: Mapping[str, Any]) -> Measure:
+    """A measure from its plain values; None stands for NaN."""
+
+    def number(name: str) -> float:
+        return _NAN if row[name] is None else float(row[name])
+
+    return Measure(
+        measure=row["measure"],
+        unit=row["unit"],
+        n=row["n"],
+        before=number("before"),
+        after=number("after"),
+        stderr=number("stderr"),
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.panel import JudgePanel, judge_panel
-from actor_lens.evaluation.summary import before_after, records
+from actor_lens.evaluation.summary import before_after
 from actor_lens.experiments.study import RunEvaluation, evaluate_run
 from actor_lens.judges.base import Judge
 from actor_lens.judges.first_token import (
@@ -22,6 +22,7 @@ from actor_lens.judges.first_token import (
 )
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import records
 from actor_lens.training.run import TrainingRun
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError, check_choice
 from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
-from actor_lens.evaluation.summary import before_after, rates_and_scores, versions
+from actor_lens.evaluation.summary import before_after, rates_and_scores
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.base import Judge
 from actor_lens.judges.first_token import RefusalTokens, refusal_tokens
@@ -29,6 +29,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn
 from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.results import versions
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config, check_resumable, finetune_layer
 from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests

@@ -92,7 +92,7 @@ def test_the_token_is_not_shown(run_folder: Path, tmp_path: Path, capsys, monkey
         (("--text", "none.txt"), "none.txt: cannot be read"),
         (("--window", "8"), "--window is about the perplexity of a text; add --text FILE"),
         (("--stride", "8"), "--stride is about"),
-        (("--limit", "3"), "--limit is about benchmarks; add --tasks NAME or --mmlu FILE"),
+        (("--limit", "3"), "--limit is about benchmarks; add --tasks NAME"),
         (("--num-fewshot", "0"), "--num-fewshot is about benchmarks"),
         (("--include-path", "."), "--include-path is about benchmarks"),
         (("--chat",), "--chat is about benchmarks"),

@@ -4,7 +4,6 @@ Truth is the choice whose tokens the Hugging Face model finds most likely, recko
 files and their data are written by the tests.
 """
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.evaluation.harness import LOCAL_MMLU, run_tasks, write_mmlu_task
+from actor_lens.evaluation.harness import run_tasks
 from actor_lens.export.folders import export_model
 from actor_lens.models.chat_model import ChatModel, load_model
 from tests.support.tiny_models import tiny_chat_model
@@ -138,52 +137,6 @@ def test_an_exported_bundled_model_reaches_what_the_run_reaches(tmp_path: Path):
     with run.applied_to(model):
         assert inside.scores[0].value == pytest.approx(accuracy(model, 8))
     assert inside.scores[0].samples == inside.limit == 8
-
-
-def test_a_table_of_mmlu_becomes_a_task(tmp_path: Path):
-    table = tmp_path / "mmlu.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["subject", "row", "question", "A", "B", "C", "D", "answer"])
-        for number in range(6):
-            writer.writerow(
-                ["us_law", 0, f'Which {{{{x}}}}, "{number}"?', *WORDS, "ABCD"[number % 4]]
-            )
-    name = write_mmlu_task(table, tmp_path / "tasks")
-    assert name == LOCAL_MMLU
-    rows = [json.loads(line) for line in (tmp_path / "tasks" / f"{name}.jsonl").open()]
-    assert rows[1] == {
-        "subject": "us law",
-        "question": 'Which {{x}}, "1"?',
-        "choices": list(WORDS),
-        "answer": 1,
-    }
-    found = run_tasks(
-        tiny_chat_model(), [name], include_path=tmp_path / "tasks", limit=2, num_fewshot=1
-    )
-    assert found.scores[0].few_shot == 1
-    assert found.scores[0].value in (0.0, 0.5, 1.0)
-
-
-HEAD = "subject,question,A,B,C,D,answer\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "has no column 'subject'"),
-        ("question,A\n1,2\n", "has no column 'subject'"),
-        (HEAD, "holds no questions"),
-        (HEAD + "s,q,1,2,3,4,E\n", "row 2: answer is 'E'; give A, B, C or D"),
-        (HEAD + "s,q,1,2\n", "row 2: answer is ''"),
-    ],
-)
-def test_a_table_that_is_none_is_told(tmp_path: Path, text: str, message: str):
-    (tmp_path / "mmlu.csv").write_text(text)
-    with pytest.raises(UserError, match=message):
-        write_mmlu_task(tmp_path / "mmlu.csv", tmp_path / "tasks")
-    with pytest.raises(UserError, match="cannot be read"):
-        write_mmlu_task(tmp_path / "none.csv", tmp_path / "tasks")
 
 
 @pytest.mark.parametrize(

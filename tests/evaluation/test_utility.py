@@ -68,9 +68,9 @@ def test_the_claim_says_how_many_held_and_what_cannot_be_told():
 
 
 def test_a_record_is_plain_and_read_back():
-    record = json.loads(json.dumps(UTILITY.record(), allow_nan=False))
+    record = json.loads(json.dumps(UTILITY.summary(), allow_nan=False))
     again = Utility.from_record(record)
-    assert again.record() == UTILITY.record()
+    assert again.summary() == UTILITY.summary()
     assert again.claim == record["claim"]
     for broken in ({}, {"utility": [{}], "model": "m", "layer": 1}, {"utility": 3}):
         with pytest.raises(UserError, match="no summary of utility"):

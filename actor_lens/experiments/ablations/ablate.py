@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError
-from actor_lens.evaluation.summary import versions
 from actor_lens.experiments.ablations.grid import (
     ALPHAS,
     STUDIES,
@@ -37,6 +36,7 @@ from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import versions
 from actor_lens.statistics.intervals import UNKNOWN, Estimate, wilson_interval
 from actor_lens.statistics.rates import tradeoff_estimate
 from actor_lens.training.config import FinetuneConfig

@@ -12,7 +12,6 @@ from typing import Any
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.perplexity import read_text
-from actor_lens.evaluation.summary import versions
 from actor_lens.experiments.comparison.leaderboard import Leaderboard
 from actor_lens.experiments.comparison.outcome_files import OutcomeFolder
 from actor_lens.experiments.comparison.trial import (
@@ -26,6 +25,7 @@ from actor_lens.methods import METHODS, Method, make_method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import versions
 
 REFERENCE = "actor"
 
