@@ -15,7 +15,7 @@ from actor_lens.cli.writing import prepare_out, write_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from actor_lens.diagnostics.costs import Costs
+    from actor_lens.diagnostics.bench import BenchResult
 
 
 def add_commands(commands: Any) -> None:
@@ -58,8 +58,8 @@ def bench(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     out = prepare_out(arguments)
     with open_progress(arguments):
-        from actor_lens.diagnostics.costs import PARTS
-        from actor_lens.diagnostics.costs import bench as measure
+        from actor_lens.diagnostics.bench import bench as measure
+        from actor_lens.diagnostics.bench_job import PARTS
 
         model, prompts, _ = load_model_and_prompts(arguments)
         train = prompts.where(split="train")
@@ -90,9 +90,9 @@ def bench(arguments: argparse.Namespace) -> None:
     print_written(out, "bench.txt")
 
 
-def print_costs(console: Console, arguments: argparse.Namespace, costs: Costs) -> None:
+def print_costs(console: Console, arguments: argparse.Namespace, costs: BenchResult) -> None:
     """The table, what it means and what a larger run would cost."""
-    from actor_lens.diagnostics.costs import NOTES
+    from actor_lens.diagnostics.bench import NOTES
     from actor_lens.files.sizes import format_size
 
     machine, setting = costs.machine, costs.setting
@@ -139,12 +139,12 @@ def print_costs(console: Console, arguments: argparse.Namespace, costs: Costs) -
         console.print(note.format(**setting), style="dim", markup=False)
 
 
-def _predicted(arguments: argparse.Namespace, costs: Costs) -> dict[str, Any]:
+def _predicted(arguments: argparse.Namespace, costs: BenchResult) -> dict[str, Any]:
     seconds = costs.predicted(arguments.predict, 8)
     return {"prompts": arguments.predict, "epochs": 8, "seconds": seconds}
 
 
-def _write_text(path: Path, arguments: argparse.Namespace, costs: Costs) -> None:
+def _write_text(path: Path, arguments: argparse.Namespace, costs: BenchResult) -> None:
     import io
 
     from rich.console import Console

@@ -49,7 +49,7 @@ def layers(arguments: argparse.Namespace) -> None:
             origin=arguments.origin,
             seed=arguments.seed,
         )
-    from actor_lens.evaluation.summary import versions
+    from actor_lens.results import versions
 
     choice = look.scores.best(arguments.by)
     record = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,8 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import has_thinking_switch, takes_system_prompt
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result, plain
+from actor_lens.text import plural
 from actor_lens.training.block_trainer import last_activations
 
 if TYPE_CHECKING:
@@ -39,43 +41,48 @@ _TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 _TOLERANCE_8BIT = 5e-2
 
 
+CheckName = Literal["residuals", "padding", "training"]
+
+
 @dataclass(frozen=True)
 class SupportCheck:
     """One comparison of this library with Hugging Face.
 
     Attributes:
-        name: ``"residuals"`` (collected one prompt at a time, against forward hooks on every
-            block), ``"padding"`` (one left-padded batch, against the same hooks) or ``"training"``
-            (the block in training on its cached input, against the block in the whole model).
-        passed: None where it could not be made.
+        name: Kind of comparison: ``"residuals"`` (collected one prompt at a time, against forward
+            hooks on every block), ``"padding"`` (one left-padded batch, against the same hooks) or
+            ``"training"`` (the block in training on its cached input, against the block in the
+            whole model).
+        passed: Whether the two agree; None where the comparison could not be made.
         difference: Largest ``|a - b| / |b|`` of a prompt and layer; NaN where there is none.
         message: What was compared, or why it could not be.
     """
 
-    name: str
+    name: CheckName
     passed: bool | None
     difference: float
     message: str
 
 
-@dataclass(frozen=True, eq=False)
-class ModelDescription:
-    """What ``describe`` found.
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelDescription(Result):
+    """What a model is, what work on it takes, and whether it is read rightly.
 
     Attributes:
-        name: What the model was loaded by.
-        architecture: Its Hugging Face class.
+        name: Name that the model was loaded by.
+        architecture: Name of its Hugging Face class.
         revision: Commit of a hub model; None for a folder.
         n_layers: Number of blocks.
         d_model: Width of the residual stream.
         heads: Query heads.
         key_value_heads: Heads of keys and values: fewer than ``heads`` where queries share them.
         vocabulary: Number of token ids with a score.
-        parameters: Of the whole model, tied ones once; packed quantised weights count as stored.
-        dtype: Of the residual stream.
+        parameters: Number of parameters of the whole model, tied ones once; packed quantised
+            weights count as stored.
+        dtype: Dtype of the residual stream.
         quantization: ``"4bit"``, ``"8bit"``, another method, or None.
-        devices: Where weights lie.
-        attention: Of each layer: ``"full"``, or ``"sliding 4096"`` with the window in tokens.
+        devices: Devices that hold weights.
+        attention: Kind of each layer: ``"full"``, or ``"sliding 4096"`` with the window in tokens.
         tied_embeddings: Whether embedding and head are one tensor.
         max_tokens: The context, in tokens.
         system_role: Whether the chat template takes a system prompt.
@@ -112,6 +119,8 @@ class ModelDescription:
     checks: tuple[SupportCheck, ...]
     warnings: tuple[str, ...]
 
+    _hint = "memory: .memory; comparisons with Hugging Face: .checks"
+
     @property
     def supported(self) -> bool:
         """Whether residuals could be compared and no comparison failed."""
@@ -140,16 +149,15 @@ class ModelDescription:
         return pd.DataFrame(rows, columns=["part", "name", "value"])
 
     def summary(self) -> dict[str, Any]:
-        """All of it as a record for JSON."""
-        parts: dict[str, Any] = dict(vars(self))
-        parts["memory"] = dict(vars(self.memory))
-        parts["checks"] = [
-            {**vars(check), "difference": None if check.passed is None else check.difference}
-            for check in self.checks
-        ]
-        for name in ("devices", "attention", "end_tokens", "example_tokens", "warnings"):
-            parts[name] = list(parts[name])
-        return {**parts, "supported": self.supported}
+        """Every fact, estimate and comparison as plain values."""
+        return {**plain(vars(self)), "supported": self.supported}
+
+    def _headline(self) -> str:
+        verdict = "read rightly" if self.supported else "not read rightly: see .checks"
+        return (
+            f"{self.name}: {self.architecture}, {plural(self.n_layers, 'layer')} of width "
+            f"{self.d_model}, {self.parameters:,} parameters; {verdict}"
+        )
 
 
 _MODEL_FACTS = (
@@ -175,7 +183,8 @@ def describe(model: ChatModel, prompts: PromptSet | None = None) -> ModelDescrip
 
     Args:
         model: Any chat model; it is left as it is.
-        prompts: What to compare on, the first three of them; three harmless ones by default.
+        prompts: Prompts to compare on, of which the first three are taken; None for three
+            harmless ones.
 
     Raises:
         UserError: If there are no prompts, or one is longer than the model takes.
@@ -250,20 +259,22 @@ def _end_tokens(model: ChatModel) -> tuple[int, ...]:
 
 
 def _warnings(model: ChatModel, ids: list[int]) -> list[str]:
-    found = []
+    warnings = []
     bos = model.tokenizer.bos_token_id
     if bos is not None:
         added = list(model.tokenizer("x")["input_ids"])[:1] == [bos]
         if ids[:2] == [bos, bos]:
-            found.append("the chat template begins with two beginning tokens; use another template")
+            warnings.append(
+                "the chat template begins with two beginning tokens; use another template"
+            )
         elif added and ids[:1] != [bos]:
-            found.append(
+            warnings.append(
                 "the tokenizer begins texts with a beginning token but the chat template does "
                 "not; check the template"
             )
     if not _end_tokens(model):
-        found.append("no token ends a reply: every reply will be as long as it may be")
-    return found
+        warnings.append("no token ends a reply: every reply will be as long as it may be")
+    return warnings
 
 
 # ---- Comparisons ----
@@ -294,10 +305,10 @@ def _checks(model: ChatModel, prompts: PromptSet) -> tuple[SupportCheck, ...]:
 
 
 def _check(
-    model: ChatModel, name: str, what: str, truth: Tensor, found: Callable[[], Tensor]
+    model: ChatModel, name: CheckName, what: str, truth: Tensor, measure: Callable[[], Tensor]
 ) -> SupportCheck:
     try:
-        values = found()
+        values = measure()
     except UserError as error:
         # Only training may be out of reach without spoiling the rest.
         return SupportCheck(name, None, float("nan"), str(error))
@@ -316,11 +327,11 @@ def _hooked_residuals(
     model: ChatModel, prompts: PromptSet
 ) -> Float[Tensor, "layer prompt d_model"]:
     """What every block hands on at the last token, by plain forward hooks, one prompt at a time."""
-    taken: list[Tensor] = []
+    residuals: list[Tensor] = []
 
     def take(_block: Any, _inputs: Any, output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output
-        taken.append(states[0, -1].float().cpu())
+        residuals.append(states[0, -1].float().cpu())
 
     handles = []
     try:
@@ -331,5 +342,5 @@ def _hooked_residuals(
     finally:
         for handle in handles:
             handle.remove()
-    by_prompt = torch.stack(taken).view(len(prompts), model.n_layers, model.d_model)
+    by_prompt = torch.stack(residuals).view(len(prompts), model.n_layers, model.d_model)
     return by_prompt.transpose(0, 1)

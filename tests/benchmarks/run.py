@@ -24,7 +24,8 @@ import torch
 from actor_lens.activations.residuals import collect_residuals
 from actor_lens.activations.store import Store
 from actor_lens.activations.store_files import Layout
-from actor_lens.diagnostics.costs import bench, machine_facts, on_disk, run_task
+from actor_lens.diagnostics.bench import bench, machine_facts, on_disk, run_task
+from actor_lens.diagnostics.bench_job import BenchSettings
 from actor_lens.progress import Reporter, reporting
 from tests.benchmarks.random_models import random_model, random_prompts
 
@@ -87,7 +88,7 @@ def growth(model: Any, rounds: int) -> Record:
         for size in sizes:
             prompts = random_prompts(model, [30] * size)
             with on_disk(model, prompts) as files, tempfile.TemporaryDirectory() as store:
-                found[size].append(run_task("collect", files, {"store": store}))
+                found[size].append(run_task("collect", files, BenchSettings(store=store)))
             _Lines().stage("growth", size, sizes[-1])
     seconds = {size: statistics.median(one["seconds"] for one in found[size]) for size in sizes}
     peaks = {

@@ -4,7 +4,9 @@ Truth is the choice whose tokens the Hugging Face model finds most likely, recko
 files and their data are written by the tests.
 """
 
+import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,22 @@ def test_an_exported_bundled_model_reaches_what_the_run_reaches(tmp_path: Path):
     with run.applied_to(model):
         assert inside.scores[0].value == pytest.approx(accuracy(model, 8))
     assert inside.scores[0].samples == inside.limit == 8
+
+
+def test_the_guide_shows_a_task_file_that_reads_a_table_of_mmlu(tmp_path: Path):
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "utility.md"
+    [task] = re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    table = tmp_path / "mmlu.csv"
+    (tmp_path / "local_mmlu.yaml").write_text(task.replace("/data/mmlu.csv", str(table)))
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["subject", "row", "question", "A", "B", "C", "D", "answer"])
+        for number in range(6):
+            writer.writerow(["law", 0, f'Which, "{number}"?', *WORDS, "ABCD"[number % 4]])
+    settings: dict[str, Any] = {"include_path": tmp_path, "limit": 4, "num_fewshot": 1}
+    scores = run_tasks(tiny_chat_model(), ["local_mmlu"], **settings).scores
+    assert [(score.metric, score.samples, score.few_shot) for score in scores] == [("acc", 4, 1)]
+    assert scores[0].value in (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,19 @@ SFT changes every tensor, and collecting is timed on the batches of the plain pa
 import pytest
 import torch
 
-from actor_lens.diagnostics.timed_stages import TASKS
-from actor_lens.diagnostics.timing_process import peak_bytes, resident_bytes
+from actor_lens.diagnostics.bench_job import BenchSettings, Job
+from actor_lens.diagnostics.bench_process import peak_bytes, resident_bytes
+from actor_lens.diagnostics.bench_tasks import TASKS
 from tests.support.tiny_models import SOME_ARCHITECTURES, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
 
-SETTINGS = {"layer": 2, "epochs": 3, "reply_tokens": 5, "repeats": 2}
+SETTINGS = BenchSettings(layer=2, epochs=3, reply_tokens=5, repeats=2)
 PROMPTS = tiny_prompts(6)
+
+
+def test_a_job_arrives_as_it_was_sent():
+    job = Job("sft", {"name": "toy", "dtype": "float32"}, "prompts.jsonl", SETTINGS, 2, "state")
+    assert Job.from_json(job.to_json()) == job
 
 
 @pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actor_lens.errors import UserError
+from actor_lens.diagnostics.bench_job import PARTS, BenchSettings, Job, Part, Task
+from actor_lens.errors import UserError, check_choice, check_whole
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.results import Result, plain
+from actor_lens.text import clip, one_line, plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("collection", "actor", "naive_actor", "sft", "sweep")
 _TITLES = {
     "actor": "ACTOR, one layer on cached inputs",
     "naive_actor": "naive ACTOR, from the tokens at every step",
@@ -45,51 +47,53 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What was measured.
+@dataclass(frozen=True, repr=False)
+class BenchResult(Result):
+    """What looking and training cost on one machine.
 
     Attributes:
         machine: Processor, cores, memory, device, versions, date.
         setting: Model, prompts, tokens, layer, epochs.
-        rounds: For each part what every round gave.
+        rounds: Measurements of every round of each part.
         agreement: Largest relative difference of a tensor between naive ACTOR's weights and
             ACTOR's, None where one of them was not run.
     """
 
     machine: Mapping[str, Any]
     setting: Mapping[str, Any]
-    rounds: Mapping[str, Sequence[Mapping[str, Any]]] = field(repr=False)
+    rounds: Mapping[Part, Sequence[Mapping[str, Any]]]
     agreement: float | None
 
-    def seconds(self, part: str) -> float:
+    _hint = "larger jobs: .predicted(n_prompts, epochs)"
+
+    def seconds(self, part: Part) -> float:
         """Median seconds of a part; NaN where it was not run."""
-        values = [one["seconds"] for one in self.rounds.get(part, ())]
+        values = [measured["seconds"] for measured in self.rounds.get(part, ())]
         return statistics.median(values) if values else float("nan")
 
-    def peak_bytes(self, part: str) -> float:
+    def peak_bytes(self, part: Part) -> float:
         """Median peak memory of a part; NaN where it was not run."""
-        values = [float(one["memory"]["peak"]) for one in self.rounds.get(part, ())]
+        values = [float(measured["memory"]["peak"]) for measured in self.rounds.get(part, ())]
         return statistics.median(values) if values else float("nan")
 
-    def ratio(self, part: str, to: str = "actor") -> float:
+    def ratio(self, part: Part, to: Part = "actor") -> float:
         """Median over rounds of the time of a part in relation to another's."""
         pairs = zip(self.rounds.get(part, ()), self.rounds.get(to, ()), strict=False)
-        ratios = [one["seconds"] / other["seconds"] for one, other in pairs]
+        ratios = [measured["seconds"] / other["seconds"] for measured, other in pairs]
         return statistics.median(ratios) if ratios else float("nan")
 
     @property
     def collection(self) -> dict[str, float]:
         """``tokens_per_second``, and time in relation to a plain pass and to all hooks."""
-        found = self.rounds.get("collection", ())
-        if not found:
+        measurements = self.rounds.get("collection", ())
+        if not measurements:
             return {}
         times = {
-            name: [value for one in found for value in one["rounds"][name]]
+            name: [value for measured in measurements for value in measured["rounds"][name]]
             for name in ("ours", "plain", "all_hooks")
         }
         return {
-            "tokens_per_second": found[0]["tokens"] / statistics.median(times["ours"]),
+            "tokens_per_second": measurements[0]["tokens"] / statistics.median(times["ours"]),
             "to_plain_pass": _paired(times["ours"], times["plain"]),
             "all_hooks_to_ours": _paired(times["all_hooks"], times["ours"]),
         }
@@ -116,20 +120,26 @@ class Costs:
         """Seconds for more prompts of the same lengths and other epochs, by proportion."""
         more = n_prompts / self.setting["prompts"]
         longer = epochs / self.setting["epochs"]
-        found = {}
-        for part in ("actor", "sweep"):
-            if part in self.rounds:
-                parts = [one["parts"] for one in self.rounds[part]]
-                collect = statistics.median(one["collect"] for one in parts)
-                train = self.seconds(part) - collect
-                found[part] = more * (collect + longer * train)
-        for part in ("naive_actor", "sft"):
-            if part in self.rounds:
-                found[part] = more * longer * self.seconds(part)
-        return found
+        cached: tuple[Part, ...] = ("actor", "sweep")  # they collect once, whatever the epochs
+        uncached: tuple[Part, ...] = ("naive_actor", "sft")
+        seconds: dict[str, float] = {}
+        for part in (part for part in cached if part in self.rounds):
+            collect = statistics.median(
+                measured["parts"]["collect"] for measured in self.rounds[part]
+            )
+            seconds[part] = more * (collect + longer * (self.seconds(part) - collect))
+        for part in (part for part in uncached if part in self.rounds):
+            seconds[part] = more * longer * self.seconds(part)
+        return seconds
+
+    def _headline(self) -> str:
+        model, machine = self.setting["model"], clip(self.machine["processor"], 40)
+        parts = [f"{part} {self.seconds(part):.3g} s" for part in PARTS[1:] if part in self.rounds]
+        work = plural(self.setting["prompts"], "prompt")
+        return f"Costs of {model} on {machine}, {work}: {', '.join(parts) or 'collection alone'}"
 
     def summary(self) -> dict[str, Any]:
-        """A record for JSON."""
+        """Every measurement, and what follows from them, as plain values."""
         parts = [part for part in self.rounds if part != "collection"]
         return {
             "machine": dict(self.machine),
@@ -138,13 +148,13 @@ class Costs:
             "training": {
                 part: {
                     "seconds": self.seconds(part),
-                    "times_actor": _or_none(self.ratio(part)),
+                    "times_actor": plain(self.ratio(part)),
                     "peak_bytes": self.peak_bytes(part),
                 }
                 for part in parts
             },
             "naive_actor_largest_relative_difference": self.agreement,
-            "rounds": {name: list(found) for name, found in self.rounds.items()},
+            "rounds": {part: list(measured) for part, measured in self.rounds.items()},
             "notes": [note.format(**self.setting) for note in NOTES],
         }
 
@@ -157,49 +167,47 @@ def bench(
     epochs: int = 3,
     rounds: int = 3,
     reply_tokens: int = 64,
-    parts: Sequence[str] = PARTS,
-) -> Costs:
+    parts: Sequence[Part] = PARTS,
+) -> BenchResult:
     """Measure what looking and training cost.
 
     Every part runs in a process of its own that loads the model, one part after the other, round
     after round, so that a slow moment of the machine falls on all of them alike.
 
     Args:
-        model: Only looked at; one made in memory is saved to a temporary folder for the others.
-        prompts: To train on, at least two of each label.
-        layer: The block to train; the middle one unless given.
-        epochs: Of every way of training.
-        rounds: How often everything is measured.
+        model: The model, which is left as it is. One that was made in memory is saved to a
+            temporary folder for the other processes.
+        prompts: Training prompts, at least two of each label.
+        layer: The block to train; None for the middle one.
+        epochs: Passes over the prompts, in every way of training.
+        rounds: Number of times that everything is measured.
         reply_tokens: Length of the replies that SFT trains on.
-        parts: What to measure, of ``PARTS``.
+        parts: Names of the parts to measure.
 
     Raises:
-        UserError: If a part is not known, prompts are missing, or a process fails, for instance
-            because memory ran out.
+        UserError: If a part is not known, a number is below 1, prompts are missing, or a process
+            fails, for instance because memory ran out.
     """
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown or not parts:
-        raise UserError(f"part '{', '.join(unknown)}' is not known; use {', '.join(PARTS)}")
-    if min(rounds, epochs, reply_tokens) < 1:
-        raise UserError("rounds, epochs and reply tokens must be at least 1")
+    for part in parts or [""]:
+        check_choice("part", part, PARTS)
+    check_whole("rounds", rounds, 1)
     require_labels(prompts, 2)
-    layer = model.check_layer(model.n_layers // 2 if layer is None else layer)
-    settings = {
-        "layer": layer,
-        "epochs": epochs,
-        "reply_tokens": reply_tokens,
-        "repeats": max(3, rounds),
-    }
-    found: dict[str, list[dict[str, Any]]] = {part: [] for part in parts}
+    settings = BenchSettings(
+        layer=model.check_layer(model.n_layers // 2 if layer is None else layer),
+        epochs=check_whole("epochs", epochs, 1),
+        reply_tokens=check_whole("reply_tokens", reply_tokens, 1),
+        repeats=max(3, rounds),
+    )
+    measurements: dict[Part, list[dict[str, Any]]] = {part: [] for part in parts}
     with on_disk(model, prompts) as files:
         with stage("benchmark", rounds * len(parts)) as done:
             for number, (turn, part) in enumerate(product(range(rounds), parts)):
                 if part != "collection" or turn == 0:  # it has rounds of its own
-                    found[part].append(run_task(part, files, settings))
+                    measurements[part].append(run_task(part, files, settings))
                 done(number + 1)
         agreement = _agreement(files.folder)
     token_counts = [len(ids) for ids in model.tokenize(prompts.texts)]
-    return Costs(
+    return BenchResult(
         machine=machine_facts(model.device),
         setting={
             "model": model.name,
@@ -208,18 +216,18 @@ def bench(
             "dtype": str(model.hf.dtype).removeprefix("torch."),
             "prompts": len(prompts),
             "tokens": sum(token_counts),
-            "layer": layer,
+            "layer": settings.layer,
             "epochs": epochs,
             "reply_tokens": reply_tokens,
             "rounds": rounds,
         },
-        rounds=found,
+        rounds=measurements,
         agreement=agreement,
     )
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
-    """Where figures were measured."""
+    """Processor, cores, memory, device, versions and date of a measurement."""
     import psutil
     import transformers
 
@@ -237,35 +245,46 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class ChildFiles:
-    """What a child process reads and writes."""
+class BenchFiles:
+    """Files that the processes of tasks read and write.
+
+    Attributes:
+        model: Keyword arguments of ``load_model``.
+        prompts: The file of prompts.
+        folder: A folder for trained tensors.
+    """
 
     model: Mapping[str, Any]
     prompts: Path
     folder: Path
 
-    def state(self, part: str) -> Path:
+    def state(self, task: Task) -> Path:
         """Where a way of training leaves the block's weights."""
-        return self.folder / f"{part}.safetensors"
+        return self.folder / f"{task}.safetensors"
 
 
-def run_task(task: str, files: ChildFiles, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one task in a process of its own.
+def run_task(task: Task, files: BenchFiles, settings: BenchSettings) -> dict[str, Any]:
+    """Run one task in a process of its own and return what it measured.
+
+    Args:
+        task: Name of the task.
+        files: Model, prompts and a folder, from ``on_disk``.
+        settings: Sizes of the work.
 
     Raises:
-        UserError: If it fails.
+        UserError: If the process fails.
     """
-    job = {
-        "task": task,
-        "model": dict(files.model),
-        "prompts": str(files.prompts),
-        "settings": dict(settings),
-        "threads": torch.get_num_threads(),
-        "state_file": str(files.state(task)),
-    }
+    job = Job(
+        task=task,
+        model=files.model,
+        prompts=str(files.prompts),
+        settings=settings,
+        threads=torch.get_num_threads(),
+        state_file=str(files.state(task)),
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "actor_lens.diagnostics.timing_process"],
-        input=json.dumps(job),
+        [sys.executable, "-m", "actor_lens.diagnostics.bench_process"],
+        input=job.to_json(),
         capture_output=True,
         text=True,
         check=False,
@@ -273,20 +292,22 @@ def run_task(task: str, files: ChildFiles, settings: Mapping[str, Any]) -> dict[
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         hint = " (killed: memory ran out?)" if done.returncode < 0 else ""
-        raise UserError(f"measuring '{task}' failed{hint}: {last[:300]}; leave it out with --only")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+        raise UserError(
+            f"measuring '{task}' failed{hint}: {one_line(last)}; leave it out with --only"
+        )
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured
 
 
 @contextmanager
-def on_disk(model: ChatModel, prompts: PromptSet) -> Iterator[ChildFiles]:
-    """Model and prompts where other processes find them."""
+def on_disk(model: ChatModel, prompts: PromptSet) -> Iterator[BenchFiles]:
+    """Yield model and prompts as files that other processes find, for a ``with`` statement."""
     with tempfile.TemporaryDirectory(prefix="actor-lens-bench-") as name:
         folder = Path(name)
         path = folder / "prompts.jsonl"
         lines = (
-            json.dumps({"prompt": one.prompt, "label": one.label, "split": "train"})
-            for one in prompts
+            json.dumps({"prompt": prompt.prompt, "label": prompt.label, "split": "train"})
+            for prompt in prompts
         )
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         source = model.source
@@ -296,7 +317,7 @@ def on_disk(model: ChatModel, prompts: PromptSet) -> Iterator[ChildFiles]:
             dtype = str(model.hf.dtype).removeprefix("torch.")
             device = str(model.device)
             source = {"name": str(folder / "model"), "dtype": dtype, "device": device}
-        yield ChildFiles(source, path, folder)
+        yield BenchFiles(source, path, folder)
 
 
 def _agreement(folder: Path) -> float | None:
@@ -323,10 +344,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _paired(ones: Sequence[float], others: Sequence[float]) -> float:
-    ratios = [one / other for one, other in zip(ones, others, strict=False)]
+def _paired(times: Sequence[float], others: Sequence[float]) -> float:
+    """Median of the ratios within a round."""
+    ratios = [time / other for time, other in zip(times, others, strict=False)]
     return statistics.median(ratios) if ratios else float("nan")
-
-
-def _or_none(value: float) -> float | None:
-    return None if value != value else value

@@ -13,46 +13,48 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from actor_lens.diagnostics.bench_job import Job
+
 
 def main() -> None:
     """Run the job on the standard input."""
-    job = json.load(sys.stdin)
+    job = Job.from_json(sys.stdin.read())
     output = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not get between the lines
-    result = run(job)
+    measured = run(job)
     with os.fdopen(output, "w", encoding="utf-8") as file:
-        json.dump(result, file)
+        json.dump(measured, file)
 
 
-def run(job: dict[str, Any]) -> dict[str, Any]:
+def run(job: Job) -> dict[str, Any]:
     """Load model and prompts, run the task, measure its memory."""
     import torch
 
-    from actor_lens.diagnostics.timed_stages import TASKS
+    from actor_lens.diagnostics.bench_tasks import TASKS
     from actor_lens.models.chat_model import load_model
     from actor_lens.prompts.loading import load_prompts
 
-    torch.set_num_threads(job["threads"])
-    _warm_up(job["model"].get("device", "auto"))
+    torch.set_num_threads(job.threads)
+    _warm_up(job.model.get("device", "auto"))
     before = resident_bytes()
-    model = load_model(**job["model"])
-    prompts = load_prompts(job["prompts"])
-    if job["task"] in ("collection", "collect"):
+    model = load_model(**job.model)
+    prompts = load_prompts(job.prompts)
+    if job.task in ("collection", "collect"):
         _ = model.bridge  # making it takes seconds, once
     on_gpu = model.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(model.device)
     _reset_peak()
     loaded = resident_bytes()
-    result = TASKS[job["task"]](model, prompts, job["settings"])
+    measured = TASKS[job.task](model, prompts, job.settings)
     peak = torch.cuda.max_memory_allocated(model.device) if on_gpu else peak_bytes() - before
-    state = result.pop("state", None)
-    if state is not None and job.get("state_file"):
+    state = measured.pop("state", None)
+    if state is not None:
         from safetensors.torch import save_file
 
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, job["state_file"])
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, job.state_file)
     memory = {"peak": peak, "before_model": before, "loaded": loaded - before}
-    return {**result, "memory": memory}
+    return {**measured, "memory": memory}
 
 
 def _warm_up(device: str) -> None:

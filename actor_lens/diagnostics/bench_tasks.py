@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from actor_lens.activations.residuals import BlockInputs, collect_residuals
 from actor_lens.activations.store import Store
+from actor_lens.diagnostics.bench_job import BenchSettings
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.blocks import graft
@@ -21,11 +22,11 @@ from actor_lens.training.block_trainer import BlockTrainer
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 
-Settings = Mapping[str, Any]
-Result = dict[str, Any]
+Measured = dict[str, Any]
+"""What a task measured, as JSON can hold it; ``state`` are trained tensors for a file."""
 
 
-def collection(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+def collection(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """Residuals of all layers, a plain forward pass, and TransformerLens with every hook.
 
     All three take the same batches, in turn, ``repeats`` times. The plain pass is what
@@ -51,64 +52,63 @@ def collection(model: ChatModel, prompts: PromptSet, settings: Settings) -> Resu
                 model.bridge.run_with_cache(batch.input_ids, attention_mask=batch.attention_mask)
 
     seconds: dict[str, list[float]] = {"ours": [], "plain": [], "all_hooks": []}
-    for number in range(int(settings["repeats"]) + 1):
+    for number in range(settings.repeats + 1):
         times = {"ours": _timed(ours, model)}
         model.hf.set_attn_implementation(_default_attention(model))
         try:
             times["plain"] = _timed(plain, model)
         finally:
             model.hf.set_attn_implementation("eager")
-        if settings.get("all_hooks", True):
-            times["all_hooks"] = _timed(all_hooks, model)
+        times["all_hooks"] = _timed(all_hooks, model)
         if number > 0:  # the first warms up
             for name, value in times.items():
                 seconds[name].append(value)
     return {"tokens": sum(map(len, token_ids)), "rounds": seconds}
 
 
-def collect(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+def collect(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """Residuals of all layers, written into a store."""
-    store = Store(settings["store"])
+    store = Store(settings.store)
     collect_residuals(model, prompts[:8], store=False)  # warms up
     seconds = _timed(lambda: collect_residuals(model, prompts, store=store), model)
     return {"seconds": seconds, "tokens": sum(map(len, model.tokenize(prompts.texts)))}
 
 
-def actor(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+def actor(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """ACTOR on cached inputs: collecting them and training, nothing else."""
-    result: Result = {}
+    measured: Measured = {}
 
     def train() -> None:
         run = finetune_layer(
-            model, prompts, layer=settings["layer"], epochs=settings["epochs"], store=False
+            model, prompts, layer=settings.layer, epochs=settings.epochs, store=False
         )
-        result["parts"] = dict(run.seconds)
-        result["state"] = dict(run.state)
+        measured["parts"] = dict(run.seconds)
+        measured["state"] = dict(run.state)
 
-    result["seconds"] = _timed(train, model)
-    return result
+    measured["seconds"] = _timed(train, model)
+    return measured
 
 
-def naive_actor(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+def naive_actor(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """ACTOR without a cache: every step runs the model from the tokens to the end of the block."""
-    result: Result = {}
-    config = FinetuneConfig(layer=settings["layer"], epochs=settings["epochs"])
+    measured: Measured = {}
+    config = FinetuneConfig(layer=settings.layer, epochs=settings.epochs)
 
     def train() -> None:
         trainer = _FromTokens(model, config, prompts)
         while trainer.step < trainer.total_steps:
             trainer.take_step()
         prefix = model.block_prefix(config.layer)
-        result["state"] = {
+        measured["state"] = {
             prefix + name: tensor.detach().to("cpu", model.hf.dtype)
             for name, tensor in trainer.block.state_dict().items()
         }
 
-    result["seconds"] = _timed(train, model)
-    return result
+    measured["seconds"] = _timed(train, model)
+    return measured
 
 
-def sft(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+def sft(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """Supervised fine-tuning of every parameter on replies of 64 tokens.
 
     The replies are random tokens: what they say costs nothing and harms nobody. AdamW, the
@@ -116,23 +116,23 @@ def sft(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
     """
     model.hf.set_attn_implementation(_default_attention(model))
     model.hf.requires_grad_(True)
-    token_ids = model.tokenize(prompts.texts, room=int(settings["reply_tokens"]))
+    token_ids = model.tokenize(prompts.texts, room=settings.reply_tokens)
     return {"seconds": _timed(lambda: _train_on_replies(model, token_ids, settings), model)}
 
 
-def sweep(model: ChatModel, prompts: PromptSet, settings: Settings) -> Result:
+def sweep(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """Every layer trained once, on one collection of block inputs; outcomes are not scored."""
-    shared = FinetuneConfig(layer=0, epochs=settings["epochs"])
-    result: Result = {}
+    shared = FinetuneConfig(layer=0, epochs=settings.epochs)
+    measured: Measured = {}
 
     def train() -> None:
-        result["parts"] = dict(sweep_layers(model, prompts, settings=shared, store=False).seconds)
+        measured["parts"] = dict(sweep_layers(model, prompts, settings=shared, store=False).seconds)
 
-    result["seconds"] = _timed(train, model)
-    return result
+    measured["seconds"] = _timed(train, model)
+    return measured
 
 
-TASKS: Mapping[str, Callable[[ChatModel, PromptSet, Settings], Result]] = {
+TASKS: Mapping[str, Callable[[ChatModel, PromptSet, BenchSettings], Measured]] = {
     task.__name__: task for task in (collection, collect, actor, naive_actor, sft, sweep)
 }
 
@@ -186,9 +186,9 @@ class _EndOfPass(nn.Module):
 
 
 def _train_on_replies(
-    model: ChatModel, token_ids: Sequence[Sequence[int]], settings: Settings
+    model: ChatModel, token_ids: Sequence[Sequence[int]], settings: BenchSettings
 ) -> None:
-    length, batch_size = int(settings["reply_tokens"]), FinetuneConfig.batch_size
+    length, batch_size = settings.reply_tokens, FinetuneConfig.batch_size
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(model.hf.config.vocab_size)
     replies = torch.randint(vocabulary, (len(token_ids), length), generator=generator)
@@ -206,7 +206,7 @@ def _train_on_replies(
         optimizer.step()
 
     with torch.enable_grad():
-        for _ in range(int(settings["epochs"])):
+        for _ in range(settings.epochs):
             run_in_batches(model.with_batch_size(batch_size), exchanges, step)
 
 
