@@ -13,6 +13,7 @@ from actor_lens.errors import UserError
 from actor_lens.text import percent
 
 if TYPE_CHECKING:
+    from actor_lens.export.folders import Kind
     from actor_lens.export.hub_upload import HubApi
     from actor_lens.export.lora import LoraExport
     from actor_lens.export.model_card import CardFacts
@@ -147,7 +148,7 @@ def _checked(arguments: argparse.Namespace, run: TrainingRun) -> HubApi | None:
         raise UserError("--public is about an upload; add --push-to-hub OWNER/NAME")
     if arguments.form == "lora":
         check_lora(arguments.rank, arguments.error)
-    kind = "adapter" if arguments.form == "lora" else arguments.form
+    kind: Kind = "adapter" if arguments.form == "lora" else arguments.form
     check_folder(Path(arguments.out).expanduser(), kind, overwrite=arguments.overwrite)
     if not arguments.push_to_hub:
         return None

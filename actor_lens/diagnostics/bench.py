@@ -136,7 +136,9 @@ class BenchResult(Result):
         model, machine = self.setting["model"], clip(self.machine["processor"], 40)
         parts = [f"{part} {self.seconds(part):.3g} s" for part in PARTS[1:] if part in self.rounds]
         work = plural(self.setting["prompts"], "prompt")
-        return f"Costs of {model} on {machine}, {work}: {', '.join(parts) or 'collection alone'}"
+        return (
+            f"BenchResult: {model} on {machine}, {work}: {', '.join(parts) or 'collection alone'}"
+        )
 
     def summary(self) -> dict[str, Any]:
         """Every measurement, and what follows from them, as plain values."""
@@ -188,7 +190,9 @@ def bench(
         UserError: If a part is not known, a number is below 1, prompts are missing, or a process
             fails, for instance because memory ran out.
     """
-    for part in parts or [""]:
+    if not parts:
+        raise UserError(f"no parts to measure; name some of {', '.join(PARTS)}")
+    for part in parts:
         check_choice("part", part, PARTS)
     check_whole("rounds", rounds, 1)
     require_labels(prompts, 2)

@@ -155,7 +155,7 @@ class ModelDescription(Result):
     def _headline(self) -> str:
         verdict = "read rightly" if self.supported else "not read rightly: see .checks"
         return (
-            f"{self.name}: {self.architecture}, {plural(self.n_layers, 'layer')} of width "
+            f"ModelDescription: {self.name}, {self.architecture}, {plural(self.n_layers, 'layer')} of width "
             f"{self.d_model}, {self.parameters:,} parameters; {verdict}"
         )
 

@@ -62,7 +62,7 @@ class Divergence(Result):
         return {"n": len(self.prompts), "mean": plain(self.mean)}
 
     def _headline(self) -> str:
-        return f"Divergence on {plural(len(self.prompts), 'prompt')}: mean KL {self.mean:.3g} nats"
+        return f"Divergence: mean KL {self.mean:.3g} nats on {plural(len(self.prompts), 'prompt')}"
 
 
 def next_token_divergence(

@@ -112,7 +112,7 @@ class Evaluation(Result, RefusalRates):
         labels = [label for label in LABELS if label in self.prompts.labels]
         shares = [f"{percent(self.rate(label).refused)} {label}" for label in labels]
         prompts = plural(len(self.prompts), "prompt")
-        return f"Evaluation of {prompts}: refused {', '.join(shares) or 'none'} ({self.judge})"
+        return f"Evaluation: {prompts}; refused {', '.join(shares) or 'none'} ({self.judge})"
 
     def frame(self) -> pd.DataFrame:
         """One row a prompt.

@@ -71,7 +71,7 @@ class TaskScores(Result):
     def _headline(self) -> str:
         tasks = list(dict.fromkeys(score.task for score in self.scores))
         names = f" ({', '.join(tasks)})" if tasks else ""
-        return f"Scores of lm-eval {self.harness} on {plural(len(tasks), 'task')}{names}"
+        return f"TaskScores: {plural(len(tasks), 'task')}{names} of lm-eval {self.harness}"
 
 
 def run_tasks(

@@ -58,7 +58,7 @@ class Perplexity(Result):
 
     def _headline(self) -> str:
         passes = f"window {self.window}, stride {self.stride}"
-        return f"Perplexity {self.value:.4g} over {plural(self.tokens, 'token')} ({passes})"
+        return f"Perplexity: {self.value:.4g} over {plural(self.tokens, 'token')} ({passes})"
 
 
 class Window(NamedTuple):

@@ -139,7 +139,7 @@ class Utility(Result):
 
     def _headline(self) -> str:
         place = "" if self.layer is None else f", layer {self.layer}"
-        return f"Utility of {self.model_name}{place}: {plural(len(self.measures), 'measure')}"
+        return f"Utility: {self.model_name}{place}, {plural(len(self.measures), 'measure')}"
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Utility:

@@ -100,7 +100,7 @@ class LoraExport(Result):
     def _headline(self) -> str:
         lost = percent(self.error.relative_error)
         return (
-            f"LoRA adapter of rank {self.rank} of {self.full_rank} in {self.folder}: "
+            f"LoraExport: rank {self.rank} of {self.full_rank} in {self.folder}; "
             f"leaves out {lost} of the change of the linear layers"
         )
 
@@ -141,18 +141,18 @@ def export_lora(
     check_float_block(model, run)
     facts = facts or CardFacts()
     change = BlockChange(model, run)
-    rank = change.smallest_rank(error) if rank == "auto" else min(int(rank), change.full_rank)
+    number = change.smallest_rank(error) if rank == "auto" else min(rank, change.full_rank)
     errors = _RankErrors(model, run, change, prompts)
     with writing_export(folder, model, "adapter", overwrite) as staging:
         result = LoraExport(
             folder=user_path(folder),
-            rank=rank,
+            rank=number,
             full_rank=change.full_rank,
-            errors=tuple(errors.at_several_ranks(rank)),
+            errors=tuple(errors.at_several_ranks(number)),
             held_whole=tuple(change.held),
             without_held=errors.without_held(),
         )
-        _write_adapter(staging, model, change, rank, facts)
+        _write_adapter(staging, model, change, number, facts)
         write_model_card(staging, model, run, _form(model, facts, result), facts)
     return result
 

@@ -239,7 +239,7 @@ class TrainingRun(Result):
         ended = f"{self.status} after {plural(len(self.history), 'step')}"
         loss = f", loss {self.history[-1].loss:.3g}" if self.history else ""
         kept = f"weights of step {self.best_step}"
-        return f"Fine-tune of layer {self.layer} of {self.model_name}: {ended}{loss}, {kept}"
+        return f"TrainingRun: layer {self.layer} of {self.model_name}, {ended}{loss}, {kept}"
 
 
 def history_frame(history: Sequence[TrainingStep]) -> pd.DataFrame:
