@@ -155,8 +155,8 @@ class ModelDescription(Result):
     def _headline(self) -> str:
         verdict = "read rightly" if self.supported else "not read rightly: see .checks"
         return (
-            f"ModelDescription: {self.name}, {self.architecture}, {plural(self.n_layers, 'layer')} of width "
-            f"{self.d_model}, {self.parameters:,} parameters; {verdict}"
+            f"ModelDescription: {self.name}, {self.architecture}, {plural(self.n_layers, 'layer')} "
+            f"of width {self.d_model}, {self.parameters:,} parameters; {verdict}"
         )
 
 
