@@ -164,7 +164,7 @@ class TestBench:
         ("words", "message"),
         [
             (["--only", "speed"], "part 'speed' is not known"),
-            (["--rounds", "0"], "must be at least 1"),
+            (["--rounds", "0"], "rounds is 0; give a whole number"),
             (["--layer", "40"], "layer 40 is out of range"),
         ],
     )
