@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,12 +14,14 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.judges.base import REFUSALS
 from actor_lens.prompts.rows import LABELS
+from actor_lens.results import Result, records
 from actor_lens.statistics.paired_tests import SIGNIFICANT, mcnemar
 from actor_lens.statistics.rates import Rate
-from actor_lens.text import plural
+from actor_lens.text import percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 # A model that refuses at most or at least this share of every label has lost the distinction.
 NOTHING, EVERYTHING = 0.05, 0.95
@@ -84,17 +87,20 @@ class LabelChange:
         return f"{refusals} did not change measurably: {first}, then {second} of {n}."
 
 
-@dataclass(frozen=True)
-class EvaluationChange:
+@dataclass(frozen=True, repr=False)
+class EvaluationChange(Result):
     """Two evaluations of the same prompts, prompt by prompt.
 
     Attributes:
-        before: The first.
-        after: The second.
+        before: The first evaluation.
+        after: The second evaluation.
     """
 
     before: Evaluation
     after: Evaluation
+
+    _figure = "refusal_rates"
+    _hint = "prompt by prompt: .examples()"
 
     def where(self, split: str) -> EvaluationChange:
         """The part that belongs to a split."""
@@ -139,6 +145,36 @@ class EvaluationChange:
                 }
             )
         return pd.DataFrame(rows)
+
+    def summary(self) -> dict[str, Any]:
+        """Rates and scores of both, and the tests of each label, as plain values."""
+        return {
+            "before": self.before.summary(),
+            "after": self.after.summary(),
+            "change": records(self.frame()),
+        }
+
+    def plot(self, **options: Any) -> go.Figure:
+        """The refused share of each label before and after, as rows of ``refusal_rates``.
+
+        Args:
+            options: Further evaluations under the names of their rows.
+        """
+        figures = importlib.import_module("actor_lens.figures")
+        rows = {"before": self.before, "after": self.after, **options}
+        figure: go.Figure = figures.refusal_rates(**rows)
+        return figure
+
+    def _headline(self) -> str:
+        shares = [
+            f"{label} {percent(change.before.refused)} to {percent(change.after.refused)}"
+            for label, change in self.labels.items()
+        ]
+        prompts = plural(len(self.before.prompts), "prompt")
+        return f"EvaluationChange: {prompts}; refused {', '.join(shares) or 'none'}"
+
+    def _table(self) -> pd.DataFrame:
+        return self.frame()  # numbers of labels, harmful ones too, and no texts
 
     @cached_property
     def labels(self) -> Mapping[str, LabelChange]:

@@ -15,6 +15,7 @@ import pytest
 
 from actor_lens.diagnostics.bench import BenchResult
 from actor_lens.diagnostics.description import describe
+from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.evaluation.divergence import next_token_divergence
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.evaluation.harness import TaskScore, TaskScores
@@ -57,6 +58,7 @@ def bench_result() -> BenchResult:
 MAKERS: dict[str, Callable[[Path], Any]] = {
     "TrainingRun": lambda _folder: RUN,
     "Evaluation": lambda _folder: evaluation(MODEL),
+    "EvaluationChange": lambda _folder: compare_evaluations(evaluation(MODEL), evaluation(MODEL)),
     "Divergence": lambda _folder: next_token_divergence(MODEL, RUN, PROMPTS),
     "Perplexity": lambda _folder: perplexity(MODEL, f"{SECRET} {HOSTILE}"),
     "TaskScores": lambda _folder: TaskScores(
