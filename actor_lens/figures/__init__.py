@@ -33,7 +33,8 @@ from actor_lens.figures.leaderboard import (
     leaderboard_table,
     tradeoff_scores,
 )
-from actor_lens.figures.projections import layer_map, projections_by_layer, prompt_shifts
+from actor_lens.figures.planes import layer_map, prompt_shifts
+from actor_lens.figures.projections import projections_by_layer
 from actor_lens.figures.prompts import prompts_at_layer, token_heatmap
 from actor_lens.figures.targets import target_preview
 from actor_lens.figures.theme import config, use_in_notebook
