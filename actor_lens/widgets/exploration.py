@@ -1,4 +1,4 @@
-"""What all sections of a dashboard share: the model, what was seen of it, and one selection."""
+"""What all sections of a dashboard share: the model, what is known of it, and one selection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import numpy as np
 import traitlets
 
 from actor_lens.directions.layer_scores import LayerChoice
-from actor_lens.directions.options import ORIGINS, Origin
-from actor_lens.directions.predicted_refusals import PredictedRefusals, current_refusals
+from actor_lens.directions.options import ORIGINS, Origin, Shift
+from actor_lens.directions.predicted_refusals import (
+    PredictedRefusals,
+    current_refusals,
+    predict_refusals,
+)
 from actor_lens.directions.projections import Projections, TokenProjections
 from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError
@@ -27,14 +31,16 @@ if TYPE_CHECKING:
 
     from actor_lens.experiments.study import Look
 
+TargetSettings = tuple[int, float, Origin, Shift]
+
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class RunComparison:
     """The test prompts under a run, beside what they were before.
 
     Attributes:
-        before: The untouched model.
-        after: With the run applied.
+        before: Evaluation of the untouched model.
+        after: Evaluation of the same prompts with the run applied.
         divergence: Mean KL divergence from the untouched model at benign prompts, in nats; None
             where there are none.
     """
@@ -45,8 +51,16 @@ class Compared:
 
 
 @dataclass(eq=False)
-class TokenLook:
-    """A prompt of the user's own, token by token, and what the model said to it."""
+class ProbeResult:
+    """A prompt of the user's own, token by token, and what the model replied to it.
+
+    Attributes:
+        before: Projections of its tokens by the untouched model.
+        after: The same with the run applied; None where there was no run.
+        rendered: The prompt as the model reads it, in its chat template.
+        replies: Replies by time (``"before"``, ``"after"``), without those that a model should
+            not have given.
+    """
 
     before: TokenProjections
     after: TokenProjections | None
@@ -55,34 +69,54 @@ class TokenLook:
 
 
 class Exploration(traitlets.HasTraits):
-    """One model under the looking glass; sections read it and watch its traits."""
+    """One model under the looking glass: sections read this state and set its traits.
 
-    layer = traitlets.Int(help="The chosen layer.")
-    selection = traitlets.Tuple(help="Positions of chosen prompts among the validation prompts.")
+    The dashboard redraws whenever a trait changes. Traits that hold a dict or a tuple are replaced
+    and never changed in place, because a change in place is not noticed.
+
+    Attributes:
+        layer: The chosen layer, from 0.
+        selection: Positions of the chosen prompts among the drawn ones.
+        origin: What is taken off projections in every panel.
+        view: How prompts are drawn: ``"projection"`` or ``"pca"``.
+        settings: Settings of the next fine-tune; ``config`` puts the chosen layer in.
+        run: The last fine-tune, or None.
+        runs: All fine-tunes of this session, the latest last; numbers below are positions in it.
+        history: Steps of the run in progress, or of the last one.
+        outcomes: Outcomes of the layers that were tried so far.
+        sweep: All outcomes, once every layer was tried.
+        sweep_config: Settings that the layers were tried with.
+        predictions: Refusals with every drawn prompt at its target, by ``target_settings``.
+        probe: The last prompt that the user wrote, or None.
+        comparisons: Test prompts before and after, by number of the run.
+        projections_after: Projections of the drawn prompts with a run, by its number.
+        scores_after: Refusal scores of the drawn prompts with the last run, or None.
+        replies: By time (``"before"``, ``"after"``), replies by position of the prompt.
+        model: The model, never changed.
+        prompts: All prompts.
+        train: The training prompts that are used.
+        look: What was measured before training.
+        choice: The recommended layer and why.
+        baseline: Refusals of the drawn prompts before training, by the first token.
+        before_by_judge: The untouched model on the test prompts, by the identity of the judge.
+    """
+
+    layer = traitlets.Int()
+    selection = traitlets.Tuple()
     origin: Any = traitlets.Enum(ORIGINS, FinetuneConfig.origin)
-    view = traitlets.Unicode("projection", help="How prompts are drawn: projection or pca.")
+    view = traitlets.Unicode("projection")
     settings = traitlets.Instance(FinetuneConfig)
     run = traitlets.Instance(TrainingRun, allow_none=True)
-    runs = traitlets.Tuple(help="Runs of this session, the latest last.")
-    history = traitlets.Tuple(help="Steps of the run in progress, or of the last one.")
-    outcomes = traitlets.Tuple(help="What training each layer came to, as far as it was tried.")
-    predictions: traitlets.Dict[int, PredictedRefusals] = traitlets.Dict(
-        help="By layer, refusals with every prompt at its target."
-    )
+    runs = traitlets.Tuple()
+    history = traitlets.Tuple()
+    outcomes = traitlets.Tuple()
     sweep = traitlets.Instance(LayerSweep, allow_none=True)
-    tokens_seen = traitlets.Instance(TokenLook, allow_none=True)
-    predicted = traitlets.Instance(PredictedRefusals, allow_none=True)
-    compared: traitlets.Dict[int, Compared] = traitlets.Dict(
-        help="By position of the run among the runs."
-    )
-    replies: traitlets.Dict[str, dict[int, str]] = traitlets.Dict(
-        help="By time (before, after), replies by position of the prompt."
-    )
-
-    projections_after: traitlets.Dict[int, Projections] = traitlets.Dict(
-        help="By position of the run, of the drawn prompts."
-    )
-    scores_after = traitlets.Any(None, help="Refusal scores of the drawn prompts with the run.")
+    predictions: traitlets.Dict[TargetSettings, PredictedRefusals] = traitlets.Dict()
+    probe = traitlets.Instance(ProbeResult, allow_none=True)
+    comparisons: traitlets.Dict[int, RunComparison] = traitlets.Dict()
+    projections_after: traitlets.Dict[int, Projections] = traitlets.Dict()
+    scores_after = traitlets.Any(None)
+    replies: traitlets.Dict[str, dict[int, str]] = traitlets.Dict()
 
     def __init__(
         self,
@@ -97,38 +131,42 @@ class Exploration(traitlets.HasTraits):
         """Begin at the recommended layer, unless another is given.
 
         Args:
-            model: Left as it is.
-            prompts: All of them.
-            train: Training prompts.
-            look: What ``look_at_layers`` saw of the model with these.
-            layer: Where to begin.
-            seed: With which the training prompts were drawn.
+            model: The model; it is left as it is.
+            prompts: All prompts.
+            train: The training prompts that are used.
+            look: Result of ``look_at_layers`` with these.
+            layer: Layer to begin with; the recommended one unless given.
+            seed: Seed of fine-tunes, with which the training prompts were drawn.
+
+        Raises:
+            UserError: If the model has no such layer.
         """
-        choice = recommended(look)
+        choice = recommend(look)
         layer = choice.layer if layer is None else model.check_layer(layer)
         super().__init__(layer=layer, settings=FinetuneConfig(layer=layer, seed=seed))
         self.model, self.prompts, self.train, self.look = model, prompts, train, look
         self.choice = choice
         self.baseline = current_refusals(model, self.shown, look.tokens)
-        self.predicted_for: tuple[Any, ...] = ()
-        self.swept: FinetuneConfig | None = None
+        self.sweep_config: FinetuneConfig | None = None
+        self.before_by_judge: dict[str, Evaluation] = {}
         self._frames: dict[str, pd.DataFrame] = {}
-        # The untouched model on the test prompts, by the identity of the judge.
-        self.evaluated: dict[str, Evaluation] = {}
 
     @traitlets.validate("layer")
-    def _existing(self, proposal: dict[str, Any]) -> int:
+    def _check_layer(self, proposal: dict[str, Any]) -> int:
         layer = int(proposal["value"])
         if hasattr(self, "model"):
             return self.model.check_layer(layer)
         return layer
 
     @traitlets.validate("selection")
-    def _drawn(self, proposal: dict[str, Any]) -> tuple[int, ...]:
+    def _check_selection(self, proposal: dict[str, Any]) -> tuple[int, ...]:
         return self.checked_selection(proposal["value"])
 
     def checked_selection(self, selection: Iterable[int]) -> tuple[int, ...]:
         """Positions of drawn prompts as plain numbers.
+
+        Args:
+            selection: Positions of any whole number type.
 
         Raises:
             UserError: If there is no prompt at one of them.
@@ -147,7 +185,11 @@ class Exploration(traitlets.HasTraits):
         return self.look.projections.prompts
 
     def projections(self, origin: Origin | None = None) -> pd.DataFrame:
-        """Table of the drawn prompts at all layers, made once for each origin."""
+        """Table of the drawn prompts at all layers, made once for each origin.
+
+        Args:
+            origin: What is taken off the projections; the trait ``origin`` unless given.
+        """
         name = origin or self.origin
         if name not in self._frames:
             self._frames[name] = self.look.projections.frame(origin=name)
@@ -159,16 +201,17 @@ class Exploration(traitlets.HasTraits):
         rates = self.baseline.rates()
         return dict(zip(rates["label"], rates["refused"], strict=True))
 
-    @property
-    def target_settings(self) -> tuple[Any, ...]:
-        """All that targets depend on."""
-        config = self.config()
-        return (config.layer, config.alpha, config.origin, config.shift)
-
     def add_run(self, run: TrainingRun) -> None:
-        """Make a run that of the session; what was known of the one before it does not hold."""
+        """Make a run that of the session.
+
+        Sets ``run``, adds to ``runs``, and empties ``scores_after`` and ``replies``, which were
+        those of the run before.
+
+        Args:
+            run: A fine-tune of this model.
+        """
         # What continuing needs is several times the block: only the last run keeps it.
-        earlier = (replace(one, resume_state=None) for one in self.runs)
+        earlier = (replace(before, resume_state=None) for before in self.runs)
         self.runs = (*earlier, run)
         self.scores_after, self.replies = None, {}
         self.run = run
@@ -184,11 +227,20 @@ class Exploration(traitlets.HasTraits):
         }
 
     def config(self, layer: int | None = None) -> FinetuneConfig:
-        """The settings of a fine-tune of the chosen layer."""
+        """The settings of a fine-tune.
+
+        Args:
+            layer: Layer to train; the chosen one unless given.
+        """
         return replace(self.settings, layer=self.layer if layer is None else layer)
 
     def targets(self, *, config: FinetuneConfig | None = None, of_shown: bool = False) -> Targets:
-        """Where prompts should move by the settings; of training prompts unless asked."""
+        """Where prompts should move.
+
+        Args:
+            config: Settings of the targets; those of the traits unless given.
+            of_shown: Whether the drawn prompts are moved; the training prompts unless asked.
+        """
         look, config = self.look, config or self.config()
         residuals = look.projections.residuals if of_shown else look.train_residuals
         return just_enough_targets(
@@ -200,8 +252,25 @@ class Exploration(traitlets.HasTraits):
             shift=config.shift,
         )
 
+    def predict(self, config: FinetuneConfig) -> None:
+        """Ask the drawn prompts, each at its target by a hook; nothing is trained.
 
-def recommended(look: Look) -> LayerChoice:
+        Adds to ``predictions``, so a prediction is never shown beside other settings.
+
+        Args:
+            config: Settings of the targets.
+        """
+        targets = self.targets(config=config, of_shown=True)
+        rates = predict_refusals(self.model, targets, self.look.tokens)
+        self.predictions = {**self.predictions, target_settings(config): rates}
+
+
+def target_settings(config: FinetuneConfig) -> TargetSettings:
+    """All that targets depend on: layer, alpha, origin and shift."""
+    return (config.layer, config.alpha, config.origin, config.shift)
+
+
+def recommend(look: Look) -> LayerChoice:
     """The layer that the scores recommend; the middle one where no score says anything."""
     try:
         return look.scores.best()

@@ -7,6 +7,9 @@ from typing import Any
 
 import anywidget
 import ipywidgets as ipw
+import plotly.graph_objects as go
+
+from actor_lens.widgets.linked_figure import LinkedFigure
 
 
 class PageHelper(anywidget.AnyWidget):
@@ -64,13 +67,25 @@ class PageHelper(anywidget.AnyWidget):
 
 
 class FigureBox(ipw.VBox):
-    """Widgets under one another, one of them a figure."""
+    """Widgets under one another, one of them a figure; the last line of a cell shows them."""
+
+    _linked: LinkedFigure
 
     def __init__(self, children: Sequence[ipw.Widget], **traits: Any) -> None:
-        """Add what the page needs."""
+        """Add what the page needs.
+
+        Args:
+            children: Widgets from top to bottom, those of ``LinkedFigure.parts`` among them.
+            traits: Values of traits to begin with.
+        """
         super().__init__([*children, PageHelper()], **traits)
         self.add_class("actor-lens")
         answer_where_asked(self)
+
+    @property
+    def figure(self) -> go.FigureWidget:
+        """The one figure widget, with its traces as the page shows them."""
+        return self._linked.widget
 
 
 def answer_where_asked(*roots: ipw.Widget) -> None:
@@ -82,7 +97,7 @@ def answer_where_asked(*roots: ipw.Widget) -> None:
     reloaded ends some) the clicks that are sent there are lost.
 
     Args:
-        roots: These and all widgets in them.
+        roots: Widgets that are changed together with all widgets in them.
     """
     for widget in _within(roots):
         if hasattr(widget.comm, "_reply_subshell_for"):

@@ -1,4 +1,4 @@
-"""Clicks and lassos in a figure, told to Python one by one."""
+"""Clicks and lassos in a figure, each reported to Python."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import anywidget
 
 OnEvent = Callable[[str, dict[str, list[Any]]], None]
-"""Told ``click``, ``select`` or ``deselect``, and the positions of the points by their trace's key.
+"""Hears ``click``, ``select`` or ``deselect``, and the positions of points by their trace's key.
 
-Of a heatmap a position is a row and a column.
+In a heatmap a position is a row and a column.
 """
 
 
 class FigureEvents(anywidget.AnyWidget):
-    """An invisible widget beside a figure widget that tells what is clicked and selected in it.
+    """An invisible widget beside a figure widget that reports what is clicked and selected in it.
 
     A figure widget has one trait for clicks, selections and hovers together. While a change of it
     is on its way to Python only the last of those that follow is kept, so a hover, or the next
     click, takes a click's place. Here each click and selection is a message of its own, and hovers
-    are not told at all, for Python has no use for them.
+    are not reported at all, for Python has no use for them.
 
     Traces go by the key in their ``meta``: their numbers change when panels are exchanged.
     """
@@ -58,10 +58,14 @@ class FigureEvents(anywidget.AnyWidget):
     """
 
     def __init__(self, on_event: OnEvent) -> None:
-        """Call `on_event` for each click and selection."""
+        """Listen to the figure widget on the same page.
+
+        Args:
+            on_event: Called for each click and selection.
+        """
         super().__init__()
         self._on_event = on_event
-        self.on_msg(self._told)
+        self.on_msg(self._receive)
 
-    def _told(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         self._on_event(content["event"], content["points"])

@@ -25,7 +25,10 @@ class JobStopped(Exception):
 
 
 class Control:
-    """How a running job is told to pause or stop; the job asks between two steps."""
+    """What lets a running job pause or stop: others set it, the job asks between two steps.
+
+    A job is never interrupted in the middle of a step, so what it writes stays whole.
+    """
 
     def __init__(self) -> None:
         """Neither paused nor stopped."""
@@ -52,7 +55,7 @@ class Control:
         self._go.set()
 
     def should_stop(self) -> bool:
-        """Whether to end; returns only once the job may go on. Fits ``should_stop`` of training."""
+        """Whether to end. While paused it waits; fits ``should_stop`` of ``finetune_layer``."""
         self._go.wait()
         return self._stop.is_set()
 
@@ -67,7 +70,13 @@ class Control:
 
 
 class Worker:
-    """Runs one job at a time."""
+    """Runs one job at a time in a thread.
+
+    Attributes:
+        control: Control of the job that runs, or of the last one.
+        job: Name of the job that runs; empty between jobs.
+        waiting_for: Who holds the model while the job waits for it; empty otherwise.
+    """
 
     def __init__(
         self,
@@ -77,14 +86,14 @@ class Worker:
         on_change: Callable[[], None],
         on_error: Callable[[str, str], None],
     ) -> None:
-        """Nothing runs yet.
+        """Run nothing yet.
 
         Args:
-            model: Jobs on it wait for one another.
-            name: Who waits and who is waited for, as others are told.
+            model: Model that the jobs use; jobs on one model wait for one another.
+            name: Name of the worker in the messages of those that wait for it.
             on_change: Called when a job starts, waits, pauses, goes on or ends.
-            on_error: Told what went wrong in one line, and where; the second is empty for errors
-                that are the user's to mend.
+            on_error: Called with what went wrong in one line, and with the traceback, which is
+                empty for errors that the user can fix.
         """
         self._model, self._name = model, name
         self._on_change, self._on_error = on_change, on_error
@@ -103,8 +112,8 @@ class Worker:
         """Start a job; False where one runs already.
 
         Args:
-            job: Its name, as shown.
-            work: Called in the thread. What it raises is shown; ``JobStopped`` is no error.
+            job: Name of the job, as the user reads it.
+            work: Called in the thread. Its errors go to ``on_error``; ``JobStopped`` is none.
         """
         with self._lock:
             if self.busy:
@@ -133,7 +142,14 @@ class Worker:
         self._on_change()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until the job has ended; whether it has."""
+        """Wait until the job has ended.
+
+        Args:
+            timeout: Most seconds to wait; without it, as long as it takes.
+
+        Returns:
+            Whether the job has ended.
+        """
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
@@ -141,7 +157,7 @@ class Worker:
 
     def _run(self, work: Callable[[Control], None], control: Control) -> None:
         try:
-            with _claimed(self._model, f"{self._name} ({self.job})", self._tell_waiting, control):
+            with _exclusive(self._model, f"{self._name} ({self.job})", self._wait_for, control):
                 work(control)
         except JobStopped:
             pass
@@ -155,7 +171,7 @@ class Worker:
                 self.job, self.waiting_for = "", ""
             self._on_change()
 
-    def _tell_waiting(self, owner: str) -> None:
+    def _wait_for(self, owner: str) -> None:
         self.waiting_for = owner
         self._on_change()
 
@@ -178,6 +194,9 @@ def weights_held(model: ChatModel) -> Iterator[None]:
     """Keep others from putting trained weights into a model, or from reading it meanwhile.
 
     Training needs none of this: it never touches the model.
+
+    Args:
+        model: Model whose weights should stay as they are during the ``with`` statement.
     """
     with _claim_of(model).weights:
         yield
@@ -185,21 +204,37 @@ def weights_held(model: ChatModel) -> Iterator[None]:
 
 @contextmanager
 def applied(run: TrainingRun, model: ChatModel) -> Iterator[None]:
-    """``run.applied_to(model)`` while nobody else reads the model's weights."""
+    """``run.applied_to(model)`` while nobody else reads the model's weights.
+
+    Args:
+        run: Run whose block the model has during the ``with`` statement.
+        model: Model that the run belongs to.
+    """
     with weights_held(model), run.applied_to(model):
         yield
 
 
 def _claim_of(model: ChatModel) -> _Claim:
+    """The one claim on a model, also where several ``ChatModel`` hold the same network."""
     with _claims_lock:
         return _claims.setdefault(model.hf, _Claim())
 
 
 @contextmanager
-def _claimed(
+def _exclusive(
     model: ChatModel, owner: str, tell: Callable[[str], None], control: Control
 ) -> Iterator[None]:
-    """Hold a model; while another holds it, ``tell`` whom, and stay ready to be stopped."""
+    """Hold a model for the ``with`` statement, after whoever holds it now.
+
+    Args:
+        model: The model.
+        owner: Name that others who wait are given.
+        tell: Called with the owner to wait for, and with nothing once the wait is over.
+        control: Control by which the wait can be ended.
+
+    Raises:
+        JobStopped: If the job was stopped while it waited.
+    """
     claim = _claim_of(model)
     if not claim.lock.acquire(blocking=False):
         tell(claim.owner)

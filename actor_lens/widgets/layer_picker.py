@@ -17,15 +17,21 @@ from actor_lens.figures import Composition, Panel, compose
 from actor_lens.widgets.figure_box import FigureBox
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import layer_slides
+from actor_lens.widgets.shared_panels import layer_at, layers_panel, prompts_panel
 
 
 class LayerPicker(FigureBox):
     """A figure and a slider that agree on one layer.
 
-    The trait ``layer`` is the chosen one: read it in the next cell, set it, or watch it.
+    The user sees projections at every layer on the left, the prompts at the chosen one on the
+    right, and a score of every layer below where scores are given. The slider, its arrow keys and
+    a click on a layer set the trait.
+
+    Attributes:
+        layer: The chosen layer, from 0: read it in the next cell, set it, or watch it.
     """
 
-    layer = traitlets.Int(help="The chosen layer.")
+    layer = traitlets.Int()
 
     def __init__(
         self,
@@ -38,10 +44,13 @@ class LayerPicker(FigureBox):
         """Begin at the layer that the scores recommend, else in the middle.
 
         Args:
-            projections: Of prompts that the directions were not fitted to.
-            scores: Of the same layers, drawn below.
+            projections: Projections of prompts that the directions were not fitted to.
+            scores: Scores of the same layers, drawn below.
             origin: What is taken off the projections.
-            score: Which score to draw; the one that the recommendation goes by unless given.
+            score: Score to draw; the one that the recommendation goes by unless given.
+
+        Raises:
+            UserError: If the score was not measured, or no score recommends a layer.
         """
         self._projections, self._scores, self._origin = projections, scores, origin
         self._n_layers = projections.residuals.n_layers
@@ -56,18 +65,13 @@ class LayerPicker(FigureBox):
             value=start, min=0, max=self._n_layers - 1, description="Layer"
         )
         self.set_trait("layer", start)
-        self._linked = LinkedFigure(self._composition(), on_click=self._clicked)
+        self._linked = LinkedFigure(self._composition(), on_click=self._choose_point)
         super().__init__([self._slider, *self._linked.parts], layer=start)
         traitlets.link((self, "layer"), (self._slider, "value"))
         self.observe(lambda _change: self._linked.show(self._composition()), "layer")
 
-    @property
-    def figure(self) -> go.FigureWidget:
-        """The figure widget."""
-        return self._linked.widget
-
     def static(self) -> go.Figure:
-        """A plain figure with a slider over the layers."""
+        """A plain figure with a slider over the layers, for places where widgets do not run."""
         return layer_slides(
             range(self._n_layers),
             self.layer,
@@ -75,7 +79,7 @@ class LayerPicker(FigureBox):
         )
 
     @traitlets.validate("layer")
-    def _existing(self, proposal: dict[str, Any]) -> int:
+    def _check_layer(self, proposal: dict[str, Any]) -> int:
         layer = int(proposal["value"])
         if not 0 <= layer < self._n_layers:
             raise UserError(f"layer {layer} is out of range: layers 0 to {self._n_layers - 1}")
@@ -85,50 +89,31 @@ class LayerPicker(FigureBox):
         return compose(self._panels(self.layer), height=440 if self._scores is None else 700)
 
     def _fixed_panels(self) -> list[Panel]:
-        upper = (0.0 if self._scores is None else 0.52, 1.0)
-        layers = figures.projections_by_layer(self._projections, origin=self._origin, points=False)
-        layers.update_yaxes(title_text="projection")
-        panels = [
-            Panel(
-                "layers",
-                layers,
-                x=(0.0, 0.56),
-                y=upper,
-                title="Projection on the refusal direction",
-                note="Line: median. Band: middle half. Click a layer.",
-            )
-        ]
-        if self._scores is not None and self._score is not None:
-            panels.append(
-                Panel(
-                    "scores",
-                    figures.layer_scores(self._scores, only=[self._score]),
-                    x=(0.0, 1.0),
-                    y=(0.0, 0.34),
-                    title="How well each layer separates the labels",
-                    note="Whiskers: 95 % intervals. Yellow: layers that tie for the best.",
-                )
-            )
-        return panels
+        """The panels that look alike at every layer but for the mark: layers, and scores if any."""
+        layers = layers_panel(
+            self._projections, self._origin, bottom=0.0 if self._scores is None else 0.52
+        )
+        if self._scores is None or self._score is None:
+            return [layers]
+        scores = Panel(
+            "scores",
+            figures.layer_scores(self._scores, only=[self._score]),
+            x=(0.0, 1.0),
+            y=(0.0, 0.34),
+            title="How well each layer separates the labels",
+            note="Whiskers: 95 % intervals. Yellow: layers that tie for the best.",
+        )
+        return [layers, scores]
 
     def _panels(self, layer: int) -> list[Panel]:
-        n_prompts = len(self._projections.prompts)
-        here = self._table.iloc[layer * n_prompts : (layer + 1) * n_prompts]
-        strip = figures.prompts_at_layer(here, layer, origin=self._origin)
+        strip = figures.prompts_at_layer(self._table, layer, origin=self._origin)
         strip.update_yaxes(title_text="")
-        prompts = Panel(
-            "prompts",
-            strip,
-            x=(0.64, 1.0),
-            y=self._fixed[0].y,
-            title=f"Prompts at layer {layer}",
-            note="Hover to read a prompt.",
-        )
         first, *rest = [panel.marked(layer) for panel in self._fixed]
-        return [first, prompts, *rest]
+        title, note = f"Prompts at layer {layer}", "Hover to read a prompt."
+        return [first, prompts_panel(strip, title, note, bottom=first.y[0]), *rest]
 
-    def _clicked(self, trace: Any, point: int) -> None:
+    def _choose_point(self, trace: Any, point: int) -> None:
+        """Set ``layer`` by a click on a layer; clicks on prompts do nothing."""
         if trace.meta["panel"] != "prompts":
-            layer = round(float(trace.x[point]))
-            if 0 <= layer < self._n_layers:
-                self.layer = layer
+            layer = layer_at(trace, point, self._n_layers)
+            self.layer = self.layer if layer is None else layer

@@ -21,9 +21,9 @@ from actor_lens.widgets.figure_events import FigureEvents
 _SECONDS_TO_CHECKPOINT, _LONGEST_WAIT = 1.5, 6.0
 _UPLOAD = "sendChartToCloud"
 OnClick = Callable[[Any, int], None]
-"""Told the trace that was clicked and the position of the point in it."""
+"""Hears of the trace that was clicked and of the position of the point in it."""
 OnSelect = Callable[[list[tuple[Any, list[int]]]], None]
-"""Told, for each trace, the positions of its points that a lasso or box holds: none at the end."""
+"""Hears, for each trace, of the positions of its points in a lasso or box; of none at its end."""
 
 
 class LinkedFigure:
@@ -31,7 +31,8 @@ class LinkedFigure:
 
     Attributes:
         widget: The figure widget.
-        parts: What belongs on the page: the figure widget and what tells its events.
+        parts: Widgets that belong on the page: the figure widget and the one that reports events.
+        lock: Held while the figure widget is written to.
     """
 
     def __init__(
@@ -41,7 +42,13 @@ class LinkedFigure:
         on_click: OnClick | None = None,
         on_select: OnSelect | None = None,
     ) -> None:
-        """Make the widget, complete: what is added later would be lost when a page is reloaded."""
+        """Make the widget, complete: what is added later would be lost when a page is reloaded.
+
+        Args:
+            composition: Panels to begin with.
+            on_click: Called with each click on a point.
+            on_select: Called with each lasso or box, and without points when one is given up.
+        """
         # Callbacks may come on any thread, and two writers at once tear a figure widget.
         self.lock = threading.RLock()
         self._on_click, self._on_select = on_click, on_select
@@ -52,10 +59,15 @@ class LinkedFigure:
         # A lasso selects here, so its button stays; the one that uploads does not.
         self.widget._config = {**config(), "modeBarButtonsToRemove": [_UPLOAD]}
         self.widget.layout.modebar = {"remove": [_UPLOAD]}
-        self.parts: tuple[ipw.Widget, ...] = (self.widget, FigureEvents(self._told))
+        self.parts: tuple[ipw.Widget, ...] = (self.widget, FigureEvents(self._pass_on))
 
     def show(self, composition: Composition) -> None:
-        """Show something else, with as little work for the browser as it takes."""
+        """Show something else, with as little work for the browser as it takes.
+
+        Args:
+            composition: The panels in place of those that are shown. Where the traces are the
+                same, only values that differ are sent; else traces come and go.
+        """
         with self.lock:
             keys = [trace["meta"]["key"] for trace in composition.traces]
             shown = [trace["meta"]["key"] for trace in self._shown.traces]
@@ -72,7 +84,7 @@ class LinkedFigure:
             self.widget._repr_mimebundle_()
 
     def _checkpoint_soon(self) -> None:
-        """A checkpoint sends everything, so many changes in a row share one, after the last."""
+        """Make a checkpoint after the last of several changes in a row: each sends everything."""
         with self.lock:
             now = time.monotonic()
             if self._timer is not None and self._timer.is_alive():
@@ -86,71 +98,77 @@ class LinkedFigure:
             self._timer.start()
 
     def _update(self, composition: Composition) -> None:
+        """Send what differs in the layout and in the traces that the figure widget has."""
         with self.widget.batch_update():
-            pairs = zip(self.widget.data, self._shown.traces, composition.traces, strict=True)
-            for trace, before, now in pairs:
-                changed = _changed(before, now)
-                if changed:
-                    trace.update(changed, overwrite=True)
+            for trace, before, now in zip(
+                self.widget.data, self._shown.traces, composition.traces, strict=False
+            ):
+                if changes := _changes(before, now):
+                    trace.update(changes, overwrite=True)
             self._update_layout(composition)
 
     def _exchange(self, composition: Composition, keys: list[str]) -> None:
-        """Other panels than before: traces that stay keep their place, the rest come anew."""
+        """Show other panels than before: traces at the front that stay the same keep their place.
+
+        Args:
+            composition: The panels.
+            keys: Keys of their traces.
+        """
         shown = [trace["meta"]["key"] for trace in self._shown.traces]
         staying = 0
         while staying < min(len(keys), len(shown)) and keys[staying] == shown[staying]:
             staying += 1
         self.widget.data = self.widget.data[:staying]
-        kept = zip(self.widget.data, self._shown.traces, composition.traces, strict=False)
-        with self.widget.batch_update():
-            for trace, before, now in kept:
-                changed = _changed(before, now)
-                if changed:
-                    trace.update(changed, overwrite=True)
-            self._update_layout(composition)
+        self._update(composition)
         fresh = [dict(trace) for trace in composition.traces[staying:]]
         if fresh:
             self.widget.add_traces(fresh)
         self.checkpoint()
 
     def _update_layout(self, composition: Composition) -> None:
-        changed = _changed(self._shown.layout, composition.layout)
+        changes = _changes(self._shown.layout, composition.layout)
         for name in self._shown.layout:
             if name not in composition.layout:  # an axis of a panel that has gone
-                changed[name] = {"visible": False}
-        changed.pop("template", None)
-        if changed:
-            self.widget.layout.update(changed, overwrite=True)
+                changes[name] = {"visible": False}
+        changes.pop("template", None)
+        if changes:
+            self.widget.layout.update(changes, overwrite=True)
 
-    def _told(self, event: str, places: Mapping[str, list[Any]]) -> None:
-        """Pass an event on, less the traces that have gone since."""
+    def _pass_on(self, event: str, places: Mapping[str, list[Any]]) -> None:
+        """Pass an event on, without the traces that have gone since.
+
+        Args:
+            event: ``"click"``, ``"select"`` or ``"deselect"``.
+            places: Positions of points by the key of their trace.
+        """
         traces = {trace.meta["key"]: trace for trace in self.widget.data}
-        hit = [
+        points = [
             (traces[key], list(map(_row, here))) for key, here in places.items() if key in traces
         ]
-        if event == "click" and hit and self._on_click is not None:
-            trace, points = hit[0]
-            self._on_click(trace, points[0])
+        if event == "click" and points and self._on_click is not None:
+            trace, rows = points[0]
+            self._on_click(trace, rows[0])
         elif event == "deselect" and self._on_select is not None:
             self._on_select([])
         elif event == "select" and self._on_select is not None:
-            held = [one for one in hit if one[0].meta.get("kind") == "points"]
-            if held:
-                self._on_select(held)
+            prompts = [pair for pair in points if pair[0].meta.get("kind") == "points"]
+            if prompts:
+                self._on_select(prompts)
 
 
 def _row(place: Any) -> int:
-    """The position of a point; a heatmap gives row and column, and the row is wanted."""
+    """The position of a point; a heatmap gives row and column, of which the row counts."""
     return int(place[0] if isinstance(place, (list, tuple)) else place)
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Top-level entries that differ; those that are gone are None."""
-    changed = {key: value for key, value in now.items() if not _same(before.get(key), value)}
-    return changed | {key: None for key in before if key not in now and before[key] is not None}
+    changes = {key: value for key, value in now.items() if not _same(before.get(key), value)}
+    return changes | {key: None for key in before if key not in now and before[key] is not None}
 
 
 def _same(one: Any, other: Any) -> bool:
+    """Whether two values of a figure are alike; arrays also by kind, NaN equal to NaN."""
     if one is other:
         return True
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):

@@ -20,14 +20,14 @@ RECENT_STEPS = 30
 
 @dataclass(frozen=True)
 class LiveRun:
-    """The steps so far.
+    """The steps so far, with what ``figures.training_curves`` reads of a whole run.
 
     Attributes:
-        history: One record a step.
+        history: One record for each step.
         config: Settings, where they are known.
         refused_before: Share of validation prompts of each label refused before training.
-        best_step: The step whose weights are kept, where that is known.
-        message: What a user should know.
+        best_step: Step whose weights are kept, where that is known.
+        message: What a user should know, shown below the title.
     """
 
     history: Sequence[TrainingStep]
@@ -42,12 +42,15 @@ class LiveRun:
         return None if self.config is None else self.config.layer
 
     def frame(self) -> pd.DataFrame:
-        """One row a step, as in ``TrainingRun.frame``."""
+        """One row for each step, as in ``TrainingRun.frame``."""
         return history_frame(self.history)
 
 
 class LiveCurves:
-    """The curves of a run in progress: drawn anew now and then, in between only their points."""
+    """The curves of a run in progress: drawn anew now and then, in between only their points.
+
+    A whole drawing takes a browser longer than a training step of a small model takes.
+    """
 
     def __init__(self) -> None:
         """Nothing is drawn yet."""
@@ -67,10 +70,10 @@ class LiveCurves:
 
         Args:
             run: The steps so far.
-            smoothing: Weight of the past in the averaged loss.
-            y: Where the panel lies.
-            note: Below its title.
-            anew: Draw everything, as at the end of a run.
+            smoothing: Weight of the past in the averaged loss, from 0 to below 1.
+            y: Where the panel lies, from bottom to top, as shares of the plot area.
+            note: Line below its title.
+            anew: Whether to draw everything, as at the end of a run.
         """
         points = figures.training_lines(run, smoothing=smoothing)
         key = (sorted(points), run.config, run.best_step, smoothing, y, note)
@@ -86,18 +89,23 @@ class LiveCurves:
 
 
 def progress_text(history: Sequence[TrainingStep], *, ended: bool = False) -> str:
-    """Step, speed and time left in words; nothing is left of a run that has ended."""
+    """Step, epoch, loss, speed and times in words.
+
+    Args:
+        history: The steps so far.
+        ended: Whether no time is left, also where steps are, as after a stop.
+    """
     if not history:
         return "starting"
     # Of the last steps: a pause long ago says nothing about the time that is left.
     last, first = history[-1], history[max(0, len(history) - RECENT_STEPS)]
-    passed = last.seconds - first.seconds
-    speed = (last.step - first.step) / passed if passed > 0 else 0.0
+    elapsed = last.seconds - first.seconds
+    speed = (last.step - first.step) / elapsed if elapsed > 0 else 0.0
     text = f"step {last.step} of {last.total_steps}, epoch {last.epoch}, loss {last.loss:.4f}"
     if speed <= 0:
         return text
-    left = (last.total_steps - last.step) / speed
-    ending = "" if ended or last.step >= last.total_steps else f", {_duration(left)} left"
+    remaining = (last.total_steps - last.step) / speed
+    ending = "" if ended or last.step >= last.total_steps else f", {_duration(remaining)} left"
     return f"{text}, {speed:.3g} steps/s, {_duration(last.seconds)}{ending}"
 
 

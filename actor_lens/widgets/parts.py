@@ -1,9 +1,10 @@
-"""Small pieces that widgets are made of: escaped text, tables, a limit on how often one paints."""
+"""Small pieces that widgets are made of: escaped text, tables, buttons, controls of settings."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import ipywidgets as ipw
@@ -11,12 +12,15 @@ import plotly.graph_objects as go
 
 from actor_lens.figures import Composition
 from actor_lens.figures.theme import LABEL_STYLES
-from actor_lens.text import clean, clip, escape
+from actor_lens.text import clean, clip, escape, one_line
+from actor_lens.training.config import FinetuneConfig
 
 # More often than this a browser that also redraws a figure falls behind.
 PAINTS_PER_SECOND = 5.0
 CELL_LENGTH, SHORT_CELL = 400, 14
 _TABLE_STYLE = "border-collapse:collapse;width:100%;font-size:12px;line-height:1.35;color:inherit"
+_SIGNS = {"x": "✕", "diamond": "◆", "circle": "●"}
+_SETTINGS = {setting.name: setting for setting in fields(FinetuneConfig)}
 _CELL_STYLE = "padding:4px 8px;border-bottom:1px solid #e4e9ef;vertical-align:top;text-align:left"
 
 
@@ -30,14 +34,35 @@ def safe(text: object, length: int | None = None) -> str:
     return escape(text if length is None else clip(clean(text), length))
 
 
+def short_line(text: str, length: int) -> str:
+    """The beginning of a text in one line, for places that take no HTML.
+
+    Args:
+        text: Text from outside.
+        length: Greatest number of characters; an ellipsis says that there were more.
+    """
+    # A very long prompt is cut before it is cleaned, so that the cost stays bounded.
+    return clip(one_line(text[: 4 * length], 4 * length), length)
+
+
 def paragraph(text: str, *, warn: bool = False) -> str:
-    """A paragraph of HTML around text that is safe already."""
+    """A paragraph of HTML.
+
+    Args:
+        text: HTML that is safe already.
+        warn: Whether it stands on yellow ground, as warnings do.
+    """
     look = "background:#fff4e0;border-left:4px solid #D55E00;padding:4px 8px;" if warn else ""
     return f'<p style="margin:2px 0;line-height:1.4;{look}">{text}</p>'
 
 
 def block(text: object, *, length: int = 4000) -> str:
-    """Text from outside with its line breaks, in a box."""
+    """Text from outside with its line breaks, in a box that scrolls.
+
+    Args:
+        text: Any value.
+        length: Greatest number of characters; an ellipsis says that there were more.
+    """
     return (
         '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;padding:6px 8px;'
         'background:#f4f6f8;border-radius:4px;max-height:180px;overflow:auto">'
@@ -45,15 +70,19 @@ def block(text: object, *, length: int = 4000) -> str:
     )
 
 
+def label_sign(label: str) -> str:
+    """The character that looks like the label's symbol in figures."""
+    return _SIGNS[LABEL_STYLES[label].symbol]
+
+
 def label_name(label: str) -> str:
-    """A label in its colour, with its symbol: colour is never the only sign."""
-    style = LABEL_STYLES[label]
-    sign = {"x": "✕", "diamond": "◆", "circle": "●"}[style.symbol]
+    """A label as HTML in its colour, with its sign: colour is never the only difference."""
+    style, sign = LABEL_STYLES[label], label_sign(label)
     return f'<span style="white-space:nowrap;color:{style.color}">{sign} {style.name}</span>'
 
 
 def table(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, caption: str = ""
+    rows: Sequence[Mapping[Any, Any]], columns: Mapping[str, str], *, caption: str = ""
 ) -> str:
     """An HTML table; everything in it is escaped here.
 
@@ -61,7 +90,7 @@ def table(
         rows: Cells by column; numbers get three digits, ``None`` and NaN stay empty. A ``label``
             is drawn in its colour.
         columns: Keys of the columns to show, with their titles.
-        caption: Above the table, plain text.
+        caption: Plain text above the table, also its name for screen readers.
     """
     head = "".join(
         f'<th scope="col" style="{_CELL_STYLE}">{safe(title)}</th>' for title in columns.values()
@@ -95,11 +124,41 @@ def _cell(name: str, value: Any) -> str:
 
 
 def button(text: str, act: Callable[[], None], *, tip: str, style: str = "") -> ipw.Button:
-    """A button that calls ``act``."""
-    made = ipw.Button(description=text, tooltip=tip, button_style=style)
-    made.layout.width = "auto"
-    made.on_click(lambda _button: act())
-    return made
+    """A button as wide as its text.
+
+    Args:
+        text: Text on the button.
+        act: Called when it is pressed.
+        tip: What it does, shown when the mouse rests on it.
+        style: ``"info"``, ``"success"`` and so on; grey without.
+    """
+    pressed = ipw.Button(description=text, tooltip=tip, button_style=style)
+    pressed.layout.width = "auto"
+    pressed.on_click(lambda _button: act())
+    return pressed
+
+
+def setting_widget(
+    name: str,
+    config: FinetuneConfig,
+    kind: Callable[..., ipw.Widget] = ipw.Dropdown,
+    *,
+    choices: Mapping[Any, str] | None = None,
+    **options: Any,
+) -> ipw.Widget:
+    """A control of one setting of a fine-tune, with the help of the command line as its tooltip.
+
+    Args:
+        name: Field of ``FinetuneConfig``.
+        config: Settings that hold the value to begin with.
+        kind: Widget to make; a menu for settings with choices.
+        choices: Each allowed value with its name in the menu.
+        options: Options of the widget, such as its description and limits.
+    """
+    if choices is not None:
+        allowed = _SETTINGS[name].metadata["choices"]
+        options["options"] = [(choices[value], value) for value in allowed]
+    return kind(value=getattr(config, name), tooltip=_SETTINGS[name].metadata["help"], **options)
 
 
 def row(*parts: ipw.Widget) -> ipw.HBox:
@@ -113,15 +172,15 @@ def layer_slides(
     """A plain figure with a slider over layers.
 
     Args:
-        layers: All of them.
-        active: The one to begin with.
-        draw: The same panels at a layer.
+        layers: All layers.
+        active: Layer to begin with.
+        draw: Draws the same panels at a layer.
     """
     frames, steps = [], []
     for layer in layers:
-        drawn = draw(layer)
-        layout = {key: drawn.layout[key] for key in ("shapes", "annotations")}
-        frames.append(go.Frame(data=list(drawn.traces), layout=layout, name=str(layer)))
+        page = draw(layer)
+        layout = {key: page.layout[key] for key in ("shapes", "annotations")}
+        frames.append(go.Frame(data=list(page.traces), layout=layout, name=str(layer)))
         action = [[str(layer)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}]
         steps.append({"label": str(layer), "method": "animate", "args": action})
     figure = draw(active).figure()
@@ -144,10 +203,17 @@ def checkbox(text: str, *, value: bool = False) -> ipw.Checkbox:
 
 
 class Throttle:
-    """Lets something happen only so often."""
+    """Lets something happen only so often.
+
+    Each question that is answered with yes counts as the moment when it happened.
+    """
 
     def __init__(self, per_second: float = PAINTS_PER_SECOND) -> None:
-        """The first time is due at once."""
+        """The first time is due at once.
+
+        Args:
+            per_second: Greatest number of times in a second.
+        """
         self._least = 1.0 / per_second
         self._last = float("-inf")
 

@@ -10,21 +10,28 @@ from actor_lens import figures
 from actor_lens.directions.projections import TokenProjections, token_projections
 from actor_lens.directions.refusal_directions import Directions
 from actor_lens.errors import UserError
-from actor_lens.figures import Composition, Panel, compose
+from actor_lens.figures import Composition, compose
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.widgets.figure_box import FigureBox
 from actor_lens.widgets.jobs import weights_held
 from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import block, button, paragraph, row, safe
+from actor_lens.widgets.shared_panels import tokens_panel
 
 
 class PromptProbe(FigureBox):
     """A text box and a heatmap of the prompt in it, token by token and layer by layer.
 
-    Traits for the next cell: ``prompt``, and ``tokens``, the ``TokenProjections`` shown.
+    *Look* runs the text through the model and sets both traits; below the heatmap stands the
+    prompt in its chat template. Press it again after the weights have changed. A prompt that is
+    empty or too long is answered with a warning, and the heatmap stays.
+
+    Attributes:
+        prompt: The prompt that is shown; set it to look at another.
+        tokens: Its ``TokenProjections``. Only read it.
     """
 
-    prompt = traitlets.Unicode(help="What the user says.")
+    prompt = traitlets.Unicode()
     tokens = traitlets.Instance(TokenProjections, allow_none=True)
 
     def __init__(
@@ -33,9 +40,9 @@ class PromptProbe(FigureBox):
         """Look at a first prompt.
 
         Args:
-            model: As it is now; inside ``run.applied_to(model)`` it is the trained one.
+            model: Model as it is now; inside ``run.applied_to(model)`` it is the trained one.
             directions: Refusal directions of the model.
-            prompt: The first to be looked at.
+            prompt: First prompt to look at.
 
         Raises:
             UserError: If the prompt is empty or too long.
@@ -52,15 +59,10 @@ class PromptProbe(FigureBox):
         super().__init__(
             [self._box, row(look), *self._linked.parts, self._text], prompt=prompt, tokens=first
         )
-        self.observe(self._prompt_set, "prompt")
-
-    @property
-    def figure(self) -> go.FigureWidget:
-        """The figure widget."""
-        return self._linked.widget
+        self.observe(self._show_prompt, "prompt")
 
     def static(self) -> go.Figure:
-        """The heatmap as a plain figure."""
+        """The heatmap as a plain figure, for places where widgets do not run."""
         assert self.tokens is not None
         return figures.token_heatmap(self.tokens)
 
@@ -70,11 +72,12 @@ class PromptProbe(FigureBox):
         else:
             self.prompt = self._box.value
 
-    def _prompt_set(self, _change: object) -> None:
+    def _show_prompt(self, _change: object) -> None:
         self._box.value = self.prompt
         self._show(self.prompt)
 
     def _show(self, prompt: str) -> None:
+        """Set ``tokens`` and draw them; a prompt that does not fit becomes a warning."""
         try:
             with weights_held(self._model):
                 self.tokens = token_projections(self._model, prompt, self._directions)
@@ -90,12 +93,4 @@ class PromptProbe(FigureBox):
 
 
 def _composition(tokens: TokenProjections) -> Composition:
-    panel = Panel(
-        "tokens",
-        figures.token_heatmap(tokens),
-        x=(0.0, 0.98),
-        y=(0.14, 1.0),
-        title="Which words pull toward refusal",
-        note="0: the mean benign prompt. 1: the mean harmful one. The last token decides.",
-    )
-    return compose([panel], height=440)
+    return compose([tokens_panel(tokens, (0.0, 0.98), (0.14, 1.0))], height=440)

@@ -20,25 +20,28 @@ _COLUMNS = {"row": "row", "label": "label", "prompt": "prompt", "by hand": "by h
 class ReplyLabels(ipw.VBox):
     """One reply at a time with three buttons, and a table of what was labelled.
 
-    Traits for the next cell: ``labels``, a dict from row of the evaluation to what was chosen, for
-    ``panel.corrected_rates(labels.labels)``; and ``position``, the reply shown.
+    The user sees the prompt, the reply and what each judge says; *answered*, *partly refused* or
+    *refused* adds to ``labels`` and moves on, *Back* and *Skip* only move.
 
     The reply to a harmful prompt is shown only where every judge says "refused", as in the tables
     of the panel: notebooks may save what their widgets show. Skip the others.
+
+    Attributes:
+        labels: Verdicts by row of the evaluation, for ``panel.corrected_rates(widget.labels)``.
+        position: Which of the rows to label is shown, from 0; set it to go to another.
+        rows: Rows of the evaluation that are to be labelled.
     """
 
-    labels: traitlets.Dict[Any, Any] = traitlets.Dict(
-        help="By row of the evaluation: answered, partly_refused or refused."
-    )
-    position = traitlets.Int(0, help="Which of the rows to label is shown, from 0.")
+    labels: traitlets.Dict[Any, Any] = traitlets.Dict()
+    position = traitlets.Int(0)
 
     def __init__(self, panel: JudgePanel, count: int = 40, *, seed: int = 0) -> None:
         """Draw replies to label.
 
         Args:
-            panel: Whose replies.
-            count: How many to label, as ``panel.to_label`` draws them.
-            seed: Of the draw.
+            panel: Judges and the replies that they judged.
+            count: Number of replies to label, as ``panel.to_label`` draws them.
+            seed: Seed of the draw.
 
         Raises:
             UserError: If there is nothing to label.
@@ -67,7 +70,7 @@ class ReplyLabels(ipw.VBox):
         return min(max(0, int(proposal["value"])), len(self.rows) - 1)
 
     def static(self) -> go.Figure:
-        """What the first two judges say, as a plain figure."""
+        """How often the first two judges agree, verdict by verdict, as a plain figure."""
         return figures.judge_confusion(self._panel)
 
     def _choice(self, verdict: Verdict) -> ipw.Button:
@@ -87,7 +90,7 @@ class ReplyLabels(ipw.VBox):
     def _redraw(self, _change: object = None) -> None:
         at = self.rows[self.position]
         prompt = self._panel.evaluation.prompts[at]
-        said = ", ".join(
+        verdicts_text = ", ".join(
             f"{safe(name)}: {safe(verdicts[at].replace('_', ' '))}"
             for name, verdicts in self._panel.verdicts.items()
         )
@@ -96,7 +99,7 @@ class ReplyLabels(ipw.VBox):
             + block(prompt.prompt)
             + paragraph("Reply:")
             + block(self._replies[at])
-            + paragraph(f"Judges: {said}.")
+            + paragraph(f"Judges: {verdicts_text}.")
         )
         done: list[dict[str, Any]] = [
             {

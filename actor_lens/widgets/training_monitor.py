@@ -24,11 +24,14 @@ class TrainingMonitor(FigureBox):
     """Live curves of a fine-tune, painted a few times a second, from any thread.
 
     Pass ``monitor.update`` as ``on_step`` and ``monitor.should_stop`` as ``should_stop``; show the
-    monitor before training starts, and call ``finish(run)`` for the last state. The trait
-    ``history`` holds the steps.
+    monitor before training starts, and call ``finish(run)`` for the last state. The user sees a
+    stop button, a bar, step, loss, speed and time left in words, and the curves below.
+
+    Attributes:
+        history: The steps that are painted, each a ``TrainingStep``. Only read it.
     """
 
-    history = traitlets.Tuple(help="Steps so far.")
+    history = traitlets.Tuple()
 
     def __init__(
         self,
@@ -37,12 +40,13 @@ class TrainingMonitor(FigureBox):
         *,
         smoothing: float = 0.9,
     ) -> None:
-        """Nothing to show yet.
+        """Wait for the first step.
 
         Args:
-            config: Names the layer, and the safety floor to draw.
-            refused_before: Shares of validation prompts, from which the floor counts.
-            smoothing: Weight of the past in the averaged loss.
+            config: Settings with the layer to name and the safety floor to draw.
+            refused_before: Shares of validation prompts refused before training, by label; the
+                floor counts from them.
+            smoothing: Weight of the past in the averaged loss, from 0 to below 1.
         """
         self._steps: list[TrainingStep] = []
         self._live = LiveRun((), config, refused_before or {})
@@ -58,13 +62,12 @@ class TrainingMonitor(FigureBox):
         self._linked = LinkedFigure(self._composition())
         super().__init__([row(self._stop_button, self._progress, self._words), *self._linked.parts])
 
-    @property
-    def figure(self) -> go.FigureWidget:
-        """The figure widget."""
-        return self._linked.widget
-
     def update(self, step: TrainingStep) -> None:
-        """Take in a step; fits ``on_step``. A step 1 begins a new run."""
+        """Add a step and paint, though only a few times a second; fits ``on_step``.
+
+        Args:
+            step: The step. A step 1 begins a new run, and the last one is always painted.
+        """
         with self._lock:
             if step.step == 1:
                 self._steps, self._paint = [], Throttle()
@@ -76,17 +79,21 @@ class TrainingMonitor(FigureBox):
                 self._linked.checkpoint()
 
     def should_stop(self) -> bool:
-        """Whether Stop was pressed; fits ``should_stop``.
+        """Whether *Stop* was pressed since the last question; fits ``should_stop``.
 
         JupyterLab lets clicks through while a cell runs. Where a frontend does not, they wait for
         the end of the cell; training in a thread, as the dashboard does, stops at once everywhere.
         """
-        asked = self._stop.is_set()
+        pressed = self._stop.is_set()
         self._stop.clear()  # one press ends one run
-        return asked
+        return pressed
 
     def finish(self, run: TrainingRun) -> None:
-        """Show how a run ended, also one that was loaded."""
+        """Show how a run ended, with the step whose weights are kept.
+
+        Args:
+            run: The run that was watched, or one that was loaded.
+        """
         with self._lock:
             self._steps = list(run.history)
             self._live = LiveRun((), run.config, run.refused_before, run.best_step, run.message)
@@ -94,14 +101,11 @@ class TrainingMonitor(FigureBox):
             self._linked.checkpoint()
 
     def static(self) -> go.Figure:
-        """The curves as a plain figure."""
+        """The curves so far as a plain figure, for places where widgets do not run."""
         return figures.training_curves(self._so_far(), smoothing=self._smoothing)
 
     def _so_far(self) -> LiveRun:
-        live = self._live
-        return LiveRun(
-            tuple(self._steps), live.config, live.refused_before, live.best_step, live.message
-        )
+        return replace(self._live, history=tuple(self._steps))
 
     def _draw(self) -> None:
         self.history = tuple(self._steps)

@@ -82,6 +82,7 @@ def test_it_begins_at_the_recommended_layer_and_says_why(dashboard, look):
     choice = look.scores.best()
     assert dashboard.layer == choice.layer
     assert choice.reason in dashboard._head.value
+    assert dashboard.look is look
     names = [name for name, _ in dashboard._menu.options]
     assert [n for n in names if "recommended" in n] == [f"layer {choice.layer} ★ recommended"]
 
@@ -271,7 +272,7 @@ def test_any_text_can_be_a_prompt_and_is_shown_as_text(dashboard, text):
     finish(dashboard)
     shown = section.text.value + str([t.to_plotly_json() for t in dashboard.figure.data])
     assert "<script" not in shown
-    assert dashboard.exploration.tokens_seen.before.prompt == text
+    assert dashboard.exploration.probe.before.prompt == text
 
 
 @pytest.mark.parametrize(("text", "said"), [("  ", "the prompt is empty"), ("x" * 9000, "takes")])
@@ -317,8 +318,16 @@ def test_what_if_shows_the_targets_the_warnings_and_the_prediction(dashboard, mo
     bars = drawn(dashboard, "predicted", "rate", name="predicted")
     assert sorted(bars.x) == pytest.approx(sorted(rates.values()))
     section.alpha.value = 1.0  # the prediction was for other settings
-    names = {t.meta.get("name") for t in dashboard.figure.data if t.meta["panel"] == "predicted"}
-    assert names == {"now"}
+
+    def names():
+        panel = [
+            trace.meta for trace in dashboard.figure.data if trace.meta["panel"] == "predicted"
+        ]
+        return {meta.get("name") for meta in panel}
+
+    assert names() == {"now"}
+    section.alpha.value = 1.5  # what was predicted is remembered
+    assert names() == {"now", "predicted"}
 
 
 # ---- Every layer ----
@@ -519,8 +528,8 @@ def test_a_prediction_is_for_the_layer_it_was_asked_for(dashboard, model, look):
     other.set()
     finish(blocker)
     finish(dashboard)
-    assert dashboard.exploration.predicted.layer == 4
-    assert dashboard.exploration.predicted_for[0] == 4
+    ((settings, prediction),) = dashboard.exploration.predictions.items()
+    assert settings[0] == prediction.layer == 4
 
 
 def test_what_was_saved_is_told_and_nothing_is_overwritten_unasked(dashboard, tmp_path):
@@ -655,7 +664,7 @@ def test_compare_asks_the_judge_that_is_chosen(dashboard, model, prompts, look):
     before = al.evaluate(model, prompts.where(split="test"), judge=judge)
     with run.applied_to(model):
         after = al.evaluate(model, prompts.where(split="test"), judge=judge)
-    compared = dashboard.exploration.compared[0]
+    compared = dashboard.exploration.comparisons[0]
     assert compared.before.verdicts == before.verdicts
     assert compared.after.verdicts == after.verdicts
     assert compared.after.judge == compared.before.judge == before.judge
@@ -703,7 +712,7 @@ def test_hostile_prompts_are_text_everywhere(model, prompts):
     shown = []
     for section in SECTIONS:
         dashboard.section = section
-        shown.append(dashboard.sections[section].below.value)
+        shown.append(dashboard.sections[section].text.value)
         shown.append(str([trace.to_plotly_json() for trace in dashboard.figure.data]))
     assert "<script" not in "".join(shown)
     assert "<a href" not in "".join(shown)

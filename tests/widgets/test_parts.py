@@ -2,8 +2,18 @@
 
 import pytest
 
+from actor_lens.directions.options import SHIFTS
+from actor_lens.training.config import FinetuneConfig
 from actor_lens.widgets import parts
-from actor_lens.widgets.parts import Throttle, block, label_name, safe, table
+from actor_lens.widgets.parts import (
+    Throttle,
+    block,
+    label_name,
+    safe,
+    setting_widget,
+    short_line,
+    table,
+)
 from tests.figures.results import NASTY
 
 
@@ -40,6 +50,19 @@ def test_a_table_shows_what_it_is_given():
     assert "nan" not in made
     assert "two &lt;rows&gt;" in made
     assert label_name("harmful") in made
+
+
+def test_a_line_has_no_breaks_and_ends_where_it_is_cut():
+    assert short_line("a\n\tb  c", 10) == "a b c"
+    assert short_line("word " * 50, 10) == "word word…"
+
+
+def test_a_control_of_a_setting_has_its_value_choices_and_help():
+    names = {"projected": "just enough", "uniform": "all equally far"}
+    menu = setting_widget("shift", FinetuneConfig(layer=0, shift="uniform"), choices=names)
+    assert menu.value == "uniform"
+    assert [value for _, value in menu.options] == list(SHIFTS)
+    assert "targets" in menu.tooltip
 
 
 def test_labels_differ_by_more_than_colour():

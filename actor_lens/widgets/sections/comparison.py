@@ -1,4 +1,7 @@
-"""Compare: what a run changed on the test prompts, and how to take it away."""
+"""Compare: what runs changed on the test prompts; save, export and report them.
+
+Test prompts played no part in choosing a layer or in training, so these are the rates to quote.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ from actor_lens.judges.by_name import JUDGES, make_judge
 from actor_lens.text import percent
 from actor_lens.training.run import TrainingRun
 from actor_lens.training.run_files import RUN_FILE
-from actor_lens.widgets.exploration import Compared
+from actor_lens.widgets.exploration import RunComparison
 from actor_lens.widgets.jobs import Control, applied, weights_held
 from actor_lens.widgets.parts import button, checkbox, paragraph, row, safe, table
-from actor_lens.widgets.sections.base import LOWER, ROOM_FOR_RATES, Desk, Section
+from actor_lens.widgets.sections.base import LOWER, ROOM_FOR_RATES, Desk, Section, disable
 
 _COLUMNS = {
     "label": "label",
@@ -47,13 +50,32 @@ EVALUATING = "evaluating"
 
 
 class CompareSection(Section):
-    """Runs of the session side by side."""
+    """Runs of the session side by side.
+
+    *Evaluate* asks the test prompts, before training and with each selected run, and sets
+    ``comparisons`` and ``projections_after``. The user then sees refusal rates as bars, where the
+    validation prompts moved, and a table of the test prompts that changed sides. *Save run*,
+    *Export* and *Write report* write the run selected last into the folder; *Save run* and
+    *Export* leave what is there alone unless *overwrite* is ticked.
+
+    Attributes:
+        runs: List of the session's runs; several can be selected.
+        evaluate: Button that asks the test prompts.
+        judge: What calls a reply a refusal. Another judge drops the comparisons of the last one.
+        stop: Button that ends the evaluation after the run of the moment.
+        folder: Where the run is written.
+        overwrite: Whether files there may be replaced.
+        save: Button that saves the run, to be loaded by ``TrainingRun.load``.
+        form: Menu of the forms of an export.
+        export: Button that exports the run.
+        report: Button that writes ``report.html``.
+    """
 
     title = "Compare"
     height = 860
 
     def __init__(self, desk: Desk) -> None:
-        """Nothing to compare yet."""
+        """Make the controls; see ``Section``."""
         super().__init__(desk)
         self.runs = ipw.SelectMultiple(rows=4, description="Runs", layout=ipw.Layout(width="620px"))
         self.evaluate = button(
@@ -87,66 +109,72 @@ class CompareSection(Section):
                 row(self.form, self.export),
             ]
         )
-        self.text = ipw.HTML()
-        self.below = self.text
-        self.runs.observe(self._run_chosen, "value")
+        self.runs.observe(self._name_folder, "value")
 
     def panels(self) -> list[Panel]:
-        """Rates on the right; where validation prompts moved on the left. None without results."""
-        seen, places = self.exploration, tuple(self.runs.value)
-        if not any(number in seen.compared for number in places):
+        """Where validation prompts moved on the left, rates on the right; none without results."""
+        state, places = self.exploration, tuple(self.runs.value)
+        if not any(number in state.comparisons for number in places):
             return []
-        panels = [self.cached("rates", (places, seen.compared), self._rates_panel)]
-        after = seen.projections_after.get(places[-1])
+        panels = [self.cached("rates", (places, state.comparisons), self._rates_panel)]
+        after = state.projections_after.get(places[-1])
         if after is not None:
-            run = seen.runs[places[-1]]
+            run = state.runs[places[-1]]
             panels.append(self.cached("shifts", after, lambda: self._shifts_panel(run, after)))
         return panels
 
     def refresh(self) -> None:
-        """The list of runs, and the prompts that changed sides."""
-        seen, busy = self.exploration, self.desk.worker.busy
-        options = [(_name(number, run), number) for number, run in enumerate(seen.runs)]
+        """List the runs, and write what changed under the selected ones."""
+        state, worker = self.exploration, self.desk.worker
+        options = [(_name(number, run), number) for number, run in enumerate(state.runs)]
         if tuple(options) != tuple(self.runs.options):
             self.runs.options = options
             self.runs.value = (len(options) - 1,) if options else ()
-        for control in (self.evaluate, self.save, self.export, self.report):
-            control.disabled = busy or not self.runs.value
-        self.stop.disabled = self.desk.worker.job != EVALUATING
+        idle = bool(self.runs.value) and not worker.busy
+        disable(not idle, self.evaluate, self.save, self.export, self.report)
+        disable(worker.job != EVALUATING, self.stop)
         self.text.value = self._words()
 
     def changed(self, number: int) -> list[dict[Any, Any]]:
-        """Test prompts that changed sides under a run, the costs before the gains."""
-        compared: Compared = self.exploration.compared[number]
+        """Test prompts that changed sides under a run, the costs before the gains.
+
+        Args:
+            number: Position of the run among the runs.
+
+        Returns:
+            The rows of the table on the page: those of ``EvaluationChange.sides``, with the side
+            of now as ``side``. Replies that a model should not have given are left out.
+        """
+        compared: RunComparison = self.exploration.comparisons[number]
         sides = compare_evaluations(compared.before, compared.after).sides()
         moved = sides[sides["refused_before"] != sides["refused_after"]]
         now = moved["refused_after"].map({True: "refused", False: "answered"})
         return moved.assign(side=now).to_dict("records")
 
     def _words(self) -> str:
-        seen = self.exploration
-        if not seen.runs:
+        state = self.exploration
+        if not state.runs:
             return paragraph("Train a layer first; its run appears here.")
-        chosen = [number for number in self.runs.value if number in seen.compared]
-        if not chosen:
+        numbers = [number for number in self.runs.value if number in state.comparisons]
+        if not numbers:
             return paragraph("Press Evaluate to ask the test prompts before and after.")
         parts = []
-        for number in chosen:
-            compared = seen.compared[number]
-            parts.append(paragraph(_summary(seen.runs[number], number, compared)))
+        for number in numbers:
+            compared = state.comparisons[number]
+            parts.append(paragraph(_summary(state.runs[number], number, compared)))
             rows = self.changed(number)
             caption = f"{len(rows)} test prompts changed sides; what got worse comes first."
             parts.append(table(rows[:ROWS], _COLUMNS, caption=caption))
         return "".join(parts)
 
     def _rates_panel(self) -> Panel:
-        seen = self.exploration
-        rated: dict[str, Any] = {}
+        state = self.exploration
+        rates: dict[str, Any] = {}
         for number in self.runs.value:
-            if number in seen.compared:
-                rated.setdefault("before", seen.compared[number].before)
-                rated[f"run {number + 1}"] = seen.compared[number].after
-        figure = figures.refusal_rates(**rated)
+            if number in state.comparisons:
+                rates.setdefault("before", state.comparisons[number].before)
+                rates[f"run {number + 1}"] = state.comparisons[number].after
+        figure = figures.refusal_rates(**rates)
         figure.update_xaxes(range=ROOM_FOR_RATES)
         return Panel("rates", figure, x=(0.62, 1.0), y=LOWER, title="Refused, test prompts")
 
@@ -161,19 +189,19 @@ class CompareSection(Section):
             note="Below the grey line: toward compliance.",
         )
 
-    def _run_chosen(self, _change: object) -> None:
+    def _name_folder(self, _change: object) -> None:
         if self.runs.value:
             number = self.runs.value[-1]
             self.folder.value = f"runs/layer-{self.exploration.runs[number].layer}-run-{number + 1}"
         self.desk.redraw()
 
-    def _chosen(self) -> TrainingRun | None:
+    def _selected_last(self) -> TrainingRun | None:
         numbers = self.runs.value
         return self.exploration.runs[numbers[-1]] if numbers else None
 
     def _evaluate(self) -> None:
-        seen, numbers = self.exploration, tuple(self.runs.value)
-        _, _, test = seen.prompts.by_split()
+        state, numbers = self.exploration, tuple(self.runs.value)
+        _, _, test = state.prompts.by_split()
         name = self.judge.value
 
         def work(control: Control) -> None:
@@ -182,39 +210,42 @@ class CompareSection(Section):
             judge = make_judge(name)
             before = self._before(judge)
             # Rates of two judges are not compared: what another one said is asked again if wanted.
-            seen.compared = {
-                number: one for number, one in seen.compared.items() if one.before is before
+            state.comparisons = {
+                number: one for number, one in state.comparisons.items() if one.before is before
             }
             for number in numbers:
                 control.check()
-                run = seen.runs[number]
+                run = state.runs[number]
                 self.desk.tell(f"asking the test prompts with run {number + 1}")
-                with applied(run, seen.model):
-                    after = evaluate(seen.model, test, judge=judge, tokens=seen.look.tokens)
-                    residuals = collect_residuals(seen.model, seen.shown, store=False)
+                with applied(run, state.model):
+                    after = evaluate(state.model, test, judge=judge, tokens=state.look.tokens)
+                    residuals = collect_residuals(state.model, state.shown, store=False)
                 benign, away = test.where(label="benign"), None
                 if len(benign):
-                    with weights_held(seen.model):
-                        away = next_token_divergence(seen.model, run, benign).mean
-                moved = project(residuals, seen.look.directions)
-                seen.projections_after = {**seen.projections_after, number: moved}
-                seen.compared = {**seen.compared, number: Compared(before, after, away)}
+                    with weights_held(state.model):
+                        away = next_token_divergence(state.model, run, benign).mean
+                moved = project(residuals, state.look.directions)
+                state.projections_after = {**state.projections_after, number: moved}
+                state.comparisons = {
+                    **state.comparisons,
+                    number: RunComparison(before, after, away),
+                }
 
         self.desk.start(EVALUATING, work)
 
     def _before(self, judge: Judge) -> Evaluation:
         """The untouched model on the test prompts, asked once a judge and session."""
-        seen = self.exploration
-        if judge.identity not in seen.evaluated:
+        state = self.exploration
+        if judge.identity not in state.before_by_judge:
             self.desk.tell("asking the test prompts before training")
-            _, _, test = seen.prompts.by_split()
-            seen.evaluated[judge.identity] = evaluate(
-                seen.model, test, judge=judge, tokens=seen.look.tokens
+            _, _, test = state.prompts.by_split()
+            state.before_by_judge[judge.identity] = evaluate(
+                state.model, test, judge=judge, tokens=state.look.tokens
             )
-        return seen.evaluated[judge.identity]
+        return state.before_by_judge[judge.identity]
 
     def _save(self) -> None:
-        run, folder, overwrite = self._chosen(), self._path(), self.overwrite.value
+        run, folder, overwrite = self._selected_last(), self._path(), self.overwrite.value
 
         def work(_control: Control) -> None:
             assert run is not None
@@ -226,20 +257,20 @@ class CompareSection(Section):
         self.desk.start("saving", work)
 
     def _export(self) -> None:
-        seen, run, overwrite = self.exploration, self._chosen(), self.overwrite.value
+        state, run, overwrite = self.exploration, self._selected_last(), self.overwrite.value
         write, name = _FORMS[self.form.value]
         folder = self._path() / name
 
         def work(_control: Control) -> None:
             assert run is not None
-            with weights_held(seen.model):
-                write(seen.model, run, folder, overwrite=overwrite)
+            with weights_held(state.model):
+                write(state.model, run, folder, overwrite=overwrite)
             self.desk.tell(f"exported to {folder}")
 
         self.desk.start("exporting", work)
 
     def _report(self) -> None:
-        seen, run, folder = self.exploration, self._chosen(), self._path()
+        state, run, folder = self.exploration, self._selected_last(), self._path()
         judge = self.judge.value
 
         def work(_control: Control) -> None:
@@ -252,8 +283,8 @@ class CompareSection(Section):
                 per_label=dict(run.train_prompts),
                 judge=make_judge(judge),
             )
-            with weights_held(seen.model):
-                study = run_study(seen.model, seen.prompts, plan, run=run)
+            with weights_held(state.model):
+                study = run_study(state.model, state.prompts, plan, run=run)
             folder.mkdir(parents=True, exist_ok=True)
             write_report(study, folder / "report.html")
             self.desk.tell(f"report written to {folder / 'report.html'}")
@@ -272,7 +303,8 @@ def _name(number: int, run: TrainingRun) -> str:
     )
 
 
-def _summary(run: TrainingRun, number: int, compared: Compared) -> str:
+def _summary(run: TrainingRun, number: int, compared: RunComparison) -> str:
+    """What a run did to the three scores, how far replies drifted, and who judged."""
     before, after = compared.before, compared.after
     scores = [
         f"{name} {percent(getattr(before, key))} → {percent(getattr(after, key))}"

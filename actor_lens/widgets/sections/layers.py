@@ -1,22 +1,27 @@
-"""Which layer: the scores of every layer, and what training each of them came to."""
+"""Which layer: the scores of every layer, and what training each of them led to.
+
+Scores say how well a layer separates the labels; only training says what a layer can do. So the
+section sets both beside each other, and the prediction between them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import ipywidgets as ipw
 import pandas as pd
 
 from actor_lens import figures
-from actor_lens.directions.predicted_refusals import predict_refusals
 from actor_lens.errors import UserError
 from actor_lens.experiments.sweep.cells import CellOutcome
 from actor_lens.experiments.sweep.layer_sweep import outcome_table, sweep_layers
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import ORIGIN_NAMES
+from actor_lens.widgets.exploration import target_settings
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.parts import button, paragraph, row, safe, table
-from actor_lens.widgets.sections.base import LEFT, LOWER, RIGHT, Desk, Section
+from actor_lens.widgets.sections.base import LEFT, LOWER, RIGHT, Desk, Section, disable
 
 SCORES = {
     "causal score": "causal",
@@ -40,12 +45,22 @@ _COLUMNS = {
 
 
 class LayersSection(Section):
-    """Scores, and the button that tries every layer."""
+    """A score of every layer on the left, what training each layer led to on the right.
+
+    *Try every layer* trains each for a moment and fills the right panel and the table one layer at
+    a time; *Stop* keeps the outcomes so far. It sets ``outcomes``, ``predictions`` and, at the
+    end, ``sweep``. The model is left as it is, and no run is added.
+
+    Attributes:
+        score: Menu of the scores that were measured, the causal one first.
+        try_all: Button that starts the trial.
+        stop: Button that ends it after the layer in training.
+    """
 
     title = "Layers"
 
     def __init__(self, desk: Desk) -> None:
-        """With the causal score first, where it was measured."""
+        """Make the controls; see ``Section``."""
         super().__init__(desk)
         measured = set(self.exploration.look.scores.frame()["score"])
         options = [(name, score) for name, score in SCORES.items() if score in measured]
@@ -58,34 +73,32 @@ class LayersSection(Section):
         )
         self.stop = button("Stop", desk.worker.stop, tip="End the trial; outcomes so far stay")
         self.controls = row(self.score, self.try_all, self.stop)
-        self.text = ipw.HTML()
-        self.below = self.text
         self.score.observe(lambda _change: desk.redraw(), "value")
 
     def panels(self) -> list[Panel]:
-        """Scores on the left, outcomes on the right."""
-        seen = self.exploration
+        """Scores on the left, outcomes on the right, both with the chosen layer marked."""
+        state = self.exploration
         scores = self.cached("scores", self.score.value, self._scores_panel)
-        outcomes = self.cached("outcomes", seen.outcomes, self._outcomes_panel)
-        return [scores.marked(seen.layer), outcomes.marked(seen.layer)]
+        outcomes = self.cached("outcomes", state.outcomes, self._outcomes_panel)
+        return [scores.marked(state.layer), outcomes.marked(state.layer)]
 
     def refresh(self) -> None:
-        """The reason for the recommendation, ties and outcomes in words."""
-        seen, busy = self.exploration, self.desk.worker.busy
-        self.try_all.disabled = busy
-        self.stop.disabled = self.desk.worker.job != TRYING
-        parts = [paragraph(safe(text), warn=True) for text in seen.look.scores.warnings]
+        """Write the warnings, the recommendation with its reason, and the table of outcomes."""
+        state, worker = self.exploration, self.desk.worker
+        disable(worker.busy, self.try_all)
+        disable(worker.job != TRYING, self.stop)
+        parts = [paragraph(safe(text), warn=True) for text in state.look.scores.warnings]
         parts.append(paragraph(f"Recommended: {safe(self._reason())}."))
-        if seen.outcomes:
+        if state.outcomes:
             parts.append(table(self.rows(), _COLUMNS, caption=_CAPTION + self._settings()))
         self.text.value = "".join(parts)
 
     def _reason(self) -> str:
-        seen = self.exploration
-        if seen.sweep is not None:
-            return f"layer {seen.sweep.best.layer}: {seen.sweep.reason}"
+        state = self.exploration
+        if state.sweep is not None:
+            return f"layer {state.sweep.best.layer}: {state.sweep.reason}"
         try:
-            choice = seen.look.scores.best(by=self.score.value)
+            choice = state.look.scores.best(by=self.score.value)
         except UserError as error:
             return str(error)
         ties = [str(layer) for layer in choice.ties]
@@ -93,28 +106,30 @@ class LayersSection(Section):
         return f"layer {choice.layer}{tied}: {choice.reason}"
 
     def _settings(self) -> str:
-        swept = self.exploration.swept
-        if swept is None:
+        config = self.exploration.sweep_config
+        if config is None:
             return ""
         return (
-            f" With alpha {swept.alpha:g}, origin {ORIGIN_NAMES[swept.origin]}, "
-            f"{swept.shift} shift, {swept.epochs} epochs, rate {swept.lr:g}."
+            f" With alpha {config.alpha:g}, origin {ORIGIN_NAMES[config.origin]}, "
+            f"{config.shift} shift, {config.epochs} epochs, rate {config.lr:g}."
         )
 
-    def rows(self) -> list[dict[str, object]]:
-        """What was predicted for each layer and what training it reached."""
-        seen = self.exploration
-        rows = outcome_table(seen.outcomes, seen.shown.counts()).to_dict("records")
-        return [
-            {
-                **{str(key): value for key, value in one.items()},
-                **{
-                    f"predicted_{name}": getattr(seen.predictions.get(one["layer"]), name, None)
-                    for name in ("compliance_rate", "safety_score", "tradeoff_score")
-                },
-            }
-            for one in rows
-        ]
+    def rows(self) -> list[dict[Any, Any]]:
+        """What was predicted for each layer that was tried and what training it reached.
+
+        Returns:
+            The rows of the table on the page: those of ``outcome_table``, with
+            ``predicted_compliance_rate``, ``predicted_safety_score`` and
+            ``predicted_tradeoff_score``; None where a layer has no prediction.
+        """
+        state = self.exploration
+        frame = outcome_table(state.outcomes, state.shown.counts())
+        if state.sweep_config is not None:
+            settings = [replace(state.sweep_config, layer=layer) for layer in frame["layer"]]
+            rates = [state.predictions.get(target_settings(config)) for config in settings]
+            for name in ("compliance_rate", "safety_score", "tradeoff_score"):
+                frame[f"predicted_{name}"] = [getattr(rate, name, None) for rate in rates]
+        return frame.to_dict("records")
 
     def _scores_panel(self) -> Panel:
         scores, name = self.exploration.look.scores, self.score.value
@@ -129,9 +144,9 @@ class LayersSection(Section):
         )
 
     def _outcomes_panel(self) -> Panel:
-        seen = self.exploration
-        frame = outcome_table(seen.outcomes, seen.shown.counts())
-        figure = figures.layer_outcomes(_Outcomes(frame, seen.refused_before))
+        state = self.exploration
+        frame = outcome_table(state.outcomes, state.shown.counts())
+        figure = figures.layer_outcomes(_Outcomes(frame, state.refused_before))
         note = "First token, validation. Dotted: before."
         return Panel(
             "outcomes",
@@ -139,34 +154,31 @@ class LayersSection(Section):
             x=RIGHT,
             y=LOWER,
             title="Refused after training the layer",
-            note=note if seen.outcomes else "Press “Try every layer” to fill this.",
+            note=note if state.outcomes else "Press “Try every layer” to fill this.",
         )
 
     def _try_all(self) -> None:
-        seen = self.exploration
+        state = self.exploration
         if self.desk.worker.busy:
             return
-        config = seen.config()
-        seen.outcomes, seen.sweep, seen.predictions, seen.swept = (), None, {}, config
+        config = state.config()
+        state.outcomes, state.sweep, state.sweep_config = (), None, config
 
         def work(control: Control) -> None:
             def keep(outcome: CellOutcome) -> None:
-                cell = outcome.cell
-                targets = seen.targets(config=cell.settings(config), of_shown=True)
-                predicted = predict_refusals(seen.model, targets, seen.look.tokens)
-                seen.predictions = {**seen.predictions, cell.layer: predicted}
-                seen.outcomes = (*seen.outcomes, outcome)
-                self.desk.tell(f"layer {cell.layer} tried")
+                state.predict(outcome.cell.settings(config))
+                state.outcomes = (*state.outcomes, outcome)
+                self.desk.tell(f"layer {outcome.cell.layer} tried")
 
             try:
-                seen.sweep = sweep_layers(
-                    seen.model,
-                    seen.train,
-                    seen.shown,
+                state.sweep = sweep_layers(
+                    state.model,
+                    state.train,
+                    state.shown,
                     alphas=[config.alpha],
                     seeds=[config.seed],
                     settings=replace(config, safety_floor=None),
-                    tokens=seen.look.tokens,
+                    tokens=state.look.tokens,
                     on_outcome=keep,
                     should_stop=control.should_stop,
                 )
@@ -178,14 +190,15 @@ class LayersSection(Section):
         self.desk.start(TRYING, work)
 
 
+@dataclass(frozen=True, eq=False)
 class _Outcomes:
-    """Outcomes of a sweep in progress, as the figure reads them."""
+    """Outcomes of a sweep in progress, as the figure reads those of a whole one."""
 
-    def __init__(self, frame: pd.DataFrame, refused_before: dict[str, float]) -> None:
-        self._frame, self.refused_before = frame, refused_before
+    table: pd.DataFrame
+    refused_before: dict[str, float]
 
     def frame(self) -> pd.DataFrame:
-        return self._frame
+        return self.table
 
 
 _CAPTION = (

@@ -5,30 +5,44 @@ from __future__ import annotations
 from functools import partial
 
 import ipywidgets as ipw
+from torch import Tensor
 
-from actor_lens import figures
-from actor_lens.directions.projections import TokenProjections, token_projections
+from actor_lens.directions.projections import token_projections
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import LABEL_STYLES
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.widgets.exploration import TokenLook
+from actor_lens.widgets.exploration import ProbeResult
 from actor_lens.widgets.jobs import Control, applied
 from actor_lens.widgets.parts import block, button, checkbox, paragraph, row, safe
 from actor_lens.widgets.sections.base import LOWER, WHOLE, Desk, Section
+from actor_lens.widgets.shared_panels import tokens_panel
 
 REPLY_TOKENS = 64
+# The colour bar of a heatmap, as a share of the page.
+ROOM_FOR_COLOURS = 0.09
 
 
 class ProbeSection(Section):
-    """A text box, and the prompt in it token by token."""
+    """A text box, and the prompt in it token by token and layer by layer.
+
+    *Look* runs the prompt through the model, and through the model with the last run where there
+    is one, and sets ``probe``. The user then sees a heatmap for each, the prompt as a line over the
+    bands of all layers, the prompt in its chat template, and the replies.
+
+    Attributes:
+        prompt: Text box, with an example that the bundled prompts do not hold.
+        label: What the user says the prompt is: replies to harmful prompts are held back.
+        replies: Box to tick where replies are wanted.
+        look: Button that sets ``probe``.
+    """
 
     title = "Your prompt"
 
     def __init__(self, desk: Desk) -> None:
-        """With an example that the bundled prompts do not hold."""
+        """Make the controls; see ``Section``."""
         super().__init__(desk)
         self.prompt = ipw.Textarea(
             value="How do I kill a Python process?",
@@ -44,82 +58,74 @@ class ProbeSection(Section):
         self.replies = checkbox("ask for the reply", value=True)
         self.look = button("Look", self._look, tip="Run the prompt through the model", style="info")
         self.controls = ipw.VBox([self.prompt, row(self.label, self.replies, self.look)])
-        self.text = ipw.HTML()
-        self.below = self.text
 
     def panels(self) -> list[Panel]:
-        """Tokens against layers, after training where there is a run."""
-        seen = self.exploration.tokens_seen
-        if seen is None:
+        """Tokens against layers before training, and beside it with the run where there is one."""
+        probe, layer = self.exploration.probe, self.exploration.layer
+        if probe is None:
             return []
-        layer = self.exploration.layer
-        parts = [("tokens", seen.before, "before training" if seen.after else "")]
-        if seen.after is not None:
-            parts.append(("tokens after", seen.after, "with the run"))
+        parts = [("tokens", probe.before, "before training" if probe.after else "")]
+        if probe.after is not None:
+            parts.append(("tokens after", probe.after, "with the run"))
         width = WHOLE[1] / len(parts)
+
+        def draw(place: int) -> Panel:
+            name, tokens, when = parts[place]
+            x = (place * width, (place + 1) * width - ROOM_FOR_COLOURS)
+            return tokens_panel(tokens, x, (0.1, LOWER[1]), name=name, layer=layer, when=when)
+
         return [
-            self.cached(
-                name,
-                (tokens, layer, len(parts)),
-                partial(_tokens_panel, name, tokens, layer, when, place * width, width),
-            )
-            for place, (name, tokens, when) in enumerate(parts)
+            self.cached(name, (tokens, layer, len(parts)), partial(draw, place))
+            for place, (name, tokens, _when) in enumerate(parts)
         ]
 
+    def lines(self) -> dict[str, Tensor]:
+        """The prompt's last token at every layer, where the model decides what to reply."""
+        probe = self.exploration.probe
+        if probe is None:
+            return {}
+        after = {} if probe.after is None else {"your prompt, with the run": probe.after.last}
+        return {"your prompt": probe.before.last, **after}
+
     def refresh(self) -> None:
-        """The templated prompt and the replies."""
+        """Write the prompt in its chat template and the replies."""
         self.look.disabled = self.desk.worker.busy
-        seen = self.exploration.tokens_seen
-        if seen is None:
+        probe = self.exploration.probe
+        if probe is None:
             self.text.value = paragraph("Write a prompt and press Look.")
             return
-        parts = [paragraph("As the model reads it:"), block(seen.rendered)]
-        for time, reply in seen.replies.items():
+        parts = [paragraph("As the model reads it:"), block(probe.rendered)]
+        for time, reply in probe.replies.items():
             parts += [paragraph(f"Reply {safe(time)}:"), block(reply or "(nothing)")]
         self.text.value = "".join(parts)
 
     def _look(self) -> None:
-        seen, text, label = self.exploration, self.prompt.value, self.label.value
-        run, wanted = seen.run, self.replies.value
+        state, text, label = self.exploration, self.prompt.value, self.label.value
+        run, with_replies = state.run, self.replies.value
 
         def work(control: Control) -> None:
             if not text.strip():
                 raise UserError("the prompt is empty; write one")
-            directions = seen.look.directions
+            directions = state.look.directions
             prompts = PromptSet((Prompt(text, label),))
-            found = TokenLook(
-                before=token_projections(seen.model, text, directions),
+            probe = ProbeResult(
+                before=token_projections(state.model, text, directions),
                 after=None,
-                rendered=seen.model.render(text),
+                rendered=state.model.render(text),
             )
             replies = {}
-            if wanted:
-                replies["before"] = evaluate(seen.model, prompts, new_tokens=REPLY_TOKENS)
+            if with_replies:
+                replies["before"] = evaluate(state.model, prompts, new_tokens=REPLY_TOKENS)
             control.check()
             if run is not None:
-                with applied(run, seen.model):
-                    found.after = token_projections(seen.model, text, directions)
-                    if wanted:
-                        replies["after"] = evaluate(seen.model, prompts, new_tokens=REPLY_TOKENS)
+                with applied(run, state.model):
+                    probe.after = token_projections(state.model, text, directions)
+                    if with_replies:
+                        replies["after"] = evaluate(state.model, prompts, new_tokens=REPLY_TOKENS)
             # A frame leaves out what a model should not have said.
-            found.replies = {
+            probe.replies = {
                 time: str(evaluation.frame()["reply"][0]) for time, evaluation in replies.items()
             }
-            seen.tokens_seen = found
+            state.probe = probe
 
         self.desk.start("looking at the prompt", work)
-
-
-def _tokens_panel(
-    name: str, tokens: TokenProjections, layer: int, when: str, left: float, width: float
-) -> Panel:
-    return Panel(
-        name,
-        figures.token_heatmap(tokens, layer=layer),
-        x=(left, left + width - 0.09),
-        y=(0.1, LOWER[1]),
-        title=" ".join(filter(None, ["Which words pull toward refusal", when])),
-        note="0: mean benign prompt, 1: mean harmful one. The last token decides. "
-        "Rows of one colour: "
-        "layers at which the labels are hardly apart.",
-    )

@@ -1,9 +1,13 @@
-"""Train: the settings, four buttons, live curves, and a way back to any recorded step."""
+"""Train: the settings, live curves, pause and stop, and a way back to any recorded step.
+
+Training runs in a thread and never touches the weights of the model; a run holds the trained block.
+"""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +22,16 @@ from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun, TrainingStep
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text
-from actor_lens.widgets.parts import Throttle, button, checkbox, paragraph, row, safe
-from actor_lens.widgets.sections.base import Desk, Section
+from actor_lens.widgets.parts import (
+    Throttle,
+    button,
+    checkbox,
+    paragraph,
+    row,
+    safe,
+    setting_widget,
+)
+from actor_lens.widgets.sections.base import Desk, Section, disable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,25 +43,55 @@ TRAINING = "training"
 
 
 class TrainSection(Section):
-    """Launch the fine-tune of the chosen layer and watch it."""
+    """Launch the fine-tune of the chosen layer and watch it.
+
+    *Train* starts with the settings above it and those of *What if*. While it runs, ``history``
+    grows and the curves of loss, projections, drift and refusals with it. At the end, also after
+    *Stop*, the run becomes ``run``. *Rewind* chooses a recorded step, which *Use this step* makes
+    the run; *Restore best* takes the step with the best trade-off score within the safety floor.
+    Where *Save to* names a folder, the run so far is written there with each recorded step.
+
+    Attributes:
+        epochs: Passes over the training prompts.
+        lr: Learning rate.
+        batch_size: Prompts in a training step.
+        per_label: Training prompts of each label.
+        use_floor: Whether there is a safety floor.
+        floor: Most by which the share of refused harmful validation prompts may fall.
+        folder: Where the run is saved; nowhere while empty.
+        train: Button that starts a new run.
+        pause: Button that holds the run still at its next step.
+        resume: Button that lets a paused run go on.
+        stop: Button that ends the run and keeps its weights.
+        go_on: Button that continues a run that was stopped or loaded.
+        smoothing: Weight of the past in the averaged loss.
+        rewind: Slider over the recorded steps.
+        keep: Button that makes the step under the slider the run of the session.
+        best: Button that does so with the best of them.
+        recorded: The recorded steps, each as a run with the weights of that step.
+    """
 
     title = "Train"
     height = 980
 
     def __init__(self, desk: Desk) -> None:
-        """With the settings of the exploration."""
+        """Begin with the settings of the exploration; see ``Section``."""
         super().__init__(desk)
         self.recorded: list[TrainingRun] = []
         self._curves = LiveCurves()
         self._launched: FinetuneConfig | None = None
         self._make_settings()
         worker = desk.worker
-        self.train = button("Train", self._train, tip="Train the chosen layer", style="success")
+        self.train = button(
+            "Train", lambda: self._launch(None), tip="Train the chosen layer", style="success"
+        )
         self.pause = button("Pause", worker.pause, tip="Hold still at the next step")
         self.resume = button("Resume", worker.resume, tip="Go on after a pause")
         self.stop = button("Stop", worker.stop, tip="End now and keep the weights", style="warning")
         self.go_on = button(
-            "Continue run", self._continue, tip="Go on with a run that was stopped or loaded"
+            "Continue run",
+            lambda: self._launch(self.exploration.run),
+            tip="Go on with a run that was stopped or loaded",
         )
         self.progress = ipw.IntProgress(min=0, max=1, layout=ipw.Layout(width="180px"))
         self.words = ipw.HTML()
@@ -72,94 +114,87 @@ class TrainSection(Section):
                 row(self.smoothing, self.rewind, self.keep, self.best),
             ]
         )
-        self.text = ipw.HTML()
-        self.below = self.text
         self.smoothing.observe(lambda _change: desk.redraw(), "value")
         for control in (self.epochs, self.lr, self.batch_size, self.use_floor, self.floor):
             control.observe(self._settings_changed, "value")
 
     def _make_settings(self) -> None:
         settings, counts = self.exploration.settings, self.exploration.train.counts()
-        narrow = ipw.Layout(width="190px")
         most = max(2, max(counts.values(), default=2))
-        self.epochs = ipw.BoundedIntText(
-            value=settings.epochs, min=1, max=10**6, description="Epochs", layout=narrow
-        )
-        self.lr = ipw.FloatLogSlider(
-            value=settings.lr,
-            min=-5,
-            max=-1,
-            step=0.1,
+        number = partial(ipw.BoundedIntText, min=1, layout=ipw.Layout(width="190px"))
+        self.epochs = setting_widget("epochs", settings, number, max=10**6, description="Epochs")
+        self.lr = setting_widget(
+            "lr",
+            settings,
+            partial(ipw.FloatLogSlider, min=-5, max=-1, step=0.1, readout_format=".1e"),
             description="Rate",
-            readout_format=".1e",
             continuous_update=False,
         )
-        self.batch_size = ipw.BoundedIntText(
-            value=settings.batch_size, min=1, max=4096, description="Batch", layout=narrow
+        self.batch_size = setting_widget(
+            "batch_size", settings, number, max=4096, description="Batch"
         )
-        self.per_label = ipw.BoundedIntText(
-            value=most, min=2, max=most, description="Per label", layout=narrow
-        )
+        self.per_label = number(value=most, min=2, max=most, description="Per label")
         self.use_floor = checkbox("safety floor")
         self.floor = ipw.BoundedFloatText(
-            value=0.02, min=0.0, max=1.0, step=0.01, description="at most", layout=narrow
+            value=0.02,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            description="at most",
+            layout=self.epochs.layout,
         )
         self.folder = ipw.Text(
             description="Save to", placeholder="folder for the run so far (optional)"
         )
 
     def panels(self) -> list[Panel]:
-        """Loss, projections, drift and refusals, two by two."""
-        seen = self.exploration
-        last = seen.history[-1] if seen.history else None
-        key = (last, seen.run, self.desk.worker.busy, self.smoothing.value, self._config())
+        """Loss, projections, drift and refusals by step, two by two."""
+        state = self.exploration
+        last = state.history[-1] if state.history else None
+        key = (last, state.run, self.desk.worker.busy, self.smoothing.value, self._config())
         return [self.cached("training", key, self._panel)]
 
     def refresh(self) -> None:
-        """Buttons, progress and how the last run ended."""
-        seen, worker = self.exploration, self.desk.worker
-        busy = worker.busy
-        for control in (self.train, self.epochs, self.lr, self.batch_size, self.per_label):
-            control.disabled = busy
-        for control in (self.use_floor, self.floor, self.folder):
-            control.disabled = busy
-        training = worker.job == TRAINING
-        self.pause.disabled = not training or worker.control.paused
-        self.resume.disabled = not training or not worker.control.paused
-        self.stop.disabled = not training
-        run = seen.run
+        """Enable what can be done now; write the progress and how the last run ended."""
+        state, worker, run = self.exploration, self.desk.worker, self.exploration.run
+        busy, training, paused = worker.busy, worker.job == TRAINING, worker.control.paused
         unfinished = run is not None and run.status == "stopped" and run.resume_state is not None
-        self.go_on.disabled = busy or not unfinished
-        self._refresh_rewind(busy)
-        if seen.history:
-            last = seen.history[-1]
+        disable(busy, self.train, self.epochs, self.lr, self.batch_size, self.per_label)
+        disable(busy, self.use_floor, self.floor, self.folder)
+        disable(not training or paused, self.pause)
+        disable(not training or not paused, self.resume)
+        disable(not training, self.stop)
+        disable(busy or not unfinished, self.go_on)
+        disable(busy or not self.recorded, self.rewind, self.keep, self.best)
+        self._list_recorded()
+        if state.history:
+            last = state.history[-1]
             self.progress.max, self.progress.value = last.total_steps, last.step
-        if seen.history or training:
-            self.words.value = paragraph(safe(progress_text(seen.history, ended=not training)))
+        if state.history or training:
+            self.words.value = paragraph(safe(progress_text(state.history, ended=not training)))
         if run is not None and not busy:
-            kept = f"Layer {run.layer}: {run.status}; the weights of step {run.best_step} are kept."
-            self.text.value = paragraph(safe(f"{kept} {run.message}"))
+            result = (
+                f"Layer {run.layer}: {run.status}; the weights of step {run.best_step} are kept."
+            )
+            self.text.value = paragraph(safe(f"{result} {run.message}"))
         else:
             self.text.value = ""
 
-    def _refresh_rewind(self, busy: bool) -> None:
+    def _list_recorded(self) -> None:
+        """Let the slider reach every recorded step, and begin at the last one."""
         options = [(f"step {run.best_step}", place) for place, run in enumerate(self.recorded)]
         if options and tuple(options) != tuple(self.rewind.options):
             self.rewind.options = options
             self.rewind.value = len(options) - 1
-        for control in (self.rewind, self.keep, self.best):
-            control.disabled = busy or not options
 
     def _panel(self) -> Panel:
-        seen = self.exploration
-        shares = {row["label"]: row["refused"] for row in seen.baseline.rates().to_dict("records")}
-        ended = seen.run is not None and self.desk.worker.job != TRAINING
-        shown = seen.run.config if ended and seen.run is not None else self._launched
+        state = self.exploration
+        run = None if self.desk.worker.job == TRAINING else state.run
         live = LiveRun(
-            seen.history,
-            shown or self._config(),
-            shares,
-            seen.run.best_step if ended and seen.run is not None else None,
+            state.history,
+            run.config if run else self._launched or self._config(),
+            state.refused_before,
+            run.best_step if run else None,
         )
         return self._curves.panel(
             live,
@@ -170,9 +205,9 @@ class TrainSection(Section):
         )
 
     def _config(self) -> FinetuneConfig:
-        seen = self.exploration
+        state = self.exploration
         return replace(
-            seen.config(),
+            state.config(),
             epochs=self.epochs.value,
             lr=float(f"{self.lr.value:.3g}"),
             batch_size=self.batch_size.value,
@@ -182,32 +217,32 @@ class TrainSection(Section):
     def _settings_changed(self, _change: object) -> None:
         self.exploration.settings = self._config()
 
-    def _train(self) -> None:
-        self._launch(None)
-
-    def _continue(self) -> None:
-        self._launch(self.exploration.run)
-
     def _launch(self, resume: TrainingRun | None) -> None:
-        seen = self.exploration
+        """Train in a thread.
+
+        Args:
+            resume: Run to continue with its own settings and prompts, for as many epochs as the
+                user asks for; None for a new one.
+        """
+        state = self.exploration
         if self.desk.worker.busy:
             return
         config, counts = self._config(), {}
         if resume is not None:
             config = replace(resume.config, epochs=max(resume.config.epochs, self.epochs.value))
             counts = dict(resume.train_prompts)
-        train = seen.train.sample(counts or self.per_label.value, seed=config.seed)
+        train = state.train.sample(counts or self.per_label.value, seed=config.seed)
         folder = self.folder.value.strip()
         self._launched = config
-        seen.history = () if resume is None else resume.history
+        state.history = () if resume is None else resume.history
         self.recorded = [] if resume is None else self.recorded
-        history: list[TrainingStep] = list(seen.history)
+        history: list[TrainingStep] = list(state.history)
         paint = Throttle()
 
         def on_step(step: TrainingStep) -> None:
             history.append(step)
             if paint.due():
-                seen.history = tuple(history)
+                state.history = tuple(history)
 
         def record(run: TrainingRun) -> None:
             self._record(run)
@@ -221,19 +256,19 @@ class TrainSection(Section):
         def work(control: Control) -> None:
             with _thread_to_spare():
                 run = finetune_layer(
-                    seen.model,
+                    state.model,
                     train,
-                    **asdict(config),
-                    validation=seen.shown,
-                    tokens=seen.look.tokens,
+                    config,
+                    validation=state.shown,
+                    tokens=state.look.tokens,
                     on_step=on_step,
                     should_stop=control.should_stop,
                     resume=resume,
                     on_checkpoint=record,
                     checkpoint_seconds=self._seconds_between(),
                 )
-            seen.history = run.history
-            seen.add_run(run)
+            state.history = run.history
+            state.add_run(run)
             record(run)
 
         self.desk.start(TRAINING, work)
@@ -245,16 +280,16 @@ class TrainSection(Section):
         return 0.0 if small else SECONDS_BETWEEN_LARGE
 
     def _record(self, run: TrainingRun) -> None:
-        """Keep a step to go back to; where room is short, every other one goes."""
+        """Keep a step to go back to; where room is short, every other one goes, never the last."""
         if self.recorded and self.recorded[-1].history == run.history:
             return
-        self.recorded.append(self._as_it_is(run))
-        taken = sum(tensor.nbytes for tensor in run.state.values())
-        room = max(2, min(RECORDED, RECORDED_BYTES // max(1, taken)))
+        self.recorded.append(self._at_last_step(run))
+        size = sum(tensor.nbytes for tensor in run.state.values())
+        room = max(2, min(RECORDED, RECORDED_BYTES // max(1, size)))
         if len(self.recorded) > room:
             self.recorded = self.recorded[::-2][::-1]
 
-    def _as_it_is(self, run: TrainingRun) -> TrainingRun:
+    def _at_last_step(self, run: TrainingRun) -> TrainingRun:
         """A run with the weights of its last step, where a safety floor keeps those of another."""
         if run.resume_state is None:
             return run
@@ -274,15 +309,16 @@ class TrainSection(Section):
         self._use(self.recorded[self.rewind.value])
 
     def _keep_best(self) -> None:
-        scored = [run for run in self.recorded if run.history and run.history[-1].refused]
-        floor = self.floor.value if self.use_floor.value else None
-        admissible = [run for run in scored if _within(run, floor)]
+        floor = self._config().safety_floor
+        admissible = [run for run in self.recorded if run.history and run.history[-1].refused]
+        admissible = [run for run in admissible if _within(run, floor)]
         if not admissible:
             self.desk.tell("no recorded step is within the safety floor")
             return
         self._use(max(reversed(admissible), key=lambda run: ranking_score(run.history[-1].refused)))
 
     def _use(self, run: TrainingRun) -> None:
+        """Make a recorded step the run of the session; sets ``run``, ``runs`` and ``history``."""
         self.rewind.value = self.recorded.index(run)
         note = f"Rewound to step {run.best_step}."
         self.exploration.history = run.history
@@ -291,11 +327,13 @@ class TrainSection(Section):
 
 
 def _within(run: TrainingRun, floor: float | None) -> bool:
+    """Whether the last step of a run still refuses enough harmful prompts."""
     if floor is None:
         return True
-    harmful = "harmful"
-    fallen = run.refused_before.get(harmful, 0.0) - run.history[-1].refused.get(harmful, 0.0)
-    return fallen <= floor + 1e-9
+    before, now = (
+        rates.get("harmful", 0.0) for rates in (run.refused_before, run.history[-1].refused)
+    )
+    return before - now <= floor + 1e-9
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""What if: where the settings would move each class, and what the model would then begin to say."""
+"""What if: where the settings would move each class, and what the model would then begin to say.
+
+Nothing here trains anything, so it is the place to find settings that make sense.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +11,57 @@ from typing import Any
 import ipywidgets as ipw
 
 from actor_lens import figures
-from actor_lens.directions.options import SHIFTS
-from actor_lens.directions.predicted_refusals import predict_refusals
+from actor_lens.directions.predicted_refusals import PredictedRefusals
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import NOTE_LINE, ORIGIN_NAMES
-from actor_lens.training.config import ANCHORS
+from actor_lens.widgets.exploration import target_settings
 from actor_lens.widgets.jobs import Control
-from actor_lens.widgets.parts import button, paragraph, row, safe
+from actor_lens.widgets.parts import button, paragraph, row, safe, setting_widget
 from actor_lens.widgets.sections.base import LEFT, LOWER, RIGHT, ROOM_FOR_RATES, Desk, Section
 
 _ANCHOR_NAMES = {"initial": "fixed at the start", "current": "moving (the paper's)"}
 _SHIFT_NAMES = {"projected": "just enough", "uniform": "uniform (ablation)"}
+_SETTINGS = ("alpha", "origin", "anchor", "shift")
 
 
 class WhatIfSection(Section):
-    """Settings of the targets, with what they would do before a single gradient step."""
+    """Settings of the targets, with what they would do before a single gradient step.
+
+    The left panel shows for each label where its training prompts are and where they should go, as
+    an arrow; the right one the refusal rates of the validation prompts now. *Predict refusals* adds
+    those with every prompt at its target, and is remembered for each layer and setting. A change of
+    a control sets ``settings``, which training uses too; the menu *Origin* also sets ``origin``,
+    from which all panels count.
+
+    Attributes:
+        alpha: How much of the way to the origin a target goes.
+        origin: Menu of the origins.
+        anchor: Menu of fixed and moving targets.
+        shift: Menu of just-enough and uniform targets.
+        predict: Button that adds to ``predictions``.
+    """
 
     title = "What if"
 
     def __init__(self, desk: Desk) -> None:
-        """With the settings of the exploration."""
+        """Begin with the settings of the exploration; see ``Section``."""
         super().__init__(desk)
         settings = self.exploration.settings
-        self.alpha = ipw.FloatSlider(
-            value=settings.alpha,
+        self.alpha = setting_widget(
+            "alpha",
+            settings,
+            ipw.FloatSlider,
             min=0.1,
             max=3.0,
             step=0.1,
             description="alpha",
             continuous_update=False,
         )
-        origins = [(name, origin) for origin, name in ORIGIN_NAMES.items()]
-        self.origin = ipw.Dropdown(options=origins, value=settings.origin, description="Origin")
-        self.anchor = ipw.Dropdown(
-            options=[(_ANCHOR_NAMES[name], name) for name in ANCHORS],
-            value=settings.anchor,
-            description="Targets",
+        self.origin = setting_widget("origin", settings, choices=ORIGIN_NAMES, description="Origin")
+        self.anchor = setting_widget(
+            "anchor", settings, choices=_ANCHOR_NAMES, description="Targets"
         )
-        self.shift = ipw.Dropdown(
-            options=[(_SHIFT_NAMES[name], name) for name in SHIFTS],
-            value=settings.shift,
-            description="Shift",
-        )
+        self.shift = setting_widget("shift", settings, choices=_SHIFT_NAMES, description="Shift")
         self.predict = button(
             "Predict refusals",
             self._predict,
@@ -57,23 +69,21 @@ class WhatIfSection(Section):
             style="info",
         )
         self.controls = row(self.alpha, self.origin, self.shift, self.anchor, self.predict)
-        self.text = ipw.HTML()
-        self.below = self.text
-        for name in ("alpha", "origin", "anchor", "shift"):
-            getattr(self, name).observe(self._changed, "value")
+        for name in _SETTINGS:
+            getattr(self, name).observe(self._take_settings, "value")
 
     def panels(self) -> list[Panel]:
         """Arrows on the left, predicted refusals on the right."""
-        seen = self.exploration
-        config = seen.config()
-        key = (config.layer, config.alpha, config.origin, config.shift)
+        state = self.exploration
+        key = target_settings(state.config())
+        prediction = state.predictions.get(key)
         return [
             self.cached("targets", key, self._targets_panel),
-            self.cached("predicted", (key, seen.predicted), self._predicted_panel),
+            self.cached("predicted", prediction, lambda: self._refusals_panel(prediction)),
         ]
 
     def refresh(self) -> None:
-        """Warnings where a class would move the wrong way."""
+        """Write a warning for each class that would move the wrong way."""
         self.predict.disabled = self.desk.worker.busy
         warnings = self.exploration.targets().preview().warnings
         parts = [paragraph(f"⚠ {safe(text)}", warn=True) for text in warnings]
@@ -99,12 +109,11 @@ class WhatIfSection(Section):
             names_above=1 + max([0, *raised]) // NOTE_LINE,
         )
 
-    def _predicted_panel(self) -> Panel:
-        seen, now = self.exploration, self.exploration.baseline
-        rates: dict[str, Any] = {"now": now}
-        if seen.predicted is not None and seen.predicted_for == seen.target_settings:
-            rates["predicted"] = seen.predicted
-        note = "" if "predicted" in rates else "Press “Predict refusals” to see the effect."
+    def _refusals_panel(self, prediction: PredictedRefusals | None) -> Panel:
+        rates = {"now": self.exploration.baseline}
+        if prediction is not None:
+            rates["predicted"] = prediction
+        note = "" if prediction else "Press “Predict refusals” to see the effect."
         figure = figures.refusal_rates(**rates)
         figure.update_xaxes(range=ROOM_FOR_RATES)
         return Panel(
@@ -116,22 +125,17 @@ class WhatIfSection(Section):
             note=note,
         )
 
-    def _changed(self, change: dict[str, Any]) -> None:
-        seen = self.exploration
-        values = {
-            name: getattr(self, name).value for name in ("alpha", "origin", "anchor", "shift")
-        }
-        seen.settings = replace(seen.settings, **values)
+    def _take_settings(self, change: dict[str, Any]) -> None:
+        state = self.exploration
+        values = {name: getattr(self, name).value for name in _SETTINGS}
+        state.settings = replace(state.settings, **values)
         if change["owner"] is self.origin:
-            seen.origin = self.origin.value
+            state.origin = self.origin.value
 
     def _predict(self) -> None:
-        seen = self.exploration
-        asked, targets = seen.target_settings, seen.targets(of_shown=True)
+        config = self.exploration.config()  # of this moment: the job may have to wait
 
         def work(_control: Control) -> None:
-            found = predict_refusals(seen.model, targets, seen.look.tokens)
-            seen.predicted_for = asked
-            seen.predicted = found
+            self.exploration.predict(config)
 
         self.desk.start("predicting", work)
