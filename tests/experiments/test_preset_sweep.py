@@ -8,6 +8,7 @@ from actor_lens.errors import UserError
 from actor_lens.experiments import preset_sweep
 from actor_lens.experiments.preset_sweep import SWEEP_FILE, find_settings
 from actor_lens.experiments.presets import PRESETS
+from actor_lens.progress import Reporter, reporting
 from actor_lens.training.config import FinetuneConfig
 from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model
@@ -52,12 +53,13 @@ def test_what_was_tried_is_not_tried_again_and_keeps_its_seconds(model, asked, t
 
 
 def test_a_sweep_that_was_cut_short_goes_on_at_the_next_learning_rate(model, asked, tmp_path):
-    def stop(_name, done, _total):
-        if done == 2:
-            raise KeyboardInterrupt
+    class Stopping(Reporter):
+        def stage(self, _name, done, _total):
+            if done == 2:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        find_settings(PAPER, model, PROMPTS, PROMPTS, folder=tmp_path, on_progress=stop)
+    with pytest.raises(KeyboardInterrupt), reporting(Stopping()):
+        find_settings(PAPER, model, PROMPTS, PROMPTS, folder=tmp_path)
     found = find_settings(PAPER, model, PROMPTS, PROMPTS, folder=tmp_path)
     assert [settings.lr for _, settings in asked] == list(PAPER.lrs)
     assert (found.lr, found.seconds) == (3e-4, 6.0)

@@ -19,10 +19,12 @@ from actor_lens.experiments.sweep.cells import SweepCell
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.progress import reporting
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun
 from actor_lens.training.safety_floor import ValidationChecks
+from tests.support.reports import Recorder
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
 
@@ -310,9 +312,10 @@ def test_what_cannot_be_swept_is_refused_before_any_work(model, monkeypatch, opt
 
 
 def test_progress_counts_cells_and_seconds_add_up(model):
-    told = []
-    sweep = sweep_of(model, [0, 1], on_progress=lambda *stage: told.append(stage))
-    assert [stage for stage in told if stage[0] == "layers tried"] == [
+    recorder = Recorder()
+    with reporting(recorder):
+        sweep = sweep_of(model, [0, 1])
+    assert [stage for stage in recorder.stages if stage[0] == "layers tried"] == [
         ("layers tried", 1, 2),
         ("layers tried", 2, 2),
     ]
