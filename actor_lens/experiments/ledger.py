@@ -29,6 +29,7 @@ class Ledger(Generic[Entry]):
     """Entries of one piece of work, by their keys; of several with one key the last counts.
 
     Attributes:
+        path: The file; None where entries are kept in memory alone.
         entries: All entries so far, those of earlier calls first.
     """
 
@@ -58,8 +59,8 @@ class Ledger(Generic[Entry]):
         Raises:
             UserError: If the file is of other work, or cannot be read or written.
         """
-        self._path, self._work, self._key = path, work, key
-        self._read = lambda record: from_record(kind, upgrade(record))
+        self.path, self._work, self._key = path, work, key
+        self._kind, self._upgrade = kind, upgrade
         self._about = plain(about)
         self.entries: dict[Hashable, Entry] = {}
         if path is None:
@@ -80,13 +81,13 @@ class Ledger(Generic[Entry]):
             UserError: If it cannot be written.
         """
         self.entries[self._key(entry)] = entry
-        if self._path is None:
+        if self.path is None:
             return
         try:
-            _append(self._path, _line(entry))
+            _append(self.path, _line(entry))
         except OSError as error:
             raise UserError(
-                f"{self._path}: {error.strerror or error}; make room and give the same folder "
+                f"{self.path}: {error.strerror or error}; make room and give the same folder "
                 "again: what was kept before is still there"
             ) from error
 
@@ -101,7 +102,7 @@ class Ledger(Generic[Entry]):
                 raise ValueError(f"format {number}, written by a later version")
             self._check(path, about)
             for record in filter(None, map(_parsed, lines)):
-                self._keep(self._read(record))
+                self._keep(record)
         except UserError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -117,12 +118,13 @@ class Ledger(Generic[Entry]):
         if older and not same:
             self._check(path.parent, older[0][0])
         for record in same:
-            self._keep(self._read(record))
+            self._keep(record)
         header = json.dumps({"format": FORMAT, "about": self._about}).encode() + b"\n"
         with replacing(path) as temporary:
             temporary.write_bytes(header + b"".join(map(_line, self.entries.values())))
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, record: Record) -> None:
+        entry = from_record(self._kind, self._upgrade(record))
         self.entries[self._key(entry)] = entry
 
     def _check(self, place: Path, about: Record) -> None:

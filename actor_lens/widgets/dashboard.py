@@ -18,7 +18,7 @@ import traitlets
 
 from actor_lens import figures
 from actor_lens.directions.projections import layer_map
-from actor_lens.experiments.study import Look, look_at_layers
+from actor_lens.experiments.look import Look, look_at_layers
 from actor_lens.figures import Composition, Panel, compose
 from actor_lens.figures.theme import ORIGIN_NAMES
 from actor_lens.models.chat_model import ChatModel

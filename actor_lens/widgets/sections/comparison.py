@@ -15,7 +15,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.evaluation.divergence import next_token_divergence
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
-from actor_lens.experiments.study import StudyPlan, run_study
+from actor_lens.experiments.study import Study
 from actor_lens.export.folders import export_delta, export_model
 from actor_lens.export.lora import export_lora
 from actor_lens.figures import Panel
@@ -172,12 +172,9 @@ class CompareSection(Section):
 
     def _evaluate(self) -> None:
         seen, numbers = self.exploration, tuple(self.runs.value)
-        _, _, test = seen.prompts.by_split()
         name = self.judge.value
 
         def work(control: Control) -> None:
-            if not len(test):
-                raise UserError("there are no test prompts; load prompts that have a test split")
             judge = make_judge(name)
             before = self._before(judge)
             # Rates of two judges are not compared: what another one said is asked again if wanted.
@@ -186,27 +183,32 @@ class CompareSection(Section):
             }
             for number in numbers:
                 control.check()
-                run = seen.runs[number]
-                self.desk.tell(f"asking the test prompts with run {number + 1}")
-                with applied(run, seen.model):
-                    after = evaluate(seen.model, test, judge=judge, tokens=seen.look.tokens)
-                    residuals = collect_residuals(seen.model, seen.shown, store=False)
-                benign, away = test.where(label="benign"), None
-                if len(benign):
-                    with weights_held(seen.model):
-                        away = next_token_divergence(seen.model, run, benign).mean
-                moved = project(residuals, seen.look.directions)
-                seen.projections_after = {**seen.projections_after, number: moved}
-                seen.compared = {**seen.compared, number: Compared(before, after, away)}
+                self._after(number, before, judge)
 
         self.desk.start(EVALUATING, work)
 
+    def _after(self, number: int, before: Evaluation, judge: Judge) -> None:
+        """Ask the test prompts with a run, and see where the drawn prompts moved."""
+        seen, run, test = self.exploration, self.exploration.runs[number], before.prompts
+        self.desk.tell(f"asking the test prompts with run {number + 1}")
+        with applied(run, seen.model):
+            after = evaluate(seen.model, test, judge=judge, tokens=seen.look.tokens)
+            residuals = collect_residuals(seen.model, seen.shown, store=False)
+        benign, away = test.where(label="benign"), None
+        if len(benign):
+            with weights_held(seen.model):
+                away = next_token_divergence(seen.model, run, benign).mean
+        moved = project(residuals, seen.look.directions)
+        seen.projections_after = {**seen.projections_after, number: moved}
+        seen.compared = {**seen.compared, number: Compared(before, after, away)}
+
     def _before(self, judge: Judge) -> Evaluation:
         """The untouched model on the test prompts, asked once a judge and session."""
-        seen = self.exploration
+        seen, test = self.exploration, self.exploration.prompts["test"]
+        if not len(test):
+            raise UserError("there are no test prompts; load prompts that have a test split")
         if judge.identity not in seen.evaluated:
             self.desk.tell("asking the test prompts before training")
-            _, _, test = seen.prompts.by_split()
             seen.evaluated[judge.identity] = evaluate(
                 seen.model, test, judge=judge, tokens=seen.look.tokens
             )
@@ -238,21 +240,25 @@ class CompareSection(Section):
         self.desk.start("exporting", work)
 
     def _report(self) -> None:
-        seen, run, folder = self.exploration, self._chosen(), self._path()
-        judge = self.judge.value
+        seen, folder, name = self.exploration, self._path(), self.judge.value
+        number = self.runs.value[-1]
 
         def work(_control: Control) -> None:
             from actor_lens.report.study_report import write_report
 
-            assert run is not None
-            plan = StudyPlan(
-                run.config,
-                choose_layer=False,
-                per_label=dict(run.train_prompts),
-                judge=make_judge(judge),
+            judge = make_judge(name)
+            before = self._before(judge)
+            if number not in seen.compared or seen.compared[number].before is not before:
+                self._after(number, before, judge)
+            study = Study(
+                seen.look,
+                seen.runs[number],
+                before=before,
+                after=seen.compared[number].after,
+                before_projections=seen.look.projections,
+                after_projections=seen.projections_after[number],
+                model_parameters=sum(tensor.numel() for tensor in seen.model.hf.parameters()),
             )
-            with weights_held(seen.model):
-                study = run_study(seen.model, seen.prompts, plan, run=run)
             folder.mkdir(parents=True, exist_ok=True)
             write_report(study, folder / "report.html")
             self.desk.tell(f"report written to {folder / 'report.html'}")

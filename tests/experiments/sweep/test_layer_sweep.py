@@ -14,7 +14,7 @@ from actor_lens.activations import filling
 from actor_lens.activations.store import Store
 from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.errors import UserError
-from actor_lens.experiments.sweep import cells, layer_sweep
+from actor_lens.experiments.sweep import cells, tally
 from actor_lens.experiments.sweep.cells import SweepCell
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.first_token import RefusalTokens
@@ -125,7 +125,7 @@ def test_whole_replies_decide_where_they_were_judged(model, pseudo_harmful_refus
     def shares(_evaluation):
         return {"harmful": 1.0, "pseudo_harmful": next(by_layer), "benign": 0.0}
 
-    monkeypatch.setattr(layer_sweep, "_shares", shares)
+    monkeypatch.setattr(tally, "_shares", shares)
     sweep = sweep_of(model, [0, 1, 2], judge_best=2, new_tokens=2)
     assert sweep.best.layer == 1
     assert [bool(outcome.reply_refused) for outcome in sweep.outcomes] == [True, True, False]
@@ -231,7 +231,7 @@ class TestFolder:
         pseudo_harmful_refused({0: 0.0, 1: 0.25})
         by_layer = iter([0.75, 0.25])
         monkeypatch.setattr(
-            layer_sweep,
+            tally,
             "_shares",
             lambda _: {"harmful": 1.0, "pseudo_harmful": next(by_layer), "benign": 0.0},
         )
