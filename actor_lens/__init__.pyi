@@ -23,10 +23,10 @@ from .evaluation.perplexity import perplexity as perplexity
 from .evaluation.utility import measure_utility as measure_utility
 from .experiments.ablations.ablate import ablate as ablate
 from .experiments.comparison.compare import compare as compare
+from .experiments.look import look_at_layers as look_at_layers
 from .experiments.study import Study as Study
-from .experiments.study import StudyPlan as StudyPlan
-from .experiments.study import look_at_layers as look_at_layers
-from .experiments.study import run_study as run_study
+from .experiments.study_plan import StudyPlan as StudyPlan
+from .experiments.study_plan import run_study as run_study
 from .experiments.sweep.layer_sweep import sweep_layers as sweep_layers
 from .judges.by_name import make_judge as make_judge
 from .judges.first_token import refusal_tokens as refusal_tokens

@@ -22,7 +22,7 @@ from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, wr
 from actor_lens.results import records
 
 if TYPE_CHECKING:
-    from actor_lens.experiments.ablations.ablate import Ablations
+    from actor_lens.experiments.ablations.results import Ablations
 
 _LARGEST_ALPHAS = "0.25,0.5,0.75,1,1.5,2"
 
@@ -34,10 +34,11 @@ def add_commands(commands: Any) -> None:
     add_common(parser)
     add = parser.add_argument
     add(
+        "--factors",
         "--studies",
         default="all",
         metavar="all|A,..",
-        help="layer, alpha, counts, transfer, anchors, shift, origin, anchor; default: all",
+        help="layer, alpha, counts, transfer, harmful-prompts, shift, origin, anchor; default: all",
     )
     add(
         "--seeds",
@@ -52,7 +53,7 @@ def add_commands(commands: Any) -> None:
         type=numbers,
         default=numbers(_LARGEST_ALPHAS),
         metavar="X,..",
-        help=f"of the study alpha; default: {_LARGEST_ALPHAS}",
+        help=f"values of the factor alpha; default: {_LARGEST_ALPHAS}",
     )
     add_settings(parser, "epochs", "lr")
     add(
@@ -72,26 +73,25 @@ def add_commands(commands: Any) -> None:
         "--anchor-methods",
         default="",
         metavar="A,B,..",
-        help="methods beside ACTOR in the study anchors; default: none",
+        help="methods beside ACTOR with the factor harmful-prompts; default: none",
     )
     add("--jobs", type=integer, default=1, metavar="N", help="processes; default: 1")
     add_replies(parser)
 
 
 def ablate(arguments: argparse.Namespace) -> None:
-    """Run the studies; a folder that holds some of them is continued."""
+    """Run the ablations; a folder that holds some of them is continued."""
     from actor_lens.experiments.ablations.ablate import LAYER_FOLDER, OUTCOMES_FILE
     from actor_lens.experiments.ablations.ablate import ablate as run_ablations
     from actor_lens.training.config import FinetuneConfig
 
     judge, out = open_judge(arguments), prepare_to_go_on(arguments, OUTCOMES_FILE, LAYER_FOLDER)
     model, prompts, _ = load_model_and_prompts(arguments)
-    studies = arguments.studies
     with open_progress(arguments):
         result = run_ablations(
             model,
             prompts,
-            "all" if studies == "all" else _names(studies),
+            "all" if arguments.factors == "all" else _names(arguments.factors),
             seeds=arguments.seeds,
             layer=arguments.layer,
             alphas=arguments.alphas,
@@ -104,7 +104,7 @@ def ablate(arguments: argparse.Namespace) -> None:
             jobs=arguments.jobs,
             folder=out,
         )
-    record = _record(result)
+    record = result.summary()
     if out is not None:
         _write(arguments, result, record, out)
     if arguments.json:
@@ -119,17 +119,6 @@ def ablate(arguments: argparse.Namespace) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _record(result: Ablations) -> dict[str, Any]:
-    return {
-        **result.about,
-        "layer": result.layer,
-        "layer_reason": result.layer_reason,
-        "complete": result.complete,
-        "means": records(result.means()),
-        "matrix": records(result.matrix()),
-    }
 
 
 def _write(

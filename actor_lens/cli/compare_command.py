@@ -109,26 +109,19 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def _prepare_out(arguments: argparse.Namespace) -> Path | None:
-    from actor_lens.experiments.comparison.outcome_files import FOLDER
-    from actor_lens.experiments.preset_sweep import SWEEP_FILE
+    from actor_lens.experiments.comparison.compare import OUTCOMES_FILE
+    from actor_lens.experiments.older_files import OUTCOMES_FOLDER, PRESET_FILE
+    from actor_lens.experiments.presets import SWEEP_FILE
 
     if arguments.report and arguments.out is None:
         raise UserError("--report needs a folder; add --out DIR")
-    return prepare_to_go_on(arguments, FOLDER, SWEEP_FILE)
+    return prepare_to_go_on(arguments, OUTCOMES_FILE, SWEEP_FILE, OUTCOMES_FOLDER, PRESET_FILE)
 
 
 def _record(board: Leaderboard) -> dict[str, Any]:
     from actor_lens.report.findings import findings
 
-    return {
-        **board.about,
-        "reference": board.reference,
-        "complete": board.complete,
-        "findings": list(findings(board)),
-        "methods": records(board.frame()),
-        "pairs": records(board.pairs()),
-        "settings": records(board.settings()),
-    }
+    return {**board.summary(), "findings": list(findings(board))}
 
 
 def _write(

@@ -25,8 +25,7 @@ from actor_lens.cli.writing import prepare_out, write_csv, write_json
 from actor_lens.text import NOT_MEASURED, percent
 
 if TYPE_CHECKING:
-    from actor_lens.experiments.run_evaluation import PanelEvaluation
-    from actor_lens.experiments.study import RunEvaluation
+    from actor_lens.experiments.run_evaluation import PanelEvaluation, RunEvaluation
     from actor_lens.judges.base import Judge
     from actor_lens.models.chat_model import ChatModel
     from actor_lens.prompts.sets import PromptSet
@@ -119,7 +118,7 @@ def _evaluated(
         from actor_lens.experiments.run_evaluation import evaluate_by_panel
 
         return evaluate_by_panel(model, prompts, run, judges=judges, **settings)
-    from actor_lens.experiments.study import evaluate_run
+    from actor_lens.experiments.run_evaluation import evaluate_run
 
     return evaluate_run(model, prompts, run, judge=judges[0], **settings)
 

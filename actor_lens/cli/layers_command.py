@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,11 @@ from actor_lens.cli.arguments import (
 from actor_lens.cli.inputs import load_model_and_prompts, model_settings, open_progress
 from actor_lens.cli.printing import print_json, print_layers, print_written
 from actor_lens.cli.writing import prepare_out, write_csv, write_json
+from actor_lens.results import versions
 
 if TYPE_CHECKING:
-    from actor_lens.directions.layer_scores import LayerChoice, LayerScores
-    from actor_lens.experiments.study import Look
+    from actor_lens.directions.layer_scores import LayerChoice
+    from actor_lens.experiments.look import Look
     from actor_lens.prompts.sets import PromptSet
 
 
@@ -36,29 +36,28 @@ def layers(arguments: argparse.Namespace) -> None:
     """Score every layer."""
     out = prepare_out(arguments)
     with open_progress(arguments):
-        from actor_lens.experiments.study import look_at_layers
+        from actor_lens.experiments.look import look_at_layers
 
         _check_choice(arguments)
         model, prompts, load_seconds = load_model_and_prompts(arguments)
-        train_prompts = _train_prompts(arguments, prompts)
         look = look_at_layers(
             model,
             prompts,
-            train=train_prompts,
+            train=_train_prompts(arguments, prompts),
             alpha=arguments.alpha,
             origin=arguments.origin,
             seed=arguments.seed,
         )
-    from actor_lens.results import versions
-
     choice = look.scores.best(arguments.by)
+    summary = look.summary()
     record = {
-        "model": model.name,
+        **summary,
         "model_settings": model_settings(model),
-        "prompts": prompts.name,
-        **_scores_record(look.scores, choice),
-        "train_prompts": train_prompts.counts(),
-        "seconds": {"load": load_seconds, **look.seconds},
+        "layer": choice.layer,
+        "layer_by": choice.by,
+        "layer_reason": choice.reason,
+        "layer_ties": list(choice.ties),
+        "seconds": {"load": round(load_seconds, 3), **summary["seconds"]},
         "seed": arguments.seed,
         "versions": versions(),
     }
@@ -86,17 +85,6 @@ def _train_prompts(arguments: argparse.Namespace, prompts: PromptSet) -> PromptS
     if arguments.per_label is None:
         return train_prompts
     return train_prompts.sample(arguments.per_label, seed=arguments.seed)
-
-
-def _scores_record(scores: LayerScores, choice: LayerChoice) -> dict[str, Any]:
-    return {
-        "layer": choice.layer,
-        "layer_by": choice.by,
-        "layer_reason": choice.reason,
-        "layer_ties": list(choice.ties),
-        "warnings": list(scores.warnings),
-        "scores": json.loads(scores.frame().to_json(orient="records")),
-    }
 
 
 def _write_look(out: Path | None, record: dict[str, Any], look: Look, choice: LayerChoice) -> None:

@@ -58,7 +58,7 @@ def methods_of_preset(
     Raises:
         UserError: If a method is not known, or ``out`` holds the sweep of another comparison.
     """
-    from actor_lens.experiments.preset_sweep import find_settings
+    from actor_lens.experiments.presets import find_settings
     from actor_lens.methods import make_method
 
     preset = preset_named(arguments.preset)

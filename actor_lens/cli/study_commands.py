@@ -31,7 +31,8 @@ from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
     from actor_lens.evaluation.utility import Utility
-    from actor_lens.experiments.study import Study, StudyPlan, Trained
+    from actor_lens.experiments.study import Study
+    from actor_lens.experiments.study_plan import StudyPlan
     from actor_lens.training.run import TrainingRun
 
 # Shown beside the fine-tune in the demo: what the choices of the method are worth.
@@ -116,7 +117,7 @@ def _train_and_evaluate(
     saver: _RunSaver,
 ) -> tuple[dict[str, Any], Study | None]:
     """What ``summary.json`` will hold, and the study unless ``--no-evaluate``."""
-    from actor_lens.experiments.study import run_study, train_chosen_layer
+    from actor_lens.experiments.study_plan import run_study, train_chosen_layer
 
     plan = _plan(arguments, variants, resume)
     model, prompts, load_seconds = load_model_and_prompts(arguments, resume)
@@ -147,7 +148,7 @@ def _plan(
     variants: dict[str, dict[str, Any]],
     resume: TrainingRun | None,
 ) -> StudyPlan:
-    from actor_lens.experiments.study import StudyPlan
+    from actor_lens.experiments.study_plan import StudyPlan
 
     return StudyPlan(
         settings=_settings(arguments, resume),
@@ -184,18 +185,18 @@ class _RunSaver:
     out: Path | None
     saved: bool = False
 
-    def save(self, trained: Trained) -> None:
+    def save(self, study: Study) -> None:
         """Save the run before anything that follows can fail or be interrupted.
 
         Raises:
             StoppedError: If its training was interrupted.
         """
         if self.out is not None:
-            trained.run.save(self.out)
+            study.run.save(self.out)
             _remove_older_results(self.out)
             self.saved = True
-        if trained.run.status == "stopped":
-            raise StoppedError(_how_to_continue(self.arguments, trained.run, self.out))
+        if study.run.status == "stopped":
+            raise StoppedError(_how_to_continue(self.arguments, study.run, self.out))
 
     def checkpoint(self, run: TrainingRun) -> None:
         """Save the run so far: after a crash --resume goes on from there."""
@@ -244,11 +245,8 @@ def _write_results(
     if out is None:
         return
     if study is not None:
-        from actor_lens.evaluation.changes import compare_evaluations
-
         write_csv(out / "layers.csv", study.look.scores.frame())
-        change = compare_evaluations(study.before, study.outcome.evaluation)
-        write_csv(out / "evaluation.csv", change.examples())
+        write_csv(out / "evaluation.csv", study.frame())
         if command is not None:
             from actor_lens.report.study_report import write_report
 
@@ -263,7 +261,7 @@ def report(arguments: argparse.Namespace) -> None:
     """One HTML file about a run."""
     run = load_run(arguments.run)
     assert run is not None
-    from actor_lens.experiments.study import StudyPlan, run_study
+    from actor_lens.experiments.study_plan import StudyPlan, run_study
     from actor_lens.report.study_report import write_report
 
     utility = _utility(arguments.utility)

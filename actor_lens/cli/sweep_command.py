@@ -90,7 +90,7 @@ def sweep(arguments: argparse.Namespace) -> None:
             if out is not None and len(names) > 1:
                 folder = out / re.sub(r"[^\w.-]+", "-", name).strip("-")
             result, settings = _sweep_one(arguments, name, folder, judge)
-            records.append({**_record(result, name), "model_settings": settings})
+            records.append({**result.summary(), "model": name, "model_settings": settings})
             if folder is not None:
                 _write(folder, result, records[-1])
             if not arguments.json:
@@ -135,7 +135,7 @@ def _sweep_one(
 
 def _prepare_out(arguments: argparse.Namespace) -> Path | None:
     """The output folder; one that holds a sweep is continued unless it is to be overwritten."""
-    from actor_lens.experiments.sweep.layer_sweep import OUTCOMES_FILE
+    from actor_lens.experiments.sweep.tally import OUTCOMES_FILE
 
     if arguments.out is None:
         return None
@@ -147,28 +147,6 @@ def _prepare_out(arguments: argparse.Namespace) -> Path | None:
     elif found:
         arguments.overwrite = True  # of the results, which the continued sweep writes anew
     return prepare_out(arguments)
-
-
-def _record(result: LayerSweep, name: str) -> dict[str, Any]:
-    import json
-
-    from actor_lens.results import versions
-
-    best = result.best_outcome.cell
-    return {
-        "model": name,
-        "layer": best.layer,
-        "alpha": best.alpha,
-        "seed": best.seed,
-        "layer_reason": result.reason,
-        "judge": next((one.reply_judge for one in result.outcomes if one.reply_judge), None),
-        "refused_before": dict(result.refused_before),
-        "validation_prompts": dict(result.validation),
-        "train_prompts": dict(result.best.train_prompts),
-        "outcomes": json.loads(result.frame().to_json(orient="records")),
-        "seconds": {key: round(value, 3) for key, value in result.seconds.items()},
-        "versions": versions(),
-    }
 
 
 def _write(folder: Path, result: LayerSweep, record: dict[str, Any]) -> None:

@@ -1,22 +1,33 @@
 """The settings of published comparisons, as far as they are known, and where each comes from.
 
 What the paper does not say is never presented as its setting: it is found by a sweep of this
-project on validation prompts, or is this project's own default, and is marked so.
+project on validation prompts, or is this project's own default, and is marked so. The sweep is no
+part of any fit: its seconds are reported beside those of the fit.
 
 Source: Dabas et al. 2025 (arXiv 2507.04250).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actor_lens.errors import UserError
+from actor_lens.experiments.ledger import Ledger
+from actor_lens.experiments.older_files import preset_outcomes
+from actor_lens.progress import stage
+from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from actor_lens.models.chat_model import ChatModel
+    from actor_lens.prompts.sets import PromptSet
+
+SWEEP_FILE = "preset-sweep.jsonl"
 FROM_PAPER = "the paper"
 FROM_SWEEP = "found by this project's own validation sweep"
 OWN_DEFAULT = "this project's own choice"
@@ -32,8 +43,8 @@ class Preset:
         prompts: Name of the mixture of prompt sets.
         judge: Who judges replies, as ``--judge`` names it.
         methods: Names of the methods that were compared; those of ACTOR last.
-        epochs: Of ACTOR's fine-tune.
-        alphas: That the sweep tries; the published value is not known.
+        epochs: Epochs of ACTOR's fine-tune.
+        alphas: Alphas that the sweep tries; the published value is not known.
         lrs: Learning rates that the sweep tries; the published one is not known.
         new_tokens: Longest reply; the published length is not known.
     """
@@ -124,3 +135,83 @@ def preset_named(name: str) -> Preset:
     if name not in PRESETS:
         raise UserError(f"preset '{name}' is not known; use one of: {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+@dataclass(frozen=True)
+class FoundSettings:
+    """The settings that a sweep prefers on validation prompts.
+
+    Attributes:
+        layer: Target layer.
+        alpha: How much of the way to the origin targets go.
+        lr: Learning rate.
+        rank: Trade-off score on the validation prompts, by first tokens.
+        seconds: Seconds of the whole sweep, over all learning rates.
+    """
+
+    layer: int
+    alpha: float
+    lr: float
+    rank: float
+    seconds: float
+
+
+def find_settings(
+    preset: Preset,
+    model: ChatModel,
+    train: PromptSet,
+    validation: PromptSet,
+    *,
+    folder: str | Path | None = None,
+) -> FoundSettings:
+    """Layer, alpha and learning rate with the best trade-off score on validation prompts.
+
+    Args:
+        preset: What to try.
+        model: Left as it is.
+        train: Training prompts.
+        validation: Prompts that decide; ties go to the first.
+        folder: Folder that keeps what came of each learning rate; those that are there are not
+            tried again, and the seconds are those that they took then. None to keep nothing.
+
+    Raises:
+        UserError: If the folder holds the sweep of another comparison, or cannot be used.
+    """
+    about = {
+        "model": f"{model.fingerprint}:{model.identity}",
+        "train_prompts": train.fingerprint,
+        "validation_prompts": validation.fingerprint,
+        "alphas": list(preset.alphas),
+        "epochs": preset.epochs,
+    }
+    path = None if folder is None else Path(folder) / SWEEP_FILE
+    ledger = Ledger(
+        path,
+        about,
+        FoundSettings,
+        lambda settings: settings.lr,
+        work="comparison",
+        older=lambda: () if path is None else preset_outcomes(path.parent),
+    )
+    with stage("learning rates", len(preset.lrs)) as done:
+        for number, lr in enumerate(preset.lrs):
+            if lr not in ledger.entries:
+                ledger.add(_sweep(preset, model, train, validation, lr))
+            done(number + 1)
+    tried = [ledger.entries[lr] for lr in preset.lrs]
+    best = max(tried, key=lambda settings: settings.rank)
+    return replace(best, seconds=sum(settings.seconds for settings in tried))
+
+
+def _sweep(
+    preset: Preset, model: ChatModel, train: PromptSet, validation: PromptSet, lr: float
+) -> FoundSettings:
+    """The best layer and alpha of one learning rate, and the seconds of its sweep."""
+    from actor_lens.experiments.sweep.layer_sweep import sweep_layers  # loads torch
+
+    started = time.perf_counter()
+    settings = FinetuneConfig(layer=0, epochs=preset.epochs, lr=lr)
+    sweep = sweep_layers(model, train, validation, alphas=preset.alphas, settings=settings)
+    best = sweep.best_outcome
+    seconds = time.perf_counter() - started
+    return FoundSettings(best.cell.layer, best.cell.alpha, lr, best.rank, seconds)

@@ -1,18 +1,21 @@
-"""A model before and with a run, its replies judged by several judges.
+"""A model before and with a run: its replies, judged by one judge or by several.
 
 How far judges agree says how much of a rate, and of a change of it, is the judge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
+from actor_lens.evaluation.changes import compare_evaluations
+from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.evaluation.panel import JudgePanel, judge_panel
 from actor_lens.evaluation.summary import before_after
-from actor_lens.experiments.study import RunEvaluation, evaluate_run
+from actor_lens.experiments.clock import Clock, rounded
 from actor_lens.judges.base import Judge
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
@@ -21,27 +24,129 @@ from actor_lens.judges.first_token import (
     with_tokens,
 )
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.results import records
+from actor_lens.results import Result, records, versions
+from actor_lens.text import percent, plural
 from actor_lens.training.run import TrainingRun
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class PanelEvaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class RunEvaluation(Result):
+    """A model on the test and out-of-distribution prompts, with and without a run.
+
+    Attributes:
+        model_name: The model.
+        run: The run, or None where only the model was evaluated.
+        before: The untouched model.
+        after: The model with the run applied.
+        seconds: Time of each part.
+    """
+
+    model_name: str
+    run: TrainingRun | None
+    before: Evaluation
+    after: Evaluation | None
+    seconds: Mapping[str, float]
+
+    _hint = "figure: al.figures.refusal_rates(before=one.before, after=one.after)"
+
+    def frame(self) -> pd.DataFrame:
+        """One row a prompt, of one evaluation or of both (``EvaluationChange.examples``)."""
+        if self.after is None:
+            return self.before.frame()
+        return compare_evaluations(self.before, self.after).examples()
+
+    def summary(self) -> dict[str, Any]:
+        """The record that ``summary.json`` holds."""
+        return {
+            "model": self.model_name,
+            "prompts": self.before.prompts.name,
+            "layer": self.run.layer if self.run is not None else None,
+            **before_after(self.before, self.after),
+            "fingerprints": {"prompts": self.before.prompts.fingerprint},
+            "seconds": rounded(self.seconds),
+            "versions": versions(),
+        }
+
+    def _headline(self) -> str:
+        rates = [percent(self.before.where("test").tradeoff_score)]
+        if self.after is not None:
+            rates.append(percent(self.after.where("test").tradeoff_score))
+        run = "no run" if self.run is None else f"a run of layer {self.run.layer}"
+        return (
+            f"RunEvaluation of {self.model_name} and {run}: "
+            f"{plural(len(self.before.prompts), 'prompt')}; trade-off score {' to '.join(rates)}"
+        )
+
+
+def evaluate_run(
+    model: ChatModel,
+    prompts: PromptSet,
+    run: TrainingRun | None = None,
+    *,
+    judge: Judge | None = None,
+    new_tokens: int = 64,
+) -> RunEvaluation:
+    """Evaluate a model on the test and out-of-distribution prompts, and again with a run applied.
+
+    Args:
+        model: Left as it is.
+        prompts: Prompts with a test split; with a validation split on which the model refuses
+            harmful prompts, first-token refusal scores are given too.
+        run: A fine-tune of this model.
+        judge: Judge of the replies; the keyword judge unless given.
+        new_tokens: Longest reply, in tokens.
+
+    Raises:
+        UserError: If there are no test prompts, or the run belongs to another model.
+    """
+    if run is not None:
+        run.check_belongs_to(model)
+    tested, clock, after = prompts.for_testing(), Clock(), None
+    ask = partial(
+        evaluate,
+        model,
+        tested,
+        judge=judge,
+        tokens=_tokens_or_none(model, prompts["validation"]),
+        new_tokens=new_tokens,
+    )
+    with clock("evaluate"):
+        with stage("replies (before)"):
+            before = ask()
+        if run is not None:
+            with run.applied_to(model), stage("replies (after)"):
+                after = ask()
+    return RunEvaluation(model.name, run, before, after, clock.seconds)
+
+
+def _tokens_or_none(model: ChatModel, validation: PromptSet) -> RefusalTokens | None:
+    """How the model begins refusals, or None where its replies do not tell."""
+    try:
+        return refusal_tokens(model, validation)
+    except UserError:
+        return None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PanelEvaluation(Result):
     """A model before and with a run, and what each judge says of its replies.
 
     Attributes:
-        evaluated: By the first judge.
+        evaluated: The evaluation by the first judge.
         before: All judges on the replies of the untouched model.
-        after: On those with the run applied, or None where there is no run.
+        after: All judges on those with the run applied, or None where there is no run.
     """
 
     evaluated: RunEvaluation
     before: JudgePanel
     after: JudgePanel | None
+
+    _hint = "how far the judges agree: .agreement()"
 
     @property
     def panels(self) -> dict[str, JudgePanel]:
@@ -92,6 +197,9 @@ class PanelEvaluation:
             "agreement": records(self.agreement()),
         }
 
+    def _headline(self) -> str:
+        return f"{len(self.before.judges)} judges on {self.evaluated._headline()}"
+
 
 def evaluate_by_panel(
     model: ChatModel,
@@ -105,10 +213,10 @@ def evaluate_by_panel(
 
     Args:
         model: Left as it is.
-        prompts: With a test split; with a validation split if a judge goes by first tokens.
+        prompts: Prompts with a test split; with a validation split if a judge reads first tokens.
         run: A fine-tune of this model.
         judges: At least two, all different; the first one's rates are those of the evaluation.
-        new_tokens: Longest reply.
+        new_tokens: Longest reply, in tokens.
 
     Raises:
         UserError: As ``evaluate_run`` and ``judge_panel``, or if there are not two judges.
@@ -116,13 +224,7 @@ def evaluate_by_panel(
     check_judges(judges)
     tokens = _tokens(model, prompts, judges)
     first, *others = [with_tokens(judge, tokens) for judge in judges]
-    evaluated = evaluate_run(
-        model,
-        prompts,
-        run,
-        judge=first,
-        new_tokens=new_tokens,
-    )
+    evaluated = evaluate_run(model, prompts, run, judge=first, new_tokens=new_tokens)
     before = judge_panel(evaluated.before, [first, *others])
     after = None
     if evaluated.after is not None:

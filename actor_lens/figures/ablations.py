@@ -42,7 +42,7 @@ class Ablated(Protocol):
     """Ablations: outcomes of several seeds for every value of what was varied."""
 
     def means(self) -> pd.DataFrame:
-        """Return columns study, series, value, number, method, split, and score columns."""
+        """Return columns factor, series, value, number, method, split, and score columns."""
         ...
 
     def matrix(self) -> pd.DataFrame:
@@ -134,7 +134,7 @@ def transfer_matrix(ablations: Ablated, *, split: str = "test") -> go.Figure:
     rows = rows[rows["split"] == split]
     figure = go.Figure()
     if rows.empty:
-        nothing_yet(figure, "the study 'transfer' was not run")
+        nothing_yet(figure, "the ablation 'transfer' was not run")
         return finish(figure, title="Trained on one kind, tested on all", height=300, legend=False)
     trained, tested = (list(dict.fromkeys(rows[name])) for name in ("trained_on", "tested_on"))
     places = (rows["trained_on"].map(trained.index), rows["tested_on"].map(tested.index))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actor_lens import figures
-from actor_lens.experiments.ablations.ablate import Ablations
+from actor_lens.experiments.ablations.results import Ablations
 from actor_lens.report.pages import plot_in_page, render_page, write_page
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def write_ablations(
         figure = figures.ablation_scores(ablations, name)
         plots[name] = plot_in_page(f"series-{number}", figure)
     matrix = None
-    if "transfer" in ablations.studies:
+    if "transfer" in ablations.factors:
         matrix = plot_in_page("matrix", figures.transfer_matrix(ablations))
     page = render_page(
         "ablations.html.j2",

@@ -11,7 +11,7 @@ from actor_lens.directions.layer_scores import LayerChoice, LayerScores
 from actor_lens.directions.options import Origin
 from actor_lens.directions.projections import Projections, layer_map
 from actor_lens.errors import UserError
-from actor_lens.experiments.study import Look
+from actor_lens.experiments.look import Look
 from actor_lens.experiments.sweep.layer_sweep import LayerSweep
 from actor_lens.figures.theme import LABEL_STYLES, ORIGIN_NAMES
 from actor_lens.prompts.rows import LABELS

@@ -91,12 +91,10 @@ def render_report(
     study: Study, *, command: str | None = None, utility: Utility | None = None
 ) -> str:
     """The text of the page that ``write_report`` writes."""
-    outcome = study.outcome
-    change = compare_evaluations(study.before, outcome.evaluation)
+    outcome, change = study.outcome, study.change
     parts = _parts(change)
     layers = layers_content(study.look, outcome.run.layer, study.choice, outcome.run.config.origin)
     variants = [_variant(study, variant) for variant in study.outcomes[1:]]
-    movements = study.before_projections.movements(outcome.projections, outcome.run.layer)
     return render_page(
         "report.html.j2",
         study=study,
@@ -117,14 +115,14 @@ def render_report(
         preview_warnings=outcome.targets.preview().warnings,
         training=_training(outcome.run),
         checks=_checks(outcome.run),
-        movements=movements.to_dict("records"),
+        movements=_movements(study),
         sides=_sides(change),
         kinds=_kinds(change),
         variants=variants,
         lost=sum(variant["change"].distinction_lost for variant in variants),
         settings=_settings(study),
         command=command,
-        by_phrases=study.before.judge == KeywordJudge().identity,
+        by_phrases=change.before.judge == KeywordJudge().identity,
         utility=utility,
         wanted=_WANTED,
         split_names=_SPLIT_NAMES,
@@ -218,10 +216,18 @@ def _checks(run: TrainingRun) -> list[dict[str, Any]]:
     ]
 
 
+def _movements(study: Study) -> list[dict[Any, Any]]:
+    """How far the prompts of each label moved; nothing where no projections were taken."""
+    before, after = study.before_projections, study.after_projections
+    if before is None or after is None:
+        return []
+    return before.movements(after, study.run.layer).to_dict("records")
+
+
 def _variant(study: Study, variant: Outcome) -> dict[str, Any]:
     """A fine-tune with other settings: against the untouched model, and against the study's own."""
     actor = study.outcome
-    change = compare_evaluations(study.before, variant.evaluation)
+    change = compare_evaluations(study.change.before, variant.evaluation)
     return {
         "name": variant.name,
         "differences": list(_differences(actor.run, variant.run)),
@@ -266,13 +272,14 @@ def _report_plots(study: Study, parts: Mapping[str, EvaluationChange]) -> dict[s
     plots = {
         "targets": figures.target_preview(outcome.targets),
         "training": figures.training_curves(outcome.run),
-        "shifts": figures.prompt_shifts(
-            study.before_projections,
-            outcome.projections,
-            outcome.run.layer,
-            targets=outcome.targets,
-        ),
     }
+    if study.before_projections is not None and study.after_projections is not None:
+        plots["shifts"] = figures.prompt_shifts(
+            study.before_projections,
+            study.after_projections,
+            study.run.layer,
+            targets=study.targets,
+        )
     for split, part in parts.items():
         plots[f"rates-{split}"] = figures.refusal_rates(before=part.before, after=part.after)
     if "test" in parts and study.outcomes[1:]:

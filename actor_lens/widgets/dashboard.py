@@ -18,7 +18,7 @@ import ipywidgets as ipw
 import plotly.graph_objects as go
 import traitlets
 
-from actor_lens.experiments.study import Look, look_at_layers
+from actor_lens.experiments.look import Look, look_at_layers
 from actor_lens.figures import Composition, compose
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet

@@ -17,9 +17,10 @@ from actor_lens.directions.predicted_refusals import (
     predict_refusals,
 )
 from actor_lens.directions.projections import Projections, TokenProjections
-from actor_lens.directions.targets import Targets, just_enough_targets
+from actor_lens.directions.targets import Targets
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation
+from actor_lens.experiments.look import Look, targets_of
 from actor_lens.experiments.sweep.layer_sweep import LayerSweep
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
@@ -28,8 +29,6 @@ from actor_lens.training.run import TrainingRun
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from actor_lens.experiments.study import Look
 
 TargetSettings = tuple[int, float, Origin, Shift]
 
@@ -243,14 +242,7 @@ class Exploration(traitlets.HasTraits):
         """
         look, config = self.look, config or self.config()
         residuals = look.projections.residuals if of_shown else look.train_residuals
-        return just_enough_targets(
-            residuals,
-            look.directions,
-            config.layer,
-            alpha=config.alpha,
-            origin=config.origin,
-            shift=config.shift,
-        )
+        return targets_of(residuals, look.directions, config)
 
     def predict(self, config: FinetuneConfig) -> None:
         """Ask the drawn prompts, each at its target by a hook; nothing is trained.

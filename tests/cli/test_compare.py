@@ -53,13 +53,13 @@ class TestCompare:
             "(answered; not shown)"
         }
         assert "Methods side by side on" in (out / "report.html").read_text()
-        kept = {path.name: path.read_text() for path in (out / "outcomes").iterdir()}
+        kept = {path.name: path.read_text() for path in out.glob("*.jsonl")}
         assert run_cli(*self.WORDS, "--out", out) == 0
         printed = capsys.readouterr().out
         assert "T.S." in printed
         assert "│ harmful " in printed  # names are whole in a terminal of 80 columns
         assert "…" not in printed
-        assert kept == {path.name: path.read_text() for path in (out / "outcomes").iterdir()}
+        assert kept == {path.name: path.read_text() for path in out.glob("*.jsonl")}
         changed = [*self.WORDS[:-2], "3", "--quiet"]
         assert run_cli(*changed, "--out", out) == 2
         assert "belongs to another comparison" in capsys.readouterr().err
@@ -93,7 +93,8 @@ class TestCompare:
     def test_a_preset_is_swept_once_and_its_seconds_are_told(self, tmp_path, capsys, monkeypatch):
         from dataclasses import replace
 
-        from actor_lens.experiments import preset_sweep, presets
+        from actor_lens.experiments import presets
+        from actor_lens.experiments.sweep import layer_sweep
 
         toy = {"toy": "toy"}
         small = {"models": toy, "prompts": "toy", "judge": "keywords", "methods": ("actor",)}
@@ -105,7 +106,7 @@ class TestCompare:
         )
         best = SimpleNamespace(cell=SimpleNamespace(layer=4, alpha=1.0), rank=0.9)
         sweep = SimpleNamespace(best_outcome=best)
-        monkeypatch.setattr(preset_sweep, "sweep_layers", lambda *_args, **_named: sweep)
+        monkeypatch.setattr(layer_sweep, "sweep_layers", lambda *_args, **_named: sweep)
         out = tmp_path / "out"
         words = ("compare", "--preset", "tiny", "--model", "toy", *QUICK[:-3], "--quiet", "--json")
         assert run_cli(*words, "--out", out) == 0
@@ -113,7 +114,7 @@ class TestCompare:
         (first,) = [row for row in record["methods"] if row["split"] == "test"]
         assert {row["setting"]: row["value"] for row in record["settings"]}["layer"] == 4
         assert first["search_seconds"] == record["search_seconds"]["actor"] > 0
-        monkeypatch.setattr(preset_sweep, "sweep_layers", None)
+        monkeypatch.setattr(layer_sweep, "sweep_layers", None)
         assert run_cli(*words, "--out", out) == 0
         assert json.loads(capsys.readouterr().out)["search_seconds"] == record["search_seconds"]
         assert run_cli(*words, "--per-label", "3", "--out", out) == 2
@@ -137,7 +138,7 @@ class TestCompare:
 
 
 class TestAblate:
-    WORDS = ("ablate", "--studies", "shift", "--seeds", "0", "--layer", "4", "--epochs", "1")
+    WORDS = ("ablate", "--factors", "shift", "--seeds", "0", "--layer", "4", "--epochs", "1")
 
     def test_json_is_what_is_written_and_the_folder_goes_on(self, tmp_path, capsys):
         out = tmp_path / "out"
@@ -167,13 +168,13 @@ class TestAblate:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["--studies", "colour"], "study 'colour' is not known"),
-            (["--studies", ","], "no studies to run"),
-            (["--studies", "shift", "--layer", "99"], "out of range"),
-            (["--studies", "shift", "--layer", "4", "--jobs", "0"], "at least one job"),
-            (["--studies", "shift", "--layer", "4", "--epochs", "0"], "epochs is 0"),
+            (["--factors", "colour"], "factor 'colour' is not known"),
+            (["--factors", ","], "no ablations to run"),
+            (["--factors", "shift", "--layer", "99"], "out of range"),
+            (["--factors", "shift", "--layer", "4", "--jobs", "0"], "at least one job"),
+            (["--factors", "shift", "--layer", "4", "--epochs", "0"], "epochs is 0"),
             (["--studies", "anchors", "--anchor-methods", "x"], "unknown method 'x'"),
-            (["--studies", "shift", "--anchor-methods", "cast"], "in the study 'anchors' only"),
+            (["--factors", "shift", "--anchor-methods", "cast"], "'harmful-prompts' only"),
         ],
     )
     def test_wrong_words_give_one_line(self, words, message, capsys):
@@ -198,6 +199,6 @@ class TestAblate:
         (out / "notes.txt").write_text("mine")
         words = (*self.WORDS[:-1], "2", *QUICK, "--out", out)
         assert run_cli(*words) == 2
-        assert "another model, prompts or settings" in capsys.readouterr().err
+        assert "another ablation" in capsys.readouterr().err
         assert run_cli(*words, "--overwrite") == 0
         assert (out / "notes.txt").read_text() == "mine"

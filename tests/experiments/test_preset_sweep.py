@@ -1,13 +1,16 @@
 """A sweep takes the best of all learning rates, counts its seconds, and is not made twice."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.experiments import preset_sweep
-from actor_lens.experiments.preset_sweep import SWEEP_FILE, find_settings
-from actor_lens.experiments.presets import PRESETS
+from actor_lens.experiments import presets
+from actor_lens.experiments.older_files import PRESET_FILE
+from actor_lens.experiments.presets import PRESETS, SWEEP_FILE, find_settings
+from actor_lens.experiments.sweep import layer_sweep
+from actor_lens.progress import Reporter, reporting
 from actor_lens.training.config import FinetuneConfig
 from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model
@@ -33,8 +36,8 @@ def asked(monkeypatch):
         cell = SimpleNamespace(layer=len(asked), alpha=1.5)
         return SimpleNamespace(best_outcome=SimpleNamespace(cell=cell, rank=RANKS[settings.lr]))
 
-    monkeypatch.setattr(preset_sweep, "sweep_layers", sweep)
-    monkeypatch.setattr(preset_sweep.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(layer_sweep, "sweep_layers", sweep)
+    monkeypatch.setattr(presets.time, "perf_counter", lambda: clock[0])
     return asked
 
 
@@ -52,12 +55,13 @@ def test_what_was_tried_is_not_tried_again_and_keeps_its_seconds(model, asked, t
 
 
 def test_a_sweep_that_was_cut_short_goes_on_at_the_next_learning_rate(model, asked, tmp_path):
-    def stop(_name, done, _total):
-        if done == 2:
-            raise KeyboardInterrupt
+    class Stopping(Reporter):
+        def stage(self, _name, done, _total):
+            if done == 2:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        find_settings(PAPER, model, PROMPTS, PROMPTS, folder=tmp_path, on_progress=stop)
+    with pytest.raises(KeyboardInterrupt), reporting(Stopping()):
+        find_settings(PAPER, model, PROMPTS, PROMPTS, folder=tmp_path)
     found = find_settings(PAPER, model, PROMPTS, PROMPTS, folder=tmp_path)
     assert [settings.lr for _, settings in asked] == list(PAPER.lrs)
     assert (found.lr, found.seconds) == (3e-4, 6.0)
@@ -69,5 +73,19 @@ def test_a_sweep_of_other_prompts_is_refused_and_a_damaged_file_named(model, tmp
     with pytest.raises(UserError, match=r"another comparison \(differs in: train prompts\)"):
         find_settings(PAPER, model, planted_prompts(3), PROMPTS, folder=tmp_path)
     (tmp_path / SWEEP_FILE).write_text("{")
-    with pytest.raises(UserError, match="cannot be read as the sweep of a preset"):
+    with pytest.raises(UserError, match="cannot be read"):
         find_settings(PAPER, model, PROMPTS, PROMPTS, folder=tmp_path)
+
+
+def test_a_sweep_that_an_older_version_kept_goes_on(model, asked, tmp_path):
+    find_settings(PAPER, model, PROMPTS, PROMPTS, folder=tmp_path)
+    header, *lines = map(json.loads, (tmp_path / SWEEP_FILE).read_text().splitlines())
+    (tmp_path / SWEEP_FILE).unlink()
+    older = {"about": header["about"], "tried": lines[:2]}
+    (tmp_path / PRESET_FILE).write_text(json.dumps(older))
+    found = find_settings(PAPER, model, PROMPTS, PROMPTS, folder=tmp_path)
+    assert len(asked) == 4
+    assert (found.lr, found.seconds) == (3e-4, 6.0)
+    (tmp_path / SWEEP_FILE).unlink()
+    with pytest.raises(UserError, match="another comparison"):
+        find_settings(PAPER, model, planted_prompts(3), PROMPTS, folder=tmp_path)

@@ -12,8 +12,13 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.evaluation.panel import judge_panel
 from actor_lens.evaluation.summary import before_after
-from actor_lens.experiments.run_evaluation import PanelEvaluation, check_judges, evaluate_by_panel
-from actor_lens.experiments.study import RunEvaluation, evaluate_run
+from actor_lens.experiments.run_evaluation import (
+    PanelEvaluation,
+    RunEvaluation,
+    check_judges,
+    evaluate_by_panel,
+    evaluate_run,
+)
 from actor_lens.judges.first_token import FirstTokenJudge
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import Prompt
@@ -117,7 +122,7 @@ def test_judges_that_cannot_be_compared_are_told(judges, message):
 
 
 def test_a_judge_by_first_tokens_is_told_before_replies_that_there_are_none(monkeypatch):
-    monkeypatch.delattr("actor_lens.experiments.study.evaluate")
+    monkeypatch.delattr("actor_lens.experiments.run_evaluation.evaluate")
     with pytest.raises(UserError, match="need harmful and benign prompts"):
         evaluate_by_panel(
             tiny_chat_model("llama"), PROMPTS, judges=[FIRST, FirstTokenJudge()], new_tokens=3

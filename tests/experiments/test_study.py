@@ -15,18 +15,17 @@ from actor_lens.activations.residuals import collect_residuals
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.evaluation import evaluate
-from actor_lens.experiments import study
-from actor_lens.experiments.study import (
-    StudyPlan,
-    evaluate_run,
-    look_at_layers,
-    run_study,
-    train_chosen_layer,
-)
+from actor_lens.experiments import look, run_evaluation, study_plan
+from actor_lens.experiments.look import look_at_layers
+from actor_lens.experiments.run_evaluation import evaluate_run
+from actor_lens.experiments.study import Study
+from actor_lens.experiments.study_plan import StudyPlan, run_study, train_chosen_layer
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
+from actor_lens.progress import reporting
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
+from tests.support.reports import Recorder
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
 
@@ -60,7 +59,8 @@ def reply_by_first_token(model, prompts, **_settings):
 
 @pytest.fixture(autouse=True)
 def speaking_model(monkeypatch):
-    monkeypatch.setattr(study, "refusal_tokens", lambda *_: TOKENS)
+    for module in (look, run_evaluation):
+        monkeypatch.setattr(module, "refusal_tokens", lambda *_: TOKENS)
     monkeypatch.setattr(evaluate, "generate_replies", reply_by_first_token)
 
 
@@ -73,7 +73,7 @@ def model():
 def done(model):
     """One study of everything, shared by the tests that read it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "refusal_tokens", lambda *_: TOKENS)
+        patch.setattr(look, "refusal_tokens", lambda *_: TOKENS)
         patch.setattr(evaluate, "generate_replies", reply_by_first_token)
         before = copied_tensors(model)
         result = run_study(model, PROMPTS, PLAN)
@@ -167,7 +167,7 @@ def test_record_has_the_numbers_of_the_stages(model, done):
     assert record["fingerprints"] == {
         "model": model.fingerprint,
         "prompts": PROMPTS.fingerprint,
-        "train_prompts": done.train.fingerprint,
+        "train_prompts": done.look.train.fingerprint,
     }
 
 
@@ -222,15 +222,15 @@ def test_named_layer_without_ood_prompts(model):
 
 
 def test_directions_are_fitted_on_train_and_seen_on_validation(model):
-    look = look_at_layers(model, PROMPTS, rounds=5)
+    seen = look_at_layers(model, PROMPTS, rounds=5)
     train = refusal_directions(collect_residuals(model, PROMPTS.where(split="train")))
-    torch.testing.assert_close(look.directions.vectors, train.vectors)
-    assert look.projections.prompts == PROMPTS.where(split="validation")
+    torch.testing.assert_close(seen.directions.vectors, train.vectors)
+    assert seen.projections.prompts == PROMPTS.where(split="validation")
     values = collect_residuals(model, PROMPTS.where(split="validation")).values
     expected = torch.einsum("lpd,ld->lp", values, train.unit)
-    torch.testing.assert_close(look.projections.values, expected, atol=1e-4, rtol=1e-4)
-    assert look.tokens is TOKENS
-    assert set(look.seconds) == {"collect", "score"}
+    torch.testing.assert_close(seen.projections.values, expected, atol=1e-4, rtol=1e-4)
+    assert seen.tokens is TOKENS
+    assert set(seen.seconds) == {"collect", "score"}
 
 
 def test_after_is_projected_on_the_directions_of_before(model, done):
@@ -249,28 +249,26 @@ def test_after_is_projected_on_the_directions_of_before(model, done):
 
 
 def test_every_stage_reports(model):
-    stages, steps, trained = {}, [], []
-
-    def on_progress(name, done, of):
-        stages[name] = (done, of)
+    recorder, trained = Recorder(), []
 
     def on_trained(one):
-        assert "replies (before)" not in stages  # it can be saved before anything else can fail
+        # It can be saved before anything else can fail.
+        assert "replies (before)" not in {name for name, _, _ in recorder.stages}
         trained.append(one)
 
-    made = run_study(
-        model,
-        PROMPTS,
-        replace(PLAN, variants={}),
-        on_progress=on_progress,
-        on_step=steps.append,
-        on_trained=on_trained,
-    )
-    assert {"residuals (train)", "residuals (validation)", "layer scores"} <= set(stages)
-    assert all(done == of for done, of in stages.values())
-    assert tuple(steps) == made.outcome.run.history
-    assert trained[0] is made.trained
-    as_json(made.trained.summary())
+    with reporting(recorder):
+        made = run_study(model, PROMPTS, replace(PLAN, variants={}), on_trained=on_trained)
+    last = {name: (done, total) for name, done, total in recorder.stages}
+    assert {"residuals (train)", "residuals (validation)", "layer scores"} <= set(last)
+    assert all(done == total for done, total in last.values())
+    assert tuple(recorder.steps) == made.outcome.run.history
+    (study,) = trained
+    assert (study.run, study.look, study.before) == (made.run, made.look, None)
+    without_rates = as_json(study.summary())
+    whole = made.summary()
+    del without_rates["seconds"], whole["seconds"]
+    assert without_rates.items() <= whole.items()
+    assert "not evaluated" in repr(study)
 
 
 def test_a_given_run_is_shown_without_training(model, monkeypatch):
@@ -279,7 +277,7 @@ def test_a_given_run_is_shown_without_training(model, monkeypatch):
     def train(*_args, **_kwargs):
         raise AssertionError("it was trained")
 
-    monkeypatch.setattr(study, "finetune_layer", train)
+    monkeypatch.setattr(study_plan, "finetune_layer", train)
     made = run_study(model, PROMPTS, replace(PLAN, variants={}), run=run)
     assert made.outcome.run is run
     assert (made.choice, made.summary()["layer"]) == (None, 2)
@@ -319,6 +317,47 @@ def test_a_run_that_reaches_outside_its_layer_is_found(model):
     made = run_study(model, PROMPTS, replace(PLAN, variants={}), run=bad)
     assert made.summary()["parameters_changed_outside_layer"] == before[name].numel()
     assert same_bits(before, copied_tensors(model))
+
+
+# ---- A study of what is at hand ----
+
+
+def test_a_session_puts_a_study_together_and_a_report_needs_no_more(done, tmp_path, monkeypatch):
+    from actor_lens.report.study_report import write_report
+
+    monkeypatch.setattr(evaluate, "generate_replies", None)
+    study = Study(done.look, done.run, done.before, done.after)
+    record, whole = study.summary(), done.summary()
+    unknown = ("seconds", "variants", "parameters_changed_outside_layer", "model_parameters")
+    for name in set(whole) - set(unknown):
+        assert record[name] == whole[name]
+    assert record["parameters_changed_outside_layer"] is None
+    page = write_report(study, tmp_path / "report.html").read_text()
+    assert "Changed outside the layer" not in page
+    assert 'id="plot-shifts"' not in page
+    moved = replace(
+        study,
+        before_projections=done.look.projections,
+        after_projections=done.look.projections,
+    )
+    assert 'id="plot-shifts"' in write_report(moved, tmp_path / "report.html").read_text()
+
+
+def test_halves_and_unlike_halves_of_a_comparison_are_refused(done):
+    with pytest.raises(UserError, match="give both"):
+        Study(done.look, done.run, done.before)
+    with pytest.raises(UserError, match="different prompts"):
+        Study(done.look, done.run, done.before, done.after.where("test"))
+    with pytest.raises(UserError, match="no evaluation"):
+        _ = Study(done.look, done.run).outcome
+
+
+def test_results_show_themselves_in_two_lines_without_harmful_prompts(model, done):
+    harmful = [one.prompt for one in PROMPTS if one.label == "harmful"]
+    for result in (done, done.look, evaluate_run(model, PROMPTS, new_tokens=4)):
+        assert len(repr(result).splitlines()) == 2
+        assert not any(text in repr(result) + result._repr_html_() for text in harmful)
+    assert f"layer {done.run.layer}" in repr(done)
 
 
 # ---- Evaluating a run ----
@@ -366,17 +405,16 @@ def test_evaluation_needs_test_prompts(model):
 
 @pytest.fixture
 def no_look(monkeypatch):
-    def look(*_args, **_kwargs):
+    def begin(*_args, **_kwargs):
         raise AssertionError("the look was begun")
 
-    monkeypatch.setattr(study, "look_at_layers", look)
+    monkeypatch.setattr(study_plan, "look_at_layers", begin)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"settings": replace(SETTINGS, layer=9)}, "layer 9 is out of range"),
-        ({"settings": replace(SETTINGS, lr=0.0)}, "lr is 0"),
         ({"by": "guess"}, "score 'guess' is not known; use one of silhouette"),
         ({"variants": {"x": {"alpha": -1.0}}}, "alpha is -1"),
         ({"variants": {"x": {"shift": "sideways"}}}, "shift 'sideways' is not known"),

@@ -7,8 +7,8 @@ from markupsafe import escape
 
 from actor_lens import figures
 from actor_lens.cli.writing import as_json
-from actor_lens.experiments.ablations.ablate import Ablations
 from actor_lens.experiments.ablations.grid import AblationCell
+from actor_lens.experiments.ablations.results import Ablations
 from actor_lens.experiments.ablations.trial import AblationOutcome
 from actor_lens.experiments.comparison.compare import compare
 from actor_lens.report.ablation_report import write_ablations

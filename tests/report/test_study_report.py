@@ -427,7 +427,7 @@ def test_where_nothing_was_refused_that_is_said():
 
 def test_a_layer_that_the_user_named():
     study = planted_study()
-    study = replace(study, trained=replace(study.trained, choice=None))
+    study = replace(study, run=replace(study.run, chosen=None))
     layers = Page(render_report(study)).text("layers")
     assert "Layer 2 was named by the user. The program would have taken layer 2" in layers
 
@@ -435,8 +435,8 @@ def test_a_layer_that_the_user_named():
 def test_a_run_that_diverged_and_changes_outside_the_layer_are_told_at_the_top():
     study = planted_study()
     run = replace(study.outcome.run, status="diverged", message="Loss is <not> finite.", history=())
-    broken = replace(study.outcome, run=run, parameters_changed_outside_layer=7)
-    summary = Page(render_report(replace(study, outcomes=(broken,)))).text("summary")
+    broken = replace(study, run=run, parameters_changed_outside_layer=7)
+    summary = Page(render_report(broken)).text("summary")
     assert "How training ended: diverged. Loss is <not> finite." in summary
     assert "7 parameters outside layer 2 changed." in summary
 
@@ -492,9 +492,8 @@ def test_unreadable_verdicts_and_another_judge_are_named():
     verdicts = list(study.before.verdicts)
     verdicts[last] = "unreadable"
     before = replace(study.before, verdicts=tuple(verdicts), judge="llm:<i>:1")
-    [outcome] = study.outcomes
-    after = replace(outcome.evaluation, judge="llm:<i>:1")
-    changed = replace(study, before=before, outcomes=(replace(outcome, evaluation=after),))
+    after = replace(study.after, judge="llm:<i>:1")
+    changed = replace(study, before=before, after=after)
     page, usual = render_report(changed, command="x"), render_report(study, command="x")
     assert "The judge could not be read on 1 reply before and 0 after" in page
     assert "<small>1 unreadable</small>" in page

@@ -4,7 +4,7 @@
 TOY = """
 import actor_lens as al
 from actor_lens import widgets
-from actor_lens.study import look_at_layers
+from actor_lens.experiments.look import look_at_layers
 
 model = al.load_model("toy")
 whole = al.load_prompts("toy")
@@ -22,11 +22,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 import actor_lens as al
 from actor_lens import widgets
-from actor_lens.judges import RefusalTokens
-from actor_lens.layer_choice import LayerScore, LayerScores
-from actor_lens.models import wrap_model
-from actor_lens.separation import Measurement
-from actor_lens.study import Look
+from actor_lens.judges.first_token import RefusalTokens
+from actor_lens.directions.layer_scores import LayerScore, LayerScores
+from actor_lens.models.chat_model import wrap_model
+from actor_lens.statistics.separation import Measurement
+from actor_lens.experiments.look import Look
 from tests.support.tiny_models import ARCHITECTURES, tiny_tokenizer
 from tests.support.tiny_runs import tiny_prompts
 
@@ -41,7 +41,7 @@ projections = al.project(al.collect_residuals(model, drawn), directions)
 measured = Measurement(0.9, 0.8, 0.95, 0.4, 0.6)
 rows = tuple(LayerScore(layer, "auroc", "harmful_vs_benign", measured) for layer in range(32))
 tokens = RefusalTokens(tuple(range(0, 300, 2)), ("",) * 150)
-look = Look(residuals, directions, projections, tokens, LayerScores(rows, 32), {})
+look = Look(prompts, residuals, directions, projections, tokens, LayerScores(rows, 32), {})
 """
 STRANGE = (
     TOY

@@ -155,7 +155,8 @@ def state_of(folder: Path) -> dict[str, object]:
     entries = Store(folder / "store").verify()
     notes = folder / "sweep" / "sweep.jsonl"
     lines = notes.read_bytes().split(b"\n")[:-1] if notes.exists() else []
-    finished = list((folder / "board").glob("outcomes/*.json"))
+    board = folder / "board" / "outcomes.jsonl"
+    finished = board.read_bytes().split(b"\n")[1:-1] if board.exists() else []
     return {
         "faults": [entry.fault for entry in entries if entry.fault],
         "entries": sorted(entry.key for entry in entries if entry.complete),

@@ -7,7 +7,7 @@ before training the pseudo-harmful ones are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from actor_lens.directions.projections import Projections, project
 from actor_lens.directions.refusal_directions import Directions, refusal_directions
 from actor_lens.directions.targets import just_enough_targets
 from actor_lens.evaluation.evaluate import Evaluation
-from actor_lens.experiments.study import Look, Outcome, Study, Trained
+from actor_lens.experiments.look import Look
+from actor_lens.experiments.study import Outcome, Study
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import LABELS, Prompt
@@ -158,41 +159,36 @@ def planted_study(
     variants: Mapping[str, tuple[Reply, dict[str, object]]] | None = None,
     model_name: str = "planted",
 ) -> Study:
-    """A study in which the fine-tune mends every pseudo-harmful refusal, unless told otherwise."""
+    """A study whose fine-tune ends every pseudo-harmful refusal, unless told otherwise."""
     prompts = prompts if prompts is not None else planted_prompts()
     train, validation, _ = prompts.by_split()
-    train_residuals = planted_residuals(train)
+    train_residuals = replace(planted_residuals(train), model_name=model_name)
     directions: Directions = refusal_directions(train_residuals)
     projections = project(planted_residuals(validation), directions)
     look = Look(
-        train_residuals,
-        directions,
-        projections,
-        RefusalTokens((7,), ("I'm",)),
-        planted_scores(projections),
-        {"collect": 0.5, "score": 0.25},
+        prompts=prompts,
+        train_residuals=train_residuals,
+        directions=directions,
+        projections=projections,
+        tokens=RefusalTokens((7,), ("I'm",)),
+        scores=planted_scores(projections),
+        seconds={"collect": 0.5, "score": 0.25},
     )
     actor = planted_outcome("actor", prompts, look, after or refuse("harmful"))
-    others = tuple(
-        planted_outcome(name, prompts, look, reply, **settings)
-        for name, (reply, settings) in (variants or {}).items()
-    )
     first = evaluation(prompts, before or refuse("harmful", "pseudo_harmful"))
-    trained = Trained(
-        model_name=model_name,
-        prompts=prompts,
-        train=train,
-        look=look,
-        choice=look.scores.best(),
-        targets=actor.targets,
-        run=actor.run,
-        seconds={"collect": 0.5, "score": 0.25, "train": 1.25},
-    )
+    choice = look.scores.best()
     return Study(
-        trained=trained,
+        look=look,
+        run=replace(actor.run, chosen={**asdict(choice), "ties": list(choice.ties)}),
         before=first,
+        after=actor.evaluation,
         before_projections=project(planted_residuals(first.prompts), directions),
-        outcomes=(actor, *others),
+        after_projections=actor.projections,
+        variants=tuple(
+            planted_outcome(name, prompts, look, reply, **settings)
+            for name, (reply, settings) in (variants or {}).items()
+        ),
+        parameters_changed_outside_layer=0,
         model_parameters=100,
-        seconds={**trained.seconds, "evaluate": 2.0},
+        seconds={"collect": 0.5, "score": 0.25, "train": 1.25, "evaluate": 2.0},
     )

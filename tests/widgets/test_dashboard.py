@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import actor_lens as al
 from actor_lens import figures
 from actor_lens.errors import UserError
-from actor_lens.experiments.study import look_at_layers
+from actor_lens.experiments.look import look_at_layers
 from actor_lens.judges.first_token import FirstTokenJudge
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet

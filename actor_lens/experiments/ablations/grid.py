@@ -1,4 +1,4 @@
-"""What the paper's ablations vary: each study a list of values, each value a change of a fine-tune.
+"""What the paper's ablations vary: each factor a list of values, each a change of a fine-tune.
 
 Source: Dabas et al. 2025 (arXiv 2507.04250); the origin and the anchoring are this project's.
 """
@@ -6,15 +6,21 @@ Source: Dabas et al. 2025 (arXiv 2507.04250); the origin and the anchoring are t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
-from actor_lens.errors import UserError
+from actor_lens.directions.options import ORIGINS, SHIFTS
+from actor_lens.errors import UserError, check_choice
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.config import ANCHORS, FinetuneConfig
 
+Factor = Literal[
+    "layer", "alpha", "counts", "transfer", "harmful-prompts", "shift", "origin", "anchor"
+]
+FACTORS: tuple[Factor, ...] = get_args(Factor)
+"""What can be varied, in the order of the tables."""
 ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 BENIGN_COUNTS, PSEUDO_HARMFUL_COUNTS = (15, 50), (10, 25, 50)
 # A kind of prompt with fewer than this has no direction and no rate worth the name.
@@ -27,14 +33,14 @@ class AblationCell:
     """What is tried.
 
     Attributes:
-        study: One of ``STUDIES``.
-        series: What varies within the study, ``"benign prompts"`` say.
-        value: As it is shown.
-        seed: Of the drawn training prompts and of their order.
+        factor: One of ``FACTORS``.
+        series: What varies in particular, ``"benign prompts"`` say.
+        value: The value as it is shown.
+        seed: Seed of the drawn training prompts and of their order.
         method: ``"actor"``, or the method that stands beside it.
     """
 
-    study: str
+    factor: str
     series: str
     value: str
     seed: int
@@ -43,11 +49,11 @@ class AblationCell:
 
 @dataclass(frozen=True)
 class Variation:
-    """One value of a study.
+    """One value of a factor.
 
     Attributes:
         series: What varies.
-        value: As it is shown.
+        value: The value as it is shown.
         number: The value where it is a number, else NaN.
         changes: Settings of the fine-tune that differ.
         counts: Training prompts of a label, where their number differs.
@@ -66,7 +72,7 @@ class Variation:
         return replace(shared, **{**self.changes, "seed": seed})
 
     def train(self, prompts: PromptSet, per_label: int, seed: int) -> PromptSet:
-        """The training prompts: of the wanted kinds, and as many as wanted."""
+        """The training prompts: of the kinds in ``only``, and as many as ``counts`` says."""
         rows = [
             row
             for row, prompt in enumerate(prompts)
@@ -77,31 +83,39 @@ class Variation:
 
 
 def variations(
-    study: str,
+    factor: str,
     train: PromptSet,
     n_layers: int,
     per_label: int,
     alphas: Sequence[float] = ALPHAS,
 ) -> list[Variation]:
-    """The values of a study.
+    """The values of a factor.
 
     Args:
-        study: One of ``STUDIES``.
+        factor: One of ``FACTORS``.
         train: All training prompts: they say which kinds there are.
-        n_layers: Of the model.
+        n_layers: Number of layers of the model.
         per_label: Training prompts of each label where nothing else is said.
-        alphas: Of the study ``alpha``.
+        alphas: Values of the factor ``alpha``.
 
     Raises:
-        UserError: If there is no such study, or the prompts have no kinds for it.
+        UserError: If there is no such factor, or the prompts have no kinds for it.
     """
-    if study not in STUDIES:
-        raise UserError(f"study '{study}' is not known; use one of: {', '.join(STUDIES)}")
-    if study == "layer":
+    check_choice("factor", factor, FACTORS)
+    if factor == "layer":
         return [_setting("layer", layer) for layer in range(n_layers)]
-    if study == "alpha":
+    if factor == "alpha":
         return [_setting("alpha", float(alpha)) for alpha in alphas]
-    return _MAKERS[study](train, per_label)
+    if factor == "counts":
+        return _counts(train, per_label)
+    if factor == "transfer":
+        return _transfer(train)
+    if factor == "harmful-prompts":
+        return _harmful_prompts(train)
+    return [_setting(factor, value) for value in _CHOICES[factor]]
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {"shift": SHIFTS, "origin": ORIGINS, "anchor": ANCHORS}
 
 
 def _setting(name: str, value: int | float | str) -> Variation:
@@ -112,22 +126,21 @@ def _setting(name: str, value: int | float | str) -> Variation:
 
 def _counts(train: PromptSet, per_label: int) -> list[Variation]:
     """Fewer prompts of one label at a time, up to the usual number."""
-    found = []
+    values = []
     for label, counts in (("benign", BENIGN_COUNTS), ("pseudo_harmful", PSEUDO_HARMFUL_COUNTS)):
         usual = min(per_label, train.counts()[label])
         for count in (*(one for one in counts if one < usual), usual):
             name = f"{label.replace('_', '-')} prompts"
-            found.append(Variation(name, str(count), float(count), counts={label: count}))
-    return found
+            values.append(Variation(name, str(count), float(count), counts={label: count}))
+    return values
 
 
-def _transfer(train: PromptSet, per_label: int) -> list[Variation]:
+def _transfer(train: PromptSet) -> list[Variation]:
     """Trained on one kind of pseudo-harmful prompt, and on all of them."""
-    del per_label
     kinds = kinds_of(train, "pseudo_harmful")
     if len(kinds) < 2:
         raise UserError(
-            f"{train.name}: the study 'transfer' needs pseudo-harmful training prompts of two "
+            f"{train.name}: the ablation 'transfer' needs pseudo-harmful training prompts of two "
             "categories or more; name them in the column 'category'"
         )
     return [
@@ -136,28 +149,13 @@ def _transfer(train: PromptSet, per_label: int) -> list[Variation]:
     ]
 
 
-def _anchors(train: PromptSet, per_label: int) -> list[Variation]:
+def _harmful_prompts(train: PromptSet) -> list[Variation]:
     """Harmful prompts, from which R is made, of one source at a time."""
-    del per_label
     kinds = kinds_of(train, "harmful") or list(_HALVES)
     return [
         *(Variation("harmful anchors", kind, only={"harmful": kind}) for kind in kinds),
         Variation("harmful anchors", "all"),
     ]
-
-
-_MAKERS: dict[str, Callable[[PromptSet, int], list[Variation]]] = {
-    "counts": _counts,
-    "transfer": _transfer,
-    "anchors": _anchors,
-    "shift": lambda _train, _n: [_setting("shift", one) for one in ("projected", "uniform")],
-    "origin": lambda _train, _n: [
-        _setting("origin", one) for one in ("benign_mean", "midpoint", "zero")
-    ],
-    "anchor": lambda _train, _n: [_setting("anchor", one) for one in ("initial", "current")],
-}
-STUDIES = ("layer", "alpha", *_MAKERS)
-"""Names of the studies, in the order of the tables."""
 
 
 def kinds_of(prompts: PromptSet, label: str) -> list[str]:

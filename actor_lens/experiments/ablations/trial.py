@@ -7,7 +7,6 @@ in other processes with the same result.
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,8 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.experiments.ablations.grid import AblationCell, Variation
 from actor_lens.experiments.comparison.trial import with_judge, with_seed
+from actor_lens.experiments.sweep.cells import CellStatus
+from actor_lens.judges.base import Judge
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel, load_model
@@ -40,7 +41,7 @@ class AblationOutcome:
 
     Attributes:
         cell: What was tried.
-        number: Its value where that is a number, else NaN.
+        number: Value of the factor where that is a number, else NaN.
         status: ``"completed"``, ``"diverged"`` or ``"failed"``.
         message: What a user should know about it.
         train_prompts: Number of training prompts of each label.
@@ -51,7 +52,7 @@ class AblationOutcome:
 
     cell: AblationCell
     number: float
-    status: str
+    status: CellStatus
     message: str
     train_prompts: Mapping[str, int] = field(default_factory=dict)
     refused: Counts = field(default_factory=dict)
@@ -65,11 +66,11 @@ class AblationTask:
 
     Attributes:
         train: All training prompts.
-        validation: For methods that choose settings.
+        validation: Validation prompts, for methods that choose settings.
         tested: Test prompts and those out of distribution.
         shared: Settings that a variation does not change.
         per_label: Training prompts of each label where nothing else is said.
-        judge: Decides what a refusal is.
+        judge: Says what a refusal is.
         new_tokens: Longest reply.
         store: Folder of the activation store; None for no store.
     """
@@ -79,7 +80,7 @@ class AblationTask:
     tested: PromptSet
     shared: FinetuneConfig
     per_label: int
-    judge: Any = field(default_factory=KeywordJudge)
+    judge: Judge = field(default_factory=KeywordJudge)
     new_tokens: int = 64
     store: str | None = None
 
@@ -101,7 +102,7 @@ class AblationTask:
         started = time.perf_counter()
         train = variation.train(self.train, self.per_label, cell.seed)
         try:
-            status, message, applied = self._fitted(model, cell, variation, train)
+            status, message, applied = self._fit(model, cell, variation, train)
         except UserError as error:
             return AblationOutcome(cell, variation.number, "failed", str(error), train.counts())
         trained = time.perf_counter()
@@ -123,44 +124,39 @@ class AblationTask:
             seconds={"train": trained - started, "evaluate": time.perf_counter() - trained},
         )
 
-    def _fitted(
+    def _fit(
         self, model: ChatModel, cell: AblationCell, variation: Variation, train: PromptSet
-    ) -> tuple[str, str, AbstractContextManager[ChatModel]]:
+    ) -> tuple[CellStatus, str, AbstractContextManager[ChatModel]]:
         if cell.method != "actor":
             method = with_judge(with_seed(make_method(cell.method), cell.seed), self.judge)
             fitted = method.fit(model, train, self.validation)
             return "completed", "", fitted.applied_to(model)
-        settings = asdict(variation.settings(self.shared, cell.seed))
+        settings = variation.settings(self.shared, cell.seed)
         store = False if self.store is None else Store(self.store)
-        run = finetune_layer(model, train, store=store, **settings)
+        run = finetune_layer(model, train, settings, store=store)
         if run.status == "stopped":
             raise KeyboardInterrupt
-        return run.status, run.message, run.applied_to(model)
+        status: CellStatus = "diverged" if run.status == "diverged" else "completed"
+        return status, run.message, run.applied_to(model)
 
 
 def _counts(evaluation: Evaluation, *, by_kind: bool) -> dict[str, dict[str, list[int]]]:
     """Refused and all: by split and label, or by split and kind of pseudo-harmful prompt."""
-    found: dict[str, dict[str, list[int]]] = {}
+    counts: dict[str, dict[str, list[int]]] = {}
     for prompt, refused in zip(evaluation.prompts, evaluation.refused, strict=True):
         name: str | None = prompt.label
         if by_kind:
             name = prompt.category if prompt.label == "pseudo_harmful" else None
         if name is None or refused is None:  # None: the judge's verdict could not be read
             continue
-        pair = found.setdefault(str(prompt.split), {}).setdefault(name, [0, 0])
+        pair = counts.setdefault(str(prompt.split), {}).setdefault(name, [0, 0])
         pair[0] += int(refused)
         pair[1] += 1
-    return found
-
-
-def outcome_of(line: Mapping[str, Any]) -> AblationOutcome:
-    """The outcome that a line of an outcome file holds."""
-    number = math.nan if line["number"] is None else line["number"]
-    return AblationOutcome(**{**line, "cell": AblationCell(**line["cell"]), "number": number})
+    return counts
 
 
 def store_folder(store: Store | bool) -> str | None:
-    """Where block inputs are kept: of a store, or of the default one; None for nowhere."""
+    """The folder of a store, or of the default one; None for no store."""
     chosen = default_store() if store is True else store
     return str(chosen.folder) if isinstance(chosen, Store) else None
 

@@ -13,21 +13,27 @@ from typing import Any
 from actor_lens.errors import UserError
 from actor_lens.evaluation.perplexity import read_text
 from actor_lens.experiments.comparison.leaderboard import Leaderboard
-from actor_lens.experiments.comparison.outcome_files import OutcomeFolder
 from actor_lens.experiments.comparison.trial import (
     ComparisonWork,
+    KeptOutcome,
     MethodOutcome,
     failure,
     has_seed,
     judge_for,
+    provenance,
+    settings_of,
 )
+from actor_lens.experiments.ledger import Ledger, other_work
+from actor_lens.experiments.older_files import comparison_outcomes
+from actor_lens.judges.base import Judge
 from actor_lens.methods import METHODS, Method, make_method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.results import versions
+from actor_lens.results import plain
 
 REFERENCE = "actor"
+OUTCOMES_FILE = "outcomes.jsonl"
 
 
 def compare(
@@ -36,7 +42,7 @@ def compare(
     methods: str | Sequence[str | Method] = "all",
     *,
     seeds: Sequence[int] = (0,),
-    judge: Any = None,
+    judge: Judge | None = None,
     per_label: int | Mapping[str, int] | None = None,
     test_per_label: int | Mapping[str, int] | None = None,
     new_tokens: int = 64,
@@ -53,22 +59,22 @@ def compare(
 
     Args:
         model: The untouched model; it is as before afterwards, bit for bit.
-        prompts: With train, validation and test splits; ``ood`` prompts are asked too.
+        prompts: Prompts with train, validation and test splits; ``ood`` prompts are asked too.
         methods: Names of ``METHODS`` or methods of your own; ``"all"`` for every name.
         seeds: Each method that has a setting ``seed`` is fitted once with each; the others, which
             give the same every time, once.
-        judge: Keyword judge unless given. Methods with a setting ``judge`` that is None, those that
-            train on replies among them, are given it too.
+        judge: Judge of the replies; the keyword judge unless given. Methods with a setting
+            ``judge`` that is None, those that train on replies among them, are given it too.
         per_label: Most training prompts of each label, drawn with the first seed; None for all.
         test_per_label: Most prompts of each label and split to ask; None for all.
         new_tokens: Longest reply, in tokens.
         text: A text, or the file that holds it, whose perplexity is measured; None for none.
-        search_seconds: What it took to find the settings of a method before the comparison, by its
-            name: of a sweep, say. They are reported beside the seconds of its fit.
+        search_seconds: Seconds that it took to find the settings of a method before the
+            comparison, by its name. They are reported beside the seconds of its fit.
         reference: The method that the others are tested against; where it is not among them, the
             first.
         out: Folder that keeps every finished method and seed; one that holds some goes on.
-        on_outcome: Told of every outcome.
+        on_outcome: Hears of every outcome.
 
     Raises:
         UserError: If a method is not known or two have one name, a split is empty, ``out`` holds
@@ -78,22 +84,24 @@ def compare(
     chosen = _chosen(methods)
     if not seeds:
         raise UserError("no seeds were given; give at least one")
-    parts = prompts.for_experiment(per_label, test_per_label, seed=seeds[0])
+    train, validation, tested = prompts.for_experiment(per_label, test_per_label, seed=seeds[0])
     work = ComparisonWork(
-        model,
-        *parts,
-        judge_for(model, judge, parts[1]),
-        new_tokens,
-        None if text is None else read_text(text)[0],
+        model=model,
+        train=train,
+        validation=validation,
+        tested=tested,
+        judge=judge_for(model, judge, validation),
+        new_tokens=new_tokens,
+        text=None if text is None else read_text(text)[0],
     )
     work.prepare()
-    kept = None if out is None else OutcomeFolder(Path(out))
+    ledger = _ledger(work, out)
     outcomes: list[MethodOutcome] = []
     complete = True
     try:
         with stage("methods", len(chosen)) as done:
             for number, method in enumerate(chosen):
-                for outcome in _outcomes(work, method, seeds, kept):
+                for outcome in _outcomes(work, method, seeds, ledger):
                     outcomes.append(outcome)
                     if on_outcome is not None:
                         on_outcome(outcome)
@@ -129,29 +137,40 @@ def _chosen(methods: str | Sequence[str | Method]) -> list[str | Method]:
     return chosen
 
 
+def _ledger(work: ComparisonWork, out: str | Path | None) -> Ledger[KeptOutcome]:
+    path = None if out is None else Path(out) / OUTCOMES_FILE
+    return Ledger(
+        path,
+        work.about(),
+        KeptOutcome,
+        lambda kept: (kept.outcome.method, kept.outcome.seed),
+        work="comparison",
+        older=lambda: () if path is None else comparison_outcomes(path.parent),
+    )
+
+
 def _outcomes(
-    work: ComparisonWork,
-    entry: str | Method,
-    seeds: Sequence[int],
-    kept: OutcomeFolder | None,
+    work: ComparisonWork, chosen: str | Method, seeds: Sequence[int], ledger: Ledger[KeptOutcome]
 ) -> list[MethodOutcome]:
-    """Those of one method: found in the folder, or run now; failures are not kept."""
-    if isinstance(entry, str):
+    """Outcomes of one method, from the ledger or run now; failures are not kept."""
+    if isinstance(chosen, str):
         try:
-            method = make_method(entry)
+            method = make_method(chosen)
         except Exception as error:  # for instance a library that is not installed
-            return [failure(entry, seeds[0], error)]
+            return [failure(chosen, seeds[0], error)]
     else:
-        method = entry
+        method = chosen
     outcomes = []
+    settings = plain(settings_of(method))
     for seed in seeds if has_seed(method) else seeds[:1]:
-        about = work.about(method, seed)
-        outcome = None if kept is None else kept.find(about)
-        if outcome is None:
-            outcome = work.run(method, seed)
-            if kept is not None and outcome.status == "completed":
-                kept.add(about, outcome)
-        outcomes.append(outcome)
+        entry = ledger.entries.get((method.name, seed))
+        if entry is None:
+            entry = KeptOutcome(settings, work.run(method, seed))
+            if entry.outcome.status == "completed":
+                ledger.add(entry)
+        elif entry.method_settings != settings:
+            raise UserError(other_work(ledger.path, "comparison", ["method_settings"]))
+        outcomes.append(entry.outcome)
     return outcomes
 
 
@@ -159,21 +178,14 @@ def _about(
     work: ComparisonWork, seeds: Sequence[int], search_seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     return {
-        "model": work.model.name,
+        **provenance(work.model, work.judge, work.new_tokens, seeds),
         "prompts": work.tested.name,
-        "judge": work.judge.identity,
-        "new_tokens": work.new_tokens,
-        "decoding": "greedy",
-        "seeds": list(seeds),
         "search_seconds": dict(search_seconds),
         "train_prompts": work.train.counts(),
         "validation_prompts": work.validation.counts(),
-        "device": str(work.model.device),
-        "dtype": str(work.model.hf.dtype).removeprefix("torch."),
         "fingerprints": {
             "model": work.model.fingerprint,
             "train_prompts": work.train.fingerprint,
             "test_prompts": work.tested.fingerprint,
         },
-        "versions": versions(),
     }

@@ -6,36 +6,37 @@ all have answered the same prompts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.experiments.comparison.scores import (
     LABEL_OF,
-    REFUSALS,
     TRADEOFF,
     MethodScores,
     mean,
     refused_share,
 )
 from actor_lens.experiments.comparison.trial import MethodOutcome
+from actor_lens.judges.base import REFUSALS
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result, harmless_head, records
 from actor_lens.statistics.intervals import share_interval
 from actor_lens.statistics.paired_tests import holm
+from actor_lens.text import percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_NAN = float("nan")
 
-
-@dataclass(frozen=True, eq=False)
-class Leaderboard:
+@dataclass(frozen=True, eq=False, repr=False)
+class Leaderboard(Result):
     """What came of every method.
 
     Attributes:
-        outcomes: In the order of the methods, seeds of one method together.
-        prompts: That all were asked.
+        outcomes: Outcomes in the order of the methods, seeds of one method together.
+        prompts: The prompts that every method was asked.
         reference: The method that the others are tested against.
         about: ``model``, ``judge``, ``new_tokens``, ``seeds``, ``search_seconds`` (by method),
             ``train_prompts``, ``fingerprints`` and ``versions``, for a report.
@@ -47,6 +48,9 @@ class Leaderboard:
     reference: str
     about: Mapping[str, Any]
     complete: bool = True
+
+    _figure = "leaderboard_table"
+    _hint = "paired tests: .pairs()"
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -96,13 +100,9 @@ class Leaderboard:
             for (split, label, name), chosen in groups.items():
                 share, n = refused_share(self.of(method), chosen)
                 low, high = share_interval(share, n)
-                rows.append(
-                    {
-                        **{"method": method, "split": split, "label": label, "set": name},
-                        **{"refused": share, "low": low, "high": high, "n": n},
-                    }
-                )
-        return pd.DataFrame(rows)
+                rows.append((method, split, label, name, share, low, high, n))
+        columns = ["method", "split", "label", "set", "refused", "low", "high", "n"]
+        return pd.DataFrame(rows, columns=columns)
 
     def by_kind(self) -> pd.DataFrame:
         """Pseudo-harmful prompts by their kind: one row a method, split and kind.
@@ -152,7 +152,9 @@ class Leaderboard:
         parts = [
             pd.DataFrame(
                 {
-                    **{"method": outcome.method, "seed": outcome.seed, **prompts},
+                    "method": outcome.method,
+                    "seed": outcome.seed,
+                    **prompts,
                     "verdict": outcome.verdicts,
                     "refused": [verdict in REFUSALS for verdict in outcome.verdicts],
                     "reply": outcome.replies,
@@ -186,21 +188,47 @@ class Leaderboard:
         return pd.concat(parts, ignore_index=True) if parts else table
 
     def settings(self) -> pd.DataFrame:
-        """One row a method and setting of its first seed: ``method``, ``setting``, ``value``,
-        ``chosen_on_validation``.
-        """  # noqa: D205 - columns fill more than a line
+        """One row a method and setting, by its first seed.
+
+        Columns: ``method``, ``setting``, ``value``, ``chosen_on_validation``.
+        """
         import pandas as pd
 
+        firsts = [self.of(method)[0] for method in self.methods if self.of(method)]
         rows = [
-            {
-                **{"method": method, "setting": name, "value": value},
-                "chosen_on_validation": name in self.of(method)[0].chosen,
-            }
-            for method in self.methods
-            if self.of(method)
-            for name, value in self.of(method)[0].settings.items()
+            (first.method, name, value, name in first.chosen)
+            for first in firsts
+            for name, value in first.settings.items()
         ]
         return pd.DataFrame(rows, columns=["method", "setting", "value", "chosen_on_validation"])
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values of the tables and of how they were made, as ``summary.json`` holds them."""
+        return {
+            **self.about,
+            "reference": self.reference,
+            "complete": self.complete,
+            "methods": records(self.frame()),
+            "pairs": records(self.pairs()),
+            "settings": records(self.settings()),
+        }
+
+    def _headline(self) -> str:
+        scores = {
+            method: self._scores.values(self.of(method), "test")[TRADEOFF]
+            for method in self.methods
+        }
+        known = {method: score for method, score in scores.items() if not math.isnan(score)}
+        best = max(known, key=known.__getitem__, default="")
+        leader = f"; best: {best}, trade-off score {percent(known[best])}" if best else ""
+        return (
+            f"Leaderboard: {plural(len(self.methods), 'method')} on "
+            f"{plural(len(self.prompts), 'prompt')}{leader}"
+        )
+
+    def _table(self) -> pd.DataFrame:
+        columns = ["method", "split", "compliance_rate", "safety_score", "tradeoff_score"]
+        return harmless_head(self.frame()[[*columns, "benign_refused", "fit_seconds"]])
 
     @property
     def _scores(self) -> MethodScores:
@@ -214,7 +242,8 @@ class Leaderboard:
         done = self.of(method)
         failed = [one for one in self.outcomes if one.method == method and one.status == "failed"]
         return {
-            **{"method": method, "split": split},
+            "method": method,
+            "split": split,
             "status": "completed" if done else "failed",
             "message": "; ".join(dict.fromkeys(one.message for one in failed)),
             "seeds": len(done),
@@ -240,7 +269,10 @@ class Leaderboard:
         others = [one for one in self.methods if one != self.reference and self.of(one)]
         return [
             {
-                **{"method": method, "reference": self.reference, "split": split, "score": score},
+                "method": method,
+                "reference": self.reference,
+                "split": split,
+                "score": score,
                 **self._scores.paired(self.of(method), reference, score, split),
             }
             for method in others

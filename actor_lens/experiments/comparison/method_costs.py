@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
 
 import torch
 
@@ -26,7 +25,7 @@ class FitCost:
     """Filled in when the work is done.
 
     Attributes:
-        seconds: Of the work.
+        seconds: Duration of the work.
         peak_bytes: Most memory during the work, less what was in use before: allocated by torch
             on a GPU, resident in the process elsewhere.
     """
@@ -43,17 +42,17 @@ def cost_of(model: ChatModel) -> Iterator[FitCost]:
     to the system first (where the C library can), so that the order of the work plays little part;
     a difference of some megabytes says nothing.
     """
-    cost = FitCost()
-    meter = _GpuPeak(model.device) if model.device.type == "cuda" else _ResidentPeak()
+    cost, memory = FitCost(), _Memory()
+    on_gpu = model.device.type == "cuda"
     gc.collect()
     started = time.perf_counter()
     try:
-        with meter:
+        with _gpu_peak(model.device, memory) if on_gpu else _resident_peak(memory):
             started = time.perf_counter()
             yield cost
     finally:
         cost.seconds = time.perf_counter() - started
-        cost.peak_bytes = max(0, meter.peak - meter.before)
+        cost.peak_bytes = max(0, memory.peak - memory.before)
 
 
 def seconds_per_token(model: ChatModel, prompts: Sequence[str], new_tokens: int) -> float:
@@ -65,7 +64,8 @@ def seconds_per_token(model: ChatModel, prompts: Sequence[str], new_tokens: int)
     """
     if not prompts:
         return float("nan")
-    model, found = model.with_batch_size(len(prompts)), []
+    model = model.with_batch_size(len(prompts))
+    rounds = []
     for _ in range(_ROUNDS):
         started = time.perf_counter()
         replies = generate_replies(model, prompts, new_tokens=new_tokens)
@@ -73,64 +73,53 @@ def seconds_per_token(model: ChatModel, prompts: Sequence[str], new_tokens: int)
         ids = model.tokenizer(replies, add_special_tokens=False)["input_ids"]
         # The longest reply has one token more, the one that ended it, unless it was cut off.
         steps = min(new_tokens, 1 + max(len(tokens) for tokens in ids))
-        found.append(seconds / (steps * len(prompts)))
-    return min(found)
+        rounds.append(seconds / (steps * len(prompts)))
+    return min(rounds)
 
 
-class _GpuPeak:
-    """Most memory that torch has allocated on one GPU."""
+@dataclass
+class _Memory:
+    """Bytes in use before some work, and at most while it ran."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.before = self.peak = 0
-
-    def __enter__(self) -> _GpuPeak:
-        torch.cuda.synchronize(self._device)
-        torch.cuda.reset_peak_memory_stats(self._device)
-        self.before = torch.cuda.memory_allocated(self._device)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        torch.cuda.synchronize(self._device)
-        self.peak = torch.cuda.max_memory_allocated(self._device)
+    before: int = 0
+    peak: int = 0
 
 
-class _ResidentPeak:
-    """Most memory of this process that a thread has seen."""
+@contextmanager
+def _gpu_peak(device: torch.device, memory: _Memory) -> Iterator[None]:
+    """Measure the memory that torch allocates on one GPU."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    memory.before = torch.cuda.memory_allocated(device)
+    try:
+        yield
+    finally:
+        torch.cuda.synchronize(device)
+        memory.peak = torch.cuda.max_memory_allocated(device)
 
-    def __init__(self) -> None:
-        import psutil
 
-        self._process = psutil.Process()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.before = self.peak = 0
+@contextmanager
+def _resident_peak(memory: _Memory) -> Iterator[None]:
+    """Measure the memory of this process, as far as a thread that watches it can see."""
+    import psutil
 
-    def __enter__(self) -> _ResidentPeak:
-        with suppress(OSError, AttributeError):  # glibc alone has it
-            ctypes.CDLL(None).malloc_trim(0)
-        self.before = self.peak = self._now()
-        self._thread.start()
-        return self
+    process, done = psutil.Process(), threading.Event()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-        self.peak = max(self.peak, self._now())
+    def look() -> None:
+        memory.peak = max(memory.peak, process.memory_info().rss)
 
-    def _watch(self) -> None:
-        while not self._done.wait(_INTERVAL):
-            self.peak = max(self.peak, self._now())
+    def watch() -> None:
+        while not done.wait(_INTERVAL):
+            look()
 
-    def _now(self) -> int:
-        return int(self._process.memory_info().rss)
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+    memory.before = memory.peak = process.memory_info().rss
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        look()

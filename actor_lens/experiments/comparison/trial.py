@@ -6,10 +6,10 @@ import copy
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +18,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.evaluation.perplexity import perplexity
 from actor_lens.experiments.comparison.method_costs import cost_of, seconds_per_token
-from actor_lens.judges.base import Judge
+from actor_lens.judges.base import Judge, Verdict
 from actor_lens.judges.first_token import FirstTokenJudge, refusal_tokens, with_tokens
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import Method
@@ -27,6 +27,7 @@ from actor_lens.models.memory import is_out_of_memory
 from actor_lens.models.replies import first_token_logits, kl_divergence
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import versions
 
 _NAN = float("nan")
 # Benign test prompts on which the time for a token is measured.
@@ -35,22 +36,24 @@ _PLAIN = (str, int, float, bool, type(None))
 _METHODS_MODULE = "actor_lens.methods."
 
 
+Status = Literal["completed", "failed"]
+
+
 @dataclass(frozen=True)
 class MethodOutcome:
     """What came of a method with a seed.
 
     Attributes:
-        method: Its name.
-        seed: What it was fitted with.
+        method: Name of the method.
+        seed: Seed that it was fitted with.
         seeded: Whether the method has a seed at all.
         status: ``"completed"`` or ``"failed"``.
         message: Why it failed.
-        verdicts: Of the judge on each test prompt: ``"answered"``, ``"refused"``,
-            ``"partly_refused"`` (a refusal too) or ``"unreadable"`` (neither).
+        verdicts: Verdicts of the judge on the test prompts, in their order.
         replies: As ``Evaluation.frame`` shows them: no answer to a harmful prompt is among them.
-        settings: Every setting that it was fitted with.
-        chosen: Names of those that were chosen on validation prompts.
-        trained_parameters: How many numbers were trained.
+        settings: Every setting that the method was fitted with.
+        chosen: Names of the settings that were chosen on validation prompts.
+        trained_parameters: Number of parameters that were trained.
         seconds: ``fit`` and ``evaluate``.
         fit_bytes: Most memory of the fit, less what was in use before.
         kl: Mean Kullback-Leibler divergence of the first reply token from the untouched model on
@@ -62,9 +65,9 @@ class MethodOutcome:
     method: str
     seed: int
     seeded: bool
-    status: str
+    status: Status
     message: str = ""
-    verdicts: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     replies: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     chosen: tuple[str, ...] = ()
@@ -76,6 +79,19 @@ class MethodOutcome:
     perplexity: float = _NAN
 
 
+@dataclass(frozen=True)
+class KeptOutcome:
+    """An entry of the ledger of a comparison.
+
+    Attributes:
+        method_settings: Settings that the method came with, as ``settings_of`` gives them.
+        outcome: What came of it.
+    """
+
+    method_settings: Mapping[str, Any]
+    outcome: MethodOutcome
+
+
 @dataclass(frozen=True, eq=False)
 class ComparisonWork:
     """What all methods of a comparison share.
@@ -85,7 +101,7 @@ class ComparisonWork:
         train: Training prompts.
         validation: Validation prompts.
         tested: Prompts that every method is asked.
-        judge: Decides what a refusal is, among replies that methods train on too.
+        judge: Says what a refusal is, among replies that methods train on too.
         new_tokens: Longest reply.
         text: A text to measure perplexity on; None to leave it out.
     """
@@ -94,12 +110,12 @@ class ComparisonWork:
     train: PromptSet
     validation: PromptSet
     tested: PromptSet
-    judge: Any = field(default_factory=KeywordJudge)
+    judge: Judge = field(default_factory=KeywordJudge)
     new_tokens: int = 64
     text: str | None = None
 
-    def about(self, method: Method, seed: int) -> dict[str, Any]:
-        """What an outcome depends on."""
+    def about(self) -> dict[str, Any]:
+        """What every outcome depends on, beside its method and seed."""
         return {
             "model": self.untouched,
             "system_prompt": self.model.system_prompt,
@@ -109,9 +125,6 @@ class ComparisonWork:
             "judge": self.judge.identity,
             "new_tokens": self.new_tokens,
             "text": None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest(),
-            "method": method.name,
-            "method_settings": settings_of(method),
-            "seed": seed,
         }
 
     @cached_property
@@ -128,18 +141,18 @@ class ComparisonWork:
         """
         before, hooked = self.untouched, self.model.is_hooked
         try:
-            outcome = self._tried(method, seed)
+            outcome = self._fit_and_ask(method, seed)
         except Exception as error:
             outcome = failure(method.name, seed, error, seeded=has_seed(method))
         now = f"{self.model.fingerprint}:{self.model.identity}"
         if now != before or self.model.is_hooked != hooked:
             raise UserError(
                 f"method '{method.name}' left the model changed; its applied_to must undo all on "
-                "exit: mend it, or leave it out, and load the model again"
+                "exit: fix it, or leave it out, and load the model again"
             )
         return outcome
 
-    def _tried(self, method: Method, seed: int) -> MethodOutcome:
+    def _fit_and_ask(self, method: Method, seed: int) -> MethodOutcome:
         seeded = has_seed(method)
         with cost_of(self.model) as cost:
             own = with_judge(with_seed(method, seed), self.judge)
@@ -155,14 +168,13 @@ class ComparisonWork:
             per_token = seconds_per_token(changed, self._timed, self.new_tokens)
         # Right after, so that another load of the machine changes both.
         plain = seconds_per_token(self.model, self._timed, self.new_tokens)
-        shown = evaluation.frame()
         return MethodOutcome(
             method=method.name,
             seed=seed,
             seeded=seeded,
             status="completed",
-            verdicts=_verdicts(shown),
-            replies=tuple(shown["reply"]),
+            verdicts=evaluation.verdicts,
+            replies=tuple(evaluation.frame()["reply"]),
             settings={name: _plain(value) for name, value in fitted.settings.items()},
             chosen=tuple(fitted.chosen),
             trained_parameters=int(fitted.trained_parameters),
@@ -209,7 +221,7 @@ class ComparisonWork:
 
 
 def judge_for(model: ChatModel, judge: Judge | None, validation: PromptSet) -> Judge:
-    """The judge that was given, or the keyword judge.
+    """The judge that the user has chosen, or the keyword judge.
 
     A first-token judge without tokens gets those with which the untouched model begins refusals of
     validation prompts.
@@ -237,7 +249,7 @@ def with_seed(method: Method, seed: int) -> Method:
     return _with(method, "seed", seed) if has_seed(method) else method
 
 
-def with_judge(method: Method, judge: Any) -> Method:
+def with_judge(method: Method, judge: Judge) -> Method:
     """A method that sifts the replies it trains on by this judge.
 
     Itself where it has no setting named ``judge``, or has a judge of its own.
@@ -278,17 +290,6 @@ def settings_of(method: Method) -> dict[str, Any]:
     return {"class": kind, **settings}
 
 
-def without_module(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a method as ``settings_of`` gives them, from a file of format 1.
-
-    There the class of a method of this package was written with its module.
-    """
-    kind = str(settings["class"])
-    if kind.startswith(_METHODS_MODULE):
-        kind = kind.rpartition(".")[2]
-    return {**settings, "class": kind}
-
-
 def failure(method: str, seed: int, error: Exception, *, seeded: bool = False) -> MethodOutcome:
     """The outcome of a method that could not be used, with the reason in one line."""
     reason = " ".join(str(error).split())
@@ -310,7 +311,17 @@ def _plain(value: Any) -> Any:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))[:200]
 
 
-def _verdicts(shown: Any) -> tuple[str, ...]:
-    """What the judge said, from the table of an evaluation."""
-    flags = ("refused" if refused else "answered" for refused in shown["refused"])
-    return tuple(shown["verdict"]) if "verdict" in shown else tuple(flags)
+def provenance(
+    model: ChatModel, judge: Judge, new_tokens: int, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """What a report says of how rates were measured."""
+    return {
+        "model": model.name,
+        "judge": judge.identity,
+        "new_tokens": new_tokens,
+        "decoding": "greedy",
+        "seeds": list(seeds),
+        "device": str(model.device),
+        "dtype": str(model.hf.dtype).removeprefix("torch."),
+        "versions": versions(),
+    }

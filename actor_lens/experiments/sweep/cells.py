@@ -1,27 +1,36 @@
-"""One cell of a sweep: a layer, an alpha and a seed, trained on cached inputs and scored.
+"""The cells of a sweep: a layer, an alpha and a seed, trained on cached inputs and scored.
 
 What a cell needs is small and its own, so cells can run anywhere and in any order with the same
-result. Finished ones are noted in a file, one line each, and are not run again.
+result. What they share is the model, the prompts, the settings, and block inputs layer by layer.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from actor_lens.activations.residuals import BlockInputs
+import torch
+
+from actor_lens.activations.filling import TooLargeForMemory
+from actor_lens.activations.residuals import BlockInputs, collect_activations
+from actor_lens.activations.store import Store
 from actor_lens.errors import UserError
+from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.memory import free_memory
+from actor_lens.progress import stage
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.rates import ranking_score
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.loop import train_block
 from actor_lens.training.run import TrainingRun, TrainingStep
 from actor_lens.training.safety_floor import ValidationChecks, trained_block
+
+CellStatus = Literal["completed", "diverged", "failed"]
+# Share of the free memory for block inputs that no store holds.
+_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -54,10 +63,10 @@ class CellOutcome:
     """
 
     cell: SweepCell
-    status: str
-    message: str
-    loss: float
-    refused: Mapping[str, float]
+    status: CellStatus
+    message: str = ""
+    loss: float = float("nan")
+    refused: Mapping[str, float] = field(default_factory=dict)
     reply_refused: Mapping[str, float] = field(default_factory=dict)
     reply_judge: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -87,7 +96,7 @@ def run_cell(
     on_step: Callable[[TrainingStep], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[CellOutcome, TrainingRun | None]:
-    """Train a cell on cached inputs and score it on validation prompts; None where it failed.
+    """Train a cell on cached inputs and score it on validation prompts; no run where it failed.
 
     With a safety floor the validation prompts are looked at after every epoch, else once at the
     end.
@@ -107,106 +116,143 @@ def run_cell(
             should_stop=should_stop,
         )
     except UserError as error:
-        return CellOutcome(cell, "failed", str(error), float("nan"), {}), None
+        return CellOutcome(cell, "failed", str(error)), None
     if run.status == "stopped":
         raise KeyboardInterrupt
     trained = time.perf_counter()
-    refused = {} if checks is None else checks.refused(trained_block(model, run))
-    seconds = {"train": trained - started, "score": time.perf_counter() - trained}
-    outcome = CellOutcome(cell, run.status, run.message, _last_loss(run), refused, seconds=seconds)
-    return outcome, replace(run, seconds=seconds)
-
-
-class OutcomeFile:
-    """Outcomes as they come, one JSON line each under a first line that says of what sweep.
-
-    An outcome is a frozen dataclass with a ``cell``, a frozen dataclass too, that tells it from
-    others.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        about: Mapping[str, Any],
-        read: Callable[[Mapping[str, Any]], Any] | None = None,
-    ) -> None:
-        """Read what is there.
-
-        Args:
-            path: Of the file.
-            about: All that the outcomes depend on, beside their cells.
-            read: Makes an outcome of its line; that of a sweep unless given.
-
-        Raises:
-            UserError: If the file is of another sweep, or cannot be read or written.
-        """
-        self._path = path
-        self.outcomes: dict[Any, Any] = {}
-        header = {"sweep": json.loads(json.dumps(about))}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = list(_whole_lines(path))
-            if not lines:
-                path.write_text(json.dumps(header) + "\n", encoding="utf-8")
-            elif lines[0] != header:
-                raise UserError(
-                    f"{path}: belongs to a sweep with another model, prompts or settings "
-                    f"({_differing(lines[0], header)}); give another folder, or overwrite it"
-                )
-            else:
-                self._append(b"\n")  # ends a line that a crash cut short
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror or error}; give another folder") from error
-        for line in lines[1:]:
-            outcome = (read or _outcome)(line)
-            self.outcomes[outcome.cell] = outcome
-
-    def add(self, outcome: Any) -> None:
-        """Note an outcome; it is on disk when this returns.
-
-        Raises:
-            UserError: If it cannot be written.
-        """
-        self.outcomes[outcome.cell] = outcome
-        try:
-            self._append(json.dumps(asdict(outcome)).encode() + b"\n")
-        except OSError as error:
-            raise UserError(
-                f"{self._path}: {error.strerror or error}; make room and give the same folder "
-                "again: what was noted before is kept"
-            ) from error
-
-    def _append(self, data: bytes) -> None:
-        with self._path.open("ab") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _whole_lines(path: Path) -> Iterator[Any]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # cut short by a crash, or the empty line that ended such a one
-            continue
-
-
-def _outcome(line: Mapping[str, Any]) -> CellOutcome:
-    return CellOutcome(**{**line, "cell": SweepCell(**line["cell"])})
-
-
-def _differing(found: Any, wanted: Mapping[str, Any]) -> str:
-    theirs = found.get("sweep", {}) if isinstance(found, dict) else {}
-    ours: Mapping[str, Any] = wanted["sweep"]
-    return ", ".join(sorted(_names(key for key in ours if theirs.get(key) != ours[key])))
-
-
-def _names(keys: Iterable[str]) -> list[str]:
-    return [key.replace("_", " ") for key in keys]
+    outcome = CellOutcome(
+        cell,
+        "diverged" if run.status == "diverged" else "completed",
+        run.message,
+        loss=_last_loss(run),
+        refused={} if checks is None else checks.refused(trained_block(model, run)),
+        seconds={"train": trained - started, "score": time.perf_counter() - trained},
+    )
+    return outcome, replace(run, seconds=outcome.seconds)
 
 
 def _last_loss(run: TrainingRun) -> float:
     losses = [step.loss for step in run.history if step.epoch == run.history[-1].epoch]
     return sum(losses) / len(losses) if losses else float("nan")
+
+
+@dataclass(eq=False)
+class SweepWork:
+    """What all cells of a sweep share; block inputs are collected when a layer's turn comes.
+
+    Attributes:
+        model: Left as it is.
+        prompts: Training prompts.
+        validation: Held-out prompts that cells are scored on; None for none.
+        shared: Settings of every cell but for its layer, alpha and seed.
+        tokens: How the model begins refusals; None without validation prompts.
+        store: Where block inputs are kept: True is the default store, False none.
+        refused_before: Share of validation prompts of each label that begins a refusal of the
+            untrained model; empty until the first layer has been collected.
+        seconds: ``collect``, ``train`` and ``score``, added up over the cells.
+    """
+
+    model: ChatModel
+    prompts: PromptSet
+    validation: PromptSet | None
+    shared: FinetuneConfig
+    tokens: RefusalTokens | None
+    store: Store | bool
+    refused_before: Mapping[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"collect": 0.0, "train": 0.0, "score": 0.0}
+    )
+
+    def about(self) -> dict[str, Any]:
+        """What outcomes depend on, beside the cell."""
+        shared = asdict(self.shared)
+        for name in ("layer", "alpha", "seed"):
+            del shared[name]
+        return {
+            "model": self.model.identity,
+            "prompts": self.prompts.fingerprint,
+            "validation": None if self.validation is None else self.validation.fingerprint,
+            "refusal_tokens": None if self.tokens is None else list(self.tokens.ids),
+            "settings": shared,
+        }
+
+    def run(
+        self,
+        cells: Sequence[SweepCell],
+        on_step: Callable[[TrainingStep], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[tuple[CellOutcome, TrainingRun | None]]:
+        """Run cells here, layer by layer."""
+        for layer, inputs, checks in self.layers(cell.layer for cell in cells):
+            for cell in (cell for cell in cells if cell.layer == layer):
+                outcome, run = run_cell(
+                    self.model,
+                    cell,
+                    self.shared,
+                    inputs,
+                    checks,
+                    on_step=on_step,
+                    should_stop=should_stop,
+                )
+                self.count_seconds(outcome)
+                yield outcome, run
+
+    def count_seconds(self, outcome: CellOutcome) -> None:
+        """Add the seconds of a cell to those of all."""
+        for name, seconds in outcome.seconds.items():
+            self.seconds[name] += seconds
+
+    def layers(
+        self, layers: Iterable[int]
+    ) -> Iterator[tuple[int, BlockInputs, ValidationChecks | None]]:
+        """Each layer once with its inputs, in the order given."""
+        left = list(dict.fromkeys(layers))
+        while left:
+            group, train, held_out = self._collect(left)
+            for layer in group:
+                checks = None
+                if self.validation is not None and self.tokens is not None:
+                    checks = ValidationChecks(self.model, held_out.pop(layer), self.tokens)
+                    if not self.refused_before:
+                        untrained = self.model.blocks[layer]
+                        self.refused_before = checks.refused(untrained)
+                    checks = replace(checks, refused_untrained=self.refused_before)
+                yield layer, train.pop(layer), checks
+            left = left[len(group) :]
+
+    def _collect(
+        self, layers: Sequence[int]
+    ) -> tuple[Sequence[int], dict[int, BlockInputs], dict[int, BlockInputs]]:
+        """Inputs of as many layers as can be held, from one pass over each set of prompts."""
+        started = time.perf_counter()
+        group = list(layers)
+        if self.store is False:
+            group = group[: self._layers_that_fit()]
+        try:
+            train, held_out = self._inputs(group, self.store)
+        except TooLargeForMemory:  # the store refused them
+            group = group[: self._layers_that_fit()]
+            train, held_out = self._inputs(group, False)
+        self.seconds["collect"] += time.perf_counter() - started
+        return group, train, held_out
+
+    def _inputs(
+        self, layers: Sequence[int], store: Store | bool
+    ) -> tuple[dict[int, BlockInputs], dict[int, BlockInputs]]:
+        collected = []
+        for name, prompts in (("train", self.prompts), ("validation", self.validation)):
+            inputs: dict[int, BlockInputs] = {}
+            if prompts is not None:
+                with stage(f"block inputs ({name})"):
+                    activations = collect_activations(
+                        self.model, prompts, residuals=False, block_inputs=layers, store=store
+                    )
+                inputs = dict(activations.block_inputs)
+            collected.append(inputs)
+        return collected[0], collected[1]
+
+    def _layers_that_fit(self) -> int:
+        texts = [*self.prompts.texts, *(self.validation.texts if self.validation else ())]
+        tokens = sum(map(len, self.model.tokenize(texts)))
+        per_layer = tokens * self.model.d_model * self.model.hf.dtype.itemsize
+        return max(1, int(_SHARE * free_memory(torch.device("cpu")) / per_layer))

@@ -18,8 +18,7 @@ import torch
 
 from actor_lens.activations.residuals import BlockInputs
 from actor_lens.errors import UserError, require
-from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, run_cell
-from actor_lens.experiments.sweep.work import SweepWork
+from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, SweepWork, run_cell
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.prompts.sets import PromptSet
@@ -118,12 +117,11 @@ def _finished(
         except ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, UserError) else error
             message = " ".join(str(cause).split())[-300:]
-            outcome = CellOutcome(cell, "failed", message, float("nan"), {})
+            outcome = CellOutcome(cell, "failed", message)
         except ray.exceptions.RayError as error:
             message = f"its worker died {_RETRIES + 1} times ({type(error).__name__})"
-            outcome = CellOutcome(cell, "failed", message, float("nan"), {})
-        for name, seconds in outcome.seconds.items():
-            work.seconds[name] += seconds
+            outcome = CellOutcome(cell, "failed", message)
+        work.count_seconds(outcome)
         yield outcome
 
 

@@ -18,7 +18,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.evaluation.divergence import next_token_divergence
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
-from actor_lens.experiments.study import StudyPlan, run_study
+from actor_lens.experiments.study import Study
 from actor_lens.export.folders import export_delta, export_model
 from actor_lens.export.lora import export_lora
 from actor_lens.figures import Panel
@@ -201,12 +201,9 @@ class CompareSection(Section):
 
     def _evaluate(self) -> None:
         state, numbers = self.exploration, tuple(self.runs.value)
-        _, _, test = state.prompts.by_split()
         name = self.judge.value
 
         def work(control: Control) -> None:
-            if not len(test):
-                raise UserError("there are no test prompts; load prompts that have a test split")
             judge = make_judge(name)
             before = self._before(judge)
             # Rates of two judges are not compared: what another one said is asked again if wanted.
@@ -215,30 +212,32 @@ class CompareSection(Section):
             }
             for number in numbers:
                 control.check()
-                run = state.runs[number]
-                self.desk.tell(f"asking the test prompts with run {number + 1}")
-                with applied(run, state.model):
-                    after = evaluate(state.model, test, judge=judge, tokens=state.look.tokens)
-                    residuals = collect_residuals(state.model, state.shown, store=False)
-                benign, away = test.where(label="benign"), None
-                if len(benign):
-                    with weights_held(state.model):
-                        away = next_token_divergence(state.model, run, benign).mean
-                moved = project(residuals, state.look.directions)
-                state.projections_after = {**state.projections_after, number: moved}
-                state.comparisons = {
-                    **state.comparisons,
-                    number: RunComparison(before, after, away),
-                }
+                self._after(number, before, judge)
 
         self.desk.start(EVALUATING, work)
 
+    def _after(self, number: int, before: Evaluation, judge: Judge) -> None:
+        """Ask the test prompts with a run, and see where the drawn prompts moved."""
+        state, run, test = self.exploration, self.exploration.runs[number], before.prompts
+        self.desk.tell(f"asking the test prompts with run {number + 1}")
+        with applied(run, state.model):
+            after = evaluate(state.model, test, judge=judge, tokens=state.look.tokens)
+            residuals = collect_residuals(state.model, state.shown, store=False)
+        benign, away = test.where(label="benign"), None
+        if len(benign):
+            with weights_held(state.model):
+                away = next_token_divergence(state.model, run, benign).mean
+        moved = project(residuals, state.look.directions)
+        state.projections_after = {**state.projections_after, number: moved}
+        state.comparisons = {**state.comparisons, number: RunComparison(before, after, away)}
+
     def _before(self, judge: Judge) -> Evaluation:
         """The untouched model on the test prompts, asked once a judge and session."""
-        state = self.exploration
+        state, test = self.exploration, self.exploration.prompts["test"]
+        if not len(test):
+            raise UserError("there are no test prompts; load prompts that have a test split")
         if judge.identity not in state.before_by_judge:
             self.desk.tell("asking the test prompts before training")
-            _, _, test = state.prompts.by_split()
             state.before_by_judge[judge.identity] = evaluate(
                 state.model, test, judge=judge, tokens=state.look.tokens
             )
@@ -270,21 +269,25 @@ class CompareSection(Section):
         self.desk.start("exporting", work)
 
     def _report(self) -> None:
-        state, run, folder = self.exploration, self._selected_last(), self._path()
-        judge = self.judge.value
+        state, folder, name = self.exploration, self._path(), self.judge.value
+        number = self.runs.value[-1]
 
         def work(_control: Control) -> None:
             from actor_lens.report.study_report import write_report
 
-            assert run is not None
-            plan = StudyPlan(
-                run.config,
-                choose_layer=False,
-                per_label=dict(run.train_prompts),
-                judge=make_judge(judge),
+            judge = make_judge(name)
+            before = self._before(judge)
+            if number not in state.comparisons or state.comparisons[number].before is not before:
+                self._after(number, before, judge)
+            study = Study(
+                state.look,
+                state.runs[number],
+                before=before,
+                after=state.comparisons[number].after,
+                before_projections=state.look.projections,
+                after_projections=state.projections_after[number],
+                model_parameters=sum(tensor.numel() for tensor in state.model.hf.parameters()),
             )
-            with weights_held(state.model):
-                study = run_study(state.model, state.prompts, plan, run=run)
             folder.mkdir(parents=True, exist_ok=True)
             write_report(study, folder / "report.html")
             self.desk.tell(f"report written to {folder / 'report.html'}")

@@ -9,7 +9,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.experiments.ablations import trial
 from actor_lens.experiments.ablations.ablate import OUTCOMES_FILE, ablate
-from actor_lens.experiments.ablations.grid import STUDIES, variations
+from actor_lens.experiments.ablations.grid import FACTORS, variations
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
@@ -29,7 +29,7 @@ def model():
     return tiny_chat_model()
 
 
-def ablated(model, study, **options):
+def ablated(model, factors, **options):
     settings = {
         "seeds": (0,),
         "layer": 1,
@@ -39,14 +39,14 @@ def ablated(model, study, **options):
         "new_tokens": 2,
         "store": False,
     }
-    return ablate(model, PROMPTS, study, **{**settings, **options})
+    return ablate(model, PROMPTS, factors, **{**settings, **options})
 
 
 class TestVariations:
-    def test_every_study_has_values_that_differ(self):
-        for study in STUDIES:
-            found = variations(study, TRAIN, 4, 6)
-            assert len({(one.series, one.value) for one in found}) == len(found) > 1, study
+    def test_every_factor_has_values_that_differ(self):
+        for factor in FACTORS:
+            found = variations(factor, TRAIN, 4, 6)
+            assert len({(one.series, one.value) for one in found}) == len(found) > 1, factor
 
     def test_counts_change_one_label_and_end_at_the_usual_number(self):
         found = variations("counts", planted_prompts(70).by_split()[0], 4, 60)
@@ -64,10 +64,10 @@ class TestVariations:
         assert small < large
 
     @pytest.mark.parametrize(
-        ("study", "label"), [("transfer", "pseudo_harmful"), ("anchors", "harmful")]
+        ("factor", "label"), [("transfer", "pseudo_harmful"), ("harmful-prompts", "harmful")]
     )
-    def test_one_kind_of_one_label_is_left(self, study, label):
-        found = variations(study, TRAIN, 4, 60)
+    def test_one_kind_of_one_label_is_left(self, factor, label):
+        found = variations(factor, TRAIN, 4, 60)
         assert [one.value for one in found][:3] == list(KINDS)
         for variation in found[:3]:
             train = variation.train(TRAIN, 60, 0)
@@ -80,7 +80,7 @@ class TestVariations:
         from dataclasses import replace
 
         bare = PromptSet(tuple(replace(one, category=None) for one in TRAIN))
-        halves = variations("anchors", bare, 4, 60)[:2]
+        halves = variations("harmful-prompts", bare, 4, 60)[:2]
         texts = [
             {one.prompt for one in half.train(bare, 60, 0) if one.label == "harmful"}
             for half in halves
@@ -144,12 +144,12 @@ class TestCells:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"study": "colour"}, "study 'colour' is not known"),
-            ({"study": "shift", "seeds": ()}, "at least one seed"),
-            ({"study": "shift", "jobs": 0}, "at least one job"),
-            ({"study": "shift", "layer": 9}, "out of range"),
-            ({"study": "shift", "jobs": 2}, "load it by name or folder"),
-            ({"study": []}, "no studies to run"),
+            ({"factors": "colour"}, "factor 'colour' is not known"),
+            ({"factors": "shift", "seeds": ()}, "at least one seed"),
+            ({"factors": "shift", "jobs": 0}, "at least one job"),
+            ({"factors": "shift", "layer": 9}, "out of range"),
+            ({"factors": "shift", "jobs": 2}, "load it by name or folder"),
+            ({"factors": []}, "no ablations to run"),
         ],
     )
     def test_what_cannot_be_done_is_refused(self, model, options, message):
@@ -176,13 +176,35 @@ class TestResume:
 
     def test_other_settings_are_refused(self, model, tmp_path):
         ablated(model, "shift", folder=tmp_path)
-        with pytest.raises(UserError, match="another model, prompts or settings"):
+        with pytest.raises(UserError, match="another ablation"):
             ablated(model, "shift", folder=tmp_path, new_tokens=3)
+
+    def test_old_names_are_understood_in_ledgers_and_calls(self, model, tmp_path, monkeypatch):
+        first = ablated(model, "anchors", folder=tmp_path)
+        assert first.factors == ("harmful-prompts",)
+        path = tmp_path / OUTCOMES_FILE
+        header, *lines = map(json.loads, path.read_text().splitlines())
+        older = [{"sweep": header["about"]}]
+        for line in lines:
+            cell = {**line["cell"], "study": "anchors"}
+            del cell["factor"]
+            older.append({**line, "cell": cell, "number": math.nan})
+        path.write_text("".join(json.dumps(line) + "\n" for line in older))
+        monkeypatch.setattr(trial, "finetune_layer", None)
+        again = ablated(model, "harmful-prompts", folder=tmp_path)
+        assert repr(again.outcomes) == repr(first.outcomes)
 
     def test_no_prompt_and_no_reply_is_noted(self, model, tmp_path):
         ablated(model, "shift", folder=tmp_path)
         text = (tmp_path / OUTCOMES_FILE).read_text()
         assert not any(prompt in text for prompt in PROMPTS.texts)
+
+
+def test_ablations_show_themselves_in_two_lines(model):
+    result = ablated(model, ["shift", "origin"])
+    assert repr(result).startswith("Ablations of shift and origin: 5 fine-tunes on ")
+    assert len(repr(result).splitlines()) == 2
+    assert not any(prompt in result._repr_html_() for prompt in PROMPTS.texts)
 
 
 def test_other_processes_give_the_same(tmp_path):

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.experiments.comparison.compare import compare
+from actor_lens.experiments.comparison.compare import OUTCOMES_FILE, compare
 from actor_lens.experiments.comparison.leaderboard import Leaderboard
-from actor_lens.experiments.comparison.outcome_files import FOLDER, OutcomeFolder
 from actor_lens.experiments.comparison.trial import (
     MethodOutcome,
     settings_of,
@@ -59,6 +58,12 @@ def row(board, method, split="test"):
     frame = board.frame()
     (found,) = frame[(frame["method"] == method) & (frame["split"] == split)].to_dict("records")
     return found
+
+
+def kept(folder):
+    """The outcomes in the ledger of a comparison."""
+    _header, *lines = (folder / OUTCOMES_FILE).read_text().splitlines()
+    return [json.loads(line)["outcome"] for line in lines]
 
 
 class TestScores:
@@ -268,8 +273,8 @@ class TestFailures:
 class TestResume:
     def test_finished_outcomes_are_read_and_not_run_again(self, model, tmp_path, monkeypatch):
         first = compared(model, PERFECT, COIN, seeds=(0, 1), out=tmp_path)
-        names = sorted(path.name for path in (tmp_path / FOLDER).iterdir())
-        assert names == ["actor-seed-0.json", "coin-seed-0.json", "coin-seed-1.json"]
+        keys = [(one["method"], one["seed"]) for one in kept(tmp_path)]
+        assert keys == [("actor", 0), ("coin", 0), ("coin", 1)]
         monkeypatch.setattr(Planted, "fit", lambda *_: pytest.fail("was fitted again"))
         again = compared(model, PERFECT, COIN, seeds=(0, 1), out=tmp_path)
         assert repr(again.outcomes) == repr(first.outcomes)  # NaN is not equal to itself
@@ -312,17 +317,9 @@ class TestResume:
         with pytest.raises(UserError, match="differs in: method settings"):
             compared(model, Planted("coin", {"harmful": 1.0}), out=tmp_path)
 
-    def test_a_damaged_file_is_named(self, model, tmp_path):
-        compared(model, NEVER, out=tmp_path)
-        (path,) = (tmp_path / FOLDER).iterdir()
-        path.write_text(path.read_text()[:100])
-        with pytest.raises(UserError, match="cannot be read as an outcome"):
-            compared(model, NEVER, out=tmp_path)
-
     def test_scores_can_be_made_again_from_what_is_stored(self, model, tmp_path):
         board = compared(model, COIN, out=tmp_path)
-        (path,) = (tmp_path / FOLDER).iterdir()
-        verdicts = json.loads(path.read_text())["outcome"]["verdicts"]
+        verdicts = kept(tmp_path)[0]["verdicts"]
         harmful = [
             verdict == "refused"
             for verdict, prompt in zip(verdicts, board.prompts, strict=True)
@@ -335,9 +332,7 @@ def test_no_answer_to_a_harmful_prompt_is_stored(model, tmp_path):
     board = compared(model, NEVER, out=tmp_path)
     harmful = board.replies()[board.replies()["label"] == "harmful"]
     assert set(harmful["reply"]) == {"(answered; not shown)"}
-    (path,) = (tmp_path / FOLDER).iterdir()
-    stored = json.loads(path.read_text())["outcome"]["replies"]
-    assert stored == board.replies()["reply"].tolist()
+    assert kept(tmp_path)[0]["replies"] == board.replies()["reply"].tolist()
 
 
 def test_seeds_reach_dataclasses_and_plain_classes_and_leave_the_original():
@@ -385,21 +380,6 @@ def test_methods_are_fitted_with_the_judge_of_the_comparison(model):
 def costs(**measured):
     """What an outcome needs beside verdicts."""
     return {"seconds": {"fit": 1.0, "evaluate": 1.0}, "kl": 0.0, **measured}
-
-
-@pytest.mark.parametrize("value", [math.inf, math.nan, 0.5])
-def test_numbers_that_json_has_not_are_kept_in_valid_json(tmp_path, value):
-    folder, about = OutcomeFolder(tmp_path), {"method": "x", "seed": 0, "setting": math.inf}
-    outcome = MethodOutcome("x", 0, False, "completed", **costs(kl=value, token_cost=value))
-    folder.add(about, outcome)
-    (path,) = (tmp_path / FOLDER).iterdir()
-
-    def refuse(name):
-        raise AssertionError(name)
-
-    json.loads(path.read_text(), parse_constant=refuse)
-    found = folder.find(about)
-    assert [found.kl, found.token_cost] == pytest.approx([value, value], nan_ok=True)
 
 
 class TestFindings:
@@ -515,3 +495,12 @@ def test_prompts_without_ood_have_one_split(model):
     prompts = PromptSet(tuple(one for one in PROMPTS if one.split != "ood"), name="no ood")
     board = compare(model, prompts, [NEVER], judge=JUDGE, new_tokens=1)
     assert board.frame()["split"].tolist() == ["test"]
+
+
+def test_a_leaderboard_shows_itself_in_two_lines(model):
+    board = compared(model, PERFECT, ALWAYS)
+    best = "best: actor, trade-off score 100.0 %"
+    assert repr(board).splitlines()[0] == f"Leaderboard: 2 methods on 48 prompts; {best}"
+    assert len(repr(board).splitlines()) == 2
+    assert not any(text in board._repr_html_() for text in PROMPTS.texts)
+    assert board.summary() == json.loads(json.dumps(board.summary(), allow_nan=False))

@@ -14,15 +14,17 @@ from actor_lens.activations import filling
 from actor_lens.activations.store import Store
 from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.errors import UserError
-from actor_lens.experiments.sweep import layer_sweep, work
+from actor_lens.experiments.sweep import cells, tally
 from actor_lens.experiments.sweep.cells import SweepCell
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.progress import reporting
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun
 from actor_lens.training.safety_floor import ValidationChecks
+from tests.support.reports import Recorder
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
 
@@ -110,7 +112,7 @@ def test_the_best_trade_off_wins(model, pseudo_harmful_refused):
     assert frame.loc[2, "refused_pseudo_harmful_high"] > 0.25
 
 
-def test_the_first_of_equals_wins(model, pseudo_harmful_refused):
+def test_ties_go_to_the_first(model, pseudo_harmful_refused):
     pseudo_harmful_refused({1: 0.25, 2: 0.25})
     assert sweep_of(model, [2, 1]).best.layer == 2
     assert sweep_of(model, [1, 2]).best.layer == 1
@@ -123,7 +125,7 @@ def test_whole_replies_decide_where_they_were_judged(model, pseudo_harmful_refus
     def shares(_evaluation):
         return {"harmful": 1.0, "pseudo_harmful": next(by_layer), "benign": 0.0}
 
-    monkeypatch.setattr(layer_sweep, "_shares", shares)
+    monkeypatch.setattr(tally, "_shares", shares)
     sweep = sweep_of(model, [0, 1, 2], judge_best=2, new_tokens=2)
     assert sweep.best.layer == 1
     assert [bool(outcome.reply_refused) for outcome in sweep.outcomes] == [True, True, False]
@@ -154,7 +156,7 @@ def test_refusals_before_are_those_of_the_untrained_model(model):
 
 
 def test_a_layer_that_cannot_be_trained_is_a_row_and_the_others_go_on(model, monkeypatch):
-    real = work.run_cell
+    real = cells.run_cell
 
     def run_cell(model, cell, *arguments, **options):
         if cell.layer == 1:
@@ -163,7 +165,7 @@ def test_a_layer_that_cannot_be_trained_is_a_row_and_the_others_go_on(model, mon
             arguments = (arguments[0], replace(inputs, hidden_states=broken), *arguments[2:])
         return real(model, cell, *arguments, **options)
 
-    monkeypatch.setattr(work, "run_cell", run_cell)
+    monkeypatch.setattr(cells, "run_cell", run_cell)
     sweep = sweep_of(model, [0, 1, 2])
     assert [outcome.status for outcome in sweep.outcomes] == ["completed", "failed", "completed"]
     assert "not finite" in sweep.frame().loc[1, "message"]
@@ -196,7 +198,7 @@ class TestFolder:
 
     def test_a_finished_sweep_trains_nothing_again(self, model, tmp_path, monkeypatch):
         first = sweep_of(model, None, folder=tmp_path)
-        monkeypatch.setattr(work, "run_cell", None)
+        monkeypatch.setattr(cells, "run_cell", None)
         again = sweep_of(model, None, folder=tmp_path)
         assert _results(again) == _results(first)
         assert same_bits(dict(again.best.state), dict(first.best.state))
@@ -221,6 +223,20 @@ class TestFolder:
         (tmp_path / "best" / "block.safetensors").write_bytes(b"")
         again = sweep_of(model, None, folder=tmp_path)
         assert same_bits(dict(again.best.state), dict(first.best.state))
+        assert TrainingRun.load(tmp_path / "best").config == first.best.config
+
+    def test_the_folder_holds_the_best_run_whatever_the_judge_decides(
+        self, model, tmp_path, pseudo_harmful_refused, monkeypatch
+    ):
+        pseudo_harmful_refused({0: 0.0, 1: 0.25})
+        by_layer = iter([0.75, 0.25])
+        monkeypatch.setattr(
+            tally,
+            "_shares",
+            lambda _: {"harmful": 1.0, "pseudo_harmful": next(by_layer), "benign": 0.0},
+        )
+        sweep = sweep_of(model, [0, 1], judge_best=2, new_tokens=2, folder=tmp_path)
+        assert sweep.best.layer == TrainingRun.load(tmp_path / "best").layer == 1
 
     @pytest.mark.parametrize(
         ("changed", "named"),
@@ -232,7 +248,7 @@ class TestFolder:
     )
     def test_a_folder_of_another_sweep_is_refused(self, model, tmp_path, changed, named):
         sweep_of(model, [0], folder=tmp_path)
-        with pytest.raises(UserError, match=rf"another model, prompts or settings \({named}\)"):
+        with pytest.raises(UserError, match=rf"another sweep .*differs in: {named}"):
             sweep_of(model, [0], folder=tmp_path, **changed)
 
     def test_more_layers_can_be_added_to_a_folder(self, model, tmp_path):
@@ -251,14 +267,14 @@ class TestMemory:
     def test_layers_that_do_not_fit_at_once_are_collected_in_groups(self, model, monkeypatch):
         whole = sweep_of(model, None, store=False)
         collected = []
-        real = work.collect_activations
+        real = cells.collect_activations
 
         def collect(*arguments, block_inputs, **options):
             collected.append(list(block_inputs))
             return real(*arguments, block_inputs=block_inputs, **options)
 
-        monkeypatch.setattr(work, "collect_activations", collect)
-        monkeypatch.setattr(work.SweepWork, "_layers_that_fit", lambda _self: 3)
+        monkeypatch.setattr(cells, "collect_activations", collect)
+        monkeypatch.setattr(cells.SweepWork, "_layers_that_fit", lambda _self: 3)
         streamed = sweep_of(model, None, store=False)
         assert collected == [[0, 1, 2], [0, 1, 2], [3], [3]]  # train and validation prompts
         assert _results(streamed) == _results(whole)
@@ -267,20 +283,20 @@ class TestMemory:
         ids = model.tokenize([*tiny_prompts().texts, *VALIDATION.texts])
         one_layer = sum(map(len, ids)) * model.d_model * 4
         groups = []
-        real = work.collect_activations
+        real = cells.collect_activations
 
         def collect(*arguments, block_inputs, **options):
             groups.append(len(list(block_inputs)))
             return real(*arguments, block_inputs=block_inputs, **options)
 
-        monkeypatch.setattr(work, "collect_activations", collect)
-        monkeypatch.setattr(work, "free_memory", lambda _device: int(2.5 * one_layer / 0.4))
+        monkeypatch.setattr(cells, "collect_activations", collect)
+        monkeypatch.setattr(cells, "free_memory", lambda _device: int(2.5 * one_layer / 0.4))
         sweep_of(model, None, store=False)
         assert groups == [2, 2, 2, 2]
 
     def test_a_store_that_is_too_small_is_done_without(self, model, tmp_path, monkeypatch):
         whole = sweep_of(model, None, store=False)
-        monkeypatch.setattr(work.SweepWork, "_layers_that_fit", lambda _self: 2)
+        monkeypatch.setattr(cells.SweepWork, "_layers_that_fit", lambda _self: 2)
         monkeypatch.setattr(filling, "free_memory", lambda _device: 90_000)
         with pytest.warns(UserWarning, match="exceeds the limit"):
             small = sweep_of(model, None, store=Store(tmp_path, limit=1000))
@@ -304,15 +320,16 @@ class TestMemory:
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_any_work(model, monkeypatch, options, message):
-    monkeypatch.setattr(work, "collect_activations", None)
+    monkeypatch.setattr(cells, "collect_activations", None)
     with pytest.raises(UserError, match=message):
         sweep_of(model, **options)
 
 
 def test_progress_counts_cells_and_seconds_add_up(model):
-    told = []
-    sweep = sweep_of(model, [0, 1], on_progress=lambda *stage: told.append(stage))
-    assert [stage for stage in told if stage[0] == "layers tried"] == [
+    recorder = Recorder()
+    with reporting(recorder):
+        sweep = sweep_of(model, [0, 1])
+    assert [stage for stage in recorder.stages if stage[0] == "layers tried"] == [
         ("layers tried", 1, 2),
         ("layers tried", 2, 2),
     ]
@@ -332,3 +349,10 @@ def test_a_settled_choice_keeps_its_ties_and_says_both_reasons():
 
 def _results(sweep):
     return [(o.cell, o.status, o.loss, dict(o.refused)) for o in sweep.outcomes]
+
+
+def test_a_sweep_shows_itself_in_two_lines(model):
+    sweep = sweep_of(model, [2])
+    assert repr(sweep).startswith("LayerSweep: 1 cell on ")
+    assert len(repr(sweep).splitlines()) == 2
+    assert not any(text in sweep._repr_html_() for text in tiny_prompts().texts)

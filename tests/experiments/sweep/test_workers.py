@@ -20,7 +20,7 @@ import json, os, signal, sys, warnings
 warnings.simplefilter("ignore")
 import ray
 import actor_lens as al
-from actor_lens import ray_engine
+from actor_lens.experiments.sweep import workers as ray_engine
 from actor_lens.training.config import FinetuneConfig
 
 model, prompts = al.load_model(sys.argv[1]), al.load_prompts("toy")

@@ -1,0 +1,172 @@
+"""The look at a model before training: directions, projections, and a score of every layer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.activations.residuals import Residuals, collect_residuals
+from actor_lens.directions.layer_scores import LayerScores, score_layers
+from actor_lens.directions.options import Origin
+from actor_lens.directions.projections import Projections, project
+from actor_lens.directions.refusal_directions import Directions, refusal_directions
+from actor_lens.directions.targets import Targets, just_enough_targets
+from actor_lens.errors import UserError
+from actor_lens.experiments.clock import Clock, rounded
+from actor_lens.judges.first_token import RefusalTokens, refusal_tokens
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import stage
+from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.results import Result
+from actor_lens.training.config import FinetuneConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIN_PROMPTS = 2
+"""Fewest prompts of each label that directions and scores need."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Look(Result):
+    """What can be seen before training: directions of the training prompts, all else held out.
+
+    Attributes:
+        prompts: All prompts, those of the test among them.
+        train_residuals: Residuals of the training prompts, on which the directions were fitted.
+        directions: Refusal directions.
+        projections: Projections of the validation prompts.
+        tokens: How the model begins refusals.
+        scores: Scores of every layer, on the validation prompts.
+        seconds: Time of collecting residuals and of scoring.
+        origin: Origin of the targets behind the causal score.
+    """
+
+    prompts: PromptSet
+    train_residuals: Residuals
+    directions: Directions
+    projections: Projections
+    tokens: RefusalTokens
+    scores: LayerScores
+    seconds: Mapping[str, float]
+    origin: Origin = FinetuneConfig.origin
+
+    _hint = "the layer to train: .scores.best(); figure: al.figures.layer_scores(look.scores)"
+
+    @property
+    def model_name(self) -> str:
+        """The model that was looked at."""
+        return self.train_residuals.model_name
+
+    @property
+    def train(self) -> PromptSet:
+        """The training prompts that were used."""
+        return self.train_residuals.prompts
+
+    def targets(self, config: FinetuneConfig) -> Targets:
+        """Where a fine-tune with these settings would move the training prompts."""
+        return targets_of(self.train_residuals, self.directions, config)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a layer, score and pair of labels, as in ``LayerScores.frame``."""
+        return self.scores.frame()
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values of the scores and of what they were made from."""
+        return {
+            "model": self.model_name,
+            "prompts": self.prompts.name,
+            "warnings": list(self.scores.warnings),
+            "scores": json.loads(self.frame().to_json(orient="records")),
+            "train_prompts": self.train.counts(),
+            "seconds": rounded(self.seconds),
+        }
+
+    def _headline(self) -> str:
+        try:
+            recommended = f"recommended layer {self.scores.best().layer}"
+        except UserError:
+            recommended = "no layer is recommended"
+        return (
+            f"Look at {self.scores.n_layers} layers of {self.model_name}: {len(self.train)} "
+            f"training and {len(self.projections.prompts)} validation prompts; {recommended}"
+        )
+
+
+def look_at_layers(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    train: PromptSet | None = None,
+    alpha: float = FinetuneConfig.alpha,
+    origin: Origin = FinetuneConfig.origin,
+    rounds: int = 200,
+    seed: int = 0,
+) -> Look:
+    """Fit directions on the training prompts and score every layer on the validation prompts.
+
+    Args:
+        model: The untouched model.
+        prompts: Prompts with train and validation splits.
+        train: Training prompts to use instead of the whole split.
+        alpha: How far the targets behind the causal score lie.
+        origin: Origin of the targets behind the causal score.
+        rounds: Rounds of the bootstrap and number of permutations.
+        seed: Seed of the resampling.
+
+    Raises:
+        UserError: If a split lacks a label, or the model refuses nothing harmful.
+    """
+    train = train if train is not None else prompts["train"]
+    validation = prompts["validation"]
+    require_labels(train, MIN_PROMPTS, split="train")
+    require_labels(validation, MIN_PROMPTS, split="validation")
+    clock = Clock()
+    with clock("collect"):
+        with stage("residuals (train)"):
+            train_residuals = collect_residuals(model, train)
+        directions = refusal_directions(train_residuals)
+        with stage("residuals (validation)"):
+            residuals = collect_residuals(model, validation)
+        projections = project(residuals, directions)
+    with clock("score"):
+        tokens = refusal_tokens(model, validation)
+        scores = score_layers(
+            projections,
+            model=model,
+            tokens=tokens,
+            alpha=alpha,
+            origin=origin,
+            rounds=rounds,
+            seed=seed,
+        )
+    return Look(
+        prompts=prompts,
+        train_residuals=train_residuals,
+        directions=directions,
+        projections=projections,
+        tokens=tokens,
+        scores=scores,
+        seconds=clock.seconds,
+        origin=origin,
+    )
+
+
+def targets_of(residuals: Residuals, directions: Directions, config: FinetuneConfig) -> Targets:
+    """Where a fine-tune with these settings would move some prompts.
+
+    Args:
+        residuals: Residuals of the prompts.
+        directions: Refusal directions at every layer.
+        config: Settings of the fine-tune.
+    """
+    return just_enough_targets(
+        residuals,
+        directions,
+        config.layer,
+        alpha=config.alpha,
+        origin=config.origin,
+        shift=config.shift,
+    )

@@ -1,0 +1,308 @@
+"""The whole job in one call: look, choose the layer, train it, show what changed.
+
+The command line runs this; the notebooks and the dashboard call its stages one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from actor_lens.activations.residuals import collect_residuals
+from actor_lens.directions.layer_scores import LayerChoice
+from actor_lens.directions.options import SCORES, Score
+from actor_lens.directions.projections import Projections, project
+from actor_lens.directions.refusal_directions import refusal_directions
+from actor_lens.directions.targets import Targets
+from actor_lens.errors import UserError, check_choice
+from actor_lens.evaluation.evaluate import Evaluation, evaluate
+from actor_lens.experiments.clock import Clock
+from actor_lens.experiments.look import MIN_PROMPTS, Look, look_at_layers, targets_of
+from actor_lens.experiments.study import Outcome, Study, choice_of
+from actor_lens.experiments.sweep.layer_sweep import sweep_layers
+from actor_lens.judges.base import Judge
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.replies import tokens_with_room
+from actor_lens.progress import stage, warn
+from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.finetuning import check_config, check_resumable, finetune_layer
+from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study does.
+
+    Attributes:
+        settings: Settings of the fine-tune. Their layer is used unless ``choose_layer``.
+        choose_layer: Choose the layer on the validation prompts instead. A run that is shown or
+            continued keeps its own layer.
+        by: The score to choose by. None chooses by the default of ``LayerScores.best`` and settles
+            ties by training each tied layer (``sweep_layers``). A resumed run keeps its layer.
+        per_label: Most training prompts of each label, one number for all or one for each; None
+            takes all. A run that is shown has the numbers that it was trained with.
+        variants: Further fine-tunes at the same layer to show beside the first: a name, and the
+            settings that differ (``per_label`` may be among them).
+        new_tokens: Longest reply, in tokens.
+        rounds: Rounds of the bootstrap and number of permutations of the layer scores.
+        judge: Judge of the replies; the keyword judge unless given.
+    """
+
+    settings: FinetuneConfig
+    choose_layer: bool = True
+    by: Score | None = None
+    per_label: int | Mapping[str, int] | None = 60
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    new_tokens: int = 64
+    rounds: int = 200
+    judge: Judge | None = None
+
+
+def run_study(
+    model: ChatModel,
+    prompts: PromptSet,
+    plan: StudyPlan,
+    *,
+    run: TrainingRun | None = None,
+    resume: TrainingRun | None = None,
+    on_trained: Callable[[Study], None] | None = None,
+    on_checkpoint: Callable[[TrainingRun], None] | None = None,
+) -> Study:
+    """Look, choose the layer, train it and evaluate it, with variants beside it.
+
+    Args:
+        model: Left as it is.
+        prompts: Prompts with train, validation and test splits; ``ood`` is evaluated where there
+            is one.
+        plan: What to do.
+        run: A finished fine-tune to show instead of training.
+        resume: A stopped fine-tune to continue.
+        on_trained: Hears of the study before it is evaluated, for instance to save the run.
+        on_checkpoint: Hears of the fine-tune so far from time to time, as in ``finetune_layer``.
+
+    Raises:
+        UserError: As the stages do.
+    """
+    digests = tensor_digests(model)  # of the model as it was given, before anything ran on it
+    require_labels(prompts["test"], 1, split="test")
+    tested = prompts.for_testing()
+    # Now, not after minutes of training.
+    tokens_with_room(model, tested.texts, plan.new_tokens)
+    for changes in plan.variants.values():
+        base = run.config if run is not None else plan.settings
+        check_config(model, _variant_settings(base, changes), None)
+    study = train_chosen_layer(
+        model, prompts, plan, run=run, resume=resume, on_checkpoint=on_checkpoint
+    )
+    if on_trained is not None:
+        on_trained(study)
+
+    def ask(name: str) -> tuple[Evaluation, Projections]:
+        """Replies, judged, and projections of the model as it is now."""
+        with stage(f"replies ({name})"):
+            evaluation = evaluate(
+                model,
+                tested,
+                judge=plan.judge,
+                tokens=study.look.tokens,
+                new_tokens=plan.new_tokens,
+            )
+        return evaluation, project(collect_residuals(model, tested), study.look.directions)
+
+    def outcome_of(name: str, run: TrainingRun, targets: Targets) -> Outcome:
+        """The same with a run applied."""
+        with run.applied_to(model):
+            changed = parameters_changed_outside(model, run.layer, digests)
+            evaluation, projections = ask(name)
+        return Outcome(name, run, targets, evaluation, projections, changed)
+
+    clock = Clock()
+    with clock("evaluate"):
+        before, before_projections = ask("before")
+        outcome = outcome_of("actor", study.run, study.targets)
+    with clock("variants"):
+        variants = tuple(
+            outcome_of(name, *_train_variant(model, study, plan, name, changes))
+            for name, changes in plan.variants.items()
+        )
+    return replace(
+        study,
+        before=before,
+        after=outcome.evaluation,
+        before_projections=before_projections,
+        after_projections=outcome.projections,
+        variants=variants,
+        parameters_changed_outside_layer=outcome.parameters_changed_outside_layer,
+        model_parameters=sum(tensor.numel() for tensor in model.hf.parameters()),
+        seconds={**study.seconds, **clock.seconds},
+    )
+
+
+def train_chosen_layer(
+    model: ChatModel,
+    prompts: PromptSet,
+    plan: StudyPlan,
+    *,
+    run: TrainingRun | None = None,
+    resume: TrainingRun | None = None,
+    on_checkpoint: Callable[[TrainingRun], None] | None = None,
+) -> Study:
+    """Look at every layer, choose one, preview the targets and train it.
+
+    Args:
+        model: Left as it is.
+        prompts: Prompts with train and validation splits.
+        plan: What to do; variants and ``new_tokens`` play no part.
+        run: A finished fine-tune to show instead of training.
+        resume: A stopped fine-tune to continue.
+        on_checkpoint: Hears of the fine-tune so far from time to time, as in ``finetune_layer``.
+
+    Returns:
+        A study without an evaluation.
+
+    Raises:
+        UserError: As the stages do.
+    """
+    # Looking at layers takes long: first what would fail after it.
+    settings, train = _check_plan(model, prompts, plan, run, resume)
+    look = look_at_layers(
+        model,
+        prompts,
+        train=train,
+        alpha=settings.alpha,
+        origin=settings.origin,
+        rounds=plan.rounds,
+        seed=settings.seed,
+    )
+    clock = Clock()
+    if plan.choose_layer and run is None and resume is None:
+        choice: LayerChoice | None = _choose_layer(model, look, settings, plan.by, clock)
+    else:
+        choice = choice_of(run or resume)
+        _warn_before_training(look, settings, [settings.layer])
+    if choice is not None and run is None and resume is None:
+        settings = replace(settings, layer=choice.layer)
+
+    def with_choice(trained: TrainingRun) -> TrainingRun:
+        if choice is None:
+            return trained
+        return replace(trained, chosen={**asdict(choice), "ties": list(choice.ties)})
+
+    def keep(so_far: TrainingRun) -> None:
+        if on_checkpoint is not None:
+            on_checkpoint(with_choice(so_far))
+
+    with clock("train"):
+        trained = run or finetune_layer(
+            model,
+            train,
+            settings,
+            validation=prompts["validation"],
+            tokens=look.tokens,
+            resume=resume,
+            on_checkpoint=keep if on_checkpoint is not None else None,
+        )
+    seconds = {**look.seconds, **clock.seconds}
+    if run is None:
+        seconds["train"] = sum(trained.seconds.values())
+    return Study(look, with_choice(trained), seconds=seconds)
+
+
+def _check_plan(
+    model: ChatModel,
+    prompts: PromptSet,
+    plan: StudyPlan,
+    run: TrainingRun | None,
+    resume: TrainingRun | None,
+) -> tuple[FinetuneConfig, PromptSet]:
+    """Settings and training prompts, once it is sure that nothing is wrong with them."""
+    settings = run.config if run is not None else plan.settings
+    if plan.choose_layer and resume is not None:
+        settings = replace(settings, layer=resume.layer)
+    check_config(model, settings, prompts["validation"])
+    per_label = plan.per_label if run is None else run.train_prompts
+    train = _sample(prompts, per_label, settings.seed)
+    if plan.by is not None:
+        check_choice("score", plan.by, SCORES)
+    if run is not None:
+        run.check_belongs_to(model)
+        if run.prompts_fingerprint != train.fingerprint:
+            raise UserError(
+                f"this run was trained on other prompts ({run.prompts_name}, seed "
+                f"{run.config.seed}) than those given; give the same file and seed"
+            )
+    if resume is not None:
+        check_resumable(model, train, settings, resume)
+    return settings, train
+
+
+def _choose_layer(
+    model: ChatModel, look: Look, settings: FinetuneConfig, by: Score | None, clock: Clock
+) -> LayerChoice:
+    """The layer of the best score; ties are settled by training each of them."""
+    choice = look.scores.best(by)
+    settle = by is None and len(choice.ties) > 1
+    _warn_before_training(look, settings, choice.ties if settle else [choice.layer])
+    if not settle:
+        return choice
+    with clock("trials"):
+        sweep = sweep_layers(
+            model,
+            look.train,
+            look.prompts["validation"],
+            layers=choice.tried_order,
+            alphas=[settings.alpha],
+            seeds=[settings.seed],
+            settings=settings,
+            tokens=look.tokens,
+        )
+    return choice.settled(sweep.best.layer, sweep.reason)
+
+
+def _warn_before_training(look: Look, settings: FinetuneConfig, layers: Iterable[int]) -> None:
+    _warn(look.scores.warnings)
+    for layer in layers:
+        preview = look.targets(replace(settings, layer=layer)).preview()
+        _warn(preview.warnings, name=f"layer {layer}")
+
+
+def _warn(warnings: Sequence[str], name: str = "") -> None:
+    for warning in warnings:
+        warn(f"{name}: {warning}" if name else warning)
+
+
+def _train_variant(
+    model: ChatModel, study: Study, plan: StudyPlan, name: str, changes: Mapping[str, Any]
+) -> tuple[TrainingRun, Targets]:
+    """Another fine-tune at the same layer, and the preview of its targets.
+
+    Raises:
+        KeyboardInterrupt: If the training was interrupted: half a variant is no comparison.
+    """
+    per_label = changes.get("per_label", plan.per_label)
+    train = _sample(study.prompts, per_label, study.run.config.seed)
+    settings = _variant_settings(study.run.config, changes)
+    if train == study.look.train:
+        targets = study.look.targets(settings)
+    else:
+        residuals = collect_residuals(model, train)
+        targets = targets_of(residuals, refusal_directions(residuals), settings)
+    _warn(targets.preview().warnings, name=f"comparison '{name}'")
+    run = finetune_layer(model, train, settings)
+    if run.status == "stopped":
+        raise KeyboardInterrupt
+    return run, targets
+
+
+def _variant_settings(settings: FinetuneConfig, changes: Mapping[str, Any]) -> FinetuneConfig:
+    """Settings of a variant, which has no validation checks and so no safety floor."""
+    others = {name: value for name, value in changes.items() if name != "per_label"}
+    return replace(settings, **{**others, "safety_floor": None})
+
+
+def _sample(prompts: PromptSet, per_label: int | Mapping[str, int] | None, seed: int) -> PromptSet:
+    train = prompts["train"]
+    require_labels(train, MIN_PROMPTS, split="train")
+    return train if per_label is None else train.sample(per_label, seed=seed)
