@@ -22,6 +22,7 @@ from actor_lens.judges.base import Verdict
 from actor_lens.judges.endpoint import Endpoint
 from actor_lens.judges.rubrics import HARMFUL_RUBRIC, HARMLESS_RUBRIC, Rubric, question, read_answer
 from actor_lens.judges.verdict_cache import VerdictCache, default_cache, verdict_key
+from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result
 from actor_lens.text import plural
@@ -94,7 +95,6 @@ class LanguageModelJudge:
         cache: File in which verdicts are kept; the user's own cache unless given.
         on_estimate: Called with what the judging will cost before the first request, if there is
             any.
-        on_progress: Called after every verdict with the number that is known, and of how many.
 
     Raises:
         UserError: If the model has no name, a number is out of range, the key is missing, the
@@ -111,7 +111,6 @@ class LanguageModelJudge:
     on_estimate: Callable[[JudgingCost], None] | None = field(
         default=None, repr=False, compare=False
     )
-    on_progress: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check what can be checked before replies are generated."""
@@ -213,10 +212,10 @@ class LanguageModelJudge:
                 portal.start_task_soon(self._ask, client, item, places): item.key for item in items
             }
             try:
-                for answer in as_completed(answers):
-                    verdicts[answers[answer]] = answer.result()
-                    if self.on_progress is not None:
-                        self.on_progress(done + len(verdicts), done + len(items))
+                with stage("verdicts", done + len(items)) as count:
+                    for answer in as_completed(answers):
+                        verdicts[answers[answer]] = answer.result()
+                        count(done + len(verdicts))
             finally:
                 for answer in answers:
                     answer.cancel()

@@ -22,9 +22,11 @@ from actor_lens.errors import UserError
 from actor_lens.judges.language_model import ANSWER_TOKENS, LanguageModelJudge
 from actor_lens.judges.rubrics import HARMFUL_RUBRIC, HARMLESS_RUBRIC
 from actor_lens.judges.verdict_cache import VerdictCache
+from actor_lens.progress import reporting
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.judge_server import Answer, by_reply, failing, honest, judge_server, said
+from tests.support.reports import Recorder
 
 KEY = "sk-very-secret"
 PROMPTS = PromptSet(
@@ -495,11 +497,9 @@ def test_an_interrupted_run_ends_at_once_and_goes_on_from_what_it_had(make, cach
 
 
 def test_the_estimate_counts_what_would_be_sent(make):
-    estimates, progress = [], []
-    with judge_server() as server:
-        judge = make(
-            server, on_estimate=estimates.append, on_progress=lambda *at: progress.append(at)
-        )
+    estimates, recorder = [], Recorder()
+    with judge_server() as server, reporting(recorder):
+        judge = make(server, on_estimate=estimates.append)
         cost = judge.estimate(PROMPTS, REPLIES, price_in=2.0, price_out=10.0)
         assert server.requests == []
         assert (cost.requests, cost.cached, cost.tokens_out) == (6, 0, 6 * ANSWER_TOKENS)
@@ -514,7 +514,7 @@ def test_the_estimate_counts_what_would_be_sent(make):
     assert cost.money == pytest.approx((2 * cost.tokens_in + 10 * cost.tokens_out) / 1e6)
     assert left.money != left.money
     assert [(one.requests, one.cached) for one in estimates] == [(2, 0), (4, 2)]
-    assert progress == [(1, 2), (2, 2), (3, 6), (4, 6), (5, 6), (6, 6)]
+    assert recorder.parts("verdicts") == [(1, 2), (2, 2), (3, 6), (4, 6), (5, 6), (6, 6)]
     assert cost.frame()["requests"].tolist() == [6]
     assert repr(cost).startswith("JudgingCost: 6 replies to be judged, 0 known")
     assert len(repr(cost).splitlines()) == 2
