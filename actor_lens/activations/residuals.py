@@ -26,7 +26,6 @@ from actor_lens.models.batches import TokenBatch, left_padding
 from actor_lens.models.blocks import Tap, tap_block_inputs
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
-from actor_lens.prompts.rows import shown
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, harmless_head
 from actor_lens.text import plural
@@ -82,10 +81,10 @@ class Residuals(Result):
             UserError: If a prompt is not among these residuals.
         """
         places = {prompt.prompt: place for place, prompt in enumerate(self.prompts)}
-        missing = [prompt.prompt for prompt in prompts if prompt.prompt not in places]
+        missing = [prompt for prompt in prompts if prompt.prompt not in places]
         if missing:
             raise UserError(
-                f"no residuals for {len(missing)} prompts, the first is {shown(missing[0])}; "
+                f"no residuals for {len(missing)} prompts, the first is {missing[0]!r}; "
                 "collect them with collect_residuals"
             )
         indices = torch.tensor([places[prompt.prompt] for prompt in prompts], dtype=torch.long)

@@ -58,7 +58,7 @@ COMMAND_MODULES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code is 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run a command; its exit code is 0, 2 for what the user can fix, 130 after Ctrl-C."""
     parser = _parser()
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(words)

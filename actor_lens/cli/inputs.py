@@ -115,7 +115,7 @@ def _text_or_file(given: str | None) -> str | None:
     except (OSError, ValueError) as error:
         raise UserError(
             f"system prompt file '{given}' cannot be read as UTF-8 text ({type(error).__name__}); "
-            "mend it, or give the text itself"
+            "fix it, or give the text itself"
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from actor_lens.judges.first_token import (
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
+from actor_lens.progress import stage
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
@@ -74,6 +75,22 @@ class Evaluation(Result, RefusalRates):
     def rate(self, label: str) -> Rate:
         """Refusal rate of a label; with n = 0 the share is NaN."""
         return rate_of(label, self.refused, self.prompts.labels)
+
+    def join(self, other: Evaluation) -> Evaluation:
+        """This evaluation and one of other prompts, by the same judge, as one.
+
+        Raises:
+            UserError: If another judge judged, or replies had another longest length.
+        """
+        if (self.judge, self.new_tokens) != (other.judge, other.new_tokens):
+            raise UserError("evaluations by two judges, or of replies of two lengths, do not join")
+        return replace(
+            self,
+            prompts=PromptSet(self.prompts.prompts + other.prompts.prompts, self.prompts.name),
+            replies=self.replies + other.replies,
+            verdicts=self.verdicts + other.verdicts,
+            refusal_scores=self.refusal_scores + other.refusal_scores,
+        )
 
     def where(self, split: str) -> Evaluation:
         """The part of this evaluation that belongs to a split."""
@@ -173,7 +190,8 @@ def evaluate(
     replies = generate_replies(model, prompts.texts, new_tokens=new_tokens)
     scores = [float("nan")] * len(prompts)
     if tokens is not None:
-        scores = refusal_scores(model, prompts.texts, tokens).tolist()
+        with stage("first-token scores"):
+            scores = refusal_scores(model, prompts.texts, tokens).tolist()
     return Evaluation(
         prompts=prompts,
         replies=tuple(replies),

@@ -71,8 +71,15 @@ class Ledger(Generic[Entry]):
                 self._open(path)
             else:
                 self._begin(path, list(older()))
+        except UserError:
+            raise
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}; give another folder") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: cannot be read as the ledger of a {self._work} ({error}), nor made of "
+                "what an older version left beside it; remove that to begin again"
+            ) from error
 
     def add(self, entry: Entry) -> None:
         """Keep an entry; it is on disk when this returns.
@@ -94,22 +101,14 @@ class Ledger(Generic[Entry]):
     def _open(self, path: Path) -> None:
         data = path.read_bytes()
         header, *lines = data.split(b"\n")
-        try:
-            first = json.loads(header)
-            number = first.get("format", 1)
-            about = first["sweep" if number == 1 else "about"]
-            if number > FORMAT:
-                raise ValueError(f"format {number}, written by a later version")
-            self._check(path, about)
-            for record in filter(None, map(_parsed, lines)):
-                self._keep(record)
-        except UserError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}: cannot be read as the ledger of a {self._work} ({error}); remove it to "
-                "begin again"
-            ) from error
+        first = json.loads(header)
+        number = first.get("format", 1)
+        about = first["sweep" if number == 1 else "about"]
+        if number > FORMAT:
+            raise ValueError(f"format {number}, written by a later version")
+        self._check(path, about)
+        for record in filter(None, map(_parsed, lines)):
+            self._keep(record)
         if not data.endswith(b"\n"):  # a crash cut the last line short
             _append(path, b"\n")
 

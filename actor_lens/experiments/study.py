@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
     """One fine-tune and what it did to the test prompts.
 
@@ -48,6 +48,10 @@ class Outcome:
     evaluation: Evaluation
     projections: Projections | None = None
     parameters_changed_outside_layer: int | None = None
+
+    def __repr__(self) -> str:
+        """Name, layer and scores on one line."""
+        return f"Outcome '{self.name}' of layer {self.run.layer}: {self.evaluation!r}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

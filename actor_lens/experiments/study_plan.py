@@ -290,7 +290,9 @@ def _train_variant(
         residuals = collect_residuals(model, train)
         targets = targets_of(residuals, refusal_directions(residuals), settings)
     _warn(targets.preview().warnings, name=f"comparison '{name}'")
-    run = finetune_layer(model, train, settings)
+    with stage(f"comparison '{name}'", 1) as done:
+        run = finetune_layer(model, train, settings)
+        done(1)
     if run.status == "stopped":
         raise KeyboardInterrupt
     return run, targets

@@ -1,7 +1,7 @@
 """One OpenAI-compatible endpoint, asked with patience and with one-line errors.
 
 The ``openai`` client waits out rate limits, time-outs and failing servers, as long as the server
-asks for up to its own limit of two minutes. A wrong key, a wrong address or a page of HTML are
+asks for up to the client's own limit. A wrong key, a wrong address or a page of HTML are
 errors at once, as waiting fixes none of them. The key comes from ``OPENAI_API_KEY`` alone. It is
 handed to the client, and is in no result, no message and no ``repr``.
 """

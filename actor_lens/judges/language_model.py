@@ -75,7 +75,7 @@ class _Item:
 
     key: str
     rubric: Rubric
-    question: str
+    question: str = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,7 @@ def drop_repeats(path: Path, numbered: Sequence[NumberedPrompt]) -> list[Numbere
             if here != there:
                 raise UserError(
                     f'{path}, line {line}: the same prompt as line {earlier} but "{name}" '
-                    f"{shown(here)} instead of {shown(there)}; keep one of the two: "
-                    f"{shown(prompt.prompt)}"
+                    f"{shown(here)} instead of {shown(there)}; keep one of the two"
                 )
         repeats.append(line)
     if repeats:

@@ -20,7 +20,7 @@ def write_ablations(
     """Write ablations as one HTML file that works offline.
 
     Args:
-        ablations: Outcomes of every study and seed, from ``ablate``.
+        ablations: Outcomes of every factor and seed, from ``ablate``.
         path: Path of the file; one that is there is replaced whole.
         command: Command line that made them, shown for repeating them.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError
@@ -40,9 +40,6 @@ from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config
-
-if TYPE_CHECKING:
-    pass
 
 OUTCOMES_FILE = "ablations.jsonl"
 LAYER_FOLDER = "layer-choice"

@@ -185,7 +185,8 @@ def run_cells(
             f"jobs is {jobs}: every process loads the model itself, so load it by name or folder "
             "(load_model), or use one job"
         )
-    begin = (task, json.dumps(dict(model.source)), model.identity, jobs)
+    source = {**model.source, "batch_size": model.batch_size}
+    begin = (task, json.dumps(source), model.identity, jobs)
     pool = ProcessPoolExecutor(
         min(jobs, len(todo)),
         mp_context=multiprocessing.get_context("spawn"),  # a fork has none of torch's threads

@@ -67,8 +67,8 @@ class MethodOutcome:
     seeded: bool
     status: Status
     message: str = ""
-    verdicts: tuple[Verdict, ...] = ()
-    replies: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = field(default=(), repr=False)
+    replies: tuple[str, ...] = field(default=(), repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     chosen: tuple[str, ...] = ()
     trained_parameters: int = 0
@@ -112,7 +112,7 @@ class ComparisonWork:
     tested: PromptSet
     judge: Judge = field(default_factory=KeywordJudge)
     new_tokens: int = 64
-    text: str | None = None
+    text: str | None = field(default=None, repr=False)
 
     def about(self) -> dict[str, Any]:
         """What every outcome depends on, beside its method and seed."""

@@ -114,7 +114,8 @@ class Tally:
             run.check_belongs_to(self.work.model)
         except UserError:  # cut short while it was saved
             return None
-        if run.config != settings or not run.state:
+        of_these = run.prompts_fingerprint == self.work.prompts.fingerprint
+        if run.config != settings or not of_these or not run.state:
             return None
         self.saved = run
         return run

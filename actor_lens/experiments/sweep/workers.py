@@ -87,7 +87,7 @@ def ray_outcomes(work: SweepWork, cells: Sequence[SweepCell]) -> Iterator[CellOu
     try:
         for layer, inputs, checks in work.layers([cell.layer for cell in cells]):
             task = _Task(
-                source=json.dumps(dict(work.model.source)),
+                source=json.dumps({**work.model.source, "batch_size": work.model.batch_size}),
                 identity=work.model.identity,
                 shared=work.shared,
                 tokens=None if checks is None else checks.tokens,

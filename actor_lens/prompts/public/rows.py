@@ -11,7 +11,7 @@ from actor_lens.errors import UserError
 from actor_lens.prompts.rows import Label, shown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Row:
     """One row of a file or of the hub.
 
@@ -39,7 +39,7 @@ class Row:
         return "" if value is None else str(value).strip()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reading:
     """What a row says.
 

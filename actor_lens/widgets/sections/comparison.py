@@ -24,8 +24,9 @@ from actor_lens.export.lora import export_lora
 from actor_lens.figures import Panel
 from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import JUDGES, make_judge
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.text import percent
-from actor_lens.training.run import TrainingRun
+from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests
 from actor_lens.training.run_files import RUN_FILE
 from actor_lens.widgets.exploration import RunComparison
 from actor_lens.widgets.jobs import Control, applied, weights_held
@@ -200,16 +201,11 @@ class CompareSection(Section):
         return self.exploration.runs[numbers[-1]] if numbers else None
 
     def _evaluate(self) -> None:
-        state, numbers = self.exploration, tuple(self.runs.value)
-        name = self.judge.value
+        numbers, name = tuple(self.runs.value), self.judge.value
 
         def work(control: Control) -> None:
             judge = make_judge(name)
             before = self._before(judge)
-            # Rates of two judges are not compared: what another one said is asked again if wanted.
-            state.comparisons = {
-                number: one for number, one in state.comparisons.items() if one.before is before
-            }
             for number in numbers:
                 control.check()
                 self._after(number, before, judge)
@@ -221,7 +217,7 @@ class CompareSection(Section):
         state, run, test = self.exploration, self.exploration.runs[number], before.prompts
         self.desk.tell(f"asking the test prompts with run {number + 1}")
         with applied(run, state.model):
-            after = evaluate(state.model, test, judge=judge, tokens=state.look.tokens)
+            after = self._ask(test, judge)
             residuals = collect_residuals(state.model, state.shown, store=False)
         benign, away = test.where(label="benign"), None
         if len(benign):
@@ -229,7 +225,9 @@ class CompareSection(Section):
                 away = next_token_divergence(state.model, run, benign).mean
         moved = project(residuals, state.look.directions)
         state.projections_after = {**state.projections_after, number: moved}
-        state.comparisons = {**state.comparisons, number: RunComparison(before, after, away)}
+        # Rates of two judges are not compared: what another one said is asked again if wanted.
+        same = {key: one for key, one in state.comparisons.items() if one.before is before}
+        state.comparisons = {**same, number: RunComparison(before, after, away)}
 
     def _before(self, judge: Judge) -> Evaluation:
         """The untouched model on the test prompts, asked once a judge and session."""
@@ -238,10 +236,13 @@ class CompareSection(Section):
             raise UserError("there are no test prompts; load prompts that have a test split")
         if judge.identity not in state.before_by_judge:
             self.desk.tell("asking the test prompts before training")
-            state.before_by_judge[judge.identity] = evaluate(
-                state.model, test, judge=judge, tokens=state.look.tokens
-            )
+            state.before_by_judge[judge.identity] = self._ask(test, judge)
         return state.before_by_judge[judge.identity]
+
+    def _ask(self, prompts: PromptSet, judge: Judge) -> Evaluation:
+        """What the model says to prompts as it is now."""
+        state = self.exploration
+        return evaluate(state.model, prompts, judge=judge, tokens=state.look.tokens)
 
     def _save(self) -> None:
         run, folder, overwrite = self._selected_last(), self._path(), self.overwrite.value
@@ -279,14 +280,21 @@ class CompareSection(Section):
             before = self._before(judge)
             if number not in state.comparisons or state.comparisons[number].before is not before:
                 self._after(number, before, judge)
+            model, run, after = state.model, state.runs[number], state.comparisons[number].after
+            ood, digests = state.prompts.where(split="ood"), tensor_digests(model)
+            with applied(run, model):
+                changed = parameters_changed_outside(model, run.layer, digests)
+                if len(ood):
+                    after = after.join(self._ask(ood, judge))
             study = Study(
                 state.look,
-                state.runs[number],
-                before=before,
-                after=state.comparisons[number].after,
+                run,
+                before=before.join(self._ask(ood, judge)) if len(ood) else before,
+                after=after,
                 before_projections=state.look.projections,
                 after_projections=state.projections_after[number],
-                model_parameters=sum(tensor.numel() for tensor in state.model.hf.parameters()),
+                parameters_changed_outside_layer=changed,
+                model_parameters=sum(tensor.numel() for tensor in model.hf.parameters()),
             )
             folder.mkdir(parents=True, exist_ok=True)
             write_report(study, folder / "report.html")
