@@ -1,4 +1,10 @@
-"""The command ``models``: what a model is, what it takes, and whether it is read rightly."""
+"""The command ``models``: what a model is, what it takes, and whether it is read rightly.
+
+Without ``--model`` it lists the model types that were tried. With one it shows its size, its
+attention, how it is spoken to with the last token marked, and the memory that each kind of work
+takes; then it compares residuals, padded batches and a training step with Hugging Face's own.
+Nothing is written. The exit code is 2 where a comparison fails: such a model is not supported.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +48,9 @@ def add_commands(commands: Any) -> None:
 def models(arguments: argparse.Namespace) -> None:
     """Describe one model, or list what is known.
 
+    Args:
+        arguments: ``model``, ``json``, ``quiet`` and the flags of ``add_loading`` are read.
+
     Raises:
         UserError: If the model cannot be loaded, or is not read or trained rightly.
     """
@@ -71,6 +80,7 @@ def _fault(described: ModelDescription) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> None:
+    """Print the bundled models and the types that were tried."""
     from actor_lens.files.bundled import BUNDLED_MODELS
 
     if arguments.json:
@@ -82,23 +92,28 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def print_description(described: ModelDescription) -> None:
-    """Print the facts, the example with its last token marked, the memory and the comparisons."""
+    """Print the facts, the example with its last token marked, the memory and the comparisons.
+
+    Args:
+        described: The description; warnings of it come last.
+    """
     print_table(described.name, ("name", "value"), _facts(described), texts=2)
     say("The model reads, with the last token in guillemets:")
     say(described.marked_example)
     for check in described.checks:
         if check.passed is None:
-            said = f"not compared: {check.message}"
+            outcome = f"not compared: {check.message}"
         else:
             verdict = "agrees" if check.passed else "DIFFERS"
-            said = f"{verdict} ({check.difference:.1e}; {check.message})"
+            outcome = f"{verdict} ({check.difference:.1e}; {check.message})"
         style = "bold red" if check.passed is False else None
-        say(f"{check.name.capitalize()}: {said}", style)
+        say(f"{check.name.capitalize()}: {outcome}", style)
     for warning in described.warnings:
         warn(warning)
 
 
 def _facts(described: ModelDescription) -> list[tuple[str, str]]:
+    """Names and values of the table: what the model is, then the memory that work takes."""
     from actor_lens.diagnostics.description import attention_in_words
     from actor_lens.files.sizes import format_size
 
