@@ -35,6 +35,8 @@ from actor_lens.cli.inputs import (
 )
 from actor_lens.cli.printing import print_layers, print_results
 from actor_lens.cli.writing import prepare_out, write_results
+from actor_lens.directions.options import SCORES
+from actor_lens.errors import check_choice
 from actor_lens.results import versions
 from actor_lens.training.config import FinetuneConfig
 
@@ -98,9 +100,6 @@ def _check_choice(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: If one of them is not allowed.
     """
-    from actor_lens.directions.options import SCORES
-    from actor_lens.errors import check_choice
-
     if arguments.by is not None:
         check_choice("score", arguments.by, SCORES)
     FinetuneConfig(layer=0, **settings_of(arguments))

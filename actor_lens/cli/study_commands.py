@@ -12,10 +12,10 @@ Files that ``train`` and ``demo`` write into ``--out``:
     report.html: With ``--report`` and from ``demo``, one page that works offline.
     summary.json: What ``--json`` prints; written last, so that where it is, all else is.
 
-The run is saved after every epoch and before anything is evaluated. Ctrl-C while training ends
-after the step with exit code 130 and prints the command that goes on (``--resume``); the weights at
-the end are then those of an uninterrupted training, bit for bit. Ctrl-C later leaves the finished
-run.
+The run is saved at the end of an epoch now and then, and before anything is evaluated. Ctrl-C while
+training ends after the step with exit code 130 and prints the command that goes on (``--resume``);
+the weights at the end are then those of an uninterrupted training, bit for bit. Ctrl-C later leaves
+the finished run.
 """
 
 from __future__ import annotations

@@ -184,17 +184,18 @@ def _print_sweep(result: LayerSweep, name: str) -> None:
     """
     frame = result.frame()
     best = result.best_outcome.cell
-    rows = [
-        ["before", "", "", *(percent(result.refused_before.get(one)) for one in LABELS), "", ""]
-    ]
+    before = (result.refused_before.get(label) for label in LABELS)
+    rows = [["before", "", "", *map(_share, before), "", ""]]
     for row in frame.to_dict("records"):
         is_best = (row["layer"], row["alpha"], row["seed"]) == (best.layer, best.alpha, best.seed)
         shares = (row[f"refused_{label}"] for label in LABELS)
         scores = (*shares, row["tradeoff_score"], row["reply_refused_pseudo_harmful"])
         cell = [f"{row['layer']}{' *' if is_best else ''}", f"{row['alpha']:g}", str(row["seed"])]
-        rows.append([*cell, *map(percent, scores)])
-    columns = ("layer", "alpha", "seed", *map(label_text, LABELS), "T.S.", "pseudo-h. (replies)")
-    print_table(f"{name}: begins a refusal, of validation prompts", columns, rows, texts=0)
+        rows.append([*cell, *map(_share, scores)])
+    # In two lines, so that nothing is cut off in a terminal of 80 columns.
+    labels = [label_text(label).replace("-", "-\n") for label in LABELS]
+    columns = ("layer", "alpha", "seed", *labels, "T.S.", "pseudo-\nharmful,\nreplies")
+    print_table(f"{name}: %, begins a refusal, of validation prompts", columns, rows, texts=0)
     for row in frame[frame["status"] != "completed"].to_dict("records"):
         say(f"Layer {row['layer']}: {row['status']}: {row['message']}")
     say(f"Layer {best.layer}: {result.reason}.")
@@ -203,6 +204,11 @@ def _print_sweep(result: LayerSweep, name: str) -> None:
         f"Collected in {seconds['collect']:.1f} s, trained in {seconds['train']:.1f} s, scored in "
         f"{seconds['score']:.1f} s."
     )
+
+
+def _share(share: float | None) -> str:
+    """A share in percent; the title of the table has the sign."""
+    return percent(share).removesuffix(" %")
 
 
 def layer_numbers(text: str) -> list[int] | None:
