@@ -207,8 +207,8 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of ``FinetuneConfig`` for which the command has a flag, with the values given."""
     flags = {name: _flag(name)[2:].replace("-", "_") for name in TRAINING_SETTINGS}
-    given = vars(arguments)
-    return {name: given[dest] for name, dest in flags.items() if dest in given}
+    values = vars(arguments)
+    return {name: values[flag] for name, flag in flags.items() if flag in values}
 
 
 def _flag(name: str) -> str:

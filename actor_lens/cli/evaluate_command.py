@@ -99,12 +99,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
-        evaluated = _evaluated(model, prompts, run, judges, new_tokens=arguments.new_tokens)
-    record = {**evaluated.summary(), "model_settings": model_settings(model)}
+        evaluation = _evaluate_by(model, prompts, run, judges, new_tokens=arguments.new_tokens)
+    record = {**evaluation.summary(), "model_settings": model_settings(model)}
     record["seconds"] = {"load": load_seconds, **record["seconds"]}
-    tables = {"evaluation.csv": evaluated.frame}
-    if isinstance(evaluated, PanelEvaluation):
-        tables["judges.csv"] = evaluated.by_reply
+    tables = {"evaluation.csv": evaluation.frame}
+    if isinstance(evaluation, PanelEvaluation):
+        tables["judges.csv"] = evaluation.by_reply
     elif out is not None:  # one of an earlier evaluation does not belong to this one
         (out / "judges.csv").unlink(missing_ok=True)
     write_results(out, record, tables)
@@ -126,7 +126,7 @@ def _judges(arguments: argparse.Namespace) -> list[Judge]:
     return judges
 
 
-def _evaluated(
+def _evaluate_by(
     model: ChatModel,
     prompts: PromptSet,
     run: TrainingRun | None,

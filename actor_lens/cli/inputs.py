@@ -108,35 +108,36 @@ def load_named_model(
     """
     from actor_lens.models.chat_model import load_model
 
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "chat_template": arguments.chat_template,
         "device_map": arguments.device_map,
         "system_prompt": _text_or_file(arguments.system_prompt),
         "revision": arguments.revision,
         "quantization": arguments.quantization,
     }
+    settings = {name: value for name, value in settings.items() if value is not None}
     return load_model(
         name,
         device=arguments.device,
         dtype=arguments.dtype,
         batch_size=getattr(arguments, "batch_size", None),
         trust_remote_code=arguments.trust_remote_code,
-        **{**(recorded or {}), **{key: value for key, value in given.items() if value is not None}},
+        **{**(recorded or {}), **settings},
     )
 
 
-def _text_or_file(given: str | None) -> str | None:
+def _text_or_file(text: str | None) -> str | None:
     """The content of a file if there is one of that name, else the text itself."""
     import os
     from pathlib import Path
 
-    if given is None or not os.path.isfile(given):
-        return given
+    if text is None or not os.path.isfile(text):
+        return text
     try:
-        return Path(given).read_text(encoding="utf-8").strip()
+        return Path(text).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"system prompt file '{given}' cannot be read as UTF-8 text ({type(error).__name__}); "
+            f"system prompt file '{text}' cannot be read as UTF-8 text ({type(error).__name__}); "
             "fix it, or give the text itself"
         ) from error
 

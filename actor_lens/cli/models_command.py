@@ -60,23 +60,23 @@ def models(arguments: argparse.Namespace) -> None:
     with open_progress(arguments):
         from actor_lens.diagnostics.description import describe
 
-        described = describe(load_named_model(arguments.model, arguments))
+        description = describe(load_named_model(arguments.model, arguments))
     if arguments.json:
-        print_json(described.summary())
+        print_json(description.summary())
     else:
-        print_description(described)
-    if not described.supported:
+        print_description(description)
+    if not description.supported:
         raise UserError(
-            f"model '{described.name}' is not supported: {_fault(described)}; use another model"
+            f"model '{description.name}' is not supported: {_fault(description)}; use another model"
         )
 
 
-def _fault(described: ModelDescription) -> str:
+def _fault(description: ModelDescription) -> str:
     """Which comparisons failed, or why the first of them could not be made."""
-    failed = [check.name for check in described.checks if check.passed is False]
+    failed = [check.name for check in description.checks if check.passed is False]
     if failed:
         return f"{', '.join(failed)} differ from Hugging Face"
-    return f"it could not be compared ({described.checks[0].message.rstrip('.')})"
+    return f"it could not be compared ({description.checks[0].message.rstrip('.')})"
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -91,16 +91,16 @@ def _list(arguments: argparse.Namespace) -> None:
     say("Look at a model before you work on it: actor-lens models --model NAME|DIR")
 
 
-def print_description(described: ModelDescription) -> None:
+def print_description(description: ModelDescription) -> None:
     """Print the facts, the example with its last token marked, the memory and the comparisons.
 
     Args:
-        described: The description; warnings of it come last.
+        description: The description; warnings of it come last.
     """
-    print_table(described.name, ("name", "value"), _facts(described), texts=2)
+    print_table(description.name, ("name", "value"), _facts(description), texts=2)
     say("The model reads, with the last token in guillemets:")
-    say(described.marked_example)
-    for check in described.checks:
+    say(description.marked_example)
+    for check in description.checks:
         if check.passed is None:
             outcome = f"not compared: {check.message}"
         else:
@@ -108,32 +108,35 @@ def print_description(described: ModelDescription) -> None:
             outcome = f"{verdict} ({check.difference:.1e}; {check.message})"
         style = "bold red" if check.passed is False else None
         say(f"{check.name.capitalize()}: {outcome}", style)
-    for warning in described.warnings:
+    for warning in description.warnings:
         warn(warning)
 
 
-def _facts(described: ModelDescription) -> list[tuple[str, str]]:
+def _facts(description: ModelDescription) -> list[tuple[str, str]]:
     """Names and values of the table: what the model is, then the memory that work takes."""
     from actor_lens.diagnostics.description import attention_in_words
     from actor_lens.files.sizes import format_size
 
-    quantized = f", {described.quantization} weights" if described.quantization else ""
-    memory = described.memory
+    quantized = f", {description.quantization} weights" if description.quantization else ""
+    memory = description.memory
     training = "not for quantised weights" if memory.train is None else format_size(memory.train)
     return [
-        ("architecture", described.architecture),
-        ("revision", described.revision or "none, a folder"),
-        ("layers", f"{described.n_layers}, {described.d_model} wide"),
-        ("heads", f"{described.heads}, {described.key_value_heads} for keys and values"),
-        ("attention", attention_in_words(described.attention)),
-        ("vocabulary", f"{described.vocabulary:,}"),
-        ("embeddings", "tied to the head" if described.tied_embeddings else "not tied"),
-        ("parameters", f"{described.parameters:,}, {described.dtype}{quantized}"),
-        ("devices", ", ".join(described.devices)),
-        ("context", f"{described.max_tokens:,} tokens"),
-        ("system prompt", "taken" if described.system_role else "not taken by the template"),
-        ("thinking", "switched off" if described.thinking_switch else "no switch in the template"),
-        ("end tokens", ", ".join(map(str, described.end_tokens)) or "none"),
+        ("architecture", description.architecture),
+        ("revision", description.revision or "none, a folder"),
+        ("layers", f"{description.n_layers}, {description.d_model} wide"),
+        ("heads", f"{description.heads}, {description.key_value_heads} for keys and values"),
+        ("attention", attention_in_words(description.attention)),
+        ("vocabulary", f"{description.vocabulary:,}"),
+        ("embeddings", "tied to the head" if description.tied_embeddings else "not tied"),
+        ("parameters", f"{description.parameters:,}, {description.dtype}{quantized}"),
+        ("devices", ", ".join(description.devices)),
+        ("context", f"{description.max_tokens:,} tokens"),
+        ("system prompt", "taken" if description.system_role else "not taken by the template"),
+        (
+            "thinking",
+            "switched off" if description.thinking_switch else "no switch in the template",
+        ),
+        ("end tokens", ", ".join(map(str, description.end_tokens)) or "none"),
         ("weights", format_size(memory.weights)),
         ("memory to collect", f"about {format_size(memory.collect)}"),
         ("memory to train", f"about {training}" if memory.train else training),

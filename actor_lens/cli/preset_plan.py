@@ -92,11 +92,12 @@ def methods_of_preset(
         return list(listed), {}
     train, validation, _ = prompts.by_split()
     train = sample_prompts(train, arguments, seed=arguments.seeds[0])
-    found = find_settings(preset, model, train, validation, folder=out)
-    settings = {"layer": found.layer, "alpha": found.alpha, "lr": found.lr}
-    actor = make_method("actor", **settings, epochs=preset.epochs)
+    best = find_settings(preset, model, train, validation, folder=out)
+    actor = make_method(
+        "actor", layer=best.layer, alpha=best.alpha, lr=best.lr, epochs=preset.epochs
+    )
     methods = [actor if name == "actor" else name for name in listed]
-    return methods, {"actor": found.seconds}
+    return methods, {"actor": best.seconds}
 
 
 def _print(plan: pd.DataFrame) -> None:

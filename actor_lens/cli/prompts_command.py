@@ -87,8 +87,8 @@ def list_sets(arguments: argparse.Namespace) -> None:
     )
 
 
-def _labels(benchmark_set: BenchmarkSet) -> str:
-    return ", ".join(map(label_text, benchmark_set.labels))
+def _labels(entry: BenchmarkSet) -> str:
+    return ", ".join(map(label_text, entry.labels))
 
 
 # ---- show ----
@@ -112,9 +112,9 @@ def show(arguments: argparse.Namespace) -> None:
         _show_paper(arguments)
         return
     part = _one_set(arguments.name)
-    found = known_benchmark(part.name)
+    entry = known_benchmark(part.name)
     if not arguments.json:
-        _print_set(found)
+        _print_set(entry)
     prompts = None
     if arguments.rows > 0:
         prompts = benchmark(
@@ -127,7 +127,7 @@ def show(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
         )
     if arguments.json:
-        print_json(found.summary() | _rows_record(prompts, arguments.rows))
+        print_json(entry.summary() | _rows_record(prompts, arguments.rows))
     elif prompts is not None:
         _print_rows(prompts, arguments.rows)
 
@@ -158,20 +158,20 @@ def _rows_record(prompts: PromptSet | None, count: int) -> dict[str, Any]:
     return {"loaded": prompts.name, "counts": prompts.counts(), "first": first[:count]}
 
 
-def _print_set(found: BenchmarkSet) -> None:
+def _print_set(entry: BenchmarkSet) -> None:
     """Print what the catalogue knows of a set, one line a fact; unknown facts are left out."""
     lines = {
-        found.title: "",
-        "labels": f"{_labels(found)}: {found.why}",
-        "licence": found.licence + (", licence click needed" if found.gated else ""),
-        "citation": found.citation,
-        "page": found.page,
-        "rows": "differs between versions" if found.rows is None else f"{found.rows:,}",
-        "drawn": "all" if found.usual is None else f"{found.usual:,} a label unless NAME:N",
-        "notes": found.notes,
+        entry.title: "",
+        "labels": f"{_labels(entry)}: {entry.why}",
+        "licence": entry.licence + (", licence click needed" if entry.gated else ""),
+        "citation": entry.citation,
+        "page": entry.page,
+        "rows": "differs between versions" if entry.rows is None else f"{entry.rows:,}",
+        "drawn": "all" if entry.usual is None else f"{entry.usual:,} a label unless NAME:N",
+        "notes": entry.notes,
     }
     for key, text in lines.items():
-        if text or key == found.title:
+        if text or key == entry.title:
             print(f"{key}: {text}" if text else key)
 
 
@@ -202,18 +202,18 @@ def _show_paper(arguments: argparse.Namespace) -> None:
     parts = [(part, known_benchmark(part.name)) for part in PAPER]
     if arguments.json:
         records = [
-            found.summary() | {"limit": part.limit, "split": part.split, "label": part.label}
-            for part, found in parts
+            entry.summary() | {"limit": part.limit, "split": part.split, "label": part.label}
+            for part, entry in parts
         ]
         print_json({"name": "paper", "parts": records})
         return
     print("The mixture of the paper (arXiv 2507.04250); how many prompts of each is our choice:")
-    for part, found in parts:
-        label = part.label or " and ".join(found.labels)
+    for part, entry in parts:
+        label = part.label or " and ".join(entry.labels)
         use = part.split or "train, validation, test"
         most = f", at most {part.limit}" if part.limit else ""
-        gated = f"; licence click needed at {found.page}" if found.gated else ""
-        print(f"  {part.name}: {label} -> {use}{most}; {found.licence}{gated}")
+        gated = f"; licence click needed at {entry.page}" if entry.gated else ""
+        print(f"  {part.name}: {label} -> {use}{most}; {entry.licence}{gated}")
     print("Any part from a file: --prompts paper,hex-phi=FOLDER,xstest=FILE")
 
 

@@ -89,18 +89,18 @@ def utility(arguments: argparse.Namespace) -> None:
     out = prepare_out(arguments)
     with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
-        measured = _measure(arguments, model, run, prompts)
+        result = _measure(arguments, model, run, prompts)
     from actor_lens.results import versions
 
     record = {
-        **measured.summary(),
+        **result.summary(),
         "prompts": prompts.name,
         "limit": arguments.limit,
         "seconds": {"load": round(load_seconds, 3)},
         "versions": versions(),
     }
-    write_results(out, record, {"utility.csv": measured.frame})
-    print_results(arguments, record, lambda: _print(measured), out, "utility.csv")
+    write_results(out, record, {"utility.csv": result.frame})
+    print_results(arguments, record, lambda: _print(result), out, "utility.csv")
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -135,8 +135,8 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], about: str) -> 
         UserError: If one of them was given; 0 was given too.
     """
     for name in names:
-        given = getattr(arguments, name)
-        if given is not None and given is not False:
+        value = getattr(arguments, name)
+        if value is not None and value is not False:
             raise UserError(f"--{name.replace('_', '-')} is about {about}")
 
 
@@ -164,7 +164,7 @@ def _measure(
     )
 
 
-def _print(measured: Utility) -> None:
+def _print(result: Utility) -> None:
     """Print one row a measure, and what became of the paper's claim.
 
     Changes of shares are in percentage points, those of perplexity in percent.
@@ -180,7 +180,7 @@ def _print(measured: Utility) -> None:
                 f"{each.after:.4g}",
                 number_text(each.change, "+.2f") + (" points" if each.is_share else " %"),
             ]
-            for each in measured.measures
+            for each in result.measures
         ),
     )
-    say(measured.claim)
+    say(result.claim)
