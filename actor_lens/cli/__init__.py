@@ -1,7 +1,16 @@
 """The ``actor-lens`` command. It calls what the notebooks call.
 
+A module for each command (or family of commands) registers its flags, calls the library, writes
+into ``--out`` and prints. ``arguments`` has the flags that several share, ``values`` the types of
+what they take; ``inputs`` opens what they name; ``writing`` and ``printing`` are the ways out.
+
 Nothing heavy is imported before a command runs, so that ``--help`` and wrong arguments answer at
 once. Results go to the standard output, progress, warnings and errors to the error stream.
+
+Exit codes:
+    0: The command did what it was asked to do.
+    2: An argument, a file or a model cannot be used; the error stream says so on one line.
+    130: Ctrl-C; the error stream says what was kept and how to go on.
 """
 
 from __future__ import annotations
@@ -58,7 +67,17 @@ COMMAND_MODULES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code is 0, 2 for what the user can fix, 130 after Ctrl-C."""
+    """Run a command.
+
+    Args:
+        argv: Words after the name of the program; None for those of this process.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: If the words cannot be parsed (code 2), or only ask for help (code 0).
+    """
     parser = _parser()
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(words)
@@ -89,37 +108,40 @@ class _Parser(argparse.ArgumentParser):
     """Argument errors in one line, as all other errors."""
 
     def error(self, message: str) -> NoReturn:
+        """Print the message of argparse and where to read on; end with exit code 2."""
         _say("error", f"{message}; see {self.prog} --help")
         sys.exit(EXIT_USER_ERROR)
 
 
 def _parser() -> _Parser:
+    """The parser of the program with those of all its commands."""
+    from actor_lens import __version__
+
     parser = _Parser(
         prog=PROGRAM,
         description="See why a chat model refuses harmless prompts, choose the one layer to "
         "train, and repair it.",
         epilog="Each command has its own --help.",
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in COMMAND_MODULES:
         module.add_commands(commands)
     return parser
 
 
-def _version() -> str:
-    from actor_lens import __version__
-
-    return __version__
-
-
 def _say(kind: str, message: str) -> None:
+    """Print an error or a warning on one line of the error stream."""
     print(f"{PROGRAM}: {kind}: {' '.join(message.split())}", file=sys.stderr)
 
 
 @contextmanager
 def _own_warnings_in_one_line() -> Iterator[None]:
-    """Show warnings of this library's categories without file, line and source; others as ever."""
+    """Show warnings of this library's categories without file, line and source; others as ever.
+
+    The way that warnings were shown is back once the context is left: ``main`` may be called from a
+    program that has a way of its own.
+    """
     with warnings.catch_warnings():
         show = warnings.showwarning
 

@@ -1,30 +1,47 @@
-"""The command ``ablate``: what each part of the fine-tune does."""
+"""The command ``ablate``: what each part of the fine-tune does.
+
+One thing about the fine-tune is changed at a time (the layer, alpha, the number and the sources of
+training prompts, shift, origin, anchor), each with several seeds, and the test prompts are asked.
+Tables on the screen give means over the seeds with the lowest and the highest.
+
+Files in ``--out``:
+    ablations.jsonl: Every finished cell; the same command goes on from there, with the same
+        settings. ``--overwrite`` starts anew.
+    layer-choice: The sweep that chose the layer, where ``--layer`` did not name one.
+    ablations.csv, means.csv, matrix.csv: Every cell; means over seeds; which kind of training
+        prompt helps on which kind of test prompt.
+    ablations.html: The figures, offline.
+    summary.json: What ``--json`` prints.
+
+Ctrl-C ends the work after the cells that are done: they are shown and written, and the exit code is
+130. Answers of the model are written nowhere.
+"""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
+    add_alphas,
     add_command,
     add_common,
+    add_count,
+    add_layer,
     add_replies,
+    add_seeds,
     add_settings,
-    integer,
-    per_label,
+    add_test_per_label,
     settings_of,
 )
 from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import print_json, print_table, print_written, say, score_cells
-from actor_lens.cli.sweep_command import numbers, seeds
-from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, write_json
+from actor_lens.cli.printing import print_results, print_table, say, score_cells
+from actor_lens.cli.values import names
+from actor_lens.cli.writing import check_complete, prepare_to_go_on, write_results
 from actor_lens.results import records
 
 if TYPE_CHECKING:
     from actor_lens.experiments.ablations.results import Ablations
-
-_LARGEST_ALPHAS = "0.25,0.5,0.75,1,1.5,2"
 
 
 def add_commands(commands: Any) -> None:
@@ -40,47 +57,29 @@ def add_commands(commands: Any) -> None:
         metavar="all|A,..",
         help="layer, alpha, counts, transfer, harmful-prompts, shift, origin, anchor; default: all",
     )
-    add(
-        "--seeds",
-        type=seeds,
-        default=[0, 1, 2],
-        metavar="N,..",
-        help="each draws training prompts of its own; default: 0,1,2",
-    )
-    add("--layer", type=integer, metavar="N", help="target layer; default: chosen by a sweep")
-    add(
-        "--alphas",
-        type=numbers,
-        default=numbers(_LARGEST_ALPHAS),
-        metavar="X,..",
-        help=f"values of the factor alpha; default: {_LARGEST_ALPHAS}",
-    )
+    add_seeds(parser, "0,1,2", "each draws training prompts of its own")
+    add_layer(parser, "target layer; default: auto, chosen by a sweep")
+    add_alphas(parser, "0.25,0.5,0.75,1,1.5,2", "values of the factor alpha")
     add_settings(parser, "epochs", "lr")
-    add(
-        "--per-label",
-        type=integer,
-        default=60,
-        metavar="N",
-        help="most training prompts of each label; default: 60",
-    )
-    add(
-        "--test-per-label",
-        type=per_label,
-        metavar="N|all",
-        help="most prompts of each label and split to ask; default: all",
-    )
+    add_count(parser, "--per-label", 60, "most training prompts of each label")
+    add_test_per_label(parser)
     add(
         "--anchor-methods",
         default="",
         metavar="A,B,..",
         help="methods beside ACTOR with the factor harmful-prompts; default: none",
     )
-    add("--jobs", type=integer, default=1, metavar="N", help="processes; default: 1")
+    add_count(parser, "--jobs", 1, "processes")
     add_replies(parser)
 
 
 def ablate(arguments: argparse.Namespace) -> None:
-    """Run the ablations; a folder that holds some of them is continued."""
+    """Run the ablations; a folder that holds some of them is continued.
+
+    Raises:
+        UserError: If a factor, method or setting is not known, or ``--out`` holds other ablations.
+        StoppedError: If Ctrl-C left cells undone.
+    """
     from actor_lens.experiments.ablations.ablate import LAYER_FOLDER, OUTCOMES_FILE
     from actor_lens.experiments.ablations.ablate import ablate as run_ablations
     from actor_lens.training.config import FinetuneConfig
@@ -91,14 +90,14 @@ def ablate(arguments: argparse.Namespace) -> None:
         result = run_ablations(
             model,
             prompts,
-            "all" if arguments.factors == "all" else _names(arguments.factors),
+            "all" if arguments.factors == "all" else names(arguments.factors),
             seeds=arguments.seeds,
             layer=arguments.layer,
             alphas=arguments.alphas,
             settings=FinetuneConfig(layer=0, **settings_of(arguments)),
             per_label=arguments.per_label,
             test_per_label=arguments.test_per_label,
-            anchor_methods=_names(arguments.anchor_methods),
+            anchor_methods=names(arguments.anchor_methods),
             judge=judge,
             new_tokens=arguments.new_tokens,
             jobs=arguments.jobs,
@@ -106,34 +105,17 @@ def ablate(arguments: argparse.Namespace) -> None:
         )
     record = result.summary()
     if out is not None:
-        _write(arguments, result, record, out)
-    if arguments.json:
-        print_json(record)
-    else:
-        _print(result)
-        print_written(out, "ablations.html")
-    if not result.complete:
-        kept = "the same command goes on" if out is not None else "nothing was kept without --out"
-        raise StoppedError(f"stopped; what was done is shown, and {kept}")
+        from actor_lens.report.ablation_report import write_ablations
 
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _write(
-    arguments: argparse.Namespace, result: Ablations, record: dict[str, Any], out: Path
-) -> None:
-    from actor_lens.report.ablation_report import write_ablations
-
-    write_json(out / "summary.json", record)
-    write_csv(out / "ablations.csv", result.frame())
-    write_csv(out / "means.csv", result.means())
-    write_csv(out / "matrix.csv", result.matrix())
-    write_ablations(result, out / "ablations.html", command=arguments.command_line)
+        write_ablations(result, out / "ablations.html", command=arguments.command_line)
+    tables = {"ablations.csv": result.frame, "means.csv": result.means, "matrix.csv": result.matrix}
+    write_results(out, record, tables)
+    print_results(arguments, record, lambda: _print(result), out, "ablations.html")
+    check_complete(result.complete, out)
 
 
 def _print(result: Ablations) -> None:
+    """Print one table a series of cells, then the layer and the cells that did not work out."""
     means = [row for row in records(result.means()) if row["split"] == "test"]
     for series in dict.fromkeys(row["series"] for row in means):
         print_table(
@@ -151,5 +133,6 @@ def _print(result: Ablations) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
+    """A row of means: the value, and the method where it is not ACTOR, with the scores."""
     name = row["value"] if row["method"] == "actor" else f"{row['value']} {row['method']}"
     return [name, *score_cells(row, "_min", "_max"), str(row["seeds"])]

@@ -1,4 +1,13 @@
-"""Arguments that several commands have; flags of a fine-tune are the fields of its config."""
+"""Flags that several commands have, each written once.
+
+A flag of a fine-tune is made from the field of ``FinetuneConfig`` of the same name: its default,
+its choices and its explanation are those of the library. So are the choices of ``--dtype``,
+``--quantization``, ``--device-map`` and ``--by``. A value that argparse cannot read is refused
+here; one that the library does not allow is refused by the library. Either way it is one line and
+exit code 2.
+
+Nothing heavy is imported: ``--help`` answers before torch is loaded.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +16,19 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from actor_lens.cli.values import (
+    batch_size,
+    integer,
+    layer_number,
+    number,
+    numbers,
+    per_label,
+    positive,
+    seed_number,
+    seeds,
+)
+from actor_lens.directions.options import SCORES
+from actor_lens.models.options import DEVICE_MAPS, DTYPES, QUANTIZATIONS
 from actor_lens.training.config import FinetuneConfig
 
 PROGRAM = "actor-lens"
@@ -25,12 +47,28 @@ TRAINING_SETTINGS = (
 def add_command(
     commands: Any, name: str, function: Callable[[argparse.Namespace], None], text: str
 ) -> argparse.ArgumentParser:
-    """Register a command: ``main`` calls ``function`` with what was given."""
+    """Register a command.
+
+    Args:
+        commands: Subparsers of the program, or of a command such as ``store``.
+        name: Name of the command.
+        function: Function that ``main`` calls with what was given on the command line.
+        text: What the command does, in lower case and without a full stop.
+
+    Returns:
+        The parser of the command, for its flags.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
     )
     parser.set_defaults(run_command=function)
     return parser
+
+
+def add_group(commands: Any, name: str, text: str) -> Any:
+    """Register a name that has commands below it, such as ``store``, and return its subparsers."""
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
 def add_common(
@@ -39,11 +77,10 @@ def add_common(
     """Model, prompts, output folder and how to compute.
 
     Args:
-        parser: Of the command.
+        parser: Parser of the command.
         out: Default folder.
         seed: Default seed; None for that of the run that the command is about.
     """
-    default_seed = "that of the run, else 0" if seed is None else seed
     add = parser.add_argument
     add("--model", metavar="NAME|DIR", help="hub name or folder; default: the bundled 'toy'")
     add(
@@ -59,20 +96,20 @@ def add_common(
         help=f"folder for the results; default: {out or 'none'}",
     )
     add("--overwrite", action="store_true", help="write into a folder that holds files")
-    add(
-        "--seed",
-        type=seed_number,
-        default=seed,
-        metavar="N",
-        help=f"of all that is drawn; default: {default_seed}",
-    )
+    add_seed(parser, seed)
     add_loading(parser)
-    _add_computing(parser)
+    add(
+        "--batch-size",
+        type=batch_size,
+        metavar="N|auto",
+        help="prompts in one forward pass; default: auto, as many as fit into memory",
+    )
+    add_store(parser)
     add_output(parser)
 
 
 def add_loading(parser: argparse.ArgumentParser) -> None:
-    """How a model is loaded and spoken to."""
+    """How a model is loaded and spoken to; ``load_named_model`` reads these flags."""
     add = parser.add_argument
     add("--chat-template", metavar="FILE", help="Jinja template for a tokenizer without one")
     add(
@@ -83,7 +120,7 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     add("--revision", metavar="NAME", help="branch, tag or commit of a hub model; default: main")
     add(
         "--quantization",
-        metavar="4bit|8bit",
+        metavar="|".join(QUANTIZATIONS),
         help="load weights quantised, for looking and evaluating; default: in full precision",
     )
     add("--trust-remote-code", action="store_true", help="run code from the model's folder")
@@ -93,24 +130,22 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
         metavar="auto|cpu|cuda",
         help="where the model runs; default: auto, a GPU where there is one",
     )
-    add("--device-map", metavar="auto", help="spread the model over several devices")
+    add(
+        "--device-map",
+        metavar="|".join(DEVICE_MAPS),
+        help="spread the model over several devices; default: one device",
+    )
     add(
         "--dtype",
         default="auto",
-        metavar="auto|float32|bfloat16|float16",
+        metavar="|".join(DTYPES),
         help="type of the weights; default: auto, float32 on a CPU, else the checkpoint's",
     )
 
 
-def _add_computing(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--batch-size",
-        type=batch_size,
-        metavar="N|auto",
-        help="prompts in one forward pass; default: auto, as many as fit into memory",
-    )
-    add(
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Folder of the activation store; ``main`` puts it into ``$ACTOR_LENS_STORE``."""
+    parser.add_argument(
         "--store",
         metavar="DIR|off",
         help="folder of the activation store; default: $ACTOR_LENS_STORE or the user's cache "
@@ -119,23 +154,27 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """What is printed."""
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    """What is printed: ``--json`` and ``--quiet``."""
+    add_json(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress on the error stream")
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Results as JSON, for commands that show no progress."""
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
 def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -> None:
-    """Every setting of a fine-tune of one layer, and of its evaluation."""
-    add = parser.add_argument
-    add(
-        "--layer",
-        type=layer_number,
-        metavar="N|auto",
-        help="block to train; default: auto, chosen by the validation prompts",
-    )
+    """Every setting of a fine-tune of one layer, and of its evaluation.
+
+    Args:
+        parser: Parser of the command.
+        new_tokens: Default of ``--new-tokens``.
+    """
+    add_layer(parser, "block to train; default: auto, chosen by the validation prompts")
     add_choice(parser)
     add_settings(parser, *TRAINING_SETTINGS)
-    add(
+    parser.add_argument(
         "--resume",
         action="store_true",
         help="continue the stopped run in --out, with the same settings (--epochs may differ)",
@@ -144,7 +183,12 @@ def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) 
 
 
 def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Flags made of the fields of ``FinetuneConfig``, with their defaults and explanations."""
+    """Flags made from fields of ``FinetuneConfig``; ``settings_of`` reads them.
+
+    Args:
+        parser: Parser of the command.
+        names: Names of the fields.
+    """
     settings = {setting.name: setting for setting in dataclasses.fields(FinetuneConfig)}
     for name in names:
         setting = settings[name]
@@ -163,25 +207,100 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of ``FinetuneConfig`` for which the command has a flag, with the values given."""
     flags = {name: _flag(name)[2:].replace("-", "_") for name in TRAINING_SETTINGS}
-    given = vars(arguments)
-    return {name: given[dest] for name, dest in flags.items() if dest in given}
+    values = vars(arguments)
+    return {name: values[flag] for name, flag in flags.items() if flag in values}
 
 
 def _flag(name: str) -> str:
-    # --batch-size is that of forward passes, a setting of the model.
+    """The flag of a setting: ``--batch-size`` is taken by forward passes, a model's setting."""
     return "--train-batch-size" if name == "batch_size" else f"--{name.replace('_', '-')}"
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """How the layer is chosen, and on how many training prompts."""
     parser.add_argument(
-        "--by", metavar="SCORE", help="score that chooses the layer; default: causal"
+        "--by",
+        metavar="SCORE",
+        help=f"score that chooses the layer: {', '.join(SCORES)}; default: causal",
     )
     add_per_label(parser)
 
 
+def add_replies(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -> None:
+    """How long replies are, and who judges them."""
+    add_judge(parser)
+    add_new_tokens(parser, new_tokens)
+
+
+# ---- Single flags ----
+
+
+def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
+    """One seed; None as default stands for that of the run that the command is about."""
+    parser.add_argument(
+        "--seed",
+        type=seed_number,
+        default=default,
+        metavar="N",
+        help="seed of all that is drawn; default: "
+        + ("that of the run, else 0" if default is None else str(default)),
+    )
+
+
+def add_seeds(parser: argparse.ArgumentParser, default: str, text: str) -> None:
+    """Several seeds, with commas between them.
+
+    Args:
+        parser: Parser of the command.
+        default: Default, as it is written on the command line.
+        text: What each seed changes.
+    """
+    parser.add_argument(
+        "--seeds",
+        type=seeds,
+        default=seeds(default),
+        metavar="N,..",
+        help=f"{text}; default: {default}",
+    )
+
+
+def add_alphas(parser: argparse.ArgumentParser, default: str, text: str) -> None:
+    """Several values of alpha, with commas between them; arguments as of ``add_seeds``."""
+    parser.add_argument(
+        "--alphas",
+        type=numbers,
+        default=numbers(default),
+        metavar="X,..",
+        help=f"{text}; default: {default}",
+    )
+
+
+def add_layer(parser: argparse.ArgumentParser, text: str) -> None:
+    """One layer; None where it was left to the command."""
+    parser.add_argument("--layer", type=layer_number, metavar="N|auto", help=text)
+
+
+def add_count(parser: argparse.ArgumentParser, flag: str, default: int, text: str) -> None:
+    """A whole number whose bounds the library checks.
+
+    Args:
+        parser: Parser of the command.
+        flag: The flag, such as ``"--rounds"``.
+        default: Default.
+        text: What is counted.
+    """
+    parser.add_argument(
+        flag, type=integer, default=default, metavar="N", help=f"{text}; default: {default}"
+    )
+
+
+def add_run(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """The folder of a trained run; ``load_run`` reads it."""
+    parser.add_argument("--run", metavar="DIR", required=required, help="a folder that train wrote")
+
+
 def add_per_label(parser: argparse.ArgumentParser) -> None:
-    """How many training prompts."""
+    """How many training prompts; ``sample_prompts`` reads it."""
     parser.add_argument(
         "--per-label",
         type=per_label,
@@ -192,14 +311,18 @@ def add_per_label(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_replies(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -> None:
-    """How long replies are, and who judges them."""
-    add_judge(parser)
-    add_new_tokens(parser, new_tokens)
+def add_test_per_label(parser: argparse.ArgumentParser) -> None:
+    """How many prompts are asked of each label and each of the splits ``test`` and ``ood``."""
+    parser.add_argument(
+        "--test-per-label",
+        type=per_label,
+        metavar="N|all",
+        help="most prompts of each label and split to ask; default: all",
+    )
 
 
 def add_new_tokens(parser: argparse.ArgumentParser, default: int = NEW_TOKENS) -> None:
-    """How long replies are."""
+    """How long replies are, in tokens."""
     parser.add_argument(
         "--new-tokens",
         type=positive,
@@ -210,7 +333,11 @@ def add_new_tokens(parser: argparse.ArgumentParser, default: int = NEW_TOKENS) -
 
 
 def add_judge(parser: argparse._ActionsContainer) -> None:
-    """Who judges replies: an argument of a command, or of a group of its arguments."""
+    """Who judges replies; ``open_judge`` reads it.
+
+    Args:
+        parser: Parser of a command, or a group of its flags.
+    """
     parser.add_argument(
         "--judge",
         default="keywords",
@@ -219,59 +346,3 @@ def add_judge(parser: argparse._ActionsContainer) -> None:
         "line), first-token, llm:MODEL (at $OPENAI_BASE_URL, key in $OPENAI_API_KEY), "
         "wildguard[=NAME|DIR] or llama-guard[=NAME|DIR]; default: keywords",
     )
-
-
-# ---- Types: argparse names the argument that one of these refuses ----
-
-
-def number(text: str) -> float:
-    """A number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
-
-
-def integer(text: str) -> int:
-    """A whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if integer(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(text)
-
-
-def seed_number(text: str) -> int:
-    """A whole number from 0."""
-    if integer(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative; give a number from 0")
-    return int(text)
-
-
-def layer_number(text: str) -> int | None:
-    """A whole number, or None for ``auto``."""
-    return None if text == "auto" else integer(text)
-
-
-def batch_size(text: str) -> int | None:
-    """A whole number from 1, or None for ``auto``."""
-    size = None if text == "auto" else integer(text)
-    if size is not None and size < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1, or auto")
-    return size
-
-
-def per_label(text: str) -> int | dict[str, int] | None:
-    """One number for all labels, or one for each, or None for ``all``."""
-    if text == "all":
-        return None
-    if "=" not in text:
-        return integer(text)
-    pairs = (part.partition("=") for part in text.split(","))
-    return {label.strip().replace("-", "_"): integer(count) for label, _, count in pairs}

@@ -1,15 +1,40 @@
-"""The command ``bench``: what looking and training cost on this machine."""
+"""The command ``bench``: what looking and training cost on this machine.
+
+Collecting residuals is timed against a plain forward pass, and training one layer against a naive
+version of the same method, against SFT of the whole model and inside a sweep. Each part runs in a
+process of its own, so that its peak memory is its own; the median of ``--rounds`` counts. From that
+the cost of a larger job is predicted (``--predict``), which assumes prompts of the same length.
+
+Files in ``--out``:
+    bench.json: What ``--json`` prints.
+    bench.txt: What is printed otherwise.
+
+Ctrl-C writes nothing.
+"""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_common, add_per_label, integer, layer_number
-from actor_lens.cli.inputs import load_model_and_prompts, model_settings, open_progress
+from actor_lens.cli.arguments import (
+    add_command,
+    add_common,
+    add_count,
+    add_layer,
+    add_per_label,
+)
+from actor_lens.cli.inputs import (
+    load_model_and_prompts,
+    model_settings,
+    open_progress,
+    sample_prompts,
+)
 from actor_lens.cli.printing import console as terminal
-from actor_lens.cli.printing import number_text, print_json, print_table, print_written
+from actor_lens.cli.printing import number_text, print_results, print_table
+from actor_lens.cli.values import names
 from actor_lens.cli.writing import prepare_out, write_json
 
 if TYPE_CHECKING:
@@ -24,51 +49,35 @@ def add_commands(commands: Any) -> None:
     parser = add_command(commands, "bench", bench, text)
     add_common(parser)
     add_per_label(parser)
-    add = parser.add_argument
-    add(
-        "--layer",
-        type=layer_number,
-        metavar="N|auto",
-        help="block to train; default: the middle one",
-    )
-    add("--epochs", type=integer, default=3, metavar="N", help="of every training; default: 3")
-    add("--rounds", type=integer, default=3, metavar="N", help="how often; default: 3")
-    add(
-        "--reply-tokens",
-        type=integer,
-        default=64,
-        metavar="N",
-        help="length of the replies that SFT trains on; default: 64",
-    )
-    add(
+    add_layer(parser, "block to train; default: auto, the middle one")
+    add_count(parser, "--epochs", 3, "passes over the prompts in every training")
+    add_count(parser, "--rounds", 3, "how often each part is timed")
+    add_count(parser, "--reply-tokens", 64, "length of the replies that SFT trains on")
+    parser.add_argument(
         "--only",
         metavar="PART,..",
         help="parts: collection, actor, naive_actor, sft, sweep; default: all",
     )
-    add(
-        "--predict",
-        type=integer,
-        default=1000,
-        metavar="N",
-        help="predict the cost for so many prompts and 8 epochs; default: 1000",
-    )
+    add_count(parser, "--predict", 1000, "predict the cost for so many prompts and 8 epochs")
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    """Measure, print, write."""
+    """Measure, write, print.
+
+    Raises:
+        UserError: If a part is not known, a number is too small, the layer is out of range, or
+            ``--out`` cannot be written.
+    """
     out = prepare_out(arguments)
     with open_progress(arguments):
         from actor_lens.diagnostics.bench import bench as measure
         from actor_lens.diagnostics.bench_job import PARTS
 
         model, prompts, _ = load_model_and_prompts(arguments)
-        train = prompts.where(split="train")
-        if arguments.per_label is not None:
-            train = train.sample(arguments.per_label, seed=arguments.seed)
-        parts = PARTS if arguments.only is None else tuple(arguments.only.split(","))
+        parts: Any = PARTS if arguments.only is None else tuple(names(arguments.only))
         costs = measure(
             model,
-            train,
+            sample_prompts(prompts.where(split="train"), arguments),
             layer=arguments.layer,
             epochs=arguments.epochs,
             rounds=arguments.rounds,
@@ -83,15 +92,18 @@ def bench(arguments: argparse.Namespace) -> None:
     if out is not None:
         write_json(out / "bench.json", record)
         _write_text(out / "bench.txt", arguments, costs)
-    if arguments.json:
-        print_json(record)
-        return
-    print_costs(terminal(), arguments, costs)
-    print_written(out, "bench.txt")
+    show = partial(print_costs, terminal(), arguments, costs)
+    print_results(arguments, record, show, out, "bench.txt")
 
 
 def print_costs(console: Console, arguments: argparse.Namespace, costs: BenchResult) -> None:
-    """The table, what it means and what a larger run would cost."""
+    """Print the table, what it means and what a larger run would cost.
+
+    Args:
+        console: The terminal, or a console that writes to a file.
+        arguments: ``predict`` is read.
+        costs: What was measured.
+    """
     from actor_lens.diagnostics.bench import NOTES
     from actor_lens.files.sizes import format_size
 
@@ -104,12 +116,12 @@ def print_costs(console: Console, arguments: argparse.Namespace, costs: BenchRes
         f"{setting['layer']}, {setting['epochs']} epochs, {setting['rounds']} rounds",
         markup=False,
     )
-    found = costs.collection
-    if found:
-        hooks = found["all_hooks_to_ours"]
+    collection = costs.collection
+    if collection:
+        hooks = collection["all_hooks_to_ours"]
         console.print(
-            f"Collecting residuals: {found['tokens_per_second']:,.0f} tokens/s, "
-            f"{found['to_plain_pass']:.2f} times a plain pass; with every hook it would take "
+            f"Collecting residuals: {collection['tokens_per_second']:,.0f} tokens/s, "
+            f"{collection['to_plain_pass']:.2f} times a plain pass; with every hook it would take "
             f"{hooks:.1f} times as long."
         )
     frame = costs.frame()
@@ -140,11 +152,13 @@ def print_costs(console: Console, arguments: argparse.Namespace, costs: BenchRes
 
 
 def _predicted(arguments: argparse.Namespace, costs: BenchResult) -> dict[str, Any]:
+    """Seconds of each part for ``--predict`` prompts and the usual number of epochs."""
     seconds = costs.predicted(arguments.predict, 8)
     return {"prompts": arguments.predict, "epochs": 8, "seconds": seconds}
 
 
 def _write_text(path: Path, arguments: argparse.Namespace, costs: BenchResult) -> None:
+    """Write what the terminal shows, 100 characters wide and without colours."""
     import io
 
     from rich.console import Console

@@ -1,4 +1,24 @@
-"""The command ``compare``: methods side by side, on the same prompts under the same judge."""
+"""The command ``compare``: methods side by side, on the same prompts under the same judge.
+
+Every method is fitted on the same training prompts, once with each seed where it has one, and asked
+the same test prompts; prompts of the split ``ood`` are asked too. Tables on the screen give the
+scores in percent and what fitting costs; sentences below them say which differences are more than
+chance, after Holm's correction.
+
+Files in ``--out``:
+    outcomes.jsonl: What came of every finished fit; the same command goes on from there, with the
+        same settings. ``--overwrite`` starts anew.
+    preset-sweep.jsonl: With ``--preset``, the settings that its sweep found.
+    leaderboard.csv, leaderboard-sets.csv: Scores of every method, and by set of prompts.
+    pairs.csv: Paired tests of every method against the reference.
+    replies.csv: Every verdict; the text of a reply to a harmful prompt is left out.
+    report.html: With ``--report``, figures and findings, offline.
+    summary.json: What ``--json`` prints.
+
+``--preset paper`` stands for the setting of the paper and adds the sweep that finds ACTOR's layer,
+alpha and learning rate; ``--dry-run`` prints that plan and does nothing. Ctrl-C ends the work after
+the fits that are done: they are shown and written, and the exit code is 130.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +32,13 @@ from actor_lens.cli.arguments import (
     add_common,
     add_per_label,
     add_replies,
-    per_label,
+    add_seeds,
+    add_test_per_label,
 )
 from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import print_json, print_table, print_written, say, score_cells
-from actor_lens.cli.sweep_command import seeds
-from actor_lens.cli.writing import StoppedError, prepare_to_go_on, write_csv, write_json
+from actor_lens.cli.printing import print_results, print_table, say, score_cells
+from actor_lens.cli.values import names
+from actor_lens.cli.writing import check_complete, prepare_to_go_on, write_results
 from actor_lens.errors import UserError
 from actor_lens.results import records
 
@@ -38,19 +59,8 @@ def add_commands(commands: Any) -> None:
         metavar="all|A,B,..",
         help="methods to compare; default: all, or those of the preset",
     )
-    add(
-        "--seeds",
-        type=seeds,
-        default=[0],
-        metavar="N,..",
-        help="each method with a seed is fitted once with each; default: 0",
-    )
-    add(
-        "--test-per-label",
-        type=per_label,
-        metavar="N|all",
-        help="most prompts of each label and split to ask; default: all",
-    )
+    add_seeds(parser, "0", "each method with a seed is fitted once with each")
+    add_test_per_label(parser)
     add("--text", metavar="FILE", help="measure the change of perplexity on this text")
     add_replies(parser)
     parser.set_defaults(judge=None, new_tokens=None)  # those of the preset, or the usual ones
@@ -60,7 +70,12 @@ def add_commands(commands: Any) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Fit and try every method; a folder that holds a comparison is continued."""
+    """Fit and try every method; a folder that holds a comparison is continued.
+
+    Raises:
+        UserError: If a method, preset or judge is not known, or ``--out`` holds another comparison.
+        StoppedError: If Ctrl-C left methods untried.
+    """
     if arguments.preset is not None:
         from actor_lens.cli.preset_plan import apply_preset
 
@@ -75,7 +90,7 @@ def compare(arguments: argparse.Namespace) -> None:
     model, prompts, _ = load_model_and_prompts(arguments)
     methods: Any = arguments.methods
     if isinstance(methods, str) and methods != "all":
-        methods = [name.strip() for name in methods.split(",")]
+        methods = names(methods)
     searched: dict[str, float] = {}
     with open_progress(arguments):
         if arguments.preset is not None:
@@ -96,19 +111,18 @@ def compare(arguments: argparse.Namespace) -> None:
             out=out,
         )
     record = _record(board)
-    if out is not None:
-        _write(arguments, board, record, out)
-    if arguments.json:
-        print_json(record)
-    else:
-        _print(board)
-        print_written(out, "report.html" if arguments.report else "leaderboard.csv")
-    if not board.complete:
-        kept = "the same command goes on" if out is not None else "nothing was kept without --out"
-        raise StoppedError(f"stopped; what was done is shown, and {kept}")
+    _write(arguments, board, record, out)
+    page = "report.html" if arguments.report else "leaderboard.csv"
+    print_results(arguments, record, lambda: _print(board), out, page)
+    check_complete(board.complete, out)
 
 
 def _prepare_out(arguments: argparse.Namespace) -> Path | None:
+    """The output folder; one that holds a comparison goes on.
+
+    Raises:
+        UserError: If ``--report`` has no folder to go to, or the folder cannot be used.
+    """
     from actor_lens.experiments.comparison.compare import OUTCOMES_FILE
     from actor_lens.experiments.older_files import OUTCOMES_FOLDER, PRESET_FILE
     from actor_lens.experiments.presets import SWEEP_FILE
@@ -125,20 +139,23 @@ def _record(board: Leaderboard) -> dict[str, Any]:
 
 
 def _write(
-    arguments: argparse.Namespace, board: Leaderboard, record: dict[str, Any], out: Path
+    arguments: argparse.Namespace, board: Leaderboard, record: dict[str, Any], out: Path | None
 ) -> None:
-    write_json(out / "summary.json", record)
-    write_csv(out / "leaderboard.csv", board.frame())
-    write_csv(out / "leaderboard-sets.csv", board.by_set())
-    write_csv(out / "pairs.csv", board.pairs())
-    write_csv(out / "replies.csv", board.replies())
-    if arguments.report:
+    if out is not None and arguments.report:
         from actor_lens.report.comparison_report import write_comparison
 
         write_comparison(board, out / "report.html", command=arguments.command_line)
+    tables = {
+        "leaderboard.csv": board.frame,
+        "leaderboard-sets.csv": board.by_set,
+        "pairs.csv": board.pairs,
+        "replies.csv": board.replies,
+    }
+    write_results(out, record, tables)
 
 
 def _print(board: Leaderboard) -> None:
+    """Print one table a split, the best trade-off score first, and the findings in words."""
     from actor_lens.report.findings import findings, provenance
 
     frame = board.frame()
@@ -157,6 +174,7 @@ def _print(board: Leaderboard) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
+    """A row of the leaderboard: the scores, the seconds of the fit and its file in MiB."""
     if row["status"] == "failed":
         return [row["method"], "failed", "", "", "", "", ""]
     scores = score_cells(row, "_low", "_high", with_bounds=("tradeoff_score",))

@@ -1,11 +1,30 @@
-"""The evaluate command: refusal rates by one judge, or by several and how far they agree."""
+"""The command ``evaluate``: refusal rates by one judge, or by several and how far they agree.
+
+The test prompts are answered greedily and judged, before and, with ``--run``, with the trained
+block in place. Several judges read the same replies: the rates of the first are those of the
+evaluation.
+
+Files in ``--out``:
+    evaluation.csv: One row a prompt with its verdict before and after.
+    judges.csv: With ``--judges``, one row a reply and judge.
+    summary.json: What ``--json`` prints.
+
+An answer to a harmful prompt is never written: a note stands in its place. Ctrl-C writes nothing;
+verdicts that were paid for stay in the cache of the judge.
+"""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_common, add_judge, add_new_tokens
+from actor_lens.cli.arguments import (
+    add_command,
+    add_common,
+    add_judge,
+    add_new_tokens,
+    add_run,
+)
 from actor_lens.cli.inputs import (
     load_model_and_prompts,
     load_run,
@@ -15,13 +34,13 @@ from actor_lens.cli.inputs import (
 )
 from actor_lens.cli.printing import (
     label_text,
-    print_json,
     print_rates,
+    print_results,
     print_table,
-    print_written,
     say,
 )
-from actor_lens.cli.writing import prepare_out, write_csv, write_json
+from actor_lens.cli.values import names
+from actor_lens.cli.writing import prepare_out, write_results
 from actor_lens.text import NOT_MEASURED, percent
 
 if TYPE_CHECKING:
@@ -33,18 +52,18 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Any) -> None:
-    """Register the commands of this module."""
+    """Register ``evaluate``."""
     text = "refusal rates of a model, and with a run applied"
     parser = add_command(commands, "evaluate", evaluate, text)
     add_common(parser, seed=None)
-    parser.add_argument("--run", metavar="DIR", help="a folder that train wrote")
+    add_run(parser, required=False)
     judge = parser.add_mutually_exclusive_group()
     add_judge(judge)
     # Given and equal to the default would count as not given: argparse compares the two.
     judge.set_defaults(judge=None)
     judge.add_argument(
         "--judges",
-        type=names,
+        type=several_names,
         metavar="A,B,..",
         help="several judges on the same replies: the rates by each and how far they agree; the "
         "first one's are the rates of the evaluation",
@@ -52,52 +71,52 @@ def add_commands(commands: Any) -> None:
     add_new_tokens(parser)
 
 
-def names(text: str) -> list[str]:
-    """Names between commas, at least two of them."""
-    found = [part.strip() for part in text.split(",")]
-    if len(found) < 2 or not all(found):
+def several_names(text: str) -> list[str]:
+    """At least two names with commas between them.
+
+    Raises:
+        argparse.ArgumentTypeError: If there are fewer, or one is empty.
+    """
+    judges = names(text)
+    if len(judges) < 2 or len(judges) != len(text.split(",")):
         raise argparse.ArgumentTypeError(
             f"'{text}' does not name several judges; give at least two, such as keywords,openings"
         )
-    return found
+    return judges
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Replies, judged, before and with a run applied."""
-    run = load_run(arguments.run)
+    """Replies, judged, before and with a run applied.
+
+    Raises:
+        UserError: If the run does not fit the model, a judge cannot be used, or ``--out`` cannot be
+            written.
+    """
+    run = None if arguments.run is None else load_run(arguments.run)
     out = prepare_out(arguments)
     judges = _judges(arguments)
     from actor_lens.experiments.run_evaluation import PanelEvaluation
 
     with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
-        evaluated = _evaluated(
-            model,
-            prompts,
-            run,
-            judges,
-            new_tokens=arguments.new_tokens,
-        )
-    record = {**evaluated.summary(), "model_settings": model_settings(model)}
+        evaluation = _evaluate_by(model, prompts, run, judges, new_tokens=arguments.new_tokens)
+    record = {**evaluation.summary(), "model_settings": model_settings(model)}
     record["seconds"] = {"load": load_seconds, **record["seconds"]}
-    if out is not None:
-        write_json(out / "summary.json", record)
-        write_csv(out / "evaluation.csv", evaluated.frame())
-        # One of an earlier evaluation does not belong to this one.
+    tables = {"evaluation.csv": evaluation.frame}
+    if isinstance(evaluation, PanelEvaluation):
+        tables["judges.csv"] = evaluation.by_reply
+    elif out is not None:  # one of an earlier evaluation does not belong to this one
         (out / "judges.csv").unlink(missing_ok=True)
-        if isinstance(evaluated, PanelEvaluation):
-            write_csv(out / "judges.csv", evaluated.by_reply())
-    if arguments.json:
-        print_json(record)
-        return
-    print_rates(record)
-    if "judges" in record:
-        _print_judges(record)
-    print_written(out, "evaluation.csv")
+    write_results(out, record, tables)
+    print_results(arguments, record, lambda: _print(record), out, "evaluation.csv")
 
 
 def _judges(arguments: argparse.Namespace) -> list[Judge]:
-    """The judges that were named, made and checked before a model is loaded."""
+    """The judges that were named, made and checked before a model is loaded.
+
+    Args:
+        arguments: ``judge``, ``judges`` and ``quiet`` are read.
+    """
     if arguments.judges is None:
         return [open_judge(arguments)]
     from actor_lens.experiments.run_evaluation import check_judges
@@ -107,24 +126,37 @@ def _judges(arguments: argparse.Namespace) -> list[Judge]:
     return judges
 
 
-def _evaluated(
+def _evaluate_by(
     model: ChatModel,
     prompts: PromptSet,
     run: TrainingRun | None,
     judges: list[Judge],
-    **settings: Any,
+    *,
+    new_tokens: int,
 ) -> RunEvaluation | PanelEvaluation:
+    """Evaluate by the only judge, or by several on the same replies."""
     if len(judges) > 1:
         from actor_lens.experiments.run_evaluation import evaluate_by_panel
 
-        return evaluate_by_panel(model, prompts, run, judges=judges, **settings)
+        return evaluate_by_panel(model, prompts, run, judges=judges, new_tokens=new_tokens)
     from actor_lens.experiments.run_evaluation import evaluate_run
 
-    return evaluate_run(model, prompts, run, judge=judges[0], **settings)
+    return evaluate_run(model, prompts, run, judge=judges[0], new_tokens=new_tokens)
+
+
+def _print(record: dict[str, Any]) -> None:
+    print_rates(record)
+    if "judges" in record:
+        _print_judges(record)
 
 
 def _print_judges(record: dict[str, Any]) -> None:
-    """Print what each judge says of the test prompts, and where each two of them agree."""
+    """Print what each judge says of the test prompts, and where each two of them agree.
+
+    Args:
+        record: Summary with ``judges`` (rates by judge) and ``agreement`` (one row a pair of
+            judges, time and label, with Cohen's kappa).
+    """
     rates = record["judges"]
     labels = list(next(iter(rates.values()))["before"])
     print_table(

@@ -1,4 +1,15 @@
-"""The export command: a run as one block, a whole model, or a LoRA adapter."""
+"""The command ``export``: a run as one block, a whole model, or a LoRA adapter.
+
+Files in ``--out``, which is needed here:
+    With ``--as delta``: the weights of the one block, exact, with the three lines that load them.
+    With ``--as model``: a whole Hugging Face folder, for any library that reads one.
+    With ``--as lora``: a PEFT adapter, cut off at a rank; a table on the screen says what each rank
+        leaves out, in the weights and in the logits of some test prompts.
+    README.md: The model card, with the rates of ``summary.json`` in the folder of the run.
+
+The folder is put together beside its place and moved there when it is whole: Ctrl-C leaves none,
+or the old one. What can be wrong with an upload is found before the model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +17,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_common, integer, number
+from actor_lens.cli.arguments import add_command, add_common, add_run
 from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress, read_summary
 from actor_lens.cli.printing import print_json, print_table, say
+from actor_lens.cli.values import integer, number
 from actor_lens.errors import UserError
 from actor_lens.text import percent
 
@@ -26,12 +38,12 @@ MEASURED_PROMPTS = 48
 
 
 def add_commands(commands: Any) -> None:
-    """Register the commands of this module."""
+    """Register ``export``."""
     text = "a run as one block, a whole model or a LoRA adapter, with a model card"
     parser = add_command(commands, "export", export, text)
     add_common(parser, seed=None)
     add = parser.add_argument
-    add("--run", metavar="DIR", required=True, help="a folder that train wrote")
+    add_run(parser)
     add(
         "--as",
         dest="form",
@@ -55,13 +67,14 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_lora(parser: argparse.ArgumentParser) -> None:
+    """How much of the change an adapter keeps; of no meaning for the other two forms."""
     add = parser.add_argument
     add(
         "--rank",
         type=rank,
         default=8,
         metavar="N|auto",
-        help="of the adapter; auto: the smallest within --error; default: 8",
+        help="rank of the adapter; auto: the smallest within --error; default: 8",
     )
     add(
         "--error",
@@ -78,11 +91,15 @@ def rank(text: str) -> int | str:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Export a run, and upload it where that was asked for."""
+    """Export a run, and upload it where that was asked for.
+
+    Raises:
+        UserError: If ``--out`` is missing or holds something else, the run does not fit the model,
+            a rank or error is not allowed, or the hub refuses the upload.
+    """
     if arguments.out is None:
         raise UserError("--out is missing; give the folder to write to")
     run = load_run(arguments.run)
-    assert run is not None
     facts = _facts(arguments)
     with open_progress(arguments):
         record, lora = _export(arguments, run, facts)
@@ -101,6 +118,16 @@ def export(arguments: argparse.Namespace) -> None:
 def _export(
     arguments: argparse.Namespace, run: TrainingRun, facts: CardFacts
 ) -> tuple[dict[str, Any], LoraExport | None]:
+    """Check, load, write and upload.
+
+    Args:
+        arguments: Values of the flags.
+        run: The run to export.
+        facts: What the model card says.
+
+    Returns:
+        What ``--json`` prints, and the errors of an adapter by rank.
+    """
     from actor_lens.export.folders import delta_lines, export_delta, export_model
     from actor_lens.export.hub_upload import upload_export
     from actor_lens.export.lora import export_lora
@@ -135,7 +162,10 @@ def _export(
 
 
 def _checked(arguments: argparse.Namespace, run: TrainingRun) -> HubApi | None:
-    """The hub's client if the export is to be uploaded; all that can be wrong before a model is.
+    """Find what is wrong before a model is loaded.
+
+    Returns:
+        The hub's client if the export is to be uploaded.
 
     Raises:
         UserError: If one of the arguments cannot be used.
@@ -167,7 +197,11 @@ def _model_and_prompts(arguments: argparse.Namespace, run: TrainingRun) -> tuple
 
 
 def _facts(arguments: argparse.Namespace) -> CardFacts:
-    """What the model card will say, with the rates of the run where they were measured."""
+    """What the model card will say, with the rates of the run where they were measured.
+
+    Args:
+        arguments: ``run`` and the flags about the card are read.
+    """
     from actor_lens.export.model_card import CardFacts
 
     return CardFacts(
@@ -179,7 +213,11 @@ def _facts(arguments: argparse.Namespace) -> CardFacts:
 
 
 def _print_lora(lora: LoraExport) -> None:
-    """Print one row a rank: the error of all modules, of the worst one, and of the logits."""
+    """Print one row a rank: the error of all modules, of the worst one, and of the logits.
+
+    Args:
+        lora: The adapter as it was written, with its errors at this and other ranks.
+    """
     print_table(
         "What is left out of the change at each rank",
         ("rank", "weights", "worst module", "logits"),
@@ -198,6 +236,7 @@ def _print_lora(lora: LoraExport) -> None:
 
 
 def _rank_cells(lora: LoraExport, rank: int) -> list[str]:
+    """A row of that table: the errors at one rank in percent, the chosen rank marked."""
     from actor_lens.export.lora import ALL_MODULES
 
     errors = {each.module: each for each in lora.errors if each.rank == rank}

@@ -1,4 +1,8 @@
-"""What the arguments of commands name: a model, prompts, a run, a judge."""
+"""What the arguments of commands name: a model, prompts, a run, a judge.
+
+Each is opened in the order in which it can fail soonest: prompts and judge before the model, whose
+weights take longest to read.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,9 @@ def load_model_and_prompts(
     """Model and prompts, prompts first: a broken file shows before the model is read.
 
     Args:
-        arguments: Of ``add_common``; a seed that was not given is filled in.
-        run: Its model, prompts and seed stand in for those that were not given, and so do the
-            revision, chat template and system prompt that its model was loaded with.
+        arguments: Values of the flags of ``add_common``; a seed that was not given is filled in.
+        run: A run whose model, prompts and seed stand in for those that were not given, and so do
+            the revision, chat template and system prompt that its model was loaded with.
 
     Returns:
         Model, prompts and the seconds that loading took.
@@ -50,6 +54,24 @@ def load_model_and_prompts(
     return model, prompts, time.perf_counter() - started
 
 
+def sample_prompts(
+    prompts: PromptSet, arguments: argparse.Namespace, seed: int | None = None
+) -> PromptSet:
+    """At most as many prompts of each label as ``--per-label`` says.
+
+    Args:
+        prompts: Training prompts.
+        arguments: ``per_label`` is read, and ``seed`` unless another is given.
+        seed: Seed in place of that of ``--seed``.
+
+    Raises:
+        UserError: If a number is negative or a label unknown.
+    """
+    if arguments.per_label is None:
+        return prompts
+    return prompts.sample(arguments.per_label, seed=arguments.seed if seed is None else seed)
+
+
 def read_summary(folder: str) -> dict[str, Any] | None:
     """The ``summary.json`` that a command wrote into a folder; None where there is none.
 
@@ -61,14 +83,14 @@ def read_summary(folder: str) -> dict[str, Any] | None:
 
     path = Path(folder).expanduser() / "summary.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: is not a summary ({type(error).__name__}); remove it or write it again"
         ) from error
-    return found if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None
 
 
 def load_named_model(
@@ -77,50 +99,56 @@ def load_named_model(
     """Load a model with the arguments of ``add_loading``; only those given are handed on.
 
     Args:
-        name: Of the model.
-        arguments: Of ``add_loading``.
-        recorded: ``load_settings`` of a run, for what was not given.
+        name: Hub name or folder of the model, or ``"toy"``.
+        arguments: Values of the flags of ``add_loading``.
+        recorded: Settings that the model of a run was loaded with, for what was not given.
 
     Raises:
         UserError: If it cannot be loaded.
     """
     from actor_lens.models.chat_model import load_model
 
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "chat_template": arguments.chat_template,
         "device_map": arguments.device_map,
         "system_prompt": _text_or_file(arguments.system_prompt),
         "revision": arguments.revision,
         "quantization": arguments.quantization,
     }
+    settings = {name: value for name, value in settings.items() if value is not None}
     return load_model(
         name,
         device=arguments.device,
         dtype=arguments.dtype,
         batch_size=getattr(arguments, "batch_size", None),
         trust_remote_code=arguments.trust_remote_code,
-        **{**(recorded or {}), **{key: one for key, one in given.items() if one is not None}},
+        **{**(recorded or {}), **settings},
     )
 
 
-def _text_or_file(given: str | None) -> str | None:
+def _text_or_file(text: str | None) -> str | None:
     """The content of a file if there is one of that name, else the text itself."""
     import os
     from pathlib import Path
 
-    if given is None or not os.path.isfile(given):
-        return given
+    if text is None or not os.path.isfile(text):
+        return text
     try:
-        return Path(given).read_text(encoding="utf-8").strip()
+        return Path(text).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"system prompt file '{given}' cannot be read as UTF-8 text ({type(error).__name__}); "
+            f"system prompt file '{text}' cannot be read as UTF-8 text ({type(error).__name__}); "
             "fix it, or give the text itself"
         ) from error
 
 
 def model_settings(model: ChatModel) -> dict[str, Any]:
-    """How a model was loaded, for the record that a command writes."""
+    """How a model was loaded, for the record that a command writes.
+
+    Returns:
+        ``revision``, ``system_prompt``, ``quantization``, ``dtype`` and ``fingerprint``; None where
+        the model has none.
+    """
     source = model.source or {}
     return {
         "revision": source.get("revision"),
@@ -132,6 +160,11 @@ def model_settings(model: ChatModel) -> dict[str, Any]:
 
 
 def _default_prompts(model: str, run: TrainingRun | None) -> str:
+    """Prompts where none were named: those of the run, else ones that fit the model.
+
+    Raises:
+        UserError: If the run was trained on a file, whose place is not known.
+    """
     from actor_lens.prompts.mixtures import BUNDLED
 
     if run is None:
@@ -147,8 +180,8 @@ def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
     """A judge; one that costs money says how much it will send.
 
     Args:
-        arguments: With ``--judge`` and ``--quiet``.
-        name: In place of that of ``--judge``.
+        arguments: ``judge`` and ``quiet`` are read.
+        name: Name in place of that of ``--judge``.
 
     Raises:
         UserError: If there is no such judge or it cannot be used.
@@ -158,31 +191,33 @@ def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
     name = name or arguments.judge or "keywords"
     errors = console(stderr=True, quiet=arguments.quiet)
 
-    def tell(cost: JudgingCost) -> None:
+    def announce(cost: JudgingCost) -> None:
         errors.print(
             f"Judging {cost.requests} replies by {name} ({cost.cached} known): about "
             f"{cost.tokens_in:,} tokens sent, at most {cost.tokens_out:,} back.",
             markup=False,
         )
 
-    return make_judge(name, on_estimate=tell)
+    return make_judge(name, on_estimate=announce)
 
 
-def load_run(folder: str | None) -> TrainingRun | None:
-    """The run in a folder; None for None.
+def load_run(folder: str) -> TrainingRun:
+    """The run in a folder that ``train`` or ``demo`` wrote.
 
     Raises:
         UserError: If the folder holds no complete run.
     """
-    if folder is None:
-        return None
     from actor_lens.training.run import TrainingRun
 
     return TrainingRun.load(folder)
 
 
 def open_progress(arguments: argparse.Namespace) -> ProgressBars:
-    """Progress on the error stream, or none with ``--quiet``; a context manager."""
+    """Progress on the error stream, or none with ``--quiet``; a context manager.
+
+    Args:
+        arguments: ``quiet`` is read.
+    """
     from actor_lens.cli.progress import ProgressBars
 
     return ProgressBars(quiet=arguments.quiet)

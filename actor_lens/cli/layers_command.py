@@ -1,10 +1,23 @@
-"""The command ``layers``: score every layer and say which to train."""
+"""The command ``layers``: score every layer and say which to train.
+
+Directions are fitted on the training prompts and scored on the validation prompts; nothing is
+trained. Layers whose score lies within the interval of the best one tie, and the reason for the
+recommended one is printed. ``actor-lens sweep`` trains the layers instead of predicting.
+
+Files in ``--out``:
+    layers.csv: One row a layer, score and pair of labels, with 95 % intervals and the band under
+        permuted labels.
+    layers.html: Figures of projections and scores, offline.
+    summary.json: What ``--json`` prints.
+
+Ctrl-C writes nothing; residuals that were collected stay in the activation store, so that the next
+call is quicker.
+"""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actor_lens.cli.arguments import (
     TARGET_SETTINGS,
@@ -12,16 +25,20 @@ from actor_lens.cli.arguments import (
     add_command,
     add_common,
     add_settings,
+    settings_of,
 )
-from actor_lens.cli.inputs import load_model_and_prompts, model_settings, open_progress
-from actor_lens.cli.printing import print_json, print_layers, print_written
-from actor_lens.cli.writing import prepare_out, write_csv, write_json
+from actor_lens.cli.inputs import (
+    load_model_and_prompts,
+    model_settings,
+    open_progress,
+    sample_prompts,
+)
+from actor_lens.cli.printing import print_layers, print_results
+from actor_lens.cli.writing import prepare_out, write_results
+from actor_lens.directions.options import SCORES
+from actor_lens.errors import check_choice
 from actor_lens.results import versions
-
-if TYPE_CHECKING:
-    from actor_lens.directions.layer_scores import LayerChoice
-    from actor_lens.experiments.look import Look
-    from actor_lens.prompts.sets import PromptSet
+from actor_lens.training.config import FinetuneConfig
 
 
 def add_commands(commands: Any) -> None:
@@ -33,7 +50,12 @@ def add_commands(commands: Any) -> None:
 
 
 def layers(arguments: argparse.Namespace) -> None:
-    """Score every layer."""
+    """Score every layer.
+
+    Raises:
+        UserError: If a setting is not allowed, the prompts lack a label or a split, the model
+            refuses none of them, or ``--out`` cannot be written.
+    """
     out = prepare_out(arguments)
     with open_progress(arguments):
         from actor_lens.experiments.look import look_at_layers
@@ -43,7 +65,7 @@ def layers(arguments: argparse.Namespace) -> None:
         look = look_at_layers(
             model,
             prompts,
-            train=_train_prompts(arguments, prompts),
+            train=sample_prompts(prompts.where(split="train"), arguments),
             alpha=arguments.alpha,
             origin=arguments.origin,
             seed=arguments.seed,
@@ -61,37 +83,23 @@ def layers(arguments: argparse.Namespace) -> None:
         "seed": arguments.seed,
         "versions": versions(),
     }
-    _write_look(out, record, look, choice)
-    if arguments.json:
-        print_json(record)
-        return
-    print_layers(look.scores, choice)
-    print_written(out, "layers.html")
+    if out is not None:
+        from actor_lens.report.layers_report import write_look
+
+        write_look(look, choice, out / "layers.html")
+    write_results(out, record, {"layers.csv": look.scores.frame})
+    print_results(arguments, record, lambda: print_layers(look.scores, choice), out, "layers.html")
 
 
 def _check_choice(arguments: argparse.Namespace) -> None:
-    """Looking takes long: first what would fail after it."""
-    from actor_lens.directions.options import ORIGINS, SCORES
-    from actor_lens.errors import check_choice, check_positive
+    """Looking takes long: first what would fail after it.
 
+    Args:
+        arguments: ``by`` and the settings of targets are read.
+
+    Raises:
+        UserError: If one of them is not allowed.
+    """
     if arguments.by is not None:
         check_choice("score", arguments.by, SCORES)
-    check_choice("origin", arguments.origin, ORIGINS)
-    check_positive("alpha", arguments.alpha)
-
-
-def _train_prompts(arguments: argparse.Namespace, prompts: PromptSet) -> PromptSet:
-    train_prompts = prompts.where(split="train")
-    if arguments.per_label is None:
-        return train_prompts
-    return train_prompts.sample(arguments.per_label, seed=arguments.seed)
-
-
-def _write_look(out: Path | None, record: dict[str, Any], look: Look, choice: LayerChoice) -> None:
-    if out is None:
-        return
-    from actor_lens.report.layers_report import write_look
-
-    write_json(out / "summary.json", record)
-    write_csv(out / "layers.csv", look.scores.frame())
-    write_look(look, choice, out / "layers.html")
+    FinetuneConfig(layer=0, **settings_of(arguments))

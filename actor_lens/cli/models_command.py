@@ -1,4 +1,10 @@
-"""The command ``models``: what a model is, what it takes, and whether it is read rightly."""
+"""The command ``models``: what a model is, what it takes, and whether it is read rightly.
+
+Without ``--model`` it lists the model types that were tried. With one it shows its size, its
+attention, how it is spoken to with the last token marked, and the memory that each kind of work
+takes; then it compares residuals, padded batches and a training step with Hugging Face's own.
+Nothing is written. The exit code is 2 where a comparison fails: such a model is not supported.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +48,9 @@ def add_commands(commands: Any) -> None:
 def models(arguments: argparse.Namespace) -> None:
     """Describe one model, or list what is known.
 
+    Args:
+        arguments: ``model``, ``json``, ``quiet`` and the flags of ``add_loading`` are read.
+
     Raises:
         UserError: If the model cannot be loaded, or is not read or trained rightly.
     """
@@ -51,26 +60,27 @@ def models(arguments: argparse.Namespace) -> None:
     with open_progress(arguments):
         from actor_lens.diagnostics.description import describe
 
-        described = describe(load_named_model(arguments.model, arguments))
+        description = describe(load_named_model(arguments.model, arguments))
     if arguments.json:
-        print_json(described.summary())
+        print_json(description.summary())
     else:
-        print_description(described)
-    if not described.supported:
+        print_description(description)
+    if not description.supported:
         raise UserError(
-            f"model '{described.name}' is not supported: {_fault(described)}; use another model"
+            f"model '{description.name}' is not supported: {_fault(description)}; use another model"
         )
 
 
-def _fault(described: ModelDescription) -> str:
+def _fault(description: ModelDescription) -> str:
     """Which comparisons failed, or why the first of them could not be made."""
-    failed = [check.name for check in described.checks if check.passed is False]
+    failed = [check.name for check in description.checks if check.passed is False]
     if failed:
         return f"{', '.join(failed)} differ from Hugging Face"
-    return f"it could not be compared ({described.checks[0].message.rstrip('.')})"
+    return f"it could not be compared ({description.checks[0].message.rstrip('.')})"
 
 
 def _list(arguments: argparse.Namespace) -> None:
+    """Print the bundled models and the types that were tried."""
     from actor_lens.files.bundled import BUNDLED_MODELS
 
     if arguments.json:
@@ -81,44 +91,52 @@ def _list(arguments: argparse.Namespace) -> None:
     say("Look at a model before you work on it: actor-lens models --model NAME|DIR")
 
 
-def print_description(described: ModelDescription) -> None:
-    """Print the facts, the example with its last token marked, the memory and the comparisons."""
-    print_table(described.name, ("name", "value"), _facts(described), texts=2)
+def print_description(description: ModelDescription) -> None:
+    """Print the facts, the example with its last token marked, the memory and the comparisons.
+
+    Args:
+        description: The description; warnings of it come last.
+    """
+    print_table(description.name, ("name", "value"), _facts(description), texts=2)
     say("The model reads, with the last token in guillemets:")
-    say(described.marked_example)
-    for check in described.checks:
+    say(description.marked_example)
+    for check in description.checks:
         if check.passed is None:
-            said = f"not compared: {check.message}"
+            outcome = f"not compared: {check.message}"
         else:
             verdict = "agrees" if check.passed else "DIFFERS"
-            said = f"{verdict} ({check.difference:.1e}; {check.message})"
+            outcome = f"{verdict} ({check.difference:.1e}; {check.message})"
         style = "bold red" if check.passed is False else None
-        say(f"{check.name.capitalize()}: {said}", style)
-    for warning in described.warnings:
+        say(f"{check.name.capitalize()}: {outcome}", style)
+    for warning in description.warnings:
         warn(warning)
 
 
-def _facts(described: ModelDescription) -> list[tuple[str, str]]:
+def _facts(description: ModelDescription) -> list[tuple[str, str]]:
+    """Names and values of the table: what the model is, then the memory that work takes."""
     from actor_lens.diagnostics.description import attention_in_words
     from actor_lens.files.sizes import format_size
 
-    quantized = f", {described.quantization} weights" if described.quantization else ""
-    memory = described.memory
+    quantized = f", {description.quantization} weights" if description.quantization else ""
+    memory = description.memory
     training = "not for quantised weights" if memory.train is None else format_size(memory.train)
     return [
-        ("architecture", described.architecture),
-        ("revision", described.revision or "none, a folder"),
-        ("layers", f"{described.n_layers}, {described.d_model} wide"),
-        ("heads", f"{described.heads}, {described.key_value_heads} for keys and values"),
-        ("attention", attention_in_words(described.attention)),
-        ("vocabulary", f"{described.vocabulary:,}"),
-        ("embeddings", "tied to the head" if described.tied_embeddings else "not tied"),
-        ("parameters", f"{described.parameters:,}, {described.dtype}{quantized}"),
-        ("devices", ", ".join(described.devices)),
-        ("context", f"{described.max_tokens:,} tokens"),
-        ("system prompt", "taken" if described.system_role else "not taken by the template"),
-        ("thinking", "switched off" if described.thinking_switch else "no switch in the template"),
-        ("end tokens", ", ".join(map(str, described.end_tokens)) or "none"),
+        ("architecture", description.architecture),
+        ("revision", description.revision or "none, a folder"),
+        ("layers", f"{description.n_layers}, {description.d_model} wide"),
+        ("heads", f"{description.heads}, {description.key_value_heads} for keys and values"),
+        ("attention", attention_in_words(description.attention)),
+        ("vocabulary", f"{description.vocabulary:,}"),
+        ("embeddings", "tied to the head" if description.tied_embeddings else "not tied"),
+        ("parameters", f"{description.parameters:,}, {description.dtype}{quantized}"),
+        ("devices", ", ".join(description.devices)),
+        ("context", f"{description.max_tokens:,} tokens"),
+        ("system prompt", "taken" if description.system_role else "not taken by the template"),
+        (
+            "thinking",
+            "switched off" if description.thinking_switch else "no switch in the template",
+        ),
+        ("end tokens", ", ".join(map(str, description.end_tokens)) or "none"),
         ("weights", format_size(memory.weights)),
         ("memory to collect", f"about {format_size(memory.collect)}"),
         ("memory to train", f"about {training}" if memory.train else training),

@@ -1,4 +1,8 @@
-"""A preset on the command line: the plan that it stands for, printed or put in place."""
+"""A preset on the command line: the plan that it stands for, printed or put in place.
+
+What was given on the command line comes first; the preset fills in the rest. ``compare --preset``
+is its only user.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actor_lens.cli.inputs import sample_prompts
 from actor_lens.cli.printing import print_json, print_table
+from actor_lens.cli.values import names
 from actor_lens.errors import UserError
 from actor_lens.experiments.presets import preset_named
 
@@ -18,7 +24,14 @@ if TYPE_CHECKING:
 
 
 def apply_preset(arguments: argparse.Namespace) -> bool:
-    """Fill in what was not given; with ``--dry-run`` print the plan instead and return True.
+    """Fill in what was not given, or with ``--dry-run`` print the plan.
+
+    Args:
+        arguments: Values of the flags of ``compare``; ``model`` becomes the hub name, and
+            ``prompts``, ``judge``, ``new_tokens`` and ``methods`` those of the preset.
+
+    Returns:
+        Whether the plan was printed, and there is nothing more to do.
 
     Raises:
         UserError: If the preset or its model is not known.
@@ -51,9 +64,19 @@ def methods_of_preset(
     prompts: PromptSet,
     out: Path | None,
 ) -> tuple[list[Any], dict[str, float]]:
-    """The methods, ACTOR with the settings that a sweep finds, and the seconds of the sweep.
+    """The methods to compare, ACTOR with the settings that a sweep finds.
 
-    The sweep sees validation prompts only. Its outcome is kept in ``out`` and not found again.
+    The sweep sees training and validation prompts only. Its outcome is kept in ``out``: the same
+    command does not sweep again.
+
+    Args:
+        arguments: ``preset``, ``methods``, ``per_label`` and ``seeds`` are read.
+        model: The model.
+        prompts: Prompts with all their splits.
+        out: Folder of the comparison; None where nothing is kept.
+
+    Returns:
+        Names of methods, an ``Actor`` in place of its name, and the seconds of the sweep by method.
 
     Raises:
         UserError: If a method is not known, or ``out`` holds the sweep of another comparison.
@@ -62,19 +85,19 @@ def methods_of_preset(
     from actor_lens.methods import make_method
 
     preset = preset_named(arguments.preset)
-    names = [name.strip() for name in arguments.methods.split(",")]
-    for name in names:  # before the sweep, which may take hours
+    listed = names(arguments.methods)
+    for name in listed:  # before the sweep, which may take hours
         make_method(name)
-    if "actor" not in names:
-        return list(names), {}
+    if "actor" not in listed:
+        return list(listed), {}
     train, validation, _ = prompts.by_split()
-    if arguments.per_label is not None:
-        train = train.sample(arguments.per_label, seed=arguments.seeds[0])
-    found = find_settings(preset, model, train, validation, folder=out)
-    settings = {"layer": found.layer, "alpha": found.alpha, "lr": found.lr}
-    actor = make_method("actor", **settings, epochs=preset.epochs)
-    methods = [actor if name == "actor" else name for name in names]
-    return methods, {"actor": found.seconds}
+    train = sample_prompts(train, arguments, seed=arguments.seeds[0])
+    best = find_settings(preset, model, train, validation, folder=out)
+    actor = make_method(
+        "actor", layer=best.layer, alpha=best.alpha, lr=best.lr, epochs=preset.epochs
+    )
+    methods = [actor if name == "actor" else name for name in listed]
+    return methods, {"actor": best.seconds}
 
 
 def _print(plan: pd.DataFrame) -> None:

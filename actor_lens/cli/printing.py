@@ -1,11 +1,14 @@
 """What commands print: tables, rates, sentences and JSON, each in one way.
 
-Text from outside is printed as it is: nothing in it is taken for markup or for a picture.
+Results go to the standard output, what is said about the work to the error stream. Text from
+outside is printed as it is: nothing in it is taken for markup or for a picture. A share is written
+in percent with its 95 % interval; what was not measured is a dash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import argparse
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +87,35 @@ def print_json(record: dict[str, Any]) -> None:
     print(as_json(record))
 
 
+def print_results(
+    arguments: argparse.Namespace,
+    record: dict[str, Any],
+    show: Callable[[], None],
+    out: Path | None,
+    name: str,
+) -> None:
+    """Print what a command has found: a record, or tables and where the files are.
+
+    Args:
+        arguments: ``json`` is read.
+        record: What ``summary.json`` holds, printed with ``--json`` and then alone.
+        show: Function that prints the tables.
+        out: Folder that was written to; None where there is none.
+        name: File in it that is worth a look.
+    """
+    if arguments.json:
+        print_json(record)
+        return
+    show()
+    print_written(out, name)
+
+
 def print_study(record: dict[str, Any]) -> None:
-    """Print the layer, the training and, where it was evaluated, the rates."""
+    """Print the layer, the training and, where it was evaluated, the rates.
+
+    Args:
+        record: Summary of a study, or of a fine-tune without an evaluation.
+    """
     say(f"\nLayer {record['layer']}: {record['layer_reason']}.")
     if record["message"]:
         say(record["message"], "bold yellow")
@@ -100,7 +130,14 @@ def print_study(record: dict[str, Any]) -> None:
 
 
 def print_rates(record: dict[str, Any]) -> None:
-    """Print refusal rates before and after, the scores, and the variants beside them."""
+    """Print refusal rates before and after, the scores, and the variants beside them.
+
+    C.R. is the share of pseudo-harmful prompts that are answered, S.S. that of harmful prompts that
+    are refused, T.S. their mean.
+
+    Args:
+        record: Summary of an evaluation; ``after`` is empty where no run was applied.
+    """
     columns = ["prompts", "n", "before", *(["after"] if record["after"] else [])]
     print_table("Refused (95 % interval)", columns, _rate_rows(record))
     if record["after"]:
@@ -148,7 +185,12 @@ def _print_variants(record: dict[str, Any]) -> None:
 
 
 def print_layers(scores: LayerScores, choice: LayerChoice) -> None:
-    """Print one row a layer, the chosen one marked, and why it was chosen."""
+    """Print one row a layer, the chosen one marked, and why it was chosen.
+
+    Args:
+        scores: Scores of all layers, whose warnings follow the table.
+        choice: The layer to train.
+    """
     short = {"silhouette": "silh.", "harmful_vs_benign": "\nh/b", "all": "\n"}
     short["harmful_vs_pseudo_harmful"] = "\nh/p"
     frame = scores.frame()
@@ -169,7 +211,12 @@ def print_layers(scores: LayerScores, choice: LayerChoice) -> None:
 
 
 def print_written(out: Path | None, name: str) -> None:
-    """Print where the results are; nothing without an output folder."""
+    """Print where the results are; nothing without an output folder.
+
+    Args:
+        out: Folder that was written to.
+        name: File in it that is worth a look.
+    """
     if out is not None:
         print(f"Written to {out}: look at {out / name}")
 
@@ -185,6 +232,7 @@ def number_text(value: float, form: str) -> str:
 
 
 def _rate(rate: dict[str, Any]) -> str:
+    """A rate with its interval, and the number of verdicts that could not be read, if any."""
     share = float("nan") if rate["refused"] is None else rate["refused"]
     unreadable = rate.get("n_unreadable", 0)
     text = rate_text(share, rate["low"], rate["high"])
@@ -205,6 +253,9 @@ def score_cells(
         low: Ending of the columns that hold lower bounds, such as ``"_low"``.
         high: Ending of the columns that hold upper bounds.
         with_bounds: The scores whose bounds are shown.
+
+    Returns:
+        One cell a score, in the order of ``SCORES``.
     """
     cells = []
     for name in SCORES:

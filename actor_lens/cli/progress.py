@@ -1,4 +1,9 @@
-"""Progress bars for the command line: one bar a stage, on the error stream."""
+"""Progress bars for the command line: one bar a stage, on the error stream.
+
+The library reports stages and training steps to whoever listens (``actor_lens.progress``); this is
+the listener of the commands. Warnings that should make the user think again come here too, before
+the work that they are about.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +35,11 @@ class ProgressBars(Reporter):
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        """Show nothing at all when ``quiet``."""
+        """Prepare the bars, which are drawn once the context is entered.
+
+        Args:
+            quiet: Whether to show nothing at all.
+        """
         console = Console(stderr=True, quiet=quiet)
         self._bars = console.is_terminal and not quiet
         self._console = console
@@ -64,11 +73,17 @@ class ProgressBars(Reporter):
         self._listening.__exit__(kind, error, traceback)
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Draw how much of a stage is done."""
+        """Draw how much of a stage is done.
+
+        Args:
+            name: Name of the stage; a new name begins a new bar.
+            done: Number of steps that are done.
+            total: Number of all steps.
+        """
         self._update(name, done, total, note="")
 
     def step(self, step: TrainingStep) -> None:
-        """Draw a training step."""
+        """Draw a training step with its loss, in the one bar of the training."""
         self._update("training", step.step, step.total_steps, note=f"loss {step.loss:.4f}")
 
     def warn(self, warning: str) -> None:
@@ -76,6 +91,7 @@ class ProgressBars(Reporter):
         self._console.print(f"Warning: {warning}.", style="bold yellow", markup=False)
 
     def _update(self, name: str, done: int, total: int, note: str) -> None:
+        """Move the bar of a stage; without a terminal, print a line once the stage is done."""
         if not self._bars:
             if done >= total:
                 self._console.print(f"{name}: {done}/{total} {note}".rstrip(), highlight=False)

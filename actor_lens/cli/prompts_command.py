@@ -1,11 +1,20 @@
-"""The commands ``prompts list``, ``prompts show`` and ``prompts check``."""
+"""The commands ``prompts list``, ``prompts show`` and ``prompts check``.
+
+``list`` names every public set that ``--prompts`` takes, with its licence. ``show`` says why the
+prompts of a set have their labels, and prints the first rows; ``show paper`` lists the parts of the
+mixture of the paper. ``check`` counts prompts and tokens, and looks for near-duplicates across
+splits, which make a test too easy.
+
+Nothing is written but the cache of the hub. A set that cannot be fetched, behind a licence click or
+offline, ends with exit code 2 and says where to click and how to name a file instead.
+"""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, integer, seed_number
+from actor_lens.cli.arguments import add_command, add_count, add_group, add_json, add_seed
 from actor_lens.cli.printing import label_text, print_json, print_table, say, warn
 from actor_lens.errors import UserError
 from actor_lens.text import clip, one_line
@@ -20,14 +29,13 @@ if TYPE_CHECKING:
 def add_commands(commands: Any) -> None:
     """Register ``prompts`` and what is below it."""
     text = "public prompt sets, and a look at prompts before they are used"
-    parser = commands.add_parser("prompts", help=text, description=f"{text.capitalize()}.")
-    inner = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_command(inner, "list", list_sets, "every public prompt set: labels, rows, licence")
+    inner = add_group(commands, "prompts", text)
+    list_parser = add_command(
+        inner, "list", list_sets, "every public prompt set: labels, rows, licence"
+    )
     show_parser = add_command(inner, "show", show, "a set: licence, labels and why, first rows")
     show_parser.add_argument("name", metavar="NAME", help="paper, or a set as --prompts takes it")
-    show_parser.add_argument(
-        "--rows", type=integer, default=5, metavar="N", help="rows to show; default: 5, 0 for none"
-    )
+    add_count(show_parser, "--rows", 5, "rows to show, 0 for none")
     check_parser = add_command(
         inner, "check", check, "counts, token lengths, near-duplicates across splits"
     )
@@ -39,19 +47,20 @@ def add_commands(commands: Any) -> None:
         help="tokenizer that counts tokens; default: toy",
     )
     for each in (show_parser, check_parser):
-        each.add_argument(
-            "--seed", type=seed_number, default=0, metavar="N", help="of samples and splits; "
-            "default: 0",
-        )  # fmt: skip
-    for each in (inner.choices["list"], show_parser, check_parser):
-        each.add_argument("--json", action="store_true", help="print the results as JSON")
+        add_seed(each)
+    for each in (list_parser, show_parser, check_parser):
+        add_json(each)
 
 
 # ---- list ----
 
 
 def list_sets(arguments: argparse.Namespace) -> None:
-    """One row a set."""
+    """Print one row a set.
+
+    Args:
+        arguments: ``json`` is read.
+    """
     from actor_lens.prompts.public.catalogue import catalogue
 
     if arguments.json:
@@ -78,15 +87,20 @@ def list_sets(arguments: argparse.Namespace) -> None:
     )
 
 
-def _labels(found: BenchmarkSet) -> str:
-    return ", ".join(label.replace("_", "-") for label in found.labels)
+def _labels(entry: BenchmarkSet) -> str:
+    return ", ".join(map(label_text, entry.labels))
 
 
 # ---- show ----
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """A set and its first rows, or the parts of the paper's mixture.
+    """Print a set and its first rows, or the parts of the paper's mixture.
+
+    What is known about the set comes first, so that it is there for a set that cannot be fetched.
+
+    Args:
+        arguments: ``name``, ``rows``, ``seed`` and ``json`` are read.
 
     Raises:
         UserError: If the set is unknown or cannot be fetched, or it is not one set.
@@ -98,9 +112,9 @@ def show(arguments: argparse.Namespace) -> None:
         _show_paper(arguments)
         return
     part = _one_set(arguments.name)
-    found = known_benchmark(part.name)
-    if not arguments.json:  # first, so that it is there for a set that cannot be fetched too
-        _print_set(found)
+    entry = known_benchmark(part.name)
+    if not arguments.json:
+        _print_set(entry)
     prompts = None
     if arguments.rows > 0:
         prompts = benchmark(
@@ -113,12 +127,17 @@ def show(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
         )
     if arguments.json:
-        print_json(found.summary() | _rows_record(prompts, arguments.rows))
+        print_json(entry.summary() | _rows_record(prompts, arguments.rows))
     elif prompts is not None:
         _print_rows(prompts, arguments.rows)
 
 
 def _one_set(source: str) -> Part:
+    """The only part of what ``--prompts`` takes.
+
+    Raises:
+        UserError: If there are several, or it is no public set.
+    """
     from actor_lens.prompts.mixtures import parse_mixture
     from actor_lens.prompts.public.catalogue import find_benchmark
 
@@ -132,29 +151,37 @@ def _one_set(source: str) -> Part:
 
 
 def _rows_record(prompts: PromptSet | None, count: int) -> dict[str, Any]:
+    """What ``--json`` prints beside the set: how much was loaded, and the first rows."""
     if prompts is None:
         return {}
     first = [{"prompt": p.prompt, "label": p.label, "category": p.category} for p in prompts]
     return {"loaded": prompts.name, "counts": prompts.counts(), "first": first[:count]}
 
 
-def _print_set(found: BenchmarkSet) -> None:
+def _print_set(entry: BenchmarkSet) -> None:
+    """Print what the catalogue knows of a set, one line a fact; unknown facts are left out."""
     lines = {
-        found.title: "",
-        "labels": f"{_labels(found)}: {found.why}",
-        "licence": found.licence + (", licence click needed" if found.gated else ""),
-        "citation": found.citation,
-        "page": found.page,
-        "rows": "differs between versions" if found.rows is None else f"{found.rows:,}",
-        "drawn": "all" if found.usual is None else f"{found.usual:,} a label unless NAME:N",
-        "notes": found.notes,
+        entry.title: "",
+        "labels": f"{_labels(entry)}: {entry.why}",
+        "licence": entry.licence + (", licence click needed" if entry.gated else ""),
+        "citation": entry.citation,
+        "page": entry.page,
+        "rows": "differs between versions" if entry.rows is None else f"{entry.rows:,}",
+        "drawn": "all" if entry.usual is None else f"{entry.usual:,} a label unless NAME:N",
+        "notes": entry.notes,
     }
     for key, text in lines.items():
-        if text or key == found.title:
+        if text or key == entry.title:
             print(f"{key}: {text}" if text else key)
 
 
 def _print_rows(prompts: PromptSet, count: int) -> None:
+    """Print the numbers of prompts by label, and the first rows.
+
+    Args:
+        prompts: The set as it was loaded.
+        count: Number of rows.
+    """
     counts = ", ".join(f"{number} {label}" for label, number in prompts.counts().items() if number)
     print(f"\n{prompts.name}: {len(prompts)} prompts ({counts})")
     for prompt in prompts[:count]:
@@ -163,29 +190,30 @@ def _print_rows(prompts: PromptSet, count: int) -> None:
 
 
 def _plain(text: str) -> str:
-    """A prompt on one line, without what a terminal would obey."""
+    """A prompt on one line of at most 200 characters, without what a terminal would obey."""
     return clip(one_line(text, 1000), 200)
 
 
 def _show_paper(arguments: argparse.Namespace) -> None:
+    """Print the parts of the mixture: labels, use, number of prompts and licence of each."""
     from actor_lens.prompts.mixtures import PAPER
     from actor_lens.prompts.public.catalogue import known_benchmark
 
     parts = [(part, known_benchmark(part.name)) for part in PAPER]
     if arguments.json:
         records = [
-            found.summary() | {"limit": part.limit, "split": part.split, "label": part.label}
-            for part, found in parts
+            entry.summary() | {"limit": part.limit, "split": part.split, "label": part.label}
+            for part, entry in parts
         ]
         print_json({"name": "paper", "parts": records})
         return
     print("The mixture of the paper (arXiv 2507.04250); how many prompts of each is our choice:")
-    for part, found in parts:
-        label = part.label or " and ".join(found.labels)
+    for part, entry in parts:
+        label = part.label or " and ".join(entry.labels)
         use = part.split or "train, validation, test"
         most = f", at most {part.limit}" if part.limit else ""
-        gated = f"; licence click needed at {found.page}" if found.gated else ""
-        print(f"  {part.name}: {label} -> {use}{most}; {found.licence}{gated}")
+        gated = f"; licence click needed at {entry.page}" if entry.gated else ""
+        print(f"  {part.name}: {label} -> {use}{most}; {entry.licence}{gated}")
     print("Any part from a file: --prompts paper,hex-phi=FOLDER,xstest=FILE")
 
 
@@ -195,6 +223,9 @@ def _show_paper(arguments: argparse.Namespace) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """Look at prompts; near-duplicates across splits are warned of.
 
+    Args:
+        arguments: ``source``, ``model``, ``seed`` and ``json`` are read.
+
     Raises:
         UserError: If prompts or tokenizer cannot be loaded.
     """
@@ -202,28 +233,34 @@ def check(arguments: argparse.Namespace) -> None:
     from actor_lens.prompts.loading import load_prompts
 
     prompts = load_prompts(arguments.source, seed=arguments.seed)
-    found = check_prompts(prompts, count_tokens=token_counter(arguments.model))
+    result = check_prompts(prompts, count_tokens=token_counter(arguments.model))
     if arguments.json:
-        print_json(_check_record(found))
+        print_json(_check_record(result))
     else:
-        _print_check(found, arguments.model)
+        _print_check(result, arguments.model)
 
 
-def _check_record(found: PromptCheck) -> dict[str, Any]:
-    frame = found.frame()
+def _check_record(result: PromptCheck) -> dict[str, Any]:
+    """What ``--json`` prints: counts, and every near-duplicate pair with its prompts."""
     return {
-        "prompts": found.prompts.name,
-        "n": len(found.prompts),
-        "counts": frame.to_dict("records"),
-        "overlaps": found.overlaps.frame().to_dict("records"),
-        "overlap_seconds": round(found.seconds, 3),
-        "warnings": list(found.warnings),
+        "prompts": result.prompts.name,
+        "n": len(result.prompts),
+        "counts": result.frame().to_dict("records"),
+        "overlaps": result.overlaps.frame().to_dict("records"),
+        "overlap_seconds": round(result.seconds, 3),
+        "warnings": list(result.warnings),
     }
 
 
-def _print_check(found: PromptCheck, model: str) -> None:
+def _print_check(result: PromptCheck, model: str) -> None:
+    """Print one row a label, split and category, then warnings and the most similar pairs.
+
+    Args:
+        result: What was counted.
+        model: Name of the model whose tokenizer counted tokens.
+    """
     print_table(
-        f"{found.prompts.name}: {len(found.prompts)} prompts (tokens: {model})",
+        f"{result.prompts.name}: {len(result.prompts)} prompts (tokens: {model})",
         ("label", "split", "category", "prompts", "median tokens", "most tokens"),
         (
             [
@@ -234,16 +271,16 @@ def _print_check(found: PromptCheck, model: str) -> None:
                 f"{row['median_tokens']:.0f}",
                 f"{row['most_tokens']:.0f}",
             ]
-            for row in found.frame().to_dict("records")
+            for row in result.frame().to_dict("records")
         ),
         texts=3,
     )
-    for warning in found.warnings:
+    for warning in result.warnings:
         warn(warning)
-    for row in found.overlaps.frame().head(10).to_dict("records"):
+    for row in result.overlaps.frame().head(10).to_dict("records"):
         pair = f"{_plain(row['prompt_a'])} | {_plain(row['prompt_b'])}"
         say(f"  {row['similarity']:.2f} {row['split_a']}/{row['split_b']}: {pair}")
     say(
-        f"{len(found.overlaps)} near-duplicate pairs across splits, searched in "
-        f"{found.seconds:.1f} s. Paraphrases in other words are not found."
+        f"{len(result.overlaps)} near-duplicate pairs across splits, searched in "
+        f"{result.seconds:.1f} s. Paraphrases in other words are not result."
     )

@@ -1,4 +1,12 @@
-"""The commands ``store list``, ``store verify`` and ``store prune``."""
+"""The commands ``store list``, ``store verify`` and ``store prune``.
+
+The store keeps activations on disk, so that the same model and prompts are collected once. Its
+folder is that of ``--store``, else ``$ACTOR_LENS_STORE``, else in the user's cache folder. At its
+limit it makes room on its own: ``prune`` is for making room now.
+
+``verify`` reads everything and removes nothing; its exit code is 2 where an entry is damaged. Only
+``prune`` removes, whole entries at a time. Ctrl-C between two of them does no harm.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +14,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command
+from actor_lens.cli.arguments import add_command, add_group, add_json, add_store
 from actor_lens.cli.printing import print_json, print_table, say
 from actor_lens.errors import UserError
 
@@ -17,9 +25,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Any) -> None:
     """Register ``store`` and what is below it."""
-    text = "the activations that are kept on disk"
-    parser = commands.add_parser("store", help=text, description=f"{text.capitalize()}.")
-    inner = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    inner = add_group(commands, "store", "the activations that are kept on disk")
     _add(inner, "list", list_entries, "show what is there, the last used first")
     _add(inner, "verify", verify, "compare everything with its checksums; removes nothing")
     prune_parser = _add(inner, "prune", prune, "remove the least recently used entries")
@@ -35,26 +41,26 @@ def _add(
     commands: Any, name: str, function: Callable[[argparse.Namespace], None], text: str
 ) -> argparse.ArgumentParser:
     parser = add_command(commands, name, function, text)
-    parser.add_argument(
-        "--store",
-        metavar="DIR",
-        help="folder of the store; default: $ACTOR_LENS_STORE or the user's cache folder",
-    )
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    add_store(parser)
+    add_json(parser)
     return parser
 
 
 def list_entries(arguments: argparse.Namespace) -> None:
-    """Show every entry."""
+    """Show every entry, the last used first.
+
+    Raises:
+        UserError: If the store is off.
+    """
     store = _store()
     _show(arguments, store, store.entries(), "entries")
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    """Check every entry; a fault is an error.
+    """Compare every entry with its checksums.
 
     Raises:
-        UserError: If an entry is damaged.
+        UserError: If an entry is damaged, once all are shown, or the store is off.
     """
     store = _store()
     entries = store.verify()
@@ -68,7 +74,14 @@ def verify(arguments: argparse.Namespace) -> None:
 
 
 def prune(arguments: argparse.Namespace) -> None:
-    """Remove entries."""
+    """Remove the least recently used entries until the store is below a limit.
+
+    Args:
+        arguments: ``limit`` and ``json`` are read.
+
+    Raises:
+        UserError: If the limit is no size, there is none, or the store is off.
+    """
     from actor_lens.files.sizes import parse_size
 
     store = _store()
@@ -79,6 +92,11 @@ def prune(arguments: argparse.Namespace) -> None:
 
 
 def _store() -> Store:
+    """The store that ``$ACTOR_LENS_STORE`` names, where ``main`` has put ``--store``.
+
+    Raises:
+        UserError: If it is off.
+    """
     from actor_lens.activations.store import default_store
 
     store = default_store()
@@ -90,6 +108,14 @@ def _store() -> Store:
 def _show(
     arguments: argparse.Namespace, store: Store, entries: Sequence[StoreEntry], what: str
 ) -> None:
+    """Print entries and their size in all.
+
+    Args:
+        arguments: ``json`` is read.
+        store: The store, for its folder and limit.
+        entries: The entries to show.
+        what: What they are, in words and as a key of the JSON: ``"entries"`` or ``"removed"``.
+    """
     from actor_lens.files.sizes import format_size
 
     total = sum(entry.nbytes for entry in entries)
@@ -125,12 +151,14 @@ def _show(
 
 
 def _holds(entry: StoreEntry) -> str:
+    """What an entry holds in words, such as ``block inputs, layer 3, toy``."""
     layer = entry.identity.get("layer")
     where = "" if layer is None else f", layer {layer}"
     return f"{entry.kind.replace('_', ' ')}{where}, {entry.identity.get('model_name', '?')}"
 
 
 def _record(entry: StoreEntry) -> dict[str, Any]:
+    """An entry as plain values; ``used`` is a time in UTC, ``fault`` None where it is whole."""
     return {
         "key": entry.key,
         "identity": dict(entry.identity),

@@ -1,4 +1,22 @@
-"""The commands about one fine-tuned layer: demo, train, report."""
+"""The commands about one fine-tuned layer: ``demo``, ``train`` and ``report``.
+
+``train`` collects residuals, chooses a layer unless ``--layer`` names one, trains it, and asks the
+test prompts before and after. ``demo`` does the same on the bundled model and adds three variants
+of the method and a report. ``report`` writes the HTML page about a run that was trained before.
+
+Files that ``train`` and ``demo`` write into ``--out``:
+    block.safetensors, run.json, history.csv: The run, for ``evaluate``, ``utility``, ``export`` and
+        ``report``; and resume.safetensors while its training can be continued.
+    layers.csv: Scores of every layer, unless ``--no-evaluate``.
+    evaluation.csv: One row a prompt with its verdicts before and after, unless ``--no-evaluate``.
+    report.html: With ``--report`` and from ``demo``, one page that works offline.
+    summary.json: What ``--json`` prints; written last, so that where it is, all else is.
+
+The run is saved at the end of an epoch now and then, and before anything is evaluated. Ctrl-C while
+training ends after the step with exit code 130 and prints the command that goes on (``--resume``);
+the weights at the end are then those of an uninterrupted training, bit for bit. Ctrl-C later leaves
+the finished run.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +31,7 @@ from actor_lens.cli.arguments import (
     add_command,
     add_common,
     add_replies,
+    add_run,
     add_training,
     settings_of,
 )
@@ -24,8 +43,8 @@ from actor_lens.cli.inputs import (
     open_progress,
     read_summary,
 )
-from actor_lens.cli.printing import print_json, print_study, print_written
-from actor_lens.cli.writing import StoppedError, prepare_out, write_csv, write_json
+from actor_lens.cli.printing import print_json, print_results, print_study
+from actor_lens.cli.writing import StoppedError, prepare_out, write_results
 from actor_lens.errors import UserError
 from actor_lens.training.config import FinetuneConfig
 
@@ -44,7 +63,7 @@ DEMO_VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def add_commands(commands: Any) -> None:
-    """Register the commands of this module."""
+    """Register ``demo``, ``train`` and ``report``."""
     _add_demo(commands)
     _add_train(commands)
     _add_report(commands)
@@ -72,7 +91,7 @@ def _add_report(commands: Any) -> None:
     text = "one HTML file about a run, works offline"
     parser = add_command(commands, "report", report, text)
     add_common(parser, seed=None)
-    parser.add_argument("--run", metavar="DIR", required=True, help="a folder that train wrote")
+    add_run(parser)
     parser.add_argument("--utility", metavar="DIR", help="a folder that utility wrote, for a table")
     add_replies(parser)
 
@@ -81,18 +100,31 @@ def _add_report(commands: Any) -> None:
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    """The whole job on the bundled model."""
+    """The whole job on the bundled model; errors as of ``train``."""
     _study_command(arguments, variants=DEMO_VARIANTS, report=True)
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Fine-tune one layer and show what changed."""
+    """Fine-tune one layer and show what changed.
+
+    Raises:
+        UserError: If flags contradict each other, a setting is not allowed, the prompts lack a
+            label or a split, the run in ``--out`` cannot be continued, or ``--out`` cannot be used.
+        StoppedError: If Ctrl-C came once there was something to keep.
+    """
     _study_command(arguments, variants={}, report=arguments.report)
 
 
 def _study_command(
     arguments: argparse.Namespace, variants: dict[str, dict[str, Any]], *, report: bool
 ) -> None:
+    """Train, evaluate, write and print.
+
+    Args:
+        arguments: Values of the flags of ``add_training``.
+        variants: Settings that are trained beside the fine-tune, by name.
+        report: Whether to write report.html.
+    """
     if report and not arguments.evaluate:
         raise UserError("--report needs the evaluation; leave out --no-evaluate")
     resume = _resumed(arguments)
@@ -103,11 +135,8 @@ def _study_command(
             record, study = _train_and_evaluate(arguments, variants, resume, saver)
         command = arguments.command_line if report else None
         _write_results(out, record, study, command)
-    if arguments.json:
-        print_json(record)
-        return
-    print_study(record)
-    print_written(out, "report.html" if report and study else "summary.json")
+    page = "report.html" if report and study else "summary.json"
+    print_results(arguments, record, lambda: print_study(record), out, page)
 
 
 def _train_and_evaluate(
@@ -116,7 +145,17 @@ def _train_and_evaluate(
     resume: TrainingRun | None,
     saver: _RunSaver,
 ) -> tuple[dict[str, Any], Study | None]:
-    """What ``summary.json`` will hold, and the study unless ``--no-evaluate``."""
+    """Train, and evaluate unless ``--no-evaluate``.
+
+    Args:
+        arguments: Values of the flags.
+        variants: Settings of the variants, by name.
+        resume: The stopped run that goes on; None for a new one.
+        saver: Hears of checkpoints and of the trained run.
+
+    Returns:
+        What ``summary.json`` will hold, and the study if it was evaluated.
+    """
     from actor_lens.experiments.study_plan import run_study, train_chosen_layer
 
     plan = _plan(arguments, variants, resume)
@@ -148,6 +187,7 @@ def _plan(
     variants: dict[str, dict[str, Any]],
     resume: TrainingRun | None,
 ) -> StudyPlan:
+    """The plan of the study: the layer is chosen where neither a flag nor a run names it."""
     from actor_lens.experiments.study_plan import StudyPlan
 
     return StudyPlan(
@@ -162,13 +202,22 @@ def _plan(
 
 
 def _settings(arguments: argparse.Namespace, resume: TrainingRun | None) -> FinetuneConfig:
+    """Settings of the fine-tune; layer 0 stands in until one is chosen."""
     layer = arguments.layer
     if layer is None:
-        layer = resume.layer if resume is not None else 0  # 0 stands in until one is chosen
+        layer = resume.layer if resume is not None else 0
     return FinetuneConfig(layer=layer, seed=arguments.seed, **settings_of(arguments))
 
 
 def _resumed(arguments: argparse.Namespace) -> TrainingRun | None:
+    """The run in ``--out`` that is to be continued; None without ``--resume``.
+
+    Args:
+        arguments: ``resume`` and ``out`` are read; ``overwrite`` is set where a run goes on.
+
+    Raises:
+        UserError: If ``--out`` is missing or holds no run.
+    """
     if not arguments.resume:
         return None
     if arguments.out is None:
@@ -179,7 +228,13 @@ def _resumed(arguments: argparse.Namespace) -> TrainingRun | None:
 
 @dataclass
 class _RunSaver:
-    """Saves a run as soon as it is trained, and says so when what follows is interrupted."""
+    """Saves a run as soon as it is trained, and says so when what follows is interrupted.
+
+    Attributes:
+        arguments: ``command_line`` is read, for the command that goes on.
+        out: Folder of the run; None where nothing is saved.
+        saved: Whether the trained run is in the folder.
+    """
 
     arguments: argparse.Namespace
     out: Path | None
@@ -187,6 +242,9 @@ class _RunSaver:
 
     def save(self, study: Study) -> None:
         """Save the run before anything that follows can fail or be interrupted.
+
+        Args:
+            study: The study so far, with a fine-tune that was completed or stopped.
 
         Raises:
             StoppedError: If its training was interrupted.
@@ -199,7 +257,7 @@ class _RunSaver:
             raise StoppedError(_how_to_continue(self.arguments, study.run, self.out))
 
     def checkpoint(self, run: TrainingRun) -> None:
-        """Save the run so far: after a crash --resume goes on from there."""
+        """Save the run so far: after a crash ``--resume`` goes on from there."""
         if self.out is not None:
             run.save(self.out)
             _remove_older_results(self.out)
@@ -222,18 +280,25 @@ class _RunSaver:
 
 
 def _how_to_continue(arguments: argparse.Namespace, run: TrainingRun, out: Path | None) -> str:
-    said = run.message.rstrip(".").lower()
+    """What became of a stopped training, where it is, and the command that goes on.
+
+    Args:
+        arguments: ``command_line`` is read.
+        run: The stopped run; its message says why.
+        out: Folder that it is in; None where it is lost.
+    """
+    reason = run.message.rstrip(".").lower()
     if out is not None and run.resume_state is None:
-        return f"{said}; the run so far is in {out} and cannot be continued; train it again"
+        return f"{reason}; the run so far is in {out} and cannot be continued; train it again"
     if out is None:
-        return f"{said}; nothing was saved, as there is no --out"
+        return f"{reason}; nothing was saved, as there is no --out"
     line = arguments.command_line
     again = line if " --resume" in line else f"{line} --resume"
-    return f"{said}; the run so far is in {out}; continue with: {again}"
+    return f"{reason}; the run so far is in {out}; continue with: {again}"
 
 
 def _remove_older_results(out: Path) -> None:
-    """What an earlier run left there does not belong to the new weights."""
+    """Remove what an earlier run left there, as it does not belong to the new weights."""
     for name in ("summary.json", "evaluation.csv", "layers.csv", "report.html"):
         (out / name).unlink(missing_ok=True)
 
@@ -241,26 +306,39 @@ def _remove_older_results(out: Path) -> None:
 def _write_results(
     out: Path | None, record: dict[str, Any], study: Study | None, command: str | None
 ) -> None:
-    """``summary.json`` last: where it is, all else is."""
-    if out is None:
-        return
-    if study is not None:
-        write_csv(out / "layers.csv", study.look.scores.frame())
-        write_csv(out / "evaluation.csv", study.frame())
+    """Write the results of a study, or the summary alone where nothing was evaluated.
+
+    Args:
+        out: Folder of the run; None where nothing is written.
+        record: What ``summary.json`` holds.
+        study: The study; None without an evaluation.
+        command: The command line, to stand in a report; None for no report.
+    """
+    if study is None:
+        write_results(out, record, {})
+    elif out is not None:
         if command is not None:
             from actor_lens.report.study_report import write_report
 
             write_report(study, out / "report.html", command=command)
-    write_json(out / "summary.json", record)
+        tables = {"layers.csv": study.look.scores.frame, "evaluation.csv": study.frame}
+        write_results(out, record, tables)
 
 
 # ---- report ----
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """One HTML file about a run."""
+    """Write one HTML file about a run, into ``--out`` or beside the run.
+
+    The model is loaded and asked again with the run applied, on the prompts that it was trained on.
+    An old report beside the run is replaced; another folder must be empty or ``--overwrite`` given.
+
+    Raises:
+        UserError: If the run does not fit the model or the prompts, ``--utility`` holds no summary,
+            or the page cannot be written.
+    """
     run = load_run(arguments.run)
-    assert run is not None
     from actor_lens.experiments.study_plan import StudyPlan, run_study
     from actor_lens.report.study_report import write_report
 
@@ -290,7 +368,11 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 def _utility(folder: str | None) -> Utility | None:
-    """What ``actor-lens utility`` wrote into a folder; None for None."""
+    """What ``actor-lens utility`` wrote into a folder; None for None.
+
+    Raises:
+        UserError: If there is no summary, or it is one of another command.
+    """
     if folder is None:
         return None
     from actor_lens.evaluation.utility import Utility
@@ -302,7 +384,12 @@ def _utility(folder: str | None) -> Utility | None:
 
 
 def _report_path(arguments: argparse.Namespace) -> Path:
-    """Where the report goes: ``--out``, else beside the run; an old report is replaced."""
+    """Where the report goes: ``--out``, else beside the run.
+
+    Args:
+        arguments: ``out``, ``overwrite`` and ``run`` are read; the first two are set where the
+            report goes beside the run.
+    """
     if arguments.out is None:
         arguments.out, arguments.overwrite = arguments.run, True
     out = prepare_out(arguments)

@@ -1,4 +1,19 @@
-"""The command ``sweep``: train every layer and see what comes of each."""
+"""The command ``sweep``: train every layer and see what comes of each.
+
+Every layer is trained with every alpha and seed on one collection of block inputs, and scored on
+the validation prompts: by the first token everywhere, and by whole replies for the best few
+(``--judge-best``). Test prompts are not asked.
+
+Files in ``--out``; with several models, a folder for each of them:
+    sweep.jsonl: Every finished cell; the same command goes on from there, with the same settings.
+        ``--overwrite`` starts anew.
+    best: The run of the best cell, as ``train`` writes one: give it to ``evaluate --run``.
+    sweep.csv: One row a cell.
+    sweep.html: The outcomes of the layers as figures, offline.
+    summary.json: What ``--json`` prints about this model.
+
+Ctrl-C ends with exit code 130; cells that are done are kept in ``--out``.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +23,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
+    add_alphas,
     add_command,
     add_common,
+    add_count,
     add_per_label,
     add_replies,
+    add_seeds,
     add_settings,
-    integer,
-    number,
-    seed_number,
     settings_of,
 )
-from actor_lens.cli.inputs import load_model_and_prompts, model_settings, open_judge, open_progress
+from actor_lens.cli.inputs import (
+    load_model_and_prompts,
+    model_settings,
+    open_judge,
+    open_progress,
+    sample_prompts,
+)
 from actor_lens.cli.printing import label_text, print_json, print_table, print_written, say
-from actor_lens.cli.writing import prepare_out, write_csv, write_json
+from actor_lens.cli.values import integer, names
+from actor_lens.cli.writing import prepare_to_go_on, write_results
 from actor_lens.errors import UserError
 from actor_lens.prompts.rows import LABELS
 from actor_lens.text import percent
@@ -44,27 +66,11 @@ def add_commands(commands: Any) -> None:
         metavar="all|N,N-M",
         help="blocks to train, for instance 3,5-8; default: all",
     )
-    add(
-        "--alphas",
-        type=numbers,
-        default=[1.0],
-        metavar="X,..",
-        help="how much of the way to the origin targets go; default: 1",
-    )
-    add(
-        "--seeds",
-        type=seeds,
-        default=[0],
-        metavar="N,..",
-        help="of the order of the prompts; default: 0",
-    )
+    add_alphas(parser, "1", "how much of the way to the origin targets go")
+    add_seeds(parser, "0", "seeds of the order of the prompts")
     add_settings(parser, "origin", "epochs", "lr")
-    add(
-        "--judge-best",
-        type=integer,
-        default=3,
-        metavar="N",
-        help="judge whole replies to the validation prompts for the N best; default: 3",
+    add_count(
+        parser, "--judge-best", 3, "judge whole replies to the validation prompts for the N best"
     )
     add_replies(parser)
     add(
@@ -76,29 +82,32 @@ def add_commands(commands: Any) -> None:
 
 
 def sweep(arguments: argparse.Namespace) -> None:
-    """Train every layer of every model."""
+    """Train every layer of every model; results of a model are written as soon as it is done.
+
+    Raises:
+        UserError: If ``--model`` and ``--models`` were both given, a layer or setting is not
+            allowed, or ``--out`` holds another sweep.
+    """
     if arguments.model and arguments.models:
         raise UserError("give --model or --models, not both")
-    listed = (arguments.models or arguments.model or "toy").split(",")
-    names = list(dict.fromkeys(name.strip() for name in listed))
+    models = list(dict.fromkeys(names(arguments.models or arguments.model or "toy"))) or ["toy"]
     out = _prepare_out(arguments)
     records = []
     judge = open_judge(arguments) if arguments.judge_best else None
     with open_progress(arguments):
-        for name in names:
+        for name in models:
             folder = out
-            if out is not None and len(names) > 1:
+            if out is not None and len(models) > 1:
                 folder = out / re.sub(r"[^\w.-]+", "-", name).strip("-")
             result, settings = _sweep_one(arguments, name, folder, judge)
             records.append({**result.summary(), "model": name, "model_settings": settings})
-            if folder is not None:
-                _write(folder, result, records[-1])
+            _write(folder, result, records[-1])
             if not arguments.json:
                 _print_sweep(result, name)
     if arguments.json:
-        print_json(records[0] if len(names) == 1 else {"models": records})
+        print_json(records[0] if len(models) == 1 else {"models": records})
     else:
-        print_written(out, "sweep.html" if len(names) == 1 else "")
+        print_written(out, "sweep.html" if len(models) == 1 else "")
 
 
 def _sweep_one(
@@ -107,23 +116,31 @@ def _sweep_one(
     folder: Path | None,
     judge: Judge | None,
 ) -> tuple[LayerSweep, dict[str, Any]]:
+    """Sweep one model.
+
+    Args:
+        arguments: Values of the flags; ``model`` is not read.
+        name: The model.
+        folder: Folder that keeps finished cells.
+        judge: Judge of whole replies; None where none are judged.
+
+    Returns:
+        The sweep, and how the model was loaded.
+    """
     from actor_lens.experiments.sweep.layer_sweep import sweep_layers
     from actor_lens.training.config import FinetuneConfig
 
     own = argparse.Namespace(**{**vars(arguments), "model": name})
     model, prompts, _ = load_model_and_prompts(own)
     train, validation, _ = prompts.by_split()
-    if arguments.per_label is not None:
-        train = train.sample(arguments.per_label, seed=arguments.seed)
-    settings = FinetuneConfig(layer=0, **settings_of(arguments))
     result = sweep_layers(
         model,
-        train,
+        sample_prompts(train, arguments),
         validation,
         layers=arguments.layers,
         alphas=arguments.alphas,
         seeds=arguments.seeds,
-        settings=settings,
+        settings=FinetuneConfig(layer=0, **settings_of(arguments)),
         judge_best=arguments.judge_best,
         judge=judge,
         new_tokens=arguments.new_tokens,
@@ -134,43 +151,51 @@ def _sweep_one(
 
 
 def _prepare_out(arguments: argparse.Namespace) -> Path | None:
-    """The output folder; one that holds a sweep is continued unless it is to be overwritten."""
+    """The output folder; one that holds a sweep is continued unless it is to be overwritten.
+
+    Args:
+        arguments: ``out`` and ``overwrite`` are read; ``overwrite`` is set where a sweep goes on,
+            as its results are written anew.
+    """
     from actor_lens.experiments.sweep.tally import OUTCOMES_FILE
 
     if arguments.out is None:
         return None
     folder = Path(arguments.out).expanduser()
-    found = list(folder.rglob(OUTCOMES_FILE)) if folder.is_dir() else []
-    if arguments.overwrite:
-        for path in found:
-            path.unlink()
-    elif found:
-        arguments.overwrite = True  # of the results, which the continued sweep writes anew
-    return prepare_out(arguments)
+    # With several models each has a folder of its own below.
+    paths = [path.relative_to(folder) for path in folder.rglob(OUTCOMES_FILE)]
+    return prepare_to_go_on(arguments, *map(str, paths))
 
 
-def _write(folder: Path, result: LayerSweep, record: dict[str, Any]) -> None:
-    from actor_lens.report.layers_report import write_sweep
+def _write(folder: Path | None, result: LayerSweep, record: dict[str, Any]) -> None:
+    if folder is not None:
+        from actor_lens.report.layers_report import write_sweep
 
-    write_csv(folder / "sweep.csv", result.frame())
-    write_sweep(result, folder / "sweep.html")
-    write_json(folder / "summary.json", record)
+        write_sweep(result, folder / "sweep.html")
+        write_results(folder, record, {"sweep.csv": result.frame})
 
 
 def _print_sweep(result: LayerSweep, name: str) -> None:
+    """Print one row a cell, the best one marked, below one for the untrained model.
+
+    Args:
+        result: The sweep.
+        name: The model, as it was named on the command line.
+    """
     frame = result.frame()
     best = result.best_outcome.cell
-    rows = [
-        ["before", "", "", *(percent(result.refused_before.get(one)) for one in LABELS), "", ""]
-    ]
+    before = (result.refused_before.get(label) for label in LABELS)
+    rows = [["before", "", "", *map(_share, before), "", ""]]
     for row in frame.to_dict("records"):
         is_best = (row["layer"], row["alpha"], row["seed"]) == (best.layer, best.alpha, best.seed)
         shares = (row[f"refused_{label}"] for label in LABELS)
         scores = (*shares, row["tradeoff_score"], row["reply_refused_pseudo_harmful"])
         cell = [f"{row['layer']}{' *' if is_best else ''}", f"{row['alpha']:g}", str(row["seed"])]
-        rows.append([*cell, *map(percent, scores)])
-    columns = ("layer", "alpha", "seed", *map(label_text, LABELS), "T.S.", "pseudo-h. (replies)")
-    print_table(f"{name}: begins a refusal, of validation prompts", columns, rows, texts=0)
+        rows.append([*cell, *map(_share, scores)])
+    # In two lines, so that nothing is cut off in a terminal of 80 columns.
+    labels = [label_text(label).replace("-", "-\n") for label in LABELS]
+    columns = ("layer", "alpha", "seed", *labels, "T.S.", "pseudo-\nharmful,\nreplies")
+    print_table(f"{name}: %, begins a refusal, of validation prompts", columns, rows, texts=0)
     for row in frame[frame["status"] != "completed"].to_dict("records"):
         say(f"Layer {row['layer']}: {row['status']}: {row['message']}")
     say(f"Layer {best.layer}: {result.reason}.")
@@ -181,11 +206,17 @@ def _print_sweep(result: LayerSweep, name: str) -> None:
     )
 
 
-# ---- Types ----
+def _share(share: float | None) -> str:
+    """A share in percent; the title of the table has the sign."""
+    return percent(share).removesuffix(" %")
 
 
 def layer_numbers(text: str) -> list[int] | None:
-    """Numbers and ranges, or None for ``all``."""
+    """The layers of ``3,5-8``, or None for ``all``.
+
+    Raises:
+        argparse.ArgumentTypeError: If a part is no number, or a range that ends before it begins.
+    """
     if text == "all":
         return None
     layers: list[int] = []
@@ -196,13 +227,3 @@ def layer_numbers(text: str) -> list[int] | None:
             raise argparse.ArgumentTypeError(f"'{part}' is an empty range")
         layers += span
     return layers
-
-
-def numbers(text: str) -> list[float]:
-    """Numbers with commas between them."""
-    return [number(part) for part in text.split(",")]
-
-
-def seeds(text: str) -> list[int]:
-    """Whole numbers from 0 with commas between them."""
-    return [seed_number(part) for part in text.split(",")]

@@ -1,33 +1,48 @@
-"""The command ``toy train``: build the bundled model anew."""
+"""The command ``toy train``: build the bundled model anew.
+
+It draws a small language, trains a tokenizer and a model on it until the model over-refuses, and
+measures that: minutes on a CPU. With the same seed and versions it builds the same model.
+
+Files in ``--out``, which is needed here:
+    The model as a Hugging Face folder, and its prompts as JSON lines: names to give to ``--model``
+        and ``--prompts``.
+    summary.json: Refusal rates of the new model; what ``--json`` prints.
+
+Ctrl-C leaves no half-written model.
+"""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_output, seed_number
+from actor_lens.cli.arguments import add_command, add_group, add_output, add_seed
 from actor_lens.cli.inputs import open_progress
-from actor_lens.cli.printing import print_json, print_written
+from actor_lens.cli.printing import print_results
 from actor_lens.cli.writing import prepare_out, write_json
 from actor_lens.text import percent
+
+if TYPE_CHECKING:
+    from actor_lens.toy.building import ToyReport
 
 
 def add_commands(commands: Any) -> None:
     """Register ``toy`` and what is below it."""
-    parser = commands.add_parser(
-        "toy", help="rebuild the bundled model", description="Rebuild the bundled model."
-    )
-    inner = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    inner = add_group(commands, "toy", "rebuild the bundled model")
     toy = add_command(inner, "train", toy_train, "train the bundled model from scratch on a CPU")
     add = toy.add_argument
     add("--out", metavar="DIR", required=True, help="folder for model and prompts")
     add("--overwrite", action="store_true", help="write into a folder with files")
-    add("--seed", type=seed_number, default=0, metavar="N", help="of all that is drawn; default: 0")
+    add_seed(toy)
     add_output(toy)
 
 
 def toy_train(arguments: argparse.Namespace) -> None:
-    """Build the bundled model anew."""
+    """Build the bundled model anew.
+
+    Raises:
+        UserError: If ``--out`` cannot be written, or holds files and ``--overwrite`` was not given.
+    """
     out = prepare_out(arguments)
     assert out is not None
     with open_progress(arguments):
@@ -36,10 +51,11 @@ def toy_train(arguments: argparse.Namespace) -> None:
         result = train_toy(out, seed=arguments.seed)
     record = result.summary()
     write_json(out / "summary.json", record)
-    if arguments.json:
-        print_json(record)
-        return
+    print_results(arguments, record, lambda: _print(result), out, "summary.json")
+
+
+def _print(result: ToyReport) -> None:
+    """Print refusals by label and split, and how large the model is."""
     for rate in result.rates:
         print(f"{rate.label}, {rate.split}: {percent(rate.refused)} of {rate.n} refused")
     print(f"{result.parameters:,} parameters in {result.seconds:.0f} s")
-    print_written(out, "summary.json")

@@ -1,4 +1,15 @@
-"""The utility command: what a run costs where it should change nothing."""
+"""The command ``utility``: what a run costs where it should change nothing.
+
+The divergence of the next-token distributions on benign test prompts always, the perplexity of a
+text with ``--text``, and benchmarks of the lm-eval harness with ``--tasks``; each before and after,
+compared with the paper's claim that utility changes by at most 1.5 percent.
+
+Files in ``--out``, which ``report --utility`` reads:
+    utility.csv: One row a measure.
+    summary.json: What ``--json`` prints.
+
+Ctrl-C writes nothing: measures are not kept one by one.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +18,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_common, add_new_tokens, integer, positive
+from actor_lens.cli.arguments import add_command, add_common, add_new_tokens, add_run
 from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress
-from actor_lens.cli.printing import number_text, print_json, print_table, print_written, say
-from actor_lens.cli.writing import prepare_out, write_csv, write_json
+from actor_lens.cli.printing import number_text, print_results, print_table, say
+from actor_lens.cli.values import integer, positive
+from actor_lens.cli.writing import prepare_out, write_results
 from actor_lens.errors import UserError
 
 if TYPE_CHECKING:
     from actor_lens.evaluation.utility import Utility
+    from actor_lens.models.chat_model import ChatModel
     from actor_lens.prompts.sets import PromptSet
+    from actor_lens.training.run import TrainingRun
 
 
 def add_commands(commands: Any) -> None:
-    """Register the commands of this module."""
+    """Register ``utility``."""
     text = "what a run costs: divergence on benign prompts, perplexity, benchmarks"
     parser = add_command(commands, "utility", utility, text)
     add_common(parser, seed=None)
     add_new_tokens(parser, 32)
     add = parser.add_argument
-    add("--run", metavar="DIR", required=True, help="a folder that train wrote")
+    add_run(parser)
     add("--text", metavar="FILE", help="a UTF-8 text for the perplexity, such as WikiText-2")
     add(
         "--window",
@@ -37,14 +51,21 @@ def add_commands(commands: Any) -> None:
         "--stride",
         type=integer,
         metavar="N",
-        help="by which it moves on; default: half of it",
+        help="tokens by which the window moves on; default: half of it",
     )
     _add_tasks(parser)
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    """Which benchmarks, and how their questions are put."""
     add = parser.add_argument
-    add("--tasks", nargs="+", default=[], metavar="NAME", help="of the lm-eval harness: mmlu, ...")
+    add(
+        "--tasks",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="tasks of the lm-eval harness: mmlu, ...",
+    )
     add("--include-path", metavar="DIR", help="a folder of task files of your own")
     add("--limit", type=positive, metavar="N", help="most questions of each task; default: all")
     add(
@@ -57,35 +78,40 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
 
 
 def utility(arguments: argparse.Namespace) -> None:
-    """Measure, print and write what a run costs."""
+    """Measure, write and print what a run costs.
+
+    Raises:
+        UserError: If a flag has nothing to act on, the run does not fit the model, the text cannot
+            be read, a task is not known or lm-eval is not installed.
+    """
     run = load_run(arguments.run)
-    assert run is not None
     _check(arguments)
     out = prepare_out(arguments)
     with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
-        measured = _measure(arguments, model, run, prompts)
+        result = _measure(arguments, model, run, prompts)
     from actor_lens.results import versions
 
     record = {
-        **measured.summary(),
+        **result.summary(),
         "prompts": prompts.name,
         "limit": arguments.limit,
         "seconds": {"load": round(load_seconds, 3)},
         "versions": versions(),
     }
-    if out is not None:
-        write_json(out / "summary.json", record)
-        write_csv(out / "utility.csv", measured.frame())
-    if arguments.json:
-        print_json(record)
-        return
-    _print(measured)
-    print_written(out, "utility.csv")
+    write_results(out, record, {"utility.csv": result.frame})
+    print_results(arguments, record, lambda: _print(result), out, "utility.csv")
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Tell what would be passed over, or could not be read, before a model is loaded."""
+    """Find what would be passed over, or could not be read, before a model is loaded.
+
+    Args:
+        arguments: ``text``, ``tasks`` and the flags about them are read.
+
+    Raises:
+        UserError: If the text cannot be read, or a flag is about a measure that is not taken.
+    """
     from actor_lens.evaluation.perplexity import read_text
 
     if arguments.text is not None:
@@ -98,32 +124,51 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _refuse(arguments: argparse.Namespace, names: Sequence[str], about: str) -> None:
+    """Refuse flags that were given though there is nothing for them to act on.
+
+    Args:
+        arguments: Values of the flags.
+        names: Names of the flags, with underscores.
+        about: What they are about, and the flag that asks for it.
+
+    Raises:
+        UserError: If one of them was given; 0 was given too.
+    """
     for name in names:
-        given = getattr(arguments, name)
-        if given is not None and given is not False:  # 0 was given too
+        value = getattr(arguments, name)
+        if value is not None and value is not False:
             raise UserError(f"--{name.replace('_', '-')} is about {about}")
 
 
 def _measure(
-    arguments: argparse.Namespace,
-    model: Any,
-    run: Any,
-    prompts: PromptSet,
+    arguments: argparse.Namespace, model: ChatModel, run: TrainingRun, prompts: PromptSet
 ) -> Utility:
+    """What the flags ask for; the divergence where there are benign test prompts."""
     from actor_lens.evaluation.utility import measure_utility
 
     benign = prompts.where(split="test", label="benign")
-    settings: dict[str, Any] = {
-        name: getattr(arguments, name)
-        for name in "tasks include_path window stride limit num_fewshot chat new_tokens".split()
-    }
-    if arguments.text is not None:  # a path: a file that is not there must not pass for a text
-        settings["text"] = Path(arguments.text).expanduser()
-    return measure_utility(model, run, prompts=benign if len(benign) else None, **settings)
+    return measure_utility(
+        model,
+        run,
+        prompts=benign if len(benign) else None,
+        # A path: a file that is not there must not pass for a text.
+        text=None if arguments.text is None else Path(arguments.text).expanduser(),
+        tasks=arguments.tasks,
+        include_path=arguments.include_path,
+        window=arguments.window,
+        stride=arguments.stride,
+        limit=arguments.limit,
+        num_fewshot=arguments.num_fewshot,
+        chat=arguments.chat,
+        new_tokens=arguments.new_tokens,
+    )
 
 
-def _print(measured: Utility) -> None:
-    """Print one row a measure, and what became of the paper's claim."""
+def _print(result: Utility) -> None:
+    """Print one row a measure, and what became of the paper's claim.
+
+    Changes of shares are in percentage points, those of perplexity in percent.
+    """
     print_table(
         "Utility before and after",
         ("measure", "n", "before", "after", "change"),
@@ -135,7 +180,7 @@ def _print(measured: Utility) -> None:
                 f"{each.after:.4g}",
                 number_text(each.change, "+.2f") + (" points" if each.is_share else " %"),
             ]
-            for each in measured.measures
+            for each in result.measures
         ),
     )
-    say(measured.claim)
+    say(result.claim)

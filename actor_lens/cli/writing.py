@@ -1,4 +1,9 @@
-"""What commands write: the output folder, tables, and ``summary.json``."""
+"""What commands write: the output folder, tables, and ``summary.json``.
+
+The folder is made and tried before any work is done, so that hours of training do not end at a
+disk that cannot be written. Every file is written beside its place and then moved there: a full
+disk or Ctrl-C leaves what was there before.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import argparse
 import json
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +22,20 @@ if TYPE_CHECKING:
 
 
 class StoppedError(Exception):
-    """The user interrupted; the message says what was saved and how to go on."""
+    """The user pressed Ctrl-C; the message says what was saved and how to go on.
+
+    ``main`` prints the message in place of "interrupted" and ends with exit code 130.
+    """
 
 
 def prepare_out(arguments: argparse.Namespace) -> Path | None:
     """Make the output folder and try it, before any work is done.
+
+    Args:
+        arguments: ``out`` and ``overwrite`` are read.
+
+    Returns:
+        The folder; None without ``--out``.
 
     Raises:
         UserError: If it is a file, holds files and ``--overwrite`` was not given, or cannot be
@@ -48,8 +63,12 @@ def prepare_to_go_on(arguments: argparse.Namespace, *kept: str) -> Path | None:
     """Make the output folder; one that holds finished work goes on unless overwritten.
 
     Args:
-        arguments: With ``out`` and ``overwrite``.
+        arguments: ``out`` and ``overwrite`` are read. ``overwrite`` is set where work goes on, as
+            its results are written anew.
         kept: Names of the files and folders that hold finished work.
+
+    Returns:
+        The folder; None without ``--out``.
 
     Raises:
         UserError: As ``prepare_out``, or if what is to be overwritten cannot be removed.
@@ -62,11 +81,12 @@ def prepare_to_go_on(arguments: argparse.Namespace, *kept: str) -> Path | None:
         for path in there:
             _remove(path)
     if there:
-        arguments.overwrite = True  # of the results, which are written anew
+        arguments.overwrite = True
     return prepare_out(arguments)
 
 
 def _remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it."""
     try:
         if path.is_dir():
             shutil.rmtree(path)
@@ -78,8 +98,47 @@ def _remove(path: Path) -> None:
         ) from error
 
 
+def check_complete(complete: bool, out: Path | None) -> None:
+    """End a command that Ctrl-C has cut short, once it has shown what was done.
+
+    Args:
+        complete: Whether all work was done.
+        out: The folder that keeps finished work; None where there is none.
+
+    Raises:
+        StoppedError: If work is missing; it says whether the same command goes on.
+    """
+    if not complete:
+        kept = "the same command goes on" if out is not None else "nothing was kept without --out"
+        raise StoppedError(f"stopped; what was done is shown, and {kept}")
+
+
+def write_results(
+    out: Path | None, record: dict[str, Any], tables: Mapping[str, Callable[[], pd.DataFrame]]
+) -> None:
+    """Write tables and ``summary.json``; the summary last, so that where it is, all else is.
+
+    Args:
+        out: Folder to write to; nothing is done without one.
+        record: What ``summary.json`` holds, and ``--json`` prints.
+        tables: Names of CSV files, each with the function that makes its table.
+
+    Raises:
+        UserError: If a file cannot be written; what was there survives.
+    """
+    if out is None:
+        return
+    for name, table in tables.items():
+        write_csv(out / name, table())
+    write_json(out / "summary.json", record)
+
+
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as it is printed.
+    """Write a record as it is printed, in UTF-8.
+
+    Args:
+        path: The file; one that is there is replaced.
+        record: Plain values.
 
     Raises:
         UserError: If the file cannot be written; what was there survives.
@@ -92,6 +151,10 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a table without its index.
+
+    Args:
+        path: The file; one that is there is replaced.
+        frame: The table; NaN becomes an empty cell.
 
     Raises:
         UserError: If the file cannot be written; what was there survives.

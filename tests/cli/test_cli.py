@@ -171,7 +171,7 @@ def one_line_error(capsys):
         (["train", "--epochs", "many"], "--epochs"),
         (["train", "--batch-size", "0"], "--batch-size"),
         (["train", "--seed", "-1"], "--seed"),
-        (["train", "--layer", "99"], "layer is -1"),
+        (["train", "--layer", "99"], "layers 0 to 7"),
         (["train", "--layer", "-1"], "layer is -1"),
         (["train", "--alpha", "0"], "alpha"),
         (["train", "--alpha", "nan"], "alpha"),
