@@ -167,7 +167,7 @@ class EvaluationChange(Result):
 
     def _headline(self) -> str:
         shares = [
-            f"{label} {percent(change.before.refused)} to {percent(change.after.refused)}"
+            f"{label.replace('_', '-')} {percent(change.before.refused)} to {percent(change.after.refused)}"
             for label, change in self.labels.items()
         ]
         prompts = plural(len(self.before.prompts), "prompt")

@@ -127,7 +127,9 @@ class Evaluation(Result, RefusalRates):
 
     def _headline(self) -> str:
         labels = [label for label in LABELS if label in self.prompts.labels]
-        shares = [f"{percent(self.rate(label).refused)} {label}" for label in labels]
+        shares = [
+            f"{percent(self.rate(label).refused)} {label.replace('_', '-')}" for label in labels
+        ]
         prompts = plural(len(self.prompts), "prompt")
         return f"Evaluation: {prompts}; refused {', '.join(shares) or 'none'} ({self.judge})"
 
