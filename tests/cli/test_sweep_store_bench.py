@@ -61,7 +61,7 @@ class TestSweep:
         assert (out / "sweep.jsonl").read_text().split() == first.split()
         capsys.readouterr()
         assert run_cli(*self.WORDS, "--lr", "0.01", "--out", out) == 2
-        assert "another model, prompts or settings (settings)" in capsys.readouterr().err
+        assert "another sweep (differs in: settings)" in capsys.readouterr().err
         assert run_cli(*self.WORDS, "--lr", "0.01", "--out", out, "--overwrite") == 0
 
     def test_the_table_has_a_row_a_cell_and_one_for_before(self, capsys):
