@@ -167,8 +167,8 @@ class EvaluationChange(Result):
 
     def _headline(self) -> str:
         shares = [
-            f"{label.replace('_', '-')} {percent(change.before.refused)} to {percent(change.after.refused)}"
-            for label, change in self.labels.items()
+            f"{name.replace('_', '-')} {percent(each.before.refused)} to {percent(each.after.refused)}"
+            for name, each in self.labels.items()
         ]
         prompts = plural(len(self.before.prompts), "prompt")
         return f"EvaluationChange: {prompts}; refused {', '.join(shares) or 'none'}"
