@@ -167,8 +167,10 @@ class EvaluationChange(Result):
 
     def _headline(self) -> str:
         shares = [
-            f"{name.replace('_', '-')} {percent(each.before.refused)} to {percent(each.after.refused)}"
-            for name, each in self.labels.items()
+            f"{label.replace('_', '-')} {percent(before.refused)} to {percent(after.refused)}"
+            for label, before, after in (
+                (label, change.before, change.after) for label, change in self.labels.items()
+            )
         ]
         prompts = plural(len(self.before.prompts), "prompt")
         return f"EvaluationChange: {prompts}; refused {', '.join(shares) or 'none'}"
