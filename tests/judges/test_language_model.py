@@ -325,9 +325,10 @@ def test_it_is_one_line_and_what_came_before_is_kept(make, cache, answer, messag
         assert KEY not in str(raised.value)
         assert len(server.requests) <= 2 + most
         assert len(cache) == 2
-        server.behaviour, before = honest, len(server.requests)
+        server.behaviour = honest
         assert judge.verdicts(PROMPTS, REPLIES) == TRUTH
-        assert len(server.requests) - before == 4
+        # A request that was cancelled may still arrive, but what was known is not asked again.
+        assert sum(by_reply(request) in REPLIES[:2] for request in server.requests) == 2
     assert first == TRUTH[:2]
 
 
