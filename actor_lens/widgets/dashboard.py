@@ -235,6 +235,11 @@ class Dashboard(FigureBox):
         self._message_stays = True
         self._message.value = paragraph(safe(text))
 
+    @property
+    def behind(self) -> bool:
+        """Whether the page still draws what it was shown last: live painting waits for it."""
+        return self._linked.behind
+
     def warn(self, text: str) -> None:
         """Show below the figure what went wrong while the work goes on."""
         self._show_error(text, "")

@@ -59,7 +59,13 @@ class LinkedFigure:
         # A lasso selects here, so its button stays; the one that uploads does not.
         self.widget._config = {**config(), "modeBarButtonsToRemove": [_UPLOAD]}
         self.widget.layout.modebar = {"remove": [_UPLOAD]}
-        self.parts: tuple[ipw.Widget, ...] = (self.widget, FigureEvents(self._pass_on))
+        self._events = FigureEvents(self._pass_on)
+        self.parts: tuple[ipw.Widget, ...] = (self.widget, self._events)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the page still draws what it was shown before; live painting waits for it."""
+        return self._events.behind
 
     def show(self, composition: Composition) -> None:
         """Show something else, with as little work for the browser as it takes.
@@ -76,6 +82,7 @@ class LinkedFigure:
             else:
                 self._exchange(composition, keys)
             self._shown = composition
+            self._events.ask_drawn()
         self._checkpoint_soon()
 
     def checkpoint(self) -> None:

@@ -32,6 +32,10 @@ class Desk(Protocol):
     exploration: Exploration
     worker: Worker
 
+    @property
+    def behind(self) -> bool:
+        """Whether the page has still to draw what it was shown last."""
+
     def redraw(self) -> None:
         """Bring the open section and the figure up to date."""
 
