@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from actor_lens.directions.options import SCORES, Origin, Score
-from actor_lens.directions.predicted_refusals import predict_refusals
+from actor_lens.directions.predicted_refusals import (
+    PredictedRefusals,
+    predict_refusals_by_layer,
+)
 from actor_lens.directions.projections import Projections
 from actor_lens.directions.targets import just_enough_targets
 from actor_lens.errors import UserError, check_choice, check_whole
@@ -289,6 +292,16 @@ def score_layers(
         tokens = tokens or refusal_tokens(model, projections.prompts)
     n_layers = projections.residuals.n_layers
     rows: list[LayerScore] = []
+    causal: list[Measurement] = []
+    if model is not None and tokens is not None:
+        targets = (
+            just_enough_targets(
+                projections.residuals, projections.directions, layer, alpha=alpha, origin=origin
+            )
+            for layer in range(n_layers)
+        )
+        with stage("causal scores"):
+            causal = [_causal(one) for one in predict_refusals_by_layer(model, targets, tokens)]
     with stage("layer scores", n_layers) as done:
         for layer in range(n_layers):
             for pair, (positive, negative) in PAIRS.items():
@@ -297,9 +310,8 @@ def score_layers(
                     rows += _separation(
                         projections, layer, pair, chosen, labels == positive, rounds, seed
                     )
-            if model is not None and tokens is not None:
-                measurement = _causal(projections, layer, model, tokens, alpha, origin)
-                rows.append(LayerScore(layer, "causal", "all", measurement))
+            if causal:
+                rows.append(LayerScore(layer, "causal", "all", causal[layer]))
             done(layer + 1)
     return LayerScores(tuple(rows), n_layers)
 
@@ -337,25 +349,14 @@ def _separation(
     return [LayerScore(layer, score, pair, value) for score, value in measurements.items()]
 
 
-def _causal(
-    projections: Projections,
-    layer: int,
-    model: ChatModel,
-    tokens: RefusalTokens,
-    alpha: float,
-    origin: Origin,
-) -> Measurement:
+def _causal(predicted: PredictedRefusals) -> Measurement:
     """Predicted trade-off score with every prompt at its target.
 
     Without pseudo-harmful prompts the benign ones stand in, as in ``ranking_score``.
     """
-    targets = just_enough_targets(
-        projections.residuals, projections.directions, layer, alpha=alpha, origin=origin
-    )
-    refused = predict_refusals(model, targets, tokens).refused
-    labels = projections.prompts.labels
+    labels = predicted.prompts.labels
     harmless = "pseudo_harmful" if "pseudo_harmful" in labels else "benign"
-    pairs = list(zip(refused, labels, strict=True))
+    pairs = list(zip(predicted.refused, labels, strict=True))
     answered = _share([not hit for hit, label in pairs if label == harmless])
     safe = _share([hit for hit, label in pairs if label == "harmful"])
     score = tradeoff_estimate(answered, safe)

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from actor_lens.directions.targets import Targets
 from actor_lens.errors import UserError
-from actor_lens.judges.first_token import RefusalTokens, refusal_scores
-from actor_lens.models.batches import TokenBatch
+from actor_lens.judges.first_token import (
+    RefusalTokens,
+    refusal_scores,
+    refusal_scores_after_shifts,
+)
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.interventions import shift_last_token
-from actor_lens.models.replies import Intervention
+from actor_lens.models.prefix_cache import TokenShift
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result
@@ -23,7 +25,7 @@ from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
 from actor_lens.text import percent, plural
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable
 
     import pandas as pd
 
@@ -109,14 +111,31 @@ def predict_refusals(
     Raises:
         UserError: If there are no prompts, or the targets belong to a model of another shape.
     """
-    targets.directions.check_model(model)
-    moves = targets.moves
+    return predict_refusals_by_layer(model, [targets], tokens)[0]
 
-    def at_target(batch: TokenBatch) -> AbstractContextManager[None]:
-        return shift_last_token(model, targets.layer, moves[list(batch.indices)])
 
-    scores = _scores(model, targets.prompts, tokens, at_target)
-    return PredictedRefusals(scores, targets.prompts, targets.layer)
+def predict_refusals_by_layer(
+    model: ChatModel, targets: Iterable[Targets], tokens: RefusalTokens
+) -> list[PredictedRefusals]:
+    """``predict_refusals`` at several layers, for about two passes over the prompts in all.
+
+    Args:
+        model: The untouched model.
+        targets: Targets of the same prompts, each at another layer; taken one at a time.
+        tokens: How the model begins refusals.
+
+    Raises:
+        UserError: If there are no prompts, or the targets belong to a model of another shape.
+    """
+    shifts: dict[int, TokenShift] = {}
+    prompts = PromptSet(())
+    for at_layer in targets:
+        at_layer.directions.check_model(model)
+        shifts[at_layer.layer] = (at_layer.shifts, at_layer.unit)
+        prompts = at_layer.prompts
+    _check_any(prompts)
+    scores = refusal_scores_after_shifts(model, prompts.texts, tokens, shifts)
+    return [PredictedRefusals(scores[layer], prompts, layer) for layer in shifts]
 
 
 def current_refusals(
@@ -132,15 +151,10 @@ def current_refusals(
     Raises:
         UserError: If there are no prompts, or one is longer than the model takes.
     """
-    return PredictedRefusals(_scores(model, prompts, tokens), prompts)
+    _check_any(prompts)
+    return PredictedRefusals(refusal_scores(model, prompts.texts, tokens), prompts)
 
 
-def _scores(
-    model: ChatModel,
-    prompts: PromptSet,
-    tokens: RefusalTokens,
-    intervention: Intervention | None = None,
-) -> Float[Tensor, " prompt"]:
+def _check_any(prompts: PromptSet) -> None:
     if len(prompts) == 0:
         raise UserError("no prompts were given; check the label, split or file they come from")
-    return refusal_scores(model, prompts.texts, tokens, intervention=intervention)

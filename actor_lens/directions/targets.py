@@ -73,9 +73,16 @@ class Targets(Result):
     _hint = "next: targets.preview()"
 
     @property
+    def unit(self) -> Float[Tensor, " d_model"]:
+        """The unit direction along which the prompts are shifted."""
+        vector = self.directions.vectors[self.layer]
+        unit: Tensor = vector / vector.norm()
+        return unit
+
+    @property
     def moves(self) -> Float[Tensor, "prompt d_model"]:
         """What is added to each activation to reach its target: the shift along the direction."""
-        return _along(self.directions.vectors[self.layer], self.shifts)
+        return self.shifts[:, None] * self.unit
 
     def frame(self) -> pd.DataFrame:
         """One row a prompt: those of ``prompt_columns``, ``before``, ``after``, ``shift``.
@@ -221,7 +228,7 @@ def just_enough_targets(
         shift=shift,
     )
     return Targets(
-        values=activations + _along(vector, shifts),
+        values=activations + shifts[:, None] * (vector / vector.norm()),
         shifts=shifts,
         projections=activations @ (vector / vector.norm()),
         prompts=residuals.prompts,
@@ -262,14 +269,6 @@ def target_shifts(
         amounts = activations @ (vector / vector.norm()) - origin
     shifts: Tensor = signs * alpha * amounts
     return shifts
-
-
-def _along(
-    vector: Float[Tensor, " d_model"], shifts: Float[Tensor, " prompt"]
-) -> Float[Tensor, "prompt d_model"]:
-    """Signed distances along the direction of a vector, as vectors."""
-    moves: Tensor = shifts[:, None] * (vector / vector.norm())
-    return moves
 
 
 def label_signs(labels: tuple[str, ...]) -> Float[Tensor, " prompt"]:

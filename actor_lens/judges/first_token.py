@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Judge, Verdict
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.prefix_cache import TokenShift, logits_after_shifts
 from actor_lens.models.replies import Intervention, first_token_logits, generate_replies
 from actor_lens.prompts.sets import PromptSet
 
@@ -178,14 +180,40 @@ def refusal_scores(
     return log_odds(logits, torch.tensor(tokens.ids))
 
 
+def refusal_scores_after_shifts(
+    model: ChatModel,
+    prompts: Sequence[str],
+    tokens: RefusalTokens,
+    shifts: Mapping[int, TokenShift],
+) -> dict[int, Float[Tensor, " prompt"]]:
+    """First-token refusal scores with each prompt shifted at its last token, by layer.
+
+    All layers together cost about two passes over the prompts; see ``PrefixCache``.
+
+    Args:
+        model: The model as it is now.
+        prompts: User messages.
+        tokens: How the untouched model begins refusals.
+        shifts: What is added to each prompt's residual after a block, by layer.
+    """
+    scores = {layer: torch.empty(len(prompts)) for layer in shifts}
+    ids = torch.tensor(tokens.ids)
+
+    def take(layer: int, batch: TokenBatch, logits: Tensor) -> None:
+        scores[layer][list(batch.indices)] = log_odds(logits, ids).cpu()
+
+    logits_after_shifts(model, prompts, shifts, take)
+    return scores
+
+
 def log_odds(
     logits: Float[Tensor, "prompt vocabulary"], ids: Int[Tensor, " id"]
 ) -> Float[Tensor, " prompt"]:
     """Log-odds of the total probability of some tokens, without overflow."""
-    inside = torch.zeros(logits.shape[-1], dtype=torch.bool)
-    inside[ids] = True
-    logits = logits.double()
-    return (logits[:, inside].logsumexp(-1) - logits[:, ~inside].logsumexp(-1)).float()
+    rest = logits.to(torch.float64, copy=True)
+    inside = rest[:, ids].logsumexp(-1)
+    rest[:, ids] = -torch.inf
+    return (inside - rest.logsumexp(-1)).float()
 
 
 def _openings(

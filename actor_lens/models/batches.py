@@ -79,6 +79,7 @@ def run_in_batches(
     *,
     rows: Sequence[int] | None = None,
     new_tokens: int = 0,
+    kept_per_token: int = 0,
 ) -> None:
     """Call a function with batches of prompts, the longest prompts first.
 
@@ -93,6 +94,7 @@ def run_in_batches(
             the same prompts again, in smaller batches.
         rows: Places of the prompts to run; by default all of them.
         new_tokens: Tokens that ``run`` will add to each prompt.
+        kept_per_token: Bytes that ``run`` keeps for each token while it works on a batch.
 
     Raises:
         UserError: If a single prompt does not fit into memory.
@@ -102,7 +104,7 @@ def run_in_batches(
     if not pending:
         return
     longest = len(token_ids[pending[0]]) + new_tokens
-    sizes = _Sizes(model, longest, generating=new_tokens > 0)
+    sizes = _Sizes(model, longest, generating=new_tokens > 0, kept_per_token=kept_per_token)
     done, total = len(token_ids) - len(pending), len(token_ids)
     while pending:
         count = sizes.next_count(len(token_ids[pending[0]]) + new_tokens)
@@ -128,14 +130,16 @@ def run_in_batches(
 class _Sizes:
     """How many prompts go into the next batch."""
 
-    def __init__(self, model: ChatModel, longest: int, *, generating: bool) -> None:
+    def __init__(
+        self, model: ChatModel, longest: int, *, generating: bool, kept_per_token: int
+    ) -> None:
         self._batch_size = model.batch_size
         self._warned = False
         self._budget = 0
         if model.batch_size is None:
             # A generated token is one short pass a prompt: only large batches keep a device busy.
             cap = 16384 if generating else None
-            self._budget = token_budget(model, longest, cap=cap)
+            self._budget = token_budget(model, longest, cap=cap, kept_per_token=kept_per_token)
 
     def next_count(self, length: int) -> int:
         """Prompts of at most this length that fit."""

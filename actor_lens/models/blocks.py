@@ -52,12 +52,7 @@ class _CallRecorder(nn.Module):
         self.arguments: dict[str, Any] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        # GPT-2 passes mask and cache by position: bind them to their names.
-        bound = self._signature.bind(*args, **kwargs)
-        arguments = dict(bound.arguments)
-        arguments.update(arguments.pop("kwargs", {}))
-        self.hidden_states = arguments.pop("hidden_states")
-        self.arguments = arguments
+        self.hidden_states, self.arguments = bound_arguments(self._signature, args, kwargs)
         raise _Reached
 
 
@@ -218,7 +213,7 @@ def last_token_output(
     _run_until_reached(block, hidden_states, **{**arguments, "past_key_values": recorder})
     if recorder.keys_values is None:  # a block that ignores the cache has run in full
         raise NotImplementedError(f"{type(block).__name__} does not use past_key_values")
-    last = _arguments_at_last_position(arguments, n_tokens=hidden_states.shape[1])
+    last = arguments_at_last_position(arguments, n_tokens=hidden_states.shape[1])
     replay = _KeyValueReplay(recorder.keys_values)
     output = block(hidden_states[:, -1:], **{**last, "past_key_values": replay})
     if isinstance(output, tuple):
@@ -233,8 +228,32 @@ def _run_until_reached(module: nn.Module, *args: Any, **kwargs: Any) -> None:
         return
 
 
-def _arguments_at_last_position(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, Any]:
-    """Keep the query side of masks ``[.., query, key]`` and of positions at the last token."""
+def bound_arguments(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, dict[str, Any]]:
+    """What a block is called with: its ``hidden_states``, and all else by name.
+
+    GPT-2 passes mask and cache by position.
+
+    Args:
+        signature: Signature of the block's ``forward``.
+        args: Arguments by position.
+        kwargs: Arguments by name.
+    """
+    arguments = dict(signature.bind(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(name, {}))
+    return arguments.pop("hidden_states"), arguments
+
+
+def arguments_at_last_position(arguments: Mapping[str, Any], n_tokens: int) -> dict[str, Any]:
+    """Keep the query side of masks ``[.., query, key]`` and of positions at the last token.
+
+    Args:
+        arguments: Arguments of a block for whole prompts.
+        n_tokens: Length of the prompts, padding included.
+    """
 
     def last(name: str, value: Any) -> Any:
         if isinstance(value, tuple):

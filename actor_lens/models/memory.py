@@ -17,7 +17,9 @@ _ENOUGH_ON_GPU = 32768
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def token_budget(model: ChatModel, longest: int, *, cap: int | None = None) -> int:
+def token_budget(
+    model: ChatModel, longest: int, *, cap: int | None = None, kept_per_token: int = 0
+) -> int:
     """Tokens, padding included, that one forward pass should hold at most.
 
     Args:
@@ -25,12 +27,14 @@ def token_budget(model: ChatModel, longest: int, *, cap: int | None = None) -> i
         longest: Length of the longest prompt: eager attention keeps one score for each pair of
             tokens and head.
         cap: More than this many are never asked for; by default what keeps the device busy.
+        kept_per_token: Bytes that are kept for each token after the pass.
     """
     devices = {parameter.device for parameter in model.hf.parameters()}
     free = min(free_memory(device) for device in devices)
     on_cpu = all(device.type == "cpu" for device in devices)
     cap = cap or (_ENOUGH_ON_CPU if on_cpu else _ENOUGH_ON_GPU)
-    return max(1, min(cap, int(_SHARE * free / bytes_per_token(model, longest))))
+    needed = bytes_per_token(model, longest) + kept_per_token
+    return max(1, min(cap, int(_SHARE * free / needed)))
 
 
 def free_memory(device: torch.device) -> int:

@@ -118,10 +118,8 @@ def first_token_logits(
     def first_token(batch: TokenBatch) -> None:
         entered = nullcontext() if intervention is None else intervention(batch)
         with entered:
-            last = _last_logits(model, batch)
-        for process in _processors(model, prompts, batch):
-            last = process(batch.input_ids, last)
-        logits[list(batch.indices)] = last.float().cpu()
+            last = last_logits(model, batch)
+        logits[list(batch.indices)] = processed(model, prompts, batch, last).float().cpu()
 
     run_in_batches(model, model.tokenize(prompts), first_token)
     return logits
@@ -160,7 +158,8 @@ def _greedy(model: ChatModel, new_tokens: int) -> PreTrainedModel:
     return greedy
 
 
-def _last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vocabulary"]:
+def last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vocabulary"]:
+    """Logits of the first reply token of a batch, float32, as the network gives them."""
     with torch.no_grad():
         output: Any = model.hf(
             input_ids=batch.input_ids,
@@ -171,6 +170,25 @@ def _last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt v
         )
     last: Tensor = output.logits[:, -1].float()
     return last
+
+
+def processed(
+    model: ChatModel,
+    prompts: Sequence[str],
+    batch: TokenBatch,
+    logits: Float[Tensor, "prompt vocabulary"],
+) -> Float[Tensor, "prompt vocabulary"]:
+    """Logits after what the model's way of decoding does to them.
+
+    Args:
+        model: Its ``decoding`` is used.
+        prompts: All user messages.
+        batch: Those whose logits are given.
+        logits: Logits of their first reply tokens.
+    """
+    for process in _processors(model, prompts, batch):
+        logits = process(batch.input_ids, logits)
+    return logits
 
 
 def _processors(

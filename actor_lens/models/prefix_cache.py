@@ -1,0 +1,244 @@
+"""Questions about the last prompt token that cost one token instead of a whole pass.
+
+Another residual at the last token after block ``l`` changes no earlier token and nothing below
+``l``. So the keys and values of all earlier tokens are computed once, and each further question
+runs the last token alone through the blocks above ``l``. All layers of a model then cost about two
+passes together instead of one each.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from actor_lens.models.batches import TokenBatch, run_in_batches
+from actor_lens.models.blocks import arguments_at_last_position, bound_arguments, graft
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import shift_last_token
+from actor_lens.models.replies import last_logits, processed
+
+TokenShift = tuple[Float[Tensor, " prompt"], Float[Tensor, " d_model"]]
+"""A signed distance for each prompt, and the unit direction along which it lies."""
+
+
+class NoKeyValueCache(Exception):
+    """A block keeps no keys and values as transformers' blocks do: a question costs a pass."""
+
+
+class PrefixCache:
+    """Keys and values of a batch of prompts, and its last token's residuals.
+
+    The model's own forward pass fills it, with its own masks and positions: sliding windows,
+    shared keys and learned positions come out as they do there.
+
+    Attributes:
+        batch: The prompts.
+        residuals: The last token's residual after each block, ``[prompt, d_model]``.
+    """
+
+    def __init__(self, model: ChatModel, batch: TokenBatch) -> None:
+        """Run the model once over the batch.
+
+        Args:
+            model: The model as it is now; it must not change while the cache is used.
+            batch: Prompts, padded on the left.
+
+        Raises:
+            NoKeyValueCache: If a block does not use ``past_key_values``.
+        """
+        self._model, self.batch = model, batch
+        self._blocks = [_Recorder(block) for block in model.blocks]
+        with torch.no_grad():
+            graft(model, dict(enumerate(self._blocks))).base_model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                position_ids=batch.position_ids,
+                use_cache=False,
+            )
+        self.residuals = [block.residual for block in self._blocks]
+
+    def logits(
+        self, residuals: Mapping[int, Float[Tensor, "prompt d_model"]]
+    ) -> Iterator[tuple[int, Float[Tensor, "prompt vocabulary"]]]:
+        """Logits of the first reply token, with other residuals at the last token after a block.
+
+        Equal to a whole pass with the same change up to rounding. Each layer is a question of its
+        own; all of them go through the blocks side by side, as tokens that do not see each other.
+
+        Args:
+            residuals: One row a prompt of the batch, by the block after which they are.
+
+        Yields:
+            The layers in order, each with its logits.
+        """
+        layers = sorted(residuals)
+        with torch.no_grad():
+            for layer, final in zip(layers, self._finals(layers, residuals), strict=True):
+                yield layer, self._head(final)
+
+    def _finals(
+        self, layers: Sequence[int], residuals: Mapping[int, Tensor]
+    ) -> Sequence[Float[Tensor, "prompt d_model"]]:
+        """What the last block makes of each question."""
+        hidden = torch.empty(0)
+        for index, recorded in enumerate(self._blocks):
+            if index - 1 in residuals:
+                asked = residuals[index - 1][:, None]
+                hidden = torch.cat([hidden, asked.to(hidden)], dim=1) if hidden.numel() else asked
+            if hidden.numel():
+                hidden = recorded.run_last(hidden)
+        finals = list(hidden.unbind(dim=1)) if hidden.numel() else []
+        if len(finals) < len(layers):  # nothing comes after the last block
+            finals.append(residuals[layers[-1]])
+        return finals
+
+    def _head(self, final: Float[Tensor, "prompt d_model"]) -> Float[Tensor, "prompt vocabulary"]:
+        """The model's own way from its last block to the logits."""
+        blocks: dict[int, nn.Module] = dict.fromkeys(range(self._model.n_layers), _Given(final))
+        output: Any = graft(self._model, blocks)(
+            inputs_embeds=final[:, None],
+            attention_mask=torch.ones_like(self.batch.input_ids[:, :1]),
+            use_cache=False,
+            logits_to_keep=1,
+        )
+        last: Tensor = output.logits[:, -1].float()
+        return last
+
+
+def logits_after_shifts(
+    model: ChatModel,
+    prompts: Sequence[str],
+    shifts: Mapping[int, TokenShift],
+    take: Callable[[int, TokenBatch, Float[Tensor, "prompt vocabulary"]], None],
+) -> None:
+    """First-token logits with each prompt shifted at its last token, for any number of layers.
+
+    Args:
+        model: The model as it is now.
+        prompts: User messages.
+        shifts: What is added to each prompt's residual after a block, by layer.
+        take: Function that is called for each layer and batch with the logits, which are too many
+            to be kept for all layers.
+    """
+
+    def run(batch: TokenBatch) -> None:
+        rows = list(batch.indices)
+        moves = {layer: shift[rows, None] * unit for layer, (shift, unit) in shifts.items()}
+        try:
+            cache = PrefixCache(model, batch)
+        except NoKeyValueCache:
+            for layer, move in moves.items():
+                with shift_last_token(model, layer, move):
+                    logits = last_logits(model, batch)
+                take(layer, batch, processed(model, prompts, batch, logits))
+            return
+        before = cache.residuals
+        moved = {layer: before[layer] + move.to(before[layer]) for layer, move in moves.items()}
+        for layer, logits in cache.logits(moved):
+            take(layer, batch, processed(model, prompts, batch, logits))
+
+    run_in_batches(model, model.tokenize(prompts), run, kept_per_token=bytes_per_token(model))
+
+
+def bytes_per_token(model: ChatModel) -> int:
+    """What keys and values of all blocks take for one token, in bytes, if no heads share them."""
+    config = model.hf.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    width = int(getattr(config, "head_dim", None) or model.d_model // heads)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    return 2 * model.n_layers * shared * width * model.hf.dtype.itemsize
+
+
+class _Recorder(nn.Module):
+    """Stands in for a block: runs it, and keeps what its last token needs to be run again."""
+
+    keys: Tensor
+    values: Tensor
+    residual: Tensor
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self._arguments: dict[str, Any] = {}
+        self._signature = inspect.signature(block.forward)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        hidden_states, arguments = bound_arguments(self._signature, args, kwargs)
+        self.keys = self.values = torch.empty(0)
+        output = self.block(hidden_states, **{**arguments, "past_key_values": self})
+        if not self.keys.numel():
+            raise NoKeyValueCache(type(self.block).__name__)
+        self._arguments = arguments_at_last_position(arguments, hidden_states.shape[1])
+        self.residual = _hidden(output)[:, -1].clone()
+        return output
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keep keys and values, as a key-value cache does."""
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def run_last(
+        self, questions: Float[Tensor, "prompt question d_model"]
+    ) -> Float[Tensor, "prompt question d_model"]:
+        """Run the block on last tokens, each after the same keys and values of the others.
+
+        Args:
+            questions: What the block receives at the last token, in any number of variants.
+        """
+        mask = self._arguments.get("attention_mask")
+        arguments = {
+            **self._arguments,
+            "attention_mask": _side_by_side(mask, questions.shape[1], self.keys),
+            "past_key_values": _KeysBefore(self.keys[..., :-1, :], self.values[..., :-1, :]),
+        }
+        return _hidden(self.block(questions, **arguments))
+
+
+class _KeysBefore:
+    """Stands in for the key-value cache: hands out keys and values of the tokens before as well."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self._keys, self._values = keys, values
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return torch.cat([self._keys, keys], dim=-2), torch.cat([self._values, values], dim=-2)
+
+
+class _Given(nn.Module):
+    """Stands in for a block whose result is known."""
+
+    def __init__(self, residuals: Tensor) -> None:
+        super().__init__()
+        self._residuals = [residuals]  # in a list: not a buffer, never moved or saved
+
+    def forward(self, *_args: Any, **_kwargs: Any) -> Tensor:
+        return self._residuals[0][:, None]
+
+
+def _side_by_side(
+    mask: Float[Tensor, "prompt 1 1 token"] | None, n_questions: int, keys: Tensor
+) -> Float[Tensor, "prompt 1 question key"]:
+    """The additive mask of questions that see the tokens before them and themselves.
+
+    Args:
+        mask: Mask of the last token alone; None where it sees everything.
+        n_questions: Number of questions.
+        keys: Keys of all tokens, for their number, type and device.
+    """
+    if mask is None:
+        mask = keys.new_zeros(len(keys), 1, 1, keys.shape[-2])
+    least = torch.finfo(mask.dtype).min
+    themselves = torch.full((n_questions, n_questions), least, dtype=mask.dtype, device=mask.device)
+    themselves.fill_diagonal_(0.0)
+    before = mask[..., :-1].expand(-1, -1, n_questions, -1)
+    return torch.cat([before, themselves.expand(len(mask), 1, -1, -1)], dim=-1)
+
+
+def _hidden(output: Any) -> Tensor:
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
