@@ -16,11 +16,16 @@ Importing the package is quick: `__init__.pyi` lists the names, and each is load
 """
 
 import importlib
+import os
 from typing import Any
 
 import lazy_loader
 
 __version__ = "0.1.0"
+
+# Threads that wait for one another by spinning take the core from the one they wait for as soon as
+# another program runs too, and work takes up to ten times as long. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

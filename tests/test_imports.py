@@ -8,6 +8,7 @@ as well.
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -196,3 +197,20 @@ def test_no_public_name_hides_a_room():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="nothing"):
         _ = actor_lens.nothing
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems bring other OpenMP libraries")
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(own: str | None):
+    environment = {**os.environ, "OMP_DISPLAY_ENV": "TRUE"}
+    environment.pop("OMP_WAIT_POLICY", None)
+    if own is not None:
+        environment["OMP_WAIT_POLICY"] = own
+    ran = subprocess.run(
+        [sys.executable, "-c", "import actor_lens, torch"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert f"OMP_WAIT_POLICY = '{own or 'PASSIVE'}'" in ran.stderr
