@@ -1,16 +1,20 @@
 """How long work reports what it does, without knowing who listens.
 
 Work names its stages (``with stage("residuals"): ...``) and whoever wants to hear of them wraps the
-call (``with reporting(bars): ...``). Nothing is handed through the functions in between.
+call (``with reporting(bars): ...``). Nothing is handed through the functions in between. In a
+notebook, where nobody has said otherwise, work that takes longer than a moment shows a bar.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actor_lens.training.run import TrainingStep
@@ -21,6 +25,9 @@ class Reporter:
 
     Methods are called in the thread of the work.
     """
+
+    def begin(self, name: str) -> None:
+        """Hear that a stage begins, before any part of it is done."""
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Hear how much of a stage is done.
@@ -38,6 +45,54 @@ class Reporter:
         """Hear of what should make the user think again before the work goes on."""
 
 
+class CellBars(Reporter):
+    """A bar below a notebook's cell for each stage that takes long; it goes when the stage ends.
+
+    Training is not drawn here: a monitor or a dashboard does that.
+    """
+
+    def __init__(self, delay: float = 2.0) -> None:
+        """Show nothing yet.
+
+        Args:
+            delay: Seconds that a stage takes before its bar is shown.
+        """
+        self._delay = delay
+        self._bar: Any = None
+
+    def begin(self, name: str) -> None:
+        """Begin a bar in the place of the last."""
+        from tqdm.auto import tqdm
+
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = tqdm(desc=name, delay=self._delay, leave=False)
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Move the bar; the last part of a stage takes it away."""
+        if self._bar is None or self._bar.desc.removesuffix(": ") != name:
+            self.begin(name)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self._bar.close()
+            self._bar = None
+
+    def warn(self, warning: str) -> None:
+        """Warn as Python does."""
+        warnings.warn(warning, UserWarning, stacklevel=2)
+
+
+def _default() -> Reporter:
+    """Bars in a notebook's own thread; jobs in other threads are reported by who started them."""
+    if (
+        "ipykernel.zmqshell" in sys.modules
+        and threading.current_thread() is threading.main_thread()
+    ):
+        return CellBars()
+    return Reporter()
+
+
 @dataclass(frozen=True)
 class _Stage:
     """The innermost stage; one that counts its own parts does not pass on what they report."""
@@ -46,8 +101,16 @@ class _Stage:
     counts_itself: bool
 
 
-_reporter: ContextVar[Reporter] = ContextVar("reporter", default=Reporter())  # noqa: B039
+_reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
 _stage: ContextVar[_Stage | None] = ContextVar("stage", default=None)
+
+
+def _listener() -> Reporter:
+    listener = _reporter.get()
+    if listener is None:
+        listener = _default()
+        _reporter.set(listener)
+    return listener
 
 
 @contextmanager
@@ -77,9 +140,10 @@ def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]
         total: Number of parts of a stage that counts them itself, such as layers. Batches inside
             it are not reported, stages inside it are.
     """
+    _listener().begin(name)
     before = _stage.set(_Stage(name, total is not None))
     try:
-        yield lambda done: _reporter.get().stage(name, done, total if total is not None else done)
+        yield lambda done: _listener().stage(name, done, total if total is not None else done)
     finally:
         _stage.reset(before)
 
@@ -92,12 +156,12 @@ def _listens_to_parts() -> bool:
 def step(step: TrainingStep) -> None:
     """Report a training step, unless the stage around this work counts itself."""
     if _listens_to_parts():
-        _reporter.get().step(step)
+        _listener().step(step)
 
 
 def warn(warning: str) -> None:
     """Report what should make the user think again before the work goes on."""
-    _reporter.get().warn(warning)
+    _listener().warn(warning)
 
 
 def report(done: int, total: int) -> None:
@@ -109,4 +173,4 @@ def report(done: int, total: int) -> None:
     """
     around = _stage.get()
     if around is not None and _listens_to_parts():
-        _reporter.get().stage(around.name, done, total)
+        _listener().stage(around.name, done, total)

@@ -7,6 +7,8 @@ the work that they are about.
 
 from __future__ import annotations
 
+import threading
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -31,18 +33,24 @@ class ProgressBars(Reporter):
     """Shows stages as they come; as a context manager it hears of all work inside.
 
     On a terminal each stage has a bar with the time it took or has left. Elsewhere (a log file, a
-    pipe) each stage is one line when it is done.
+    pipe) each stage is one line when it is done, and a line every two seconds before, so that
+    nobody takes slow work for work that hangs.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, every: float = 2.0) -> None:
         """Prepare the bars, which are drawn once the context is entered.
 
         Args:
             quiet: Whether to show nothing at all.
+            every: Longest silence in seconds where there are no bars.
         """
         console = Console(stderr=True, quiet=quiet)
         self._bars = console.is_terminal and not quiet
         self._console = console
+        self._every = float("inf") if quiet or self._bars else every
+        self._ended = threading.Event()
+        self._teller = threading.Thread(target=self._repeat, name="progress", daemon=True)
+        self._now = _Now("starting")
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description:<28}"),
@@ -60,6 +68,10 @@ class ProgressBars(Reporter):
         self._listening = reporting(self)
         self._listening.__enter__()
         self._progress.start()
+        if self._bars:
+            self._tasks[""] = self._progress.add_task("starting", total=None, note="")
+        elif self._every < float("inf"):
+            self._teller.start()
         return self
 
     def __exit__(
@@ -69,8 +81,17 @@ class ProgressBars(Reporter):
         traceback: TracebackType | None,
     ) -> None:
         """Stop drawing and leave the bars as they are."""
+        self._ended.set()
+        if self._teller.is_alive():
+            self._teller.join()
         self._progress.stop()
         self._listening.__exit__(kind, error, traceback)
+
+    def begin(self, name: str) -> None:
+        """Draw a stage of which nothing is done."""
+        self._now = _Now(name)
+        if self._bars:
+            self._task(name)
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Draw how much of a stage is done.
@@ -92,10 +113,46 @@ class ProgressBars(Reporter):
 
     def _update(self, name: str, done: int, total: int, note: str) -> None:
         """Move the bar of a stage; without a terminal, print a line once the stage is done."""
-        if not self._bars:
-            if done >= total:
-                self._console.print(f"{name}: {done}/{total} {note}".rstrip(), highlight=False)
+        if self._bars:
+            self._progress.update(self._task(name), completed=done, total=total, note=note)
             return
+        if name != self._now.name:
+            self._now = _Now(name)
+        self._now.done, self._now.total = done, total
+        if done >= total:
+            self._print(f"{name}: {done}/{total} {note}".rstrip())
+
+    def _task(self, name: str) -> TaskID:
+        """The bar of a stage, made when it is first heard of."""
+        if "" in self._tasks:
+            self._progress.remove_task(self._tasks.pop(""))
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, note="")
-        self._progress.update(self._tasks[name], completed=done, total=total, note=note)
+            self._tasks[name] = self._progress.add_task(name, total=None, note="")
+        return self._tasks[name]
+
+    def _print(self, line: str) -> None:
+        self._now.told = time.monotonic()
+        self._console.print(line, highlight=False, markup=False)
+
+    def _repeat(self) -> None:
+        """Print where the work is whenever it has been silent for a while; in its own thread."""
+        while not self._ended.wait(max(0.0, self._now.told + self._every - time.monotonic())):
+            if time.monotonic() - self._now.told >= self._every:
+                self._print(self._now.line())
+
+
+class _Now:
+    """The stage that runs, how far it is, and when a line of it was last printed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.done, self.total = 0, 0
+        self.begun = self.told = time.monotonic()
+
+    def line(self) -> str:
+        """Name, parts, seconds so far and seconds left."""
+        seconds = time.monotonic() - self.begun
+        if not self.done:
+            return f"{self.name}: {seconds:.0f} s"
+        left = seconds / self.done * (self.total - self.done)
+        return f"{self.name}: {self.done}/{self.total}, {seconds:.0f} s, about {left:.0f} s left"

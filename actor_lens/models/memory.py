@@ -14,6 +14,9 @@ _SHARE = 0.25
 # Beyond these, larger batches are no faster: cores and multiprocessors are busy already.
 _ENOUGH_ON_CPU = 4096
 _ENOUGH_ON_GPU = 32768
+# A core computes about this much in a second or two, and a user should hear of the work as often.
+# Of a large model the weights are read anew for each batch, so that it is not made smaller yet.
+_OPERATIONS_ON_CPU, _LEAST_ON_CPU = 1.5e11, 512
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -32,7 +35,9 @@ def token_budget(
     devices = {parameter.device for parameter in model.hf.parameters()}
     free = min(free_memory(device) for device in devices)
     on_cpu = all(device.type == "cpu" for device in devices)
-    cap = cap or (_ENOUGH_ON_CPU if on_cpu else _ENOUGH_ON_GPU)
+    if cap is None:
+        moment = max(_LEAST_ON_CPU, _in_a_moment(model))
+        cap = min(_ENOUGH_ON_CPU, moment) if on_cpu else _ENOUGH_ON_GPU
     needed = bytes_per_token(model, longest) + kept_per_token
     return max(1, min(cap, int(_SHARE * free / needed)))
 
@@ -65,6 +70,11 @@ def bytes_per_token(model: ChatModel, longest: int) -> int:
     # Scores, their float32 softmax and the mask.
     attention = 3 * int(config.num_attention_heads) * longest
     return 4 * attention + model.hf.dtype.itemsize * width
+
+
+def _in_a_moment(model: ChatModel) -> int:
+    """Tokens for which a CPU computes no longer than a user likes to wait for news."""
+    return int(_OPERATIONS_ON_CPU / (2 * model.hf.num_parameters()))
 
 
 def _container_room() -> int:
