@@ -10,6 +10,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from actor_lens.cli.inputs import sample_prompts
 from actor_lens.cli.printing import print_json, print_table
 from actor_lens.cli.values import names
@@ -17,8 +19,6 @@ from actor_lens.errors import UserError
 from actor_lens.experiments.presets import preset_named
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from actor_lens.models.chat_model import ChatModel
     from actor_lens.prompts.sets import PromptSet
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 
 from actor_lens.diagnostics.bench_job import PARTS, BenchSettings, Job, Part, Task
@@ -26,9 +27,6 @@ from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.results import Result, plain
 from actor_lens.text import clip, one_line, plural
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _TITLES = {
     "actor": "ACTOR, one layer on cached inputs",
@@ -103,8 +101,6 @@ class BenchResult(Result):
 
         Columns: ``part``, ``seconds``, ``times_actor`` (time in relation to ACTOR), ``peak_bytes``.
         """
-        import pandas as pd
-
         parts = [part for part in PARTS if part in self.rounds and part != "collection"]
         return pd.DataFrame(
             {

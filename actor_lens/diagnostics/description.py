@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,9 +26,6 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
 from actor_lens.text import plural
 from actor_lens.training.block_trainer import last_activations
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Of unlike lengths, so that a batch of them is padded.
 _EXAMPLES = (
@@ -137,8 +135,6 @@ class ModelDescription(Result):
 
     def frame(self) -> pd.DataFrame:
         """One row a fact: ``part`` (model, template, memory or support), ``name``, ``value``."""
-        import pandas as pd
-
         rows = [
             *(("model", name, getattr(self, name)) for name in _MODEL_FACTS),
             ("model", "attention", attention_in_words(self.attention)),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from actor_lens.activations.residuals import Residuals, collect_residuals
 from actor_lens.directions.layer_scores import LayerScores, score_layers
@@ -21,9 +23,6 @@ from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.results import Result
 from actor_lens.training.config import FinetuneConfig
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MIN_PROMPTS = 2
 """Fewest prompts of each label that directions and scores need."""

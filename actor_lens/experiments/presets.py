@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from actor_lens.errors import UserError
 from actor_lens.experiments.ledger import Ledger
 from actor_lens.experiments.older_files import preset_outcomes
@@ -22,8 +24,6 @@ from actor_lens.progress import stage
 from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from actor_lens.models.chat_model import ChatModel
     from actor_lens.prompts.sets import PromptSet
 
@@ -78,8 +78,6 @@ class Preset:
         Raises:
             UserError: If the preset has no such model.
         """
-        import pandas as pd
-
         alphas, lrs = (", ".join(f"{x:g}" for x in xs) for xs in (self.alphas, self.lrs))
         rows = [
             ("model", self.hub_id(model), FROM_PAPER),

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.changes import compare_evaluations
@@ -29,9 +31,6 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, records, versions
 from actor_lens.text import percent, plural
 from actor_lens.training.run import TrainingRun
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -168,8 +167,6 @@ class PanelEvaluation(Result):
 
     def by_reply(self) -> pd.DataFrame:
         """One row a reply: ``when`` (before, after), and the columns of ``JudgePanel.by_reply``."""
-        import pandas as pd
-
         tables = {when: panel.by_reply() for when, panel in self.panels.items()}
         parts = [table.assign(when=when) for when, table in tables.items()]
         columns = ["when", *self.before.by_reply().columns]
@@ -177,8 +174,6 @@ class PanelEvaluation(Result):
 
     def agreement(self) -> pd.DataFrame:
         """``when`` (before, after), and the columns of ``JudgePanel.agreement``."""
-        import pandas as pd
-
         parts = [panel.agreement().assign(when=when) for when, panel in self.panels.items()]
         columns = ["when", *self.before.agreement().columns]
         return pd.concat(parts, ignore_index=True)[columns]

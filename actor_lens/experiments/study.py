@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.directions.projections import Projections
@@ -23,9 +25,6 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, versions
 from actor_lens.text import percent
 from actor_lens.training.run import TrainingRun
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,9 +28,6 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain, records
 from actor_lens.text import percent
 from actor_lens.training.run import TrainingRun
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ADAPTER_FILE = "adapter_model.safetensors"
 ALL_MODULES = "all"
@@ -76,8 +74,6 @@ class LoraExport(Result):
 
     def frame(self) -> pd.DataFrame:
         """One row a rank and module: ``rank``, ``module``, ``relative_error``, ``logit_error``."""
-        import pandas as pd
-
         return pd.DataFrame([vars(error) for error in self.errors])
 
     @property

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from actor_lens import figures
 from actor_lens.experiments.comparison.leaderboard import Leaderboard
 from actor_lens.report.findings import findings, provenance
 from actor_lens.report.pages import plot_in_page, render_page, write_page
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _PROMPT_LENGTH, _REPLY_LENGTH = 300, 240
 _SPLIT_NAMES = {"test": "Test prompts", "ood": "Out-of-distribution prompts"}

@@ -8,14 +8,13 @@ and a control that is not shown to fail is said not to be.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from actor_lens.experiments.comparison.leaderboard import Leaderboard
 from actor_lens.statistics.paired_tests import SIGNIFICANT
 from actor_lens.text import percent, spell
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CONTROL = "control-"
 _HARMLESS_REFUSED = 0.1

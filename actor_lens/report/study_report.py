@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
 from actor_lens import figures
@@ -34,9 +35,6 @@ from actor_lens.report.layers_report import layers_content
 from actor_lens.report.pages import clip_with_length, plot_in_page, render_page, write_page
 from actor_lens.statistics.paired_tests import SIGNIFICANT
 from actor_lens.training.run import TrainingRun
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EXAMPLES = 5
 ROWS_SHOWN, ROWS_KEPT = 8, 200

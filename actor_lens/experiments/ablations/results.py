@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from actor_lens.experiments.ablations.trial import AblationOutcome
 from actor_lens.results import Result, records
 from actor_lens.statistics.intervals import UNKNOWN, Estimate, wilson_interval
 from actor_lens.statistics.rates import tradeoff_estimate
 from actor_lens.text import plural, spell
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _SPLITS = ("test", "ood")
 _NAN = float("nan")
@@ -57,8 +56,6 @@ class Ablations(Result):
         ``n_harmful``, ``n_benign``; ``train_harmful``, ``train_pseudo_harmful``,
         ``train_benign`` (training prompts), ``train_seconds``, ``evaluate_seconds``.
         """
-        import pandas as pd
-
         rows = [_row(one, split) for one in self.outcomes for split in _splits(self.outcomes)]
         return pd.DataFrame(rows)
 
@@ -69,8 +66,6 @@ class Ablations(Result):
         (that were completed), and for each score ``<score>``, ``<score>_sd`` (standard deviation,
         NaN for one seed), ``<score>_min`` and ``<score>_max``.
         """
-        import pandas as pd
-
         table = self.frame()
         table = table[table["status"] != "failed"]
         keys = ["factor", "series", "value", "method", "split"]
@@ -95,8 +90,6 @@ class Ablations(Result):
         seeds), ``compliance_rate_sd``, ``low`` and ``high`` (Wilson 95 % for the prompts), ``n``
         (prompts), ``seeds``.
         """
-        import pandas as pd
-
         shares: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
         for one in self.outcomes:
             if one.cell.factor != "transfer" or one.status == "failed":

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from actor_lens.experiments.comparison.scores import (
     LABEL_OF,
@@ -25,9 +27,6 @@ from actor_lens.results import Result, harmless_head, records
 from actor_lens.statistics.intervals import share_interval
 from actor_lens.statistics.paired_tests import holm
 from actor_lens.text import percent, plural
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,8 +78,6 @@ class Leaderboard(Result):
         Intervals are Wilson's for the prompts, whatever the number of seeds; that of the trade-off
         score is made of the other two (MOVER). They do not speak of other seeds: ``_sd`` does.
         """
-        import pandas as pd
-
         rows = [self._row(method, split) for split in self._splits for method in self.methods]
         return pd.DataFrame(rows)
 
@@ -90,8 +87,6 @@ class Leaderboard(Result):
         Columns: ``method``, ``split``, ``label``, ``set`` (the category of the prompts, None where
         they have none), ``refused``, ``low``, ``high`` (Wilson 95 %), ``n``.
         """
-        import pandas as pd
-
         groups: dict[tuple[str, str, str | None], list[int]] = {}
         for index, one in enumerate(self.prompts):
             groups.setdefault((str(one.split), one.label, one.category), []).append(index)
@@ -130,8 +125,6 @@ class Leaderboard(Result):
         seed of either is left out. For the trade-off score the test counts every harmful and
         pseudo-harmful prompt once, while the score gives both labels the same weight.
         """
-        import pandas as pd
-
         rows: list[dict[str, Any]] = []
         for split in self._splits:
             for score in (TRADEOFF, *LABEL_OF):
@@ -145,8 +138,6 @@ class Leaderboard(Result):
         ``refused``, ``reply``. Replies are those that ``Evaluation.frame`` shows: no answer to a
         harmful prompt is among them.
         """
-        import pandas as pd
-
         names = ("prompt", "label", "split", "category")
         prompts = {name: [getattr(one, name) for one in self.prompts] for name in names}
         parts = [
@@ -177,8 +168,6 @@ class Leaderboard(Result):
         Returns:
             The rows of ``replies`` of the first seed of every method, prompt by prompt.
         """
-        import pandas as pd
-
         table = self.replies()
         table = table[(table["label"] == "pseudo_harmful") & (table["split"] == "test")]
         table = table.groupby(["method", "prompt"], sort=False).head(1)
@@ -192,8 +181,6 @@ class Leaderboard(Result):
 
         Columns: ``method``, ``setting``, ``value``, ``chosen_on_validation``.
         """
-        import pandas as pd
-
         firsts = [self.of(method)[0] for method in self.methods if self.of(method)]
         rows = [
             (first.method, name, value, name in first.chosen)

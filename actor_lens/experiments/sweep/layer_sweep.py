@@ -12,7 +12,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
+
+import pandas as pd
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_choice
@@ -31,9 +33,6 @@ from actor_lens.text import plural
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config
 from actor_lens.training.run import TrainingRun, TrainingStep
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -259,8 +258,6 @@ def outcome_table(outcomes: Sequence[CellOutcome], validation: Mapping[str, int]
         outcomes: So far.
         validation: Number of validation prompts of each label.
     """
-    import pandas as pd
-
     return pd.DataFrame([_row(outcome, validation) for outcome in outcomes])
 
 
