@@ -20,6 +20,7 @@ Ctrl-C ends the work after the cells that are done: they are shown and written, 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
@@ -35,9 +36,9 @@ from actor_lens.cli.arguments import (
     settings_of,
 )
 from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import print_results, print_table, say, score_cells
+from actor_lens.cli.printing import give_results, print_table, say, score_cells
 from actor_lens.cli.values import names
-from actor_lens.cli.writing import check_complete, prepare_to_go_on, write_results
+from actor_lens.cli.writing import check_complete, prepare_to_go_on
 from actor_lens.results import records
 
 if TYPE_CHECKING:
@@ -103,14 +104,13 @@ def ablate(arguments: argparse.Namespace) -> None:
             jobs=arguments.jobs,
             folder=out,
         )
-    record = result.summary()
     if out is not None:
         from actor_lens.report.ablation_report import write_ablations
 
         write_ablations(result, out / "ablations.html", command=arguments.command_line)
     tables = {"ablations.csv": result.frame, "means.csv": result.means, "matrix.csv": result.matrix}
-    write_results(out, record, tables)
-    print_results(arguments, record, lambda: _print(result), out, "ablations.html")
+    show = partial(_print, result)
+    give_results(arguments, out, result.summary(), tables, show, "ablations.html")
     check_complete(result.complete, out)
 
 

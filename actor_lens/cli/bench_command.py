@@ -15,7 +15,6 @@ Ctrl-C writes nothing.
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ from actor_lens.cli.inputs import (
     sample_prompts,
 )
 from actor_lens.cli.printing import console as terminal
-from actor_lens.cli.printing import number_text, print_results, print_table
+from actor_lens.cli.printing import number_text, print_json, print_table, print_written
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import prepare_out, write_json
 
@@ -92,8 +91,11 @@ def bench(arguments: argparse.Namespace) -> None:
     if out is not None:
         write_json(out / "bench.json", record)
         _write_text(out / "bench.txt", arguments, costs)
-    show = partial(print_costs, terminal(), arguments, costs)
-    print_results(arguments, record, show, out, "bench.txt")
+    if arguments.json:
+        print_json(record)
+    else:
+        print_costs(terminal(), arguments, costs)
+        print_written(out, "bench.txt")
 
 
 def print_costs(console: Console, arguments: argparse.Namespace, costs: BenchResult) -> None:

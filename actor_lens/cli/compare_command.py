@@ -23,6 +23,7 @@ the fits that are done: they are shown and written, and the exit code is 130.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,9 @@ from actor_lens.cli.arguments import (
     add_test_per_label,
 )
 from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import print_results, print_table, say, score_cells
+from actor_lens.cli.printing import give_results, print_table, say, score_cells
 from actor_lens.cli.values import names
-from actor_lens.cli.writing import check_complete, prepare_to_go_on, write_results
+from actor_lens.cli.writing import check_complete, prepare_to_go_on
 from actor_lens.errors import UserError
 from actor_lens.results import records
 
@@ -84,9 +85,16 @@ def compare(arguments: argparse.Namespace) -> None:
     elif arguments.dry_run:
         raise UserError("--dry-run prints the plan of a preset; add --preset paper")
     arguments.new_tokens = arguments.new_tokens or NEW_TOKENS
+    from actor_lens.experiments.comparison.compare import OUTCOMES_FILE
     from actor_lens.experiments.comparison.compare import compare as run_comparison
+    from actor_lens.experiments.older_files import OUTCOMES_FOLDER, PRESET_FILE
+    from actor_lens.experiments.presets import SWEEP_FILE
+    from actor_lens.report.findings import findings
 
-    judge, out = open_judge(arguments), _prepare_out(arguments)
+    judge = open_judge(arguments)
+    if arguments.report and arguments.out is None:
+        raise UserError("--report needs a folder; add --out DIR")
+    out = prepare_to_go_on(arguments, OUTCOMES_FILE, SWEEP_FILE, OUTCOMES_FOLDER, PRESET_FILE)
     model, prompts, _ = load_model_and_prompts(arguments)
     methods: Any = arguments.methods
     if isinstance(methods, str) and methods != "all":
@@ -110,37 +118,8 @@ def compare(arguments: argparse.Namespace) -> None:
             search_seconds=searched,
             out=out,
         )
-    record = _record(board)
-    _write(arguments, board, record, out)
-    page = "report.html" if arguments.report else "leaderboard.csv"
-    print_results(arguments, record, lambda: _print(board), out, page)
-    check_complete(board.complete, out)
-
-
-def _prepare_out(arguments: argparse.Namespace) -> Path | None:
-    """The output folder; one that holds a comparison goes on.
-
-    Raises:
-        UserError: If ``--report`` has no folder to go to, or the folder cannot be used.
-    """
-    from actor_lens.experiments.comparison.compare import OUTCOMES_FILE
-    from actor_lens.experiments.older_files import OUTCOMES_FOLDER, PRESET_FILE
-    from actor_lens.experiments.presets import SWEEP_FILE
-
-    if arguments.report and arguments.out is None:
-        raise UserError("--report needs a folder; add --out DIR")
-    return prepare_to_go_on(arguments, OUTCOMES_FILE, SWEEP_FILE, OUTCOMES_FOLDER, PRESET_FILE)
-
-
-def _record(board: Leaderboard) -> dict[str, Any]:
-    from actor_lens.report.findings import findings
-
-    return {**board.summary(), "findings": list(findings(board))}
-
-
-def _write(
-    arguments: argparse.Namespace, board: Leaderboard, record: dict[str, Any], out: Path | None
-) -> None:
+    sentences = findings(board)
+    record = {**board.summary(), "findings": list(sentences)}
     if out is not None and arguments.report:
         from actor_lens.report.comparison_report import write_comparison
 
@@ -151,12 +130,14 @@ def _write(
         "pairs.csv": board.pairs,
         "replies.csv": board.replies,
     }
-    write_results(out, record, tables)
+    page = "report.html" if arguments.report else "leaderboard.csv"
+    give_results(arguments, out, record, tables, lambda: _print(board, sentences), page)
+    check_complete(board.complete, out)
 
 
-def _print(board: Leaderboard) -> None:
+def _print(board: Leaderboard, findings: Sequence[str]) -> None:
     """Print one table a split, the best trade-off score first, and the findings in words."""
-    from actor_lens.report.findings import findings, provenance
+    from actor_lens.report.findings import provenance
 
     frame = board.frame()
     for split, title in (("test", "Test prompts"), ("ood", "Out of distribution")):
@@ -168,7 +149,7 @@ def _print(board: Leaderboard) -> None:
                 ("method", "C.R.", "S.S.", "T.S.", "benign", "fit s", "MiB"),
                 map(_cells, records(ordered)),
             )
-    for sentence in findings(board):
+    for sentence in findings:
         say(sentence)
     say(provenance(board), "dim")
 

@@ -32,23 +32,13 @@ from actor_lens.cli.inputs import (
     open_judge,
     open_progress,
 )
-from actor_lens.cli.printing import (
-    label_text,
-    print_rates,
-    print_results,
-    print_table,
-    say,
-)
+from actor_lens.cli.printing import give_results, label_text, print_rates, print_table, say
 from actor_lens.cli.values import names
-from actor_lens.cli.writing import prepare_out, write_results
+from actor_lens.cli.writing import prepare_out
 from actor_lens.text import NOT_MEASURED, percent
 
 if TYPE_CHECKING:
     from actor_lens.experiments.run_evaluation import PanelEvaluation, RunEvaluation
-    from actor_lens.judges.base import Judge
-    from actor_lens.models.chat_model import ChatModel
-    from actor_lens.prompts.sets import PromptSet
-    from actor_lens.training.run import TrainingRun
 
 
 def add_commands(commands: Any) -> None:
@@ -94,69 +84,38 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """
     run = None if arguments.run is None else load_run(arguments.run)
     out = prepare_out(arguments)
-    judges = _judges(arguments)
-    from actor_lens.experiments.run_evaluation import PanelEvaluation
+    from actor_lens.experiments import run_evaluation as evaluating
 
+    judges = [open_judge(arguments, name) for name in arguments.judges or [arguments.judge]]
+    if arguments.judges:
+        evaluating.check_judges(judges)
+    new_tokens = arguments.new_tokens
     with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
-        evaluation = _evaluate_by(model, prompts, run, judges, new_tokens=arguments.new_tokens)
+        evaluation: RunEvaluation | PanelEvaluation
+        if arguments.judges:
+            evaluation = evaluating.evaluate_by_panel(
+                model, prompts, run, judges=judges, new_tokens=new_tokens
+            )
+        else:
+            evaluation = evaluating.evaluate_run(
+                model, prompts, run, judge=judges[0], new_tokens=new_tokens
+            )
     record = {**evaluation.summary(), "model_settings": model_settings(model)}
     record["seconds"] = {"load": load_seconds, **record["seconds"]}
     tables = {"evaluation.csv": evaluation.frame}
-    if isinstance(evaluation, PanelEvaluation):
+    if isinstance(evaluation, evaluating.PanelEvaluation):
         tables["judges.csv"] = evaluation.by_reply
     elif out is not None:  # one of an earlier evaluation does not belong to this one
         (out / "judges.csv").unlink(missing_ok=True)
-    write_results(out, record, tables)
-    print_results(arguments, record, lambda: _print(record), out, "evaluation.csv")
-
-
-def _judges(arguments: argparse.Namespace) -> list[Judge]:
-    """The judges that were named, made and checked before a model is loaded.
-
-    Args:
-        arguments: ``judge``, ``judges`` and ``quiet`` are read.
-    """
-    if arguments.judges is None:
-        return [open_judge(arguments)]
-    from actor_lens.experiments.run_evaluation import check_judges
-
-    judges = [open_judge(arguments, name) for name in arguments.judges]
-    check_judges(judges)
-    return judges
-
-
-def _evaluate_by(
-    model: ChatModel,
-    prompts: PromptSet,
-    run: TrainingRun | None,
-    judges: list[Judge],
-    *,
-    new_tokens: int,
-) -> RunEvaluation | PanelEvaluation:
-    """Evaluate by the only judge, or by several on the same replies."""
-    if len(judges) > 1:
-        from actor_lens.experiments.run_evaluation import evaluate_by_panel
-
-        return evaluate_by_panel(model, prompts, run, judges=judges, new_tokens=new_tokens)
-    from actor_lens.experiments.run_evaluation import evaluate_run
-
-    return evaluate_run(model, prompts, run, judge=judges[0], new_tokens=new_tokens)
+    give_results(arguments, out, record, tables, lambda: _print(record), "evaluation.csv")
 
 
 def _print(record: dict[str, Any]) -> None:
+    """Print the rates; of several judges what each says of them, and where each two agree."""
     print_rates(record)
-    if "judges" in record:
-        _print_judges(record)
-
-
-def _print_judges(record: dict[str, Any]) -> None:
-    """Print what each judge says of the test prompts, and where each two of them agree.
-
-    Args:
-        record: Summary with ``judges`` (rates by judge) and ``agreement`` (one row a pair of
-            judges, time and label, with Cohen's kappa).
-    """
+    if "judges" not in record:
+        return
     rates = record["judges"]
     labels = list(next(iter(rates.values()))["before"])
     print_table(

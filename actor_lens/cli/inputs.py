@@ -33,7 +33,7 @@ def load_model_and_prompts(
             the revision, chat template and system prompt that its model was loaded with.
 
     Returns:
-        Model, prompts and the seconds that loading took.
+        Model, prompts and the seconds that loading took, to the millisecond.
 
     Raises:
         UserError: If one of them cannot be loaded.
@@ -51,7 +51,7 @@ def load_model_and_prompts(
     if run is not None and name != run.model_name:
         recorded.pop("revision", None)  # another model has other revisions
     model = load_named_model(name, arguments, recorded)
-    return model, prompts, time.perf_counter() - started
+    return model, prompts, round(time.perf_counter() - started, 3)
 
 
 def sample_prompts(

@@ -17,6 +17,7 @@ call is quicker.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from actor_lens.cli.arguments import (
@@ -33,8 +34,8 @@ from actor_lens.cli.inputs import (
     open_progress,
     sample_prompts,
 )
-from actor_lens.cli.printing import print_layers, print_results
-from actor_lens.cli.writing import prepare_out, write_results
+from actor_lens.cli.printing import give_results, print_layers
+from actor_lens.cli.writing import prepare_out
 from actor_lens.directions.options import SCORES
 from actor_lens.errors import check_choice
 from actor_lens.results import versions
@@ -60,7 +61,10 @@ def layers(arguments: argparse.Namespace) -> None:
     with open_progress(arguments):
         from actor_lens.experiments.look import look_at_layers
 
-        _check_choice(arguments)
+        # Looking takes long: first what would fail after it.
+        if arguments.by is not None:
+            check_choice("score", arguments.by, SCORES)
+        FinetuneConfig(layer=0, **settings_of(arguments))
         model, prompts, load_seconds = load_model_and_prompts(arguments)
         look = look_at_layers(
             model,
@@ -79,7 +83,7 @@ def layers(arguments: argparse.Namespace) -> None:
         "layer_by": choice.by,
         "layer_reason": choice.reason,
         "layer_ties": list(choice.ties),
-        "seconds": {"load": round(load_seconds, 3), **summary["seconds"]},
+        "seconds": {"load": load_seconds, **summary["seconds"]},
         "seed": arguments.seed,
         "versions": versions(),
     }
@@ -87,19 +91,6 @@ def layers(arguments: argparse.Namespace) -> None:
         from actor_lens.report.layers_report import write_look
 
         write_look(look, choice, out / "layers.html")
-    write_results(out, record, {"layers.csv": look.scores.frame})
-    print_results(arguments, record, lambda: print_layers(look.scores, choice), out, "layers.html")
-
-
-def _check_choice(arguments: argparse.Namespace) -> None:
-    """Looking takes long: first what would fail after it.
-
-    Args:
-        arguments: ``by`` and the settings of targets are read.
-
-    Raises:
-        UserError: If one of them is not allowed.
-    """
-    if arguments.by is not None:
-        check_choice("score", arguments.by, SCORES)
-    FinetuneConfig(layer=0, **settings_of(arguments))
+    tables = {"layers.csv": look.scores.frame}
+    show = partial(print_layers, look.scores, choice)
+    give_results(arguments, out, record, tables, show, "layers.html")

@@ -8,39 +8,30 @@ in percent with its 95 % interval; what was not measured is a dash.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.writing import as_json
+from actor_lens.cli.writing import as_json, write_results
 from actor_lens.results import rate_text
 from actor_lens.text import NOT_MEASURED, percent
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from actor_lens.directions.layer_scores import LayerChoice, LayerScores
 
 
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """The terminal; numbers in sentences are not coloured, and no name becomes a picture.
-
-    Args:
-        stderr: Whether to print on the error stream.
-        quiet: Whether to print nothing at all.
-    """
+    """The terminal; numbers in sentences are not coloured, and no name becomes a picture."""
     from rich.console import Console
 
     return Console(stderr=stderr, quiet=quiet, highlight=False, emoji=False)
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Print a sentence.
-
-    Args:
-        text: Printed as it is.
-        style: Style of rich, such as ``"dim"``.
-    """
+    """Print a sentence as it is, in a style of rich such as ``"dim"``."""
     console().print(text, style=style, markup=False)
 
 
@@ -87,27 +78,33 @@ def print_json(record: dict[str, Any]) -> None:
     print(as_json(record))
 
 
-def print_results(
+def give_results(
     arguments: argparse.Namespace,
-    record: dict[str, Any],
-    show: Callable[[], None],
     out: Path | None,
-    name: str,
+    record: dict[str, Any],
+    tables: Mapping[str, Callable[[], pd.DataFrame]],
+    show: Callable[[], None],
+    page: str,
 ) -> None:
-    """Print what a command has found: a record, or tables and where the files are.
+    """Write what a command has found, then print it: the record, or tables and where files are.
 
     Args:
         arguments: ``json`` is read.
+        out: Folder to write to; None for none.
         record: What ``summary.json`` holds, printed with ``--json`` and then alone.
+        tables: Names of CSV files, each with the function that makes its table.
         show: Function that prints the tables.
-        out: Folder that was written to; None where there is none.
-        name: File in it that is worth a look.
+        page: File in the folder that is worth a look.
+
+    Raises:
+        UserError: If a file cannot be written; what was there survives.
     """
+    write_results(out, record, tables)
     if arguments.json:
         print_json(record)
         return
     show()
-    print_written(out, name)
+    print_written(out, page)
 
 
 def print_study(record: dict[str, Any]) -> None:
@@ -185,12 +182,7 @@ def _print_variants(record: dict[str, Any]) -> None:
 
 
 def print_layers(scores: LayerScores, choice: LayerChoice) -> None:
-    """Print one row a layer, the chosen one marked, and why it was chosen.
-
-    Args:
-        scores: Scores of all layers, whose warnings follow the table.
-        choice: The layer to train.
-    """
+    """Print one row a layer, the chosen one marked, why it was chosen, and the warnings."""
     short = {"silhouette": "silh.", "harmful_vs_benign": "\nh/b", "all": "\n"}
     short["harmful_vs_pseudo_harmful"] = "\nh/p"
     frame = scores.frame()
@@ -211,12 +203,7 @@ def print_layers(scores: LayerScores, choice: LayerChoice) -> None:
 
 
 def print_written(out: Path | None, name: str) -> None:
-    """Print where the results are; nothing without an output folder.
-
-    Args:
-        out: Folder that was written to.
-        name: File in it that is worth a look.
-    """
+    """Print where the results are, and which of them to look at; nothing without a folder."""
     if out is not None:
         print(f"Written to {out}: look at {out / name}")
 

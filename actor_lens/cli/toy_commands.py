@@ -14,12 +14,13 @@ Ctrl-C leaves no half-written model.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, add_group, add_output, add_seed
 from actor_lens.cli.inputs import open_progress
-from actor_lens.cli.printing import print_results
-from actor_lens.cli.writing import prepare_out, write_json
+from actor_lens.cli.printing import give_results
+from actor_lens.cli.writing import prepare_out
 from actor_lens.text import percent
 
 if TYPE_CHECKING:
@@ -49,9 +50,8 @@ def toy_train(arguments: argparse.Namespace) -> None:
         from actor_lens.toy.building import train_toy
 
         result = train_toy(out, seed=arguments.seed)
-    record = result.summary()
-    write_json(out / "summary.json", record)
-    print_results(arguments, record, lambda: _print(result), out, "summary.json")
+    show = partial(_print, result)
+    give_results(arguments, out, result.summary(), {}, show, "summary.json")
 
 
 def _print(result: ToyReport) -> None:

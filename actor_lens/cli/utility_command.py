@@ -14,22 +14,19 @@ Ctrl-C writes nothing: measures are not kept one by one.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, add_common, add_new_tokens, add_run
 from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress
-from actor_lens.cli.printing import number_text, print_results, print_table, say
+from actor_lens.cli.printing import give_results, number_text, print_table, say
 from actor_lens.cli.values import integer, positive
-from actor_lens.cli.writing import prepare_out, write_results
+from actor_lens.cli.writing import prepare_out
 from actor_lens.errors import UserError
+from actor_lens.results import versions
 
 if TYPE_CHECKING:
     from actor_lens.evaluation.utility import Utility
-    from actor_lens.models.chat_model import ChatModel
-    from actor_lens.prompts.sets import PromptSet
-    from actor_lens.training.run import TrainingRun
 
 
 def add_commands(commands: Any) -> None:
@@ -53,12 +50,6 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="tokens by which the window moves on; default: half of it",
     )
-    _add_tasks(parser)
-
-
-def _add_tasks(parser: argparse.ArgumentParser) -> None:
-    """Which benchmarks, and how their questions are put."""
-    add = parser.add_argument
     add(
         "--tasks",
         nargs="+",
@@ -84,84 +75,63 @@ def utility(arguments: argparse.Namespace) -> None:
         UserError: If a flag has nothing to act on, the run does not fit the model, the text cannot
             be read, a task is not known or lm-eval is not installed.
     """
+    from actor_lens.evaluation.utility import measure_utility
+
     run = load_run(arguments.run)
-    _check(arguments)
+    # A path: a file that is not there must not pass for a text.
+    text = None if arguments.text is None else Path(arguments.text).expanduser()
+    _check(arguments, text)
     out = prepare_out(arguments)
     with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
-        result = _measure(arguments, model, run, prompts)
-    from actor_lens.results import versions
-
+        benign = prompts.where(split="test", label="benign")
+        result = measure_utility(
+            model,
+            run,
+            prompts=benign if len(benign) else None,
+            text=text,
+            tasks=arguments.tasks,
+            include_path=arguments.include_path,
+            window=arguments.window,
+            stride=arguments.stride,
+            limit=arguments.limit,
+            num_fewshot=arguments.num_fewshot,
+            chat=arguments.chat,
+            new_tokens=arguments.new_tokens,
+        )
     record = {
         **result.summary(),
         "prompts": prompts.name,
         "limit": arguments.limit,
-        "seconds": {"load": round(load_seconds, 3)},
+        "seconds": {"load": load_seconds},
         "versions": versions(),
     }
-    write_results(out, record, {"utility.csv": result.frame})
-    print_results(arguments, record, lambda: _print(result), out, "utility.csv")
+    tables = {"utility.csv": result.frame}
+    give_results(arguments, out, record, tables, lambda: _print(result), "utility.csv")
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace, text: Path | None) -> None:
     """Find what would be passed over, or could not be read, before a model is loaded.
 
-    Args:
-        arguments: ``text``, ``tasks`` and the flags about them are read.
-
     Raises:
-        UserError: If the text cannot be read, or a flag is about a measure that is not taken.
+        UserError: If the text cannot be read, or a flag that was given (0 is given too) is about a
+            measure that is not taken.
     """
     from actor_lens.evaluation.perplexity import read_text
 
-    if arguments.text is not None:
-        read_text(Path(arguments.text).expanduser())
+    idle = {}
+    if text is not None:
+        read_text(text)
     else:
-        _refuse(arguments, ("window", "stride"), "the perplexity of a text; add --text FILE")
+        about = "the perplexity of a text; add --text FILE"
+        idle |= dict.fromkeys(("window", "stride"), about)
     if not arguments.tasks:
         names = ("include_path", "limit", "num_fewshot", "chat")
-        _refuse(arguments, names, "benchmarks; add --tasks NAME")
-
-
-def _refuse(arguments: argparse.Namespace, names: Sequence[str], about: str) -> None:
-    """Refuse flags that were given though there is nothing for them to act on.
-
-    Args:
-        arguments: Values of the flags.
-        names: Names of the flags, with underscores.
-        about: What they are about, and the flag that asks for it.
-
-    Raises:
-        UserError: If one of them was given; 0 was given too.
-    """
-    for name in names:
+        idle |= dict.fromkeys(names, "benchmarks; add --tasks NAME")
+    for name, about in idle.items():
         value = getattr(arguments, name)
         if value is not None and value is not False:
             raise UserError(f"--{name.replace('_', '-')} is about {about}")
-
-
-def _measure(
-    arguments: argparse.Namespace, model: ChatModel, run: TrainingRun, prompts: PromptSet
-) -> Utility:
-    """What the flags ask for; the divergence where there are benign test prompts."""
-    from actor_lens.evaluation.utility import measure_utility
-
-    benign = prompts.where(split="test", label="benign")
-    return measure_utility(
-        model,
-        run,
-        prompts=benign if len(benign) else None,
-        # A path: a file that is not there must not pass for a text.
-        text=None if arguments.text is None else Path(arguments.text).expanduser(),
-        tasks=arguments.tasks,
-        include_path=arguments.include_path,
-        window=arguments.window,
-        stride=arguments.stride,
-        limit=arguments.limit,
-        num_fewshot=arguments.num_fewshot,
-        chat=arguments.chat,
-        new_tokens=arguments.new_tokens,
-    )
 
 
 def _print(result: Utility) -> None:

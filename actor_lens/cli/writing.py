@@ -78,32 +78,20 @@ def prepare_to_go_on(arguments: argparse.Namespace, *kept: str) -> Path | None:
     paths = [Path(arguments.out).expanduser() / name for name in kept]
     there = [path for path in paths if path.exists()]
     if arguments.overwrite:
-        for path in there:
-            _remove(path)
+        try:
+            for path in there:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be removed ({error.strerror or error}); give another folder"
+            ) from error
     if there:
         arguments.overwrite = True
     return prepare_out(arguments)
 
 
-def _remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it."""
-    try:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be removed ({error.strerror or error}); give another folder"
-        ) from error
-
-
 def check_complete(complete: bool, out: Path | None) -> None:
     """End a command that Ctrl-C has cut short, once it has shown what was done.
-
-    Args:
-        complete: Whether all work was done.
-        out: The folder that keeps finished work; None where there is none.
 
     Raises:
         StoppedError: If work is missing; it says whether the same command goes on.
@@ -116,29 +104,19 @@ def check_complete(complete: bool, out: Path | None) -> None:
 def write_results(
     out: Path | None, record: dict[str, Any], tables: Mapping[str, Callable[[], pd.DataFrame]]
 ) -> None:
-    """Write tables and ``summary.json``; the summary last, so that where it is, all else is.
-
-    Args:
-        out: Folder to write to; nothing is done without one.
-        record: What ``summary.json`` holds, and ``--json`` prints.
-        tables: Names of CSV files, each with the function that makes its table.
-
-    Raises:
-        UserError: If a file cannot be written; what was there survives.
-    """
+    """Write tables and ``summary.json``; the summary last, so that where it is, all else is."""
     if out is None:
         return
+    from actor_lens.files.saving import replacing
+
     for name, table in tables.items():
-        write_csv(out / name, table())
+        with replacing(out / name) as temporary:
+            table().to_csv(temporary, index=False)
     write_json(out / "summary.json", record)
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a record as it is printed, in UTF-8.
-
-    Args:
-        path: The file; one that is there is replaced.
-        record: Plain values.
 
     Raises:
         UserError: If the file cannot be written; what was there survives.
@@ -147,22 +125,6 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
     with replacing(path) as temporary:
         temporary.write_text(as_json(record) + "\n", encoding="utf-8")
-
-
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table without its index.
-
-    Args:
-        path: The file; one that is there is replaced.
-        frame: The table; NaN becomes an empty cell.
-
-    Raises:
-        UserError: If the file cannot be written; what was there survives.
-    """
-    from actor_lens.files.saving import replacing
-
-    with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False)
 
 
 def as_json(record: dict[str, Any]) -> str:
