@@ -22,7 +22,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn
 
 from actor_lens.cli import (
     ablate_command,
@@ -92,11 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         _say("error", str(error))
         return EXIT_USER_ERROR
-    except StoppedError as stopped:
-        print(f"{PROGRAM}: {stopped}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+    except (StoppedError, KeyboardInterrupt) as stopped:
+        print(f"{PROGRAM}: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output, for instance head, has gone
         sys.stderr.close()
@@ -146,18 +143,13 @@ def _own_warnings_in_one_line() -> Iterator[None]:
         show = warnings.showwarning
 
         def show_in_one_line(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
+            message: Warning | str, category: type[Warning], *where: Any, **named: Any
         ) -> None:
             # By the module's name: importing the categories would import numpy.
             if category.__module__.split(".")[0] == __name__.split(".")[0]:
                 _say("warning", str(message))
             else:
-                show(message, category, filename, lineno, file, line)
+                show(message, category, *where, **named)
 
         warnings.showwarning = show_in_one_line
         yield

@@ -39,6 +39,7 @@ from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progr
 from actor_lens.cli.printing import give_results, print_table, say, score_cells
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
+from actor_lens.experiments.ablations.grid import ALPHAS, FACTORS
 from actor_lens.results import records
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def add_commands(commands: Any) -> None:
         "--studies",
         default="all",
         metavar="all|A,..",
-        help="layer, alpha, counts, transfer, harmful-prompts, shift, origin, anchor; default: all",
+        help=f"{', '.join(FACTORS)}; default: all",
     )
     add_seeds(parser, "0,1,2", "each draws training prompts of its own")
     add_layer(parser, "target layer; default: auto, chosen by a sweep")
-    add_alphas(parser, "0.25,0.5,0.75,1,1.5,2", "values of the factor alpha")
+    add_alphas(parser, ALPHAS, "values of the factor alpha")
     add_settings(parser, "epochs", "lr")
     add_count(parser, "--per-label", 60, "most training prompts of each label")
     add_test_per_label(parser)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from actor_lens.cli.values import (
@@ -47,16 +47,13 @@ TRAINING_SETTINGS = (
 def add_command(
     commands: Any, name: str, function: Callable[[argparse.Namespace], None], text: str
 ) -> argparse.ArgumentParser:
-    """Register a command.
+    """Register a command and return its parser, for its flags.
 
     Args:
         commands: Subparsers of the program, or of a command such as ``store``.
         name: Name of the command.
         function: Function that ``main`` calls with what was given on the command line.
         text: What the command does, in lower case and without a full stop.
-
-    Returns:
-        The parser of the command, for its flags.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
@@ -89,12 +86,7 @@ def add_common(
         help="toy, starter, a .jsonl or .csv file, paper, or public sets from the hub or a file, "
         "such as xstest=path.csv,advbench,ultrachat:200; see actor-lens prompts list",
     )
-    add(
-        "--out",
-        metavar="DIR",
-        default=out,
-        help=f"folder for the results; default: {out or 'none'}",
-    )
+    add("--out", metavar="DIR", default=out, help=f"folder for results; default: {out or 'none'}")
     add("--overwrite", action="store_true", help="write into a folder that holds files")
     add_seed(parser, seed)
     add_loading(parser)
@@ -112,11 +104,7 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     """How a model is loaded and spoken to; ``load_named_model`` reads these flags."""
     add = parser.add_argument
     add("--chat-template", metavar="FILE", help="Jinja template for a tokenizer without one")
-    add(
-        "--system-prompt",
-        metavar="TEXT|FILE",
-        help="what the system says before every prompt; default: nothing",
-    )
+    add("--system-prompt", metavar="TEXT|FILE", help="system prompt of every prompt; default: none")
     add("--revision", metavar="NAME", help="branch, tag or commit of a hub model; default: main")
     add(
         "--quantization",
@@ -165,12 +153,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -> None:
-    """Every setting of a fine-tune of one layer, and of its evaluation.
-
-    Args:
-        parser: Parser of the command.
-        new_tokens: Default of ``--new-tokens``.
-    """
+    """Every setting of a fine-tune of one layer, and of its evaluation."""
     add_layer(parser, "block to train; default: auto, chosen by the validation prompts")
     add_choice(parser)
     add_settings(parser, *TRAINING_SETTINGS)
@@ -183,12 +166,7 @@ def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) 
 
 
 def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Flags made from fields of ``FinetuneConfig``; ``settings_of`` reads them.
-
-    Args:
-        parser: Parser of the command.
-        names: Names of the fields.
-    """
+    """Flags made from fields of ``FinetuneConfig``; ``settings_of`` reads them."""
     settings = {setting.name: setting for setting in dataclasses.fields(FinetuneConfig)}
     for name in names:
         setting = settings[name]
@@ -248,31 +226,15 @@ def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
 
 
 def add_seeds(parser: argparse.ArgumentParser, default: str, text: str) -> None:
-    """Several seeds, with commas between them.
-
-    Args:
-        parser: Parser of the command.
-        default: Default, as it is written on the command line.
-        text: What each seed changes.
-    """
-    parser.add_argument(
-        "--seeds",
-        type=seeds,
-        default=seeds(default),
-        metavar="N,..",
-        help=f"{text}; default: {default}",
-    )
+    """Several seeds, with commas between them; the default as it is on the command line."""
+    text = f"{text}; default: {default}"
+    parser.add_argument("--seeds", type=seeds, default=seeds(default), metavar="N,..", help=text)
 
 
-def add_alphas(parser: argparse.ArgumentParser, default: str, text: str) -> None:
-    """Several values of alpha, with commas between them; arguments as of ``add_seeds``."""
-    parser.add_argument(
-        "--alphas",
-        type=numbers,
-        default=numbers(default),
-        metavar="X,..",
-        help=f"{text}; default: {default}",
-    )
+def add_alphas(parser: argparse.ArgumentParser, default: Sequence[float], text: str) -> None:
+    """Several values of alpha, with commas between them."""
+    text = f"{text}; default: {','.join(f'{alpha:g}' for alpha in default)}"
+    parser.add_argument("--alphas", type=numbers, default=[*default], metavar="X,..", help=text)
 
 
 def add_layer(parser: argparse.ArgumentParser, text: str) -> None:
@@ -281,14 +243,7 @@ def add_layer(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def add_count(parser: argparse.ArgumentParser, flag: str, default: int, text: str) -> None:
-    """A whole number whose bounds the library checks.
-
-    Args:
-        parser: Parser of the command.
-        flag: The flag, such as ``"--rounds"``.
-        default: Default.
-        text: What is counted.
-    """
+    """A whole number whose bounds the library checks."""
     parser.add_argument(
         flag, type=integer, default=default, metavar="N", help=f"{text}; default: {default}"
     )
@@ -323,21 +278,12 @@ def add_test_per_label(parser: argparse.ArgumentParser) -> None:
 
 def add_new_tokens(parser: argparse.ArgumentParser, default: int = NEW_TOKENS) -> None:
     """How long replies are, in tokens."""
-    parser.add_argument(
-        "--new-tokens",
-        type=positive,
-        default=default,
-        metavar="N",
-        help=f"longest reply; default: {default}",
-    )
+    text = f"longest reply; default: {default}"
+    parser.add_argument("--new-tokens", type=positive, default=default, metavar="N", help=text)
 
 
 def add_judge(parser: argparse._ActionsContainer) -> None:
-    """Who judges replies; ``open_judge`` reads it.
-
-    Args:
-        parser: Parser of a command, or a group of its flags.
-    """
+    """Who judges replies; ``open_judge`` reads it."""
     parser.add_argument(
         "--judge",
         default="keywords",

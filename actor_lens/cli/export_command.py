@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, add_common, add_run
 from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress, read_summary
-from actor_lens.cli.printing import print_json, print_table, say
+from actor_lens.cli.printing import print_json, print_table, print_written, say
 from actor_lens.cli.values import integer, number
 from actor_lens.errors import UserError
 from actor_lens.text import percent
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from actor_lens.export.folders import Kind
     from actor_lens.export.hub_upload import HubApi
     from actor_lens.export.lora import LoraExport
-    from actor_lens.export.model_card import CardFacts
-    from actor_lens.models.chat_model import ChatModel
     from actor_lens.training.run import TrainingRun
 
 FORMS = ("delta", "model", "lora")
@@ -52,7 +50,20 @@ def add_commands(commands: Any) -> None:
         help="delta: the one block, exact; model: a whole Hugging Face folder; lora: a PEFT "
         "adapter, cut off at a rank",
     )
-    _add_lora(parser)
+    add(
+        "--rank",
+        type=rank,
+        default=8,
+        metavar="N|auto",
+        help="rank of a LoRA adapter; auto: the smallest within --error; default: 8",
+    )
+    add(
+        "--error",
+        type=number,
+        default=0.05,
+        metavar="X",
+        help="relative error of the weights that --rank auto allows; default: 0.05",
+    )
     add("--base-model", metavar="NAME", help="what the card calls the base model")
     add("--license", metavar="NAME", help="for the card, such as mit; default: not stated")
     add("--prompts-note", metavar="TEXT", default="", help="for the card: whose prompts these are")
@@ -63,25 +74,6 @@ def add_commands(commands: Any) -> None:
         dest="public",
         action="store_false",
         help="a new repository is private; the default",
-    )
-
-
-def _add_lora(parser: argparse.ArgumentParser) -> None:
-    """How much of the change an adapter keeps; of no meaning for the other two forms."""
-    add = parser.add_argument
-    add(
-        "--rank",
-        type=rank,
-        default=8,
-        metavar="N|auto",
-        help="rank of the adapter; auto: the smallest within --error; default: 8",
-    )
-    add(
-        "--error",
-        type=number,
-        default=0.05,
-        metavar="X",
-        help="relative error of the weights that --rank auto allows; default: 0.05",
     )
 
 
@@ -99,10 +91,8 @@ def export(arguments: argparse.Namespace) -> None:
     """
     if arguments.out is None:
         raise UserError("--out is missing; give the folder to write to")
-    run = load_run(arguments.run)
-    facts = _facts(arguments)
     with open_progress(arguments):
-        record, lora = _export(arguments, run, facts)
+        record, lora = _export(arguments, load_run(arguments.run))
     if arguments.json:
         print_json(record)
         return
@@ -110,20 +100,15 @@ def export(arguments: argparse.Namespace) -> None:
         _print_lora(lora)
     if "load_with" in record:
         print("\nIn that folder:\n\n" + "\n".join(record["load_with"]) + "\n")
-    print(f"Written to {arguments.out}: look at {Path(arguments.out) / 'README.md'}")
+    print_written(Path(arguments.out), "README.md")
     if "uploaded" in record:
         print(f"Uploaded to {record['uploaded']}")
 
 
 def _export(
-    arguments: argparse.Namespace, run: TrainingRun, facts: CardFacts
+    arguments: argparse.Namespace, run: TrainingRun
 ) -> tuple[dict[str, Any], LoraExport | None]:
     """Check, load, write and upload.
-
-    Args:
-        arguments: Values of the flags.
-        run: The run to export.
-        facts: What the model card says.
 
     Returns:
         What ``--json`` prints, and the errors of an adapter by rank.
@@ -131,9 +116,19 @@ def _export(
     from actor_lens.export.folders import delta_lines, export_delta, export_model
     from actor_lens.export.hub_upload import upload_export
     from actor_lens.export.lora import export_lora
+    from actor_lens.export.model_card import CardFacts
 
+    facts = CardFacts(
+        base_model=arguments.base_model,
+        license=arguments.license,
+        results=read_summary(arguments.run),
+        prompts_note=arguments.prompts_note,
+    )
     api = _checked(arguments, run)
-    model, prompts = _model_and_prompts(arguments, run)
+    if arguments.form != "lora":
+        # Which prompts does not matter; those of the run may be on another machine.
+        arguments.prompts = arguments.prompts or "toy"
+    model, prompts, _ = load_model_and_prompts(arguments, run)
     out = Path(arguments.out).expanduser()
     settings: dict[str, Any] = {"overwrite": arguments.overwrite, "facts": facts}
     record: dict[str, Any] = {"form": arguments.form, "folder": str(out), "layer": run.layer}
@@ -145,7 +140,7 @@ def _export(
             out,
             rank=arguments.rank,
             error=arguments.error,
-            prompts=prompts,
+            prompts=prompts.where(split="test")[:MEASURED_PROMPTS],
             **settings,
         )
         record |= lora.summary()
@@ -187,37 +182,8 @@ def _checked(arguments: argparse.Namespace, run: TrainingRun) -> HubApi | None:
     return hub_api()
 
 
-def _model_and_prompts(arguments: argparse.Namespace, run: TrainingRun) -> tuple[ChatModel, Any]:
-    """The model, and for an adapter some test prompts that its error is measured on."""
-    if arguments.form != "lora":
-        # Which prompts does not matter; those of the run may be on another machine.
-        arguments.prompts = arguments.prompts or "toy"
-    model, prompts, _ = load_model_and_prompts(arguments, run)
-    return model, prompts.where(split="test")[:MEASURED_PROMPTS]
-
-
-def _facts(arguments: argparse.Namespace) -> CardFacts:
-    """What the model card will say, with the rates of the run where they were measured.
-
-    Args:
-        arguments: ``run`` and the flags about the card are read.
-    """
-    from actor_lens.export.model_card import CardFacts
-
-    return CardFacts(
-        base_model=arguments.base_model,
-        license=arguments.license,
-        results=read_summary(arguments.run),
-        prompts_note=arguments.prompts_note,
-    )
-
-
 def _print_lora(lora: LoraExport) -> None:
-    """Print one row a rank: the error of all modules, of the worst one, and of the logits.
-
-    Args:
-        lora: The adapter as it was written, with its errors at this and other ranks.
-    """
+    """Print one row a rank: the error of all modules, of the worst one, and of the logits."""
     print_table(
         "What is left out of the change at each rank",
         ("rank", "weights", "worst module", "logits"),

@@ -7,7 +7,11 @@ weights take longest to read.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.printing import console
@@ -38,8 +42,6 @@ def load_model_and_prompts(
     Raises:
         UserError: If one of them cannot be loaded.
     """
-    import time
-
     from actor_lens.prompts.loading import load_prompts
 
     started = time.perf_counter()
@@ -59,11 +61,6 @@ def sample_prompts(
 ) -> PromptSet:
     """At most as many prompts of each label as ``--per-label`` says.
 
-    Args:
-        prompts: Training prompts.
-        arguments: ``per_label`` is read, and ``seed`` unless another is given.
-        seed: Seed in place of that of ``--seed``.
-
     Raises:
         UserError: If a number is negative or a label unknown.
     """
@@ -78,9 +75,6 @@ def read_summary(folder: str) -> dict[str, Any] | None:
     Raises:
         UserError: If it cannot be read.
     """
-    import json
-    from pathlib import Path
-
     path = Path(folder).expanduser() / "summary.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -128,9 +122,6 @@ def load_named_model(
 
 def _text_or_file(text: str | None) -> str | None:
     """The content of a file if there is one of that name, else the text itself."""
-    import os
-    from pathlib import Path
-
     if text is None or not os.path.isfile(text):
         return text
     try:
@@ -177,11 +168,7 @@ def _default_prompts(model: str, run: TrainingRun | None) -> str:
 
 
 def open_judge(arguments: argparse.Namespace, name: str | None = None) -> Judge:
-    """A judge; one that costs money says how much it will send.
-
-    Args:
-        arguments: ``judge`` and ``quiet`` are read.
-        name: Name in place of that of ``--judge``.
+    """The judge of that name, else of ``--judge``; one that costs money says what it will send.
 
     Raises:
         UserError: If there is no such judge or it cannot be used.
@@ -213,11 +200,7 @@ def load_run(folder: str) -> TrainingRun:
 
 
 def open_progress(arguments: argparse.Namespace) -> ProgressBars:
-    """Progress on the error stream, or none with ``--quiet``; a context manager.
-
-    Args:
-        arguments: ``quiet`` is read.
-    """
+    """Progress on the error stream, or none with ``--quiet``; a context manager."""
     from actor_lens.cli.progress import ProgressBars
 
     return ProgressBars(quiet=arguments.quiet)

@@ -48,9 +48,6 @@ def add_commands(commands: Any) -> None:
 def models(arguments: argparse.Namespace) -> None:
     """Describe one model, or list what is known.
 
-    Args:
-        arguments: ``model``, ``json``, ``quiet`` and the flags of ``add_loading`` are read.
-
     Raises:
         UserError: If the model cannot be loaded, or is not read or trained rightly.
     """
@@ -92,11 +89,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def print_description(description: ModelDescription) -> None:
-    """Print the facts, the example with its last token marked, the memory and the comparisons.
-
-    Args:
-        description: The description; warnings of it come last.
-    """
+    """Print the facts, the example with its last token marked, comparisons and warnings."""
     print_table(description.name, ("name", "value"), _facts(description), texts=2)
     say("The model reads, with the last token in guillemets:")
     say(description.marked_example)

@@ -10,8 +10,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from actor_lens.cli.inputs import sample_prompts
 from actor_lens.cli.printing import print_json, print_table
 from actor_lens.cli.values import names
@@ -47,7 +45,9 @@ def apply_preset(arguments: argparse.Namespace) -> bool:
         if arguments.json:
             print_json({"preset": preset.name, "plan": plan.to_dict("records")})
         else:
-            _print(plan)
+            columns = list(map(str, plan))
+            rows = plan.itertuples(index=False, name=None)
+            print_table("What the preset stands for", columns, rows, texts=len(columns))
         return True
     arguments.model = preset.hub_id(arguments.model)
     arguments.prompts = arguments.prompts or preset.prompts
@@ -98,9 +98,3 @@ def methods_of_preset(
     )
     methods = [actor if name == "actor" else name for name in listed]
     return methods, {"actor": best.seconds}
-
-
-def _print(plan: pd.DataFrame) -> None:
-    columns = [str(column) for column in plan.columns]
-    rows = plan.itertuples(index=False, name=None)
-    print_table("What the preset stands for", columns, rows, texts=len(columns))

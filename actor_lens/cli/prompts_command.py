@@ -56,11 +56,7 @@ def add_commands(commands: Any) -> None:
 
 
 def list_sets(arguments: argparse.Namespace) -> None:
-    """Print one row a set.
-
-    Args:
-        arguments: ``json`` is read.
-    """
+    """Print one row a set."""
     from actor_lens.prompts.public.catalogue import catalogue
 
     if arguments.json:
@@ -99,9 +95,6 @@ def show(arguments: argparse.Namespace) -> None:
 
     What is known about the set comes first, so that it is there for a set that cannot be fetched.
 
-    Args:
-        arguments: ``name``, ``rows``, ``seed`` and ``json`` are read.
-
     Raises:
         UserError: If the set is unknown or cannot be fetched, or it is not one set.
     """
@@ -127,7 +120,14 @@ def show(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
         )
     if arguments.json:
-        print_json(entry.summary() | _rows_record(prompts, arguments.rows))
+        record = entry.summary()
+        if prompts is not None:
+            first = [
+                {"prompt": prompt.prompt, "label": prompt.label, "category": prompt.category}
+                for prompt in prompts[: arguments.rows]
+            ]
+            record |= {"loaded": prompts.name, "counts": prompts.counts(), "first": first}
+        print_json(record)
     elif prompts is not None:
         _print_rows(prompts, arguments.rows)
 
@@ -150,14 +150,6 @@ def _one_set(source: str) -> Part:
     return part
 
 
-def _rows_record(prompts: PromptSet | None, count: int) -> dict[str, Any]:
-    """What ``--json`` prints beside the set: how much was loaded, and the first rows."""
-    if prompts is None:
-        return {}
-    first = [{"prompt": p.prompt, "label": p.label, "category": p.category} for p in prompts]
-    return {"loaded": prompts.name, "counts": prompts.counts(), "first": first[:count]}
-
-
 def _print_set(entry: BenchmarkSet) -> None:
     """Print what the catalogue knows of a set, one line a fact; unknown facts are left out."""
     lines = {
@@ -176,12 +168,7 @@ def _print_set(entry: BenchmarkSet) -> None:
 
 
 def _print_rows(prompts: PromptSet, count: int) -> None:
-    """Print the numbers of prompts by label, and the first rows.
-
-    Args:
-        prompts: The set as it was loaded.
-        count: Number of rows.
-    """
+    """Print the numbers of prompts by label, and the first rows."""
     counts = ", ".join(f"{number} {label}" for label, number in prompts.counts().items() if number)
     print(f"\n{prompts.name}: {len(prompts)} prompts ({counts})")
     for prompt in prompts[:count]:
@@ -223,9 +210,6 @@ def _show_paper(arguments: argparse.Namespace) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """Look at prompts; near-duplicates across splits are warned of.
 
-    Args:
-        arguments: ``source``, ``model``, ``seed`` and ``json`` are read.
-
     Raises:
         UserError: If prompts or tokenizer cannot be loaded.
     """
@@ -234,29 +218,26 @@ def check(arguments: argparse.Namespace) -> None:
 
     prompts = load_prompts(arguments.source, seed=arguments.seed)
     result = check_prompts(prompts, count_tokens=token_counter(arguments.model))
-    if arguments.json:
-        print_json(_check_record(result))
-    else:
+    if not arguments.json:
         _print_check(result, arguments.model)
-
-
-def _check_record(result: PromptCheck) -> dict[str, Any]:
-    """What ``--json`` prints: counts, and every near-duplicate pair with its prompts."""
-    return {
-        "prompts": result.prompts.name,
-        "n": len(result.prompts),
-        "counts": result.frame().to_dict("records"),
-        "overlaps": result.overlaps.frame().to_dict("records"),
-        "overlap_seconds": round(result.seconds, 3),
-        "warnings": list(result.warnings),
-    }
+        return
+    print_json(
+        {
+            "prompts": result.prompts.name,
+            "n": len(result.prompts),
+            "counts": result.frame().to_dict("records"),
+            "overlaps": result.overlaps.frame().to_dict("records"),
+            "overlap_seconds": round(result.seconds, 3),
+            "warnings": list(result.warnings),
+        }
+    )
 
 
 def _print_check(result: PromptCheck, model: str) -> None:
     """Print one row a label, split and category, then warnings and the most similar pairs.
 
     Args:
-        result: What was counted.
+        result: Counts of prompts and tokens, and near-duplicates.
         model: Name of the model whose tokenizer counted tokens.
     """
     print_table(
@@ -282,5 +263,5 @@ def _print_check(result: PromptCheck, model: str) -> None:
         say(f"  {row['similarity']:.2f} {row['split_a']}/{row['split_b']}: {pair}")
     say(
         f"{len(result.overlaps)} near-duplicate pairs across splits, searched in "
-        f"{result.seconds:.1f} s. Paraphrases in other words are not result."
+        f"{result.seconds:.1f} s. Paraphrases in other words are not found."
     )

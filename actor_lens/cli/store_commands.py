@@ -76,9 +76,6 @@ def verify(arguments: argparse.Namespace) -> None:
 def prune(arguments: argparse.Namespace) -> None:
     """Remove the least recently used entries until the store is below a limit.
 
-    Args:
-        arguments: ``limit`` and ``json`` are read.
-
     Raises:
         UserError: If the limit is no size, there is none, or the store is off.
     """
@@ -112,8 +109,8 @@ def _show(
 
     Args:
         arguments: ``json`` is read.
-        store: The store, for its folder and limit.
-        entries: The entries to show.
+        store: Store that holds, or has held, the entries.
+        entries: Entries to show.
         what: What they are, in words and as a key of the JSON: ``"entries"`` or ``"removed"``.
     """
     from actor_lens.files.sizes import format_size

@@ -46,6 +46,7 @@ from actor_lens.cli.writing import prepare_to_go_on, write_results
 from actor_lens.errors import UserError
 from actor_lens.prompts.rows import LABELS
 from actor_lens.text import percent
+from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
     from actor_lens.experiments.sweep.layer_sweep import LayerSweep
@@ -66,7 +67,7 @@ def add_commands(commands: Any) -> None:
         metavar="all|N,N-M",
         help="blocks to train, for instance 3,5-8; default: all",
     )
-    add_alphas(parser, "1", "how much of the way to the origin targets go")
+    add_alphas(parser, [1.0], "how much of the way to the origin targets go")
     add_seeds(parser, "0", "seeds of the order of the prompts")
     add_settings(parser, "origin", "epochs", "lr")
     add_count(
@@ -95,15 +96,11 @@ def sweep(arguments: argparse.Namespace) -> None:
     records = []
     judge = open_judge(arguments) if arguments.judge_best else None
     with open_progress(arguments):
-        for name in models:
+        for arguments.model in models:
             folder = out
             if out is not None and len(models) > 1:
-                folder = out / re.sub(r"[^\w.-]+", "-", name).strip("-")
-            result, settings = _sweep_one(arguments, name, folder, judge)
-            records.append({**result.summary(), "model": name, "model_settings": settings})
-            _write(folder, result, records[-1])
-            if not arguments.json:
-                _print_sweep(result, name)
+                folder = out / re.sub(r"[^\w.-]+", "-", arguments.model).strip("-")
+            records.append(_sweep_one(arguments, folder, judge))
     if arguments.json:
         print_json(records[0] if len(models) == 1 else {"models": records})
     else:
@@ -111,27 +108,21 @@ def sweep(arguments: argparse.Namespace) -> None:
 
 
 def _sweep_one(
-    arguments: argparse.Namespace,
-    name: str,
-    folder: Path | None,
-    judge: Judge | None,
-) -> tuple[LayerSweep, dict[str, Any]]:
-    """Sweep one model.
+    arguments: argparse.Namespace, folder: Path | None, judge: Judge | None
+) -> dict[str, Any]:
+    """Sweep one model, write and print what came of it.
 
     Args:
-        arguments: Values of the flags; ``model`` is not read.
-        name: The model.
+        arguments: Values of the flags; ``model`` is the one to sweep.
         folder: Folder that keeps finished cells.
         judge: Judge of whole replies; None where none are judged.
 
     Returns:
-        The sweep, and how the model was loaded.
+        What ``summary.json`` holds.
     """
     from actor_lens.experiments.sweep.layer_sweep import sweep_layers
-    from actor_lens.training.config import FinetuneConfig
 
-    own = argparse.Namespace(**{**vars(arguments), "model": name})
-    model, prompts, _ = load_model_and_prompts(own)
+    model, prompts, _ = load_model_and_prompts(arguments)
     train, validation, _ = prompts.by_split()
     result = sweep_layers(
         model,
@@ -147,41 +138,33 @@ def _sweep_one(
         folder=folder,
         engine=arguments.engine,
     )
-    return result, model_settings(model)
-
-
-def _prepare_out(arguments: argparse.Namespace) -> Path | None:
-    """The output folder; one that holds a sweep is continued unless it is to be overwritten.
-
-    Args:
-        arguments: ``out`` and ``overwrite`` are read; ``overwrite`` is set where a sweep goes on,
-            as its results are written anew.
-    """
-    from actor_lens.experiments.sweep.tally import OUTCOMES_FILE
-
-    if arguments.out is None:
-        return None
-    folder = Path(arguments.out).expanduser()
-    # With several models each has a folder of its own below.
-    paths = [path.relative_to(folder) for path in folder.rglob(OUTCOMES_FILE)]
-    return prepare_to_go_on(arguments, *map(str, paths))
-
-
-def _write(folder: Path | None, result: LayerSweep, record: dict[str, Any]) -> None:
+    name = arguments.model
+    record = {**result.summary(), "model": name, "model_settings": model_settings(model)}
     if folder is not None:
         from actor_lens.report.layers_report import write_sweep
 
         write_sweep(result, folder / "sweep.html")
         write_results(folder, record, {"sweep.csv": result.frame})
+    if not arguments.json:
+        _print_sweep(result, name)
+    return record
+
+
+def _prepare_out(arguments: argparse.Namespace) -> Path | None:
+    """The output folder; sweeps that it holds are continued, or removed to be overwritten."""
+    from actor_lens.experiments.sweep.tally import BEST_FOLDER, OUTCOMES_FILE
+
+    if arguments.out is None:
+        return None
+    folder = Path(arguments.out).expanduser()
+    # With several models each has a folder of its own below.
+    sweeps = [file.relative_to(folder).parent for file in folder.rglob(OUTCOMES_FILE)]
+    kept = [str(sweep / name) for sweep in sweeps for name in (OUTCOMES_FILE, BEST_FOLDER)]
+    return prepare_to_go_on(arguments, *kept)
 
 
 def _print_sweep(result: LayerSweep, name: str) -> None:
-    """Print one row a cell, the best one marked, below one for the untrained model.
-
-    Args:
-        result: The sweep.
-        name: The model, as it was named on the command line.
-    """
+    """Print one row a cell, the best one marked, below one for the untrained model."""
     frame = result.frame()
     best = result.best_outcome.cell
     before = (result.refused_before.get(label) for label in LABELS)
