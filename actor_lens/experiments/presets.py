@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_choice
 from actor_lens.experiments.ledger import Ledger
 from actor_lens.experiments.older_files import preset_outcomes
 from actor_lens.progress import stage
@@ -130,9 +130,7 @@ def preset_named(name: str) -> Preset:
     Raises:
         UserError: If there is none of that name.
     """
-    if name not in PRESETS:
-        raise UserError(f"preset '{name}' is not known; use one of: {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return PRESETS[check_choice("preset", name, list(PRESETS))]
 
 
 @dataclass(frozen=True)
@@ -175,6 +173,8 @@ def find_settings(
     Raises:
         UserError: If the folder holds the sweep of another comparison, or cannot be used.
     """
+    from actor_lens.experiments.sweep.layer_sweep import sweep_layers  # loads torch
+
     about = {
         "model": f"{model.fingerprint}:{model.identity}",
         "train_prompts": train.fingerprint,
@@ -194,22 +194,15 @@ def find_settings(
     with stage("learning rates", len(preset.lrs)) as done:
         for number, lr in enumerate(preset.lrs):
             if lr not in ledger.entries:
-                ledger.add(_sweep(preset, model, train, validation, lr))
+                started = time.perf_counter()
+                settings = FinetuneConfig(layer=0, epochs=preset.epochs, lr=lr)
+                sweep = sweep_layers(
+                    model, train, validation, alphas=preset.alphas, settings=settings
+                )
+                best, seconds = sweep.best_outcome, time.perf_counter() - started
+                cell = best.cell
+                ledger.add(FoundSettings(cell.layer, cell.alpha, lr, best.rank, seconds))
             done(number + 1)
-    tried = [ledger.entries[lr] for lr in preset.lrs]
-    best = max(tried, key=lambda settings: settings.rank)
-    return replace(best, seconds=sum(settings.seconds for settings in tried))
-
-
-def _sweep(
-    preset: Preset, model: ChatModel, train: PromptSet, validation: PromptSet, lr: float
-) -> FoundSettings:
-    """The best layer and alpha of one learning rate, and the seconds of its sweep."""
-    from actor_lens.experiments.sweep.layer_sweep import sweep_layers  # loads torch
-
-    started = time.perf_counter()
-    settings = FinetuneConfig(layer=0, epochs=preset.epochs, lr=lr)
-    sweep = sweep_layers(model, train, validation, alphas=preset.alphas, settings=settings)
-    best = sweep.best_outcome
-    seconds = time.perf_counter() - started
-    return FoundSettings(best.cell.layer, best.cell.alpha, lr, best.rank, seconds)
+    by_lr = [ledger.entries[lr] for lr in preset.lrs]
+    preferred = max(by_lr, key=lambda settings: settings.rank)
+    return replace(preferred, seconds=sum(settings.seconds for settings in by_lr))

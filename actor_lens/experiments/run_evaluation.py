@@ -6,6 +6,7 @@ How far judges agree says how much of a rate, and of a change of it, is the judg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,12 +20,7 @@ from actor_lens.evaluation.panel import JudgePanel, judge_panel
 from actor_lens.evaluation.summary import before_after
 from actor_lens.experiments.clock import Clock, rounded
 from actor_lens.judges.base import Judge
-from actor_lens.judges.first_token import (
-    FirstTokenJudge,
-    RefusalTokens,
-    refusal_tokens,
-    with_tokens,
-)
+from actor_lens.judges.first_token import FirstTokenJudge, refusal_tokens, with_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
@@ -105,15 +101,10 @@ def evaluate_run(
     """
     if run is not None:
         run.check_belongs_to(model)
-    tested, clock, after = prompts.for_testing(), Clock(), None
-    ask = partial(
-        evaluate,
-        model,
-        tested,
-        judge=judge,
-        tokens=_tokens_or_none(model, prompts["validation"]),
-        new_tokens=new_tokens,
-    )
+    tested, clock, after, tokens = prompts.for_testing(), Clock(), None, None
+    with suppress(UserError):  # the model refuses nothing there
+        tokens = refusal_tokens(model, prompts["validation"])
+    ask = partial(evaluate, model, tested, judge=judge, tokens=tokens, new_tokens=new_tokens)
     with clock("evaluate"):
         with stage("replies (before)"):
             before = ask()
@@ -121,14 +112,6 @@ def evaluate_run(
             with run.applied_to(model), stage("replies (after)"):
                 after = ask()
     return RunEvaluation(model.name, run, before, after, clock.seconds)
-
-
-def _tokens_or_none(model: ChatModel, validation: PromptSet) -> RefusalTokens | None:
-    """How the model begins refusals, or None where its replies do not tell."""
-    try:
-        return refusal_tokens(model, validation)
-    except UserError:
-        return None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -167,16 +150,11 @@ class PanelEvaluation(Result):
 
     def by_reply(self) -> pd.DataFrame:
         """One row a reply: ``when`` (before, after), and the columns of ``JudgePanel.by_reply``."""
-        tables = {when: panel.by_reply() for when, panel in self.panels.items()}
-        parts = [table.assign(when=when) for when, table in tables.items()]
-        columns = ["when", *self.before.by_reply().columns]
-        return pd.concat(parts, ignore_index=True)[columns]
+        return _by_time({when: panel.by_reply() for when, panel in self.panels.items()})
 
     def agreement(self) -> pd.DataFrame:
         """``when`` (before, after), and the columns of ``JudgePanel.agreement``."""
-        parts = [panel.agreement().assign(when=when) for when, panel in self.panels.items()]
-        columns = ["when", *self.before.agreement().columns]
-        return pd.concat(parts, ignore_index=True)[columns]
+        return _by_time({when: panel.agreement() for when, panel in self.panels.items()})
 
     def summary(self) -> dict[str, Any]:
         """The record of ``RunEvaluation``, with the rates by each judge and how far they agree."""
@@ -194,6 +172,11 @@ class PanelEvaluation(Result):
 
     def _headline(self) -> str:
         return f"{len(self.before.judges)} judges on {self.evaluated._headline()}"
+
+
+def _by_time(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tables below one another, the name of each in the first column ``when``."""
+    return pd.concat(tables, names=["when"]).reset_index("when").reset_index(drop=True)
 
 
 def evaluate_by_panel(
@@ -217,13 +200,12 @@ def evaluate_by_panel(
         UserError: As ``evaluate_run`` and ``judge_panel``, or if there are not two judges.
     """
     check_judges(judges)
-    tokens = _tokens(model, prompts, judges)
-    first, *others = [with_tokens(judge, tokens) for judge in judges]
-    evaluated = evaluate_run(model, prompts, run, judge=first, new_tokens=new_tokens)
-    before = judge_panel(evaluated.before, [first, *others])
-    after = None
-    if evaluated.after is not None:
-        after = judge_panel(evaluated.after, [first, *others])
+    if any(isinstance(judge, FirstTokenJudge) and judge.tokens is None for judge in judges):
+        tokens = refusal_tokens(model, prompts["validation"])
+        judges = [with_tokens(judge, tokens) for judge in judges]
+    evaluated = evaluate_run(model, prompts, run, judge=judges[0], new_tokens=new_tokens)
+    before = judge_panel(evaluated.before, judges)
+    after = None if evaluated.after is None else judge_panel(evaluated.after, judges)
     return PanelEvaluation(evaluated, before, after)
 
 
@@ -241,9 +223,3 @@ def check_judges(judges: Sequence[Judge]) -> None:
         if judge.identity in seen:
             raise UserError(f"the judge '{judge.name}' is given twice; give each of them once")
         seen.add(judge.identity)
-
-
-def _tokens(model: ChatModel, prompts: PromptSet, judges: Sequence[Judge]) -> RefusalTokens | None:
-    """How the model begins refusals, if a judge has to know."""
-    needed = any(isinstance(one, FirstTokenJudge) and one.tokens is None for one in judges)
-    return refusal_tokens(model, prompts.where(split="validation")) if needed else None

@@ -79,8 +79,9 @@ def run_study(
         plan: What to do.
         run: A finished fine-tune to show instead of training.
         resume: A stopped fine-tune to continue.
-        on_trained: Hears of the study before it is evaluated, for instance to save the run.
-        on_checkpoint: Hears of the fine-tune so far from time to time, as in ``finetune_layer``.
+        on_trained: Function called with the study before it is evaluated, say to save the run.
+        on_checkpoint: Function called with the fine-tune so far from time to time, as by
+            ``finetune_layer``.
 
     Raises:
         UserError: As the stages do.
@@ -155,9 +156,9 @@ def train_chosen_layer(
         model: Left as it is.
         prompts: Prompts with train and validation splits.
         plan: What to do; variants and ``new_tokens`` play no part.
-        run: A finished fine-tune to show instead of training.
-        resume: A stopped fine-tune to continue.
-        on_checkpoint: Hears of the fine-tune so far from time to time, as in ``finetune_layer``.
+        run: As of ``run_study``.
+        resume: As of ``run_study``.
+        on_checkpoint: As of ``run_study``.
 
     Returns:
         A study without an evaluation.
@@ -177,13 +178,12 @@ def train_chosen_layer(
         seed=settings.seed,
     )
     clock = Clock()
+    choice = choice_of(run or resume)
     if plan.choose_layer and run is None and resume is None:
-        choice: LayerChoice | None = _choose_layer(model, look, settings, plan.by, clock)
-    else:
-        choice = choice_of(run or resume)
-        _warn_before_training(look, settings, [settings.layer])
-    if choice is not None and run is None and resume is None:
+        choice = _choose_layer(model, look, settings, plan.by, clock)
         settings = replace(settings, layer=choice.layer)
+    else:
+        _warn_before_training(look, settings, [settings.layer])
 
     def with_choice(trained: TrainingRun) -> TrainingRun:
         if choice is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError
@@ -45,6 +44,7 @@ OUTCOMES_FILE = "ablations.jsonl"
 LAYER_FOLDER = "layer-choice"
 # What other methods can stand beside ACTOR in.
 _BESIDE = "harmful-prompts"
+_SHOWN_SETTINGS = ("layer", "alpha", "origin", "anchor", "shift", "epochs", "lr", "batch_size")
 
 
 def ablate(
@@ -80,11 +80,11 @@ def ablate(
         prompts: Prompts with train, validation and test splits; ``ood`` prompts are asked too.
         factors: What to vary: one of ``FACTORS``, or several; ``"all"`` for all of them. Without
             categories among the pseudo-harmful prompts, ``"all"`` leaves ``transfer`` out.
-        seeds: Each draws training prompts of its own.
+        seeds: Seeds, each of which draws training prompts of its own.
         layer: Target layer of all ablations but that of the layer; chosen unless given, by a sweep
             over the layers on validation prompts.
         alphas: Values of the factor ``alpha``.
-        settings: The rest of every fine-tune; its layer and seed are replaced.
+        settings: All other settings of the fine-tunes; their layer and seed are replaced.
         per_label: Training prompts of each label where a factor does not say otherwise.
         test_per_label: Most prompts of each label and split to ask; None for all.
         anchor_methods: Methods that are given the kinds of harmful prompts too, beside ACTOR.
@@ -93,7 +93,7 @@ def ablate(
         jobs: Processes; with more than one each loads the model itself.
         folder: Folder that keeps every outcome; work that was cut short goes on from there.
         store: Store of block inputs for the next cell: True is the default store, False none.
-        on_outcome: Hears of every outcome.
+        on_outcome: Function called with every outcome.
 
     Raises:
         UserError: If a factor or method is not known, a setting is not allowed, a split is empty,
@@ -110,9 +110,15 @@ def ablate(
     check_config(model, shared, None)  # else every cell would fail of it
     reason = "it was named"
     if layer is None:
-        layer, reason = _choose_layer(
-            model, train.sample(per_label, seed=seeds[0]), validation, shared, folder, store
+        sweep = sweep_layers(
+            model,
+            train.sample(per_label, seed=seeds[0]),
+            validation,
+            settings=shared,
+            folder=None if folder is None else Path(folder) / LAYER_FOLDER,
+            store=store,
         )
+        layer, reason = sweep.best.layer, sweep.reason
     task = AblationTask(
         train=train,
         validation=validation,
@@ -150,7 +156,12 @@ def ablate(
         outcomes=tuple(done[cell] for cell in grid if cell in done),
         layer=layer,
         layer_reason=reason,
-        about=_about(task, model, prompts, seeds),
+        about={
+            **provenance(model, task.judge, new_tokens, seeds),
+            "prompts": prompts.name,
+            "per_label": per_label,
+            "settings": {name: getattr(task.shared, name) for name in _SHOWN_SETTINGS},
+        },
         complete=complete,
     )
 
@@ -202,30 +213,3 @@ def _beside(
         for cell, variation in grid.items()
         if cell.factor == _BESIDE and method != "actor"
     }
-
-
-def _choose_layer(
-    model: ChatModel,
-    train: PromptSet,
-    validation: PromptSet,
-    shared: FinetuneConfig,
-    folder: str | Path | None,
-    store: Store | bool,
-) -> tuple[int, str]:
-    place = None if folder is None else Path(folder) / LAYER_FOLDER
-    sweep = sweep_layers(model, train, validation, settings=shared, folder=place, store=store)
-    return sweep.best.layer, sweep.reason
-
-
-def _about(
-    task: AblationTask, model: ChatModel, prompts: PromptSet, seeds: Sequence[int]
-) -> dict[str, Any]:
-    return {
-        **provenance(model, task.judge, task.new_tokens, seeds),
-        "prompts": prompts.name,
-        "per_label": task.per_label,
-        "settings": {name: getattr(task.shared, name) for name in _SHOWN_SETTINGS},
-    }
-
-
-_SHOWN_SETTINGS = ("layer", "alpha", "origin", "anchor", "shift", "epochs", "lr", "batch_size")

@@ -70,7 +70,7 @@ class AblationTask:
         tested: Test prompts and those out of distribution.
         shared: Settings that a variation does not change.
         per_label: Training prompts of each label where nothing else is said.
-        judge: Says what a refusal is.
+        judge: Judge of the replies.
         new_tokens: Longest reply.
         store: Folder of the activation store; None for no store.
     """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.perplexity import read_text
@@ -74,7 +73,7 @@ def compare(
         reference: The method that the others are tested against; where it is not among them, the
             first.
         out: Folder that keeps every finished method and seed; one that holds some goes on.
-        on_outcome: Hears of every outcome.
+        on_outcome: Function called with every outcome.
 
     Raises:
         UserError: If a method is not known or two have one name, a split is empty, ``out`` holds
@@ -95,7 +94,15 @@ def compare(
         text=None if text is None else read_text(text)[0],
     )
     work.prepare()
-    ledger = _ledger(work, out)
+    path = None if out is None else Path(out) / OUTCOMES_FILE
+    ledger = Ledger(
+        path,
+        work.about(),
+        KeptOutcome,
+        lambda kept: (kept.outcome.method, kept.outcome.seed),
+        work="comparison",
+        older=lambda: () if path is None else comparison_outcomes(path.parent),
+    )
     outcomes: list[MethodOutcome] = []
     complete = True
     try:
@@ -115,16 +122,27 @@ def compare(
         outcomes=tuple(outcomes),
         prompts=work.tested,
         reference=reference if reference in names else names[0],
-        about=_about(work, seeds, search_seconds or {}),
+        about={
+            **provenance(model, work.judge, new_tokens, seeds),
+            "prompts": tested.name,
+            "search_seconds": dict(search_seconds or {}),
+            "train_prompts": train.counts(),
+            "validation_prompts": validation.counts(),
+            "fingerprints": {
+                "model": model.fingerprint,
+                "train_prompts": train.fingerprint,
+                "test_prompts": tested.fingerprint,
+            },
+        },
         complete=complete,
     )
 
 
 def _chosen(methods: str | Sequence[str | Method]) -> list[str | Method]:
     """Names and methods, once it is sure that all are known."""
-    chosen: list[str | Method] = list(METHODS) if methods == "all" else []
-    if methods != "all":
-        chosen = [methods] if isinstance(methods, str) else list(methods)
+    if isinstance(methods, str):
+        methods = list(METHODS) if methods == "all" else [methods]
+    chosen = list(methods)
     names = [one if isinstance(one, str) else one.name for one in chosen]
     for one in chosen:
         if isinstance(one, str) and one not in METHODS:
@@ -135,18 +153,6 @@ def _chosen(methods: str | Sequence[str | Method]) -> list[str | Method]:
     if twice:
         raise UserError(f"two methods are named '{twice[0]}'; give each a name of its own")
     return chosen
-
-
-def _ledger(work: ComparisonWork, out: str | Path | None) -> Ledger[KeptOutcome]:
-    path = None if out is None else Path(out) / OUTCOMES_FILE
-    return Ledger(
-        path,
-        work.about(),
-        KeptOutcome,
-        lambda kept: (kept.outcome.method, kept.outcome.seed),
-        work="comparison",
-        older=lambda: () if path is None else comparison_outcomes(path.parent),
-    )
 
 
 def _outcomes(
@@ -172,20 +178,3 @@ def _outcomes(
             raise UserError(other_work(ledger.path, "comparison", ["method_settings"]))
         outcomes.append(entry.outcome)
     return outcomes
-
-
-def _about(
-    work: ComparisonWork, seeds: Sequence[int], search_seconds: Mapping[str, float]
-) -> dict[str, Any]:
-    return {
-        **provenance(work.model, work.judge, work.new_tokens, seeds),
-        "prompts": work.tested.name,
-        "search_seconds": dict(search_seconds),
-        "train_prompts": work.train.counts(),
-        "validation_prompts": work.validation.counts(),
-        "fingerprints": {
-            "model": work.model.fingerprint,
-            "train_prompts": work.train.fingerprint,
-            "test_prompts": work.tested.fingerprint,
-        },
-    }

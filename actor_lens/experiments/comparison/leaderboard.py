@@ -7,7 +7,7 @@ all have answered the same prompts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,9 @@ class Leaderboard(Result):
         Intervals are Wilson's for the prompts, whatever the number of seeds; that of the trade-off
         score is made of the other two (MOVER). They do not speak of other seeds: ``_sd`` does.
         """
-        rows = [self._row(method, split) for split in self._splits for method in self.methods]
+        rows = [
+            self._row(method, split) for split in self._scores.splits for method in self.methods
+        ]
         return pd.DataFrame(rows)
 
     def by_set(self) -> pd.DataFrame:
@@ -125,10 +127,24 @@ class Leaderboard(Result):
         seed of either is left out. For the trade-off score the test counts every harmful and
         pseudo-harmful prompt once, while the score gives both labels the same weight.
         """
+        reference, scores = self.of(self.reference), self._scores
+        others = [one for one in self.methods if one != self.reference and self.of(one)]
         rows: list[dict[str, Any]] = []
-        for split in self._splits:
+        for split in scores.splits if reference else ():
             for score in (TRADEOFF, *LABEL_OF):
-                rows += _corrected(self._tests(split, score))
+                tests = [scores.paired(self.of(one), reference, score, split) for one in others]
+                corrected = holm([test["p_value"] for test in tests])
+                rows += [
+                    {
+                        "method": method,
+                        "reference": self.reference,
+                        "split": split,
+                        "score": score,
+                        **test,
+                        "p_holm": p,
+                    }
+                    for method, test, p in zip(others, tests, corrected, strict=True)
+                ]
         return pd.DataFrame(rows, columns=_PAIR_COLUMNS)
 
     def replies(self) -> pd.DataFrame:
@@ -221,10 +237,6 @@ class Leaderboard(Result):
     def _scores(self) -> MethodScores:
         return MethodScores(self.prompts)
 
-    @property
-    def _splits(self) -> list[str]:
-        return self._scores.splits
-
     def _row(self, method: str, split: str) -> dict[str, Any]:
         done = self.of(method)
         failed = [one for one in self.outcomes if one.method == method and one.status == "failed"]
@@ -235,12 +247,6 @@ class Leaderboard(Result):
             "message": "; ".join(dict.fromkeys(one.message for one in failed)),
             "seeds": len(done),
             **self._scores.row(done, split),
-            **self._costs(done),
-            "search_seconds": float(self.about.get("search_seconds", {}).get(method, 0.0)),
-        }
-
-    def _costs(self, done: Sequence[MethodOutcome]) -> dict[str, Any]:
-        return {
             "kl": mean([one.kl for one in done]),
             "perplexity": mean([one.perplexity for one in done]),
             "token_cost": mean([one.token_cost for one in done]),
@@ -248,31 +254,11 @@ class Leaderboard(Result):
             "fit_seconds": mean([one.seconds["fit"] for one in done]),
             "fit_bytes": max((one.fit_bytes for one in done), default=0),
             "evaluate_seconds": mean([one.seconds["evaluate"] for one in done]),
+            "search_seconds": float(self.about.get("search_seconds", {}).get(method, 0.0)),
         }
-
-    def _tests(self, split: str, score: str) -> list[dict[str, Any]]:
-        """Rows of ``pairs`` of a split and score, not corrected yet."""
-        reference = self.of(self.reference)
-        others = [one for one in self.methods if one != self.reference and self.of(one)]
-        return [
-            {
-                "method": method,
-                "reference": self.reference,
-                "split": split,
-                "score": score,
-                **self._scores.paired(self.of(method), reference, score, split),
-            }
-            for method in others
-            if reference
-        ]
 
 
 _PAIR_COLUMNS = [
     *("method", "reference", "split", "score", "difference", "low", "high"),
     *("better", "worse", "n", "p_value", "p_holm"),
 ]
-
-
-def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    corrected = holm([row["p_value"] for row in rows])
-    return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]

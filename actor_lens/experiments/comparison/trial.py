@@ -101,7 +101,7 @@ class ComparisonWork:
         train: Training prompts.
         validation: Validation prompts.
         tested: Prompts that every method is asked.
-        judge: Says what a refusal is, among replies that methods train on too.
+        judge: Judge of replies, those that methods train on among them.
         new_tokens: Longest reply.
         text: A text to measure perplexity on; None to leave it out.
     """
@@ -153,7 +153,6 @@ class ComparisonWork:
         return outcome
 
     def _fit_and_ask(self, method: Method, seed: int) -> MethodOutcome:
-        seeded = has_seed(method)
         with cost_of(self.model) as cost:
             own = with_judge(with_seed(method, seed), self.judge)
             fitted = own.fit(self.model, self.train, self.validation)
@@ -171,7 +170,7 @@ class ComparisonWork:
         return MethodOutcome(
             method=method.name,
             seed=seed,
-            seeded=seeded,
+            seeded=has_seed(method),
             status="completed",
             verdicts=evaluation.verdicts,
             replies=tuple(evaluation.frame()["reply"]),

@@ -18,6 +18,7 @@ import pandas as pd
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_choice
+from actor_lens.experiments.clock import rounded
 from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, SweepWork
 from actor_lens.experiments.sweep.tally import Tally, best_of
 from actor_lens.judges.base import Judge
@@ -115,7 +116,7 @@ class LayerSweep(Result):
             "validation_prompts": dict(self.validation),
             "train_prompts": dict(self.best.train_prompts),
             "outcomes": json.loads(self.frame().to_json(orient="records")),
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "seconds": rounded(self.seconds),
             "versions": versions(),
         }
 
@@ -159,7 +160,7 @@ def sweep_layers(
         layers: Layers in the order to try them, ties go to the first; all of them unless given.
         alphas: Alphas to try at each layer.
         seeds: Seeds to try with each alpha.
-        settings: The rest of every fine-tune; layer, alpha and seed in it are replaced.
+        settings: All other settings; their layer, alpha and seed are replaced.
         tokens: How the model begins refusals; found from the validation prompts unless given.
         judge_best: Number of the best cells whose whole replies to the validation prompts are
             judged too. Replies need the keys and values of the blocks below, so these begin from
@@ -171,9 +172,9 @@ def sweep_layers(
         engine: ``"local"``, or ``"ray"`` to spread the cells over a Ray cluster.
         store: Store of block inputs: True is the default store, False none. What no store
             holds and memory does not either is collected for some layers at a time.
-        on_step: Hears of every training step (local engine).
-        on_outcome: Hears of every cell.
-        should_stop: Says before every training step whether to stop (local engine).
+        on_step: Function called after every training step (local engine).
+        on_outcome: Function called with the outcome of every cell.
+        should_stop: Function asked before every training step whether to stop (local engine).
 
     Raises:
         UserError: If a setting is not allowed, prompts are missing, every cell failed, or the
@@ -210,7 +211,8 @@ def sweep_layers(
     if judge_best and validation is not None:
         tally.judge(judge_best, judge, new_tokens)
     best = tally.best_run()
-    if validation is not None and not work.refused_before:  # every cell was kept before
+    if validation is not None and tokens is not None and not work.refused_before:
+        # Every cell was kept before.
         work.refused_before = _untrained_shares(model, validation, tokens)
     return LayerSweep(
         outcomes=tuple(tally.outcomes[cell] for cell in cells),
@@ -241,14 +243,11 @@ def _grid(
 
 
 def _untrained_shares(
-    model: ChatModel, validation: PromptSet, tokens: RefusalTokens | None
+    model: ChatModel, validation: PromptSet, tokens: RefusalTokens
 ) -> dict[str, float]:
-    scores = refusal_scores(model, validation.texts, tokens or refusal_tokens(model, validation))
-    refused = [bool(score > 0) for score in scores]
-    groups: dict[str, list[bool]] = {}
-    for label, hit in zip(validation.labels, refused, strict=True):
-        groups.setdefault(label, []).append(hit)
-    return {label: sum(hits) / len(hits) for label, hits in groups.items()}
+    scores = refusal_scores(model, validation.texts, tokens)
+    refused = pd.Series((scores > 0).tolist(), index=list(validation.labels))
+    return refused.groupby(level=0, sort=False).mean().to_dict()
 
 
 def outcome_table(outcomes: Sequence[CellOutcome], validation: Mapping[str, int]) -> pd.DataFrame:

@@ -30,7 +30,7 @@ class Tally:
         cells: All cells, in the order of the grid.
         work: What they share.
         folder: Folder that keeps outcomes and the best run; None for none.
-        on_outcome: Hears of every outcome.
+        on_outcome: Function called with every outcome.
         outcomes: Outcomes so far, by cell.
         run: The latest run that may be wanted again; None where there is none.
         saved: The run that the folder holds, as far as it is known.

@@ -71,7 +71,7 @@ def ray_outcomes(work: SweepWork, cells: Sequence[SweepCell]) -> Iterator[CellOu
     Raises:
         UserError: If Ray is not installed, or the model was not loaded by name or folder.
     """
-    ray = _ray()
+    ray = require("ray", "cluster", "the ray engine", "or use engine 'local'")
     if work.model.source is None:
         raise UserError(
             "the ray engine loads the model on every worker: load it by name or folder "
@@ -144,7 +144,3 @@ def _on_worker(
 @cache
 def _model(source: str) -> ChatModel:
     return load_model(**json.loads(source))
-
-
-def _ray() -> Any:
-    return require("ray", "cluster", "the ray engine", "or use engine 'local'")
