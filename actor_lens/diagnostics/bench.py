@@ -9,8 +9,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import product
@@ -66,19 +66,16 @@ class BenchResult(Result):
 
     def seconds(self, part: Part) -> float:
         """Median seconds of a part; NaN where it was not run."""
-        values = [measured["seconds"] for measured in self.rounds.get(part, ())]
-        return statistics.median(values) if values else float("nan")
+        return _median(measured["seconds"] for measured in self.rounds.get(part, ()))
 
     def peak_bytes(self, part: Part) -> float:
         """Median peak memory of a part; NaN where it was not run."""
-        values = [float(measured["memory"]["peak"]) for measured in self.rounds.get(part, ())]
-        return statistics.median(values) if values else float("nan")
+        return _median(float(one["memory"]["peak"]) for one in self.rounds.get(part, ()))
 
     def ratio(self, part: Part, to: Part = "actor") -> float:
         """Median over rounds of the time of a part in relation to another's."""
         pairs = zip(self.rounds.get(part, ()), self.rounds.get(to, ()), strict=False)
-        ratios = [measured["seconds"] / other["seconds"] for measured, other in pairs]
-        return statistics.median(ratios) if ratios else float("nan")
+        return _median(measured["seconds"] / other["seconds"] for measured, other in pairs)
 
     @property
     def collection(self) -> dict[str, float]:
@@ -116,16 +113,14 @@ class BenchResult(Result):
         """Seconds for more prompts of the same lengths and other epochs, by proportion."""
         more = n_prompts / self.setting["prompts"]
         longer = epochs / self.setting["epochs"]
-        cached: tuple[Part, ...] = ("actor", "sweep")  # they collect once, whatever the epochs
-        uncached: tuple[Part, ...] = ("naive_actor", "sft")
+        parts: tuple[Part, ...] = ("actor", "sweep", "naive_actor", "sft")
         seconds: dict[str, float] = {}
-        for part in (part for part in cached if part in self.rounds):
-            collect = statistics.median(
-                measured["parts"]["collect"] for measured in self.rounds[part]
+        for part in (part for part in parts if part in self.rounds):
+            # Collecting is done once, whatever the epochs, by those that do it at all.
+            collect = _median(
+                measured.get("parts", {}).get("collect", 0.0) for measured in self.rounds[part]
             )
             seconds[part] = more * (collect + longer * (self.seconds(part) - collect))
-        for part in (part for part in uncached if part in self.rounds):
-            seconds[part] = more * longer * self.seconds(part)
         return seconds
 
     def _headline(self) -> str:
@@ -258,18 +253,9 @@ class BenchFiles:
     prompts: Path
     folder: Path
 
-    def state(self, task: Task) -> Path:
-        """Where a way of training leaves the block's weights."""
-        return self.folder / f"{task}.safetensors"
-
 
 def run_task(task: Task, files: BenchFiles, settings: BenchSettings) -> dict[str, Any]:
     """Run one task in a process of its own and return what it measured.
-
-    Args:
-        task: Name of the task.
-        files: Model, prompts and a folder, from ``on_disk``.
-        settings: Sizes of the work.
 
     Raises:
         UserError: If the process fails.
@@ -280,7 +266,7 @@ def run_task(task: Task, files: BenchFiles, settings: BenchSettings) -> dict[str
         prompts=str(files.prompts),
         settings=settings,
         threads=torch.get_num_threads(),
-        state_file=str(files.state(task)),
+        state_file=str(files.folder / f"{task}.safetensors"),
     )
     done = subprocess.run(
         [sys.executable, "-m", "actor_lens.diagnostics.bench_process"],
@@ -335,16 +321,19 @@ def _agreement(folder: Path) -> float | None:
 
 
 def _processor() -> str:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
 def _paired(times: Sequence[float], others: Sequence[float]) -> float:
     """Median of the ratios within a round."""
-    ratios = [time / other for time, other in zip(times, others, strict=False)]
-    return statistics.median(ratios) if ratios else float("nan")
+    return _median(time / other for time, other in zip(times, others, strict=False))
+
+
+def _median(values: Iterable[float]) -> float:
+    """The median; NaN of nothing."""
+    numbers = list(values)
+    return statistics.median(numbers) if numbers else float("nan")

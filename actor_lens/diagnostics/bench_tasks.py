@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from actor_lens.training.block_trainer import BlockTrainer
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 
+Result = TypeVar("Result")
 Measured = dict[str, Any]
 """What a task measured, as JSON can hold it; ``state`` are trained tensors for a file."""
 
@@ -53,13 +55,13 @@ def collection(model: ChatModel, prompts: PromptSet, settings: BenchSettings) ->
 
     seconds: dict[str, list[float]] = {"ours": [], "plain": [], "all_hooks": []}
     for number in range(settings.repeats + 1):
-        times = {"ours": _timed(ours, model)}
+        times = {"ours": _timed(ours, model)[0]}
         model.hf.set_attn_implementation(_default_attention(model))
         try:
-            times["plain"] = _timed(plain, model)
+            times["plain"] = _timed(plain, model)[0]
         finally:
             model.hf.set_attn_implementation("eager")
-        times["all_hooks"] = _timed(all_hooks, model)
+        times["all_hooks"] = _timed(all_hooks, model)[0]
         if number > 0:  # the first warms up
             for name, value in times.items():
                 seconds[name].append(value)
@@ -70,46 +72,37 @@ def collect(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Me
     """Residuals of all layers, written into a store."""
     store = Store(settings.store)
     collect_residuals(model, prompts[:8], store=False)  # warms up
-    seconds = _timed(lambda: collect_residuals(model, prompts, store=store), model)
+    seconds, _ = _timed(lambda: collect_residuals(model, prompts, store=store), model)
     return {"seconds": seconds, "tokens": sum(map(len, model.tokenize(prompts.texts)))}
 
 
 def actor(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """ACTOR on cached inputs: collecting them and training, nothing else."""
-    measured: Measured = {}
-
-    def train() -> None:
-        run = finetune_layer(
-            model, prompts, layer=settings.layer, epochs=settings.epochs, store=False
-        )
-        measured["parts"] = dict(run.seconds)
-        measured["state"] = dict(run.state)
-
-    measured["seconds"] = _timed(train, model)
-    return measured
+    config = FinetuneConfig(layer=settings.layer, epochs=settings.epochs)
+    seconds, run = _timed(lambda: finetune_layer(model, prompts, config, store=False), model)
+    return {"seconds": seconds, "parts": dict(run.seconds), "state": dict(run.state)}
 
 
 def naive_actor(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """ACTOR without a cache: every step runs the model from the tokens to the end of the block."""
-    measured: Measured = {}
     config = FinetuneConfig(layer=settings.layer, epochs=settings.epochs)
 
-    def train() -> None:
+    def train() -> dict[str, Tensor]:
         trainer = _FromTokens(model, config, prompts)
         while trainer.step < trainer.total_steps:
             trainer.take_step()
         prefix = model.block_prefix(config.layer)
-        measured["state"] = {
+        return {
             prefix + name: tensor.detach().to("cpu", model.hf.dtype)
             for name, tensor in trainer.block.state_dict().items()
         }
 
-    measured["seconds"] = _timed(train, model)
-    return measured
+    seconds, state = _timed(train, model)
+    return {"seconds": seconds, "state": state}
 
 
 def sft(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
-    """Supervised fine-tuning of every parameter on replies of 64 tokens.
+    """Supervised fine-tuning of every parameter on replies of ``reply_tokens`` tokens.
 
     The replies are random tokens: what they say costs nothing and harms nobody. AdamW, the
     library's default attention, the same prompts, epochs and batch size as ACTOR.
@@ -117,19 +110,17 @@ def sft(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measur
     model.hf.set_attn_implementation(_default_attention(model))
     model.hf.requires_grad_(True)
     token_ids = model.tokenize(prompts.texts, room=settings.reply_tokens)
-    return {"seconds": _timed(lambda: _train_on_replies(model, token_ids, settings), model)}
+    seconds, _ = _timed(lambda: _train_on_replies(model, token_ids, settings), model)
+    return {"seconds": seconds}
 
 
 def sweep(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """Every layer trained once, on one collection of block inputs; outcomes are not scored."""
     shared = FinetuneConfig(layer=0, epochs=settings.epochs)
-    measured: Measured = {}
-
-    def train() -> None:
-        measured["parts"] = dict(sweep_layers(model, prompts, settings=shared, store=False).seconds)
-
-    measured["seconds"] = _timed(train, model)
-    return measured
+    seconds, outcomes = _timed(
+        lambda: sweep_layers(model, prompts, settings=shared, store=False), model
+    )
+    return {"seconds": seconds, "parts": dict(outcomes.seconds)}
 
 
 TASKS: Mapping[str, Callable[[ChatModel, PromptSet, BenchSettings], Measured]] = {
@@ -149,15 +140,14 @@ class _FromTokens(BlockTrainer):
 
         def run(batch: TokenBatch) -> None:
             end = _EndOfPass(self.block)
-            try:
+            with suppress(_Done):
                 graft(self._model, {self.config.layer: end}).base_model(
                     input_ids=batch.input_ids,
                     attention_mask=batch.attention_mask,
                     position_ids=batch.position_ids,
                     use_cache=False,
                 )
-            except _Done as done:
-                parts.update(zip(batch.indices, done.last_token, strict=True))
+            parts.update(zip(batch.indices, end.last_token, strict=True))
 
         ids = [self._token_ids[row] for row in rows]
         run_in_batches(self._model.with_batch_size(len(rows)), ids, run)
@@ -165,15 +155,11 @@ class _FromTokens(BlockTrainer):
 
 
 class _Done(Exception):
-    """Ends a pass with what the block gave at the last token."""
-
-    def __init__(self, last_token: Tensor) -> None:
-        super().__init__()
-        self.last_token = last_token
+    """Ends a pass."""
 
 
 class _EndOfPass(nn.Module):
-    """Runs the block in training on all tokens, then ends the pass."""
+    """Runs the block in training on all tokens, keeps its output at the last, ends the pass."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -182,7 +168,8 @@ class _EndOfPass(nn.Module):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         output = self.block(hidden_states.float(), *args, **kwargs)
         states: Tensor = output[0] if isinstance(output, tuple) else output
-        raise _Done(states[:, -1])
+        self.last_token = states[:, -1]
+        raise _Done
 
 
 def _train_on_replies(
@@ -215,13 +202,14 @@ def _default_attention(model: ChatModel) -> str:
     return "sdpa" if getattr(model.hf, "_supports_sdpa", False) else "eager"
 
 
-def _timed(work: Callable[[], object], model: ChatModel) -> float:
+def _timed(work: Callable[[], Result], model: ChatModel) -> tuple[float, Result]:
+    """Seconds that some work takes, and its result."""
     gc.collect()
     _wait(model)
     started = time.perf_counter()
-    work()
+    result = work()
     _wait(model)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, result
 
 
 def _wait(model: ChatModel) -> None:

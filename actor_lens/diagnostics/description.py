@@ -157,19 +157,8 @@ class ModelDescription(Result):
 
 
 _MODEL_FACTS = (
-    "architecture",
-    "revision",
-    "n_layers",
-    "d_model",
-    "heads",
-    "key_value_heads",
-    "vocabulary",
-    "parameters",
-    "dtype",
-    "quantization",
-    "devices",
-    "tied_embeddings",
-    "max_tokens",
+    *("architecture", "revision", "n_layers", "d_model", "heads", "key_value_heads", "vocabulary"),
+    *("parameters", "dtype", "quantization", "devices", "tied_embeddings", "max_tokens"),
 )
 _TEMPLATE_FACTS = ("system_role", "thinking_switch", "end_tokens", "marked_example")
 

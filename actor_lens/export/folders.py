@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors.torch import save_file
+
 from actor_lens.errors import UserError
 from actor_lens.export.model_card import CardFacts, Form, base_model_name, write_model_card
 from actor_lens.files.paths import user_path
@@ -50,7 +52,7 @@ def export_model(
         model: The model that the run was trained on.
         run: A fine-tune of one of its blocks.
         folder: Where to write; made if it is not there.
-        overwrite: Replace a model that is there, with all that is in its folder.
+        overwrite: Replace an export of the same kind that is there, with all that is in its folder.
         facts: What the model card says beyond the run.
 
     Returns:
@@ -60,9 +62,8 @@ def export_model(
         UserError: If the run belongs to another model, the block is quantised, the folder holds
             something already, or it cannot be written.
     """
-    check_float_block(model, run)
     facts = facts or CardFacts()
-    with writing_export(folder, model, "model", overwrite) as staging:
+    with writing_export(folder, model, run, "model", overwrite) as staging:
         with run.applied_to(model):
             model.hf.save_pretrained(staging)
             model.tokenizer.save_pretrained(staging)
@@ -82,27 +83,11 @@ def export_delta(
 
     ``delta.safetensors`` holds the block's tensors themselves and not their differences: adding
     a rounded difference would not give the trained weights, replacing gives them to the bit.
-    ``delta.json`` says what they belong to; it and ``README.md`` hold the three lines.
-
-    Args:
-        model: The model that the run was trained on.
-        run: A fine-tune of one of its blocks.
-        folder: Where to write; made if it is not there.
-        overwrite: Replace a delta that is there, with all that is in its folder.
-        facts: What the model card says beyond the run.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: If the run belongs to another model, the block is quantised, the folder holds
-            something already, or it cannot be written.
+    ``delta.json`` says what they belong to; it and ``README.md`` hold the three lines. Arguments,
+    result and errors are those of ``export_model``.
     """
-    from safetensors.torch import save_file
-
-    check_float_block(model, run)
     facts = facts or CardFacts()
-    with writing_export(folder, model, "delta", overwrite) as staging:
+    with writing_export(folder, model, run, "delta", overwrite) as staging:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in run.state.items()}
         save_file(tensors, staging / DELTA_FILE, metadata={"format": "pt"})
         card = _delta_card(model, run, facts, (staging / DELTA_FILE).read_bytes())
@@ -131,24 +116,31 @@ def delta_lines(model: ChatModel, facts: CardFacts | None = None) -> list[str]:
 
 @contextmanager
 def writing_export(
-    folder: str | Path, model: ChatModel, kind: Kind, overwrite: bool
+    folder: str | Path, model: ChatModel, run: TrainingRun, kind: Kind, overwrite: bool
 ) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` when all is written.
 
     Args:
         folder: Where the export goes.
         model: The exported model; the folder it was loaded from is never overwritten.
+        run: The run that is exported.
         kind: Kind of the export.
         overwrite: Whether an export of that kind may be replaced.
 
     Raises:
-        UserError: If the folder holds something else, or cannot be written.
+        UserError: If the run belongs to another model, its block is quantised, or the folder holds
+            something else or cannot be written.
     """
     import transformers
 
     folder = user_path(folder)
+    _check_float_block(model, run)
     check_folder(folder, kind, overwrite=overwrite)
-    _check_not_source(folder, model)
+    source = str((model.source or {}).get("name", ""))
+    if os.path.isabs(source) and os.path.realpath(folder) == os.path.realpath(source):
+        raise UserError(
+            f"{folder}: is what the model was loaded from, which the run needs; give another folder"
+        )
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with replacing_folder(folder) as staging, _disk_errors():
         yield staging
@@ -245,12 +237,10 @@ def check_folder(folder: str | Path, kind: Kind, *, overwrite: bool = False) -> 
         )
 
 
-def check_float_block(model: ChatModel, run: TrainingRun) -> None:
-    """Check that the block which a run replaces holds ordinary numbers, before it is exported.
+def _check_float_block(model: ChatModel, run: TrainingRun) -> None:
+    """Check that the block which a run replaces holds ordinary numbers, and the run fits it.
 
-    Raises:
-        UserError: If the run belongs to another model, or the block is quantised: what would be
-            written fits no other copy of the model.
+    What would be written of a quantised block fits no other copy of the model.
     """
     prefix = model.block_prefix(run.layer)
     for name, tensor in model.hf.state_dict().items():
@@ -265,14 +255,6 @@ def check_float_block(model: ChatModel, run: TrainingRun) -> None:
 def dtype_name(model: ChatModel) -> str:
     """The dtype of a model's weights as ``from_pretrained`` takes it, such as ``"bfloat16"``."""
     return str(model.hf.dtype).removeprefix("torch.")
-
-
-def _check_not_source(folder: Path, model: ChatModel) -> None:
-    source = str((model.source or {}).get("name", ""))
-    if os.path.isabs(source) and os.path.realpath(folder) == os.path.realpath(source):
-        raise UserError(
-            f"{folder}: is what the model was loaded from, which the run needs; give another folder"
-        )
 
 
 @contextmanager

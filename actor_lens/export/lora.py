@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import pandas as pd
 from jaxtyping import Float
+from safetensors.torch import save_file
 from torch import Tensor
 
 from actor_lens.errors import UserError, require
-from actor_lens.export.folders import check_float_block, dtype_name, writing_export
+from actor_lens.export.folders import dtype_name, writing_export
 from actor_lens.export.low_rank import BlockChange
 from actor_lens.export.model_card import CardFacts, Form, base_model_name, write_model_card
 from actor_lens.files.paths import user_path
@@ -134,12 +135,11 @@ def export_lora(
             something or cannot be written.
     """
     check_lora(rank, error)
-    check_float_block(model, run)
     facts = facts or CardFacts()
-    change = BlockChange(model, run)
-    number = change.smallest_rank(error) if rank == "auto" else min(rank, change.full_rank)
-    errors = _RankErrors(model, run, change, prompts)
-    with writing_export(folder, model, "adapter", overwrite) as staging:
+    with writing_export(folder, model, run, "adapter", overwrite) as staging:
+        change = BlockChange(model, run)
+        number = change.smallest_rank(error) if rank == "auto" else min(rank, change.full_rank)
+        errors = _RankErrors(model, run, change, prompts)
         result = LoraExport(
             folder=user_path(folder),
             rank=number,
@@ -220,7 +220,6 @@ def _write_adapter(
     folder: Path, model: ChatModel, change: BlockChange, rank: int, facts: CardFacts
 ) -> None:
     from peft import LoraConfig
-    from safetensors.torch import save_file
 
     ranks = {name: min(rank, len(factors.values)) for name, factors in change.factors.items()}
     config = LoraConfig(

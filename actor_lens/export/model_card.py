@@ -10,14 +10,13 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.text import clean, percent
-from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import TrainingRun
 
 CARD_FILE = "README.md"
@@ -88,15 +87,7 @@ def is_hub_name(name: str) -> bool:
 def write_model_card(
     folder: Path, model: ChatModel, run: TrainingRun, form: Form, facts: CardFacts
 ) -> None:
-    """Write ``README.md`` into the folder of an export.
-
-    Args:
-        folder: The folder that the rest of the export is in.
-        model: The untouched model.
-        run: The run that is exported.
-        form: The form in which it is exported.
-        facts: What the card says beyond the run.
-    """
+    """Write ``README.md`` into the folder of an export of a run, made from the untouched model."""
     text = render_model_card(model, run, form, facts)
     (folder / CARD_FILE).write_bytes(text.encode("utf-8", "replace"))
 
@@ -104,14 +95,15 @@ def write_model_card(
 def render_model_card(model: ChatModel, run: TrainingRun, form: Form, facts: CardFacts) -> str:
     """The text that ``write_model_card`` writes: front matter, then sections."""
     base = base_model_name(model, facts)
+    name = escaped(base if is_hub_name(base) else Path(base).name)
     sections = [
-        _heading(model, run, form, base),
-        _code("Use", form.lines),
+        _heading(model, run, form, name),
+        "\n".join(["## Use\n\n```python", *form.lines, "```"]),
         f"## Undo\n\n{form.undo}",
         _rates(facts.results or {}),
         _data(run, facts),
         _settings(run, model.system_prompt),
-        _licence(facts, base),
+        _licence(facts, name),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in (*form.notes, *_LIMITS)),
     ]
     return "\n\n".join([_front_matter(form, facts, base), *filter(None, sections)]) + "\n"
@@ -136,19 +128,14 @@ def _front_matter(form: Form, facts: CardFacts, base: str) -> str:
     return f"---\n{data.to_yaml().strip()}\n---"
 
 
-def _heading(model: ChatModel, run: TrainingRun, form: Form, base: str) -> str:
-    name = base if is_hub_name(base) else Path(base).name
+def _heading(model: ChatModel, run: TrainingRun, form: Form, name: str) -> str:
     return (
-        f"# {escaped(name)}, layer {run.layer} trained against over-refusal\n\n"
+        f"# {name}, layer {run.layer} trained against over-refusal\n\n"
         f"{form.what} Of its {model.n_layers} decoder blocks only block {run.layer} (counted from "
         f"0) was trained, {run.trained_parameters:,} of {model.hf.num_parameters():,} parameters, "
         "with activations as targets and without a single reply to learn from "
         "([ACTOR, Dabas et al. 2025](https://arxiv.org/abs/2507.04250); made with Actor Lens)."
     )
-
-
-def _code(title: str, lines: Sequence[str]) -> str:
-    return "\n".join([f"## {title}", "", "```python", *lines, "```"])
 
 
 def _rates(results: Mapping[str, Any]) -> str:
@@ -210,8 +197,7 @@ def _data(run: TrainingRun, facts: CardFacts) -> str:
 
 
 def _settings(run: TrainingRun, system_prompt: str | None) -> str:
-    names = [setting.name for setting in fields(FinetuneConfig)]
-    rows: dict[str, object] = {name: getattr(run.config, name) for name in names}
+    rows: dict[str, object] = asdict(run.config)
     rows["weights of step"] = run.best_step
     rows["training ended"] = run.status
     rows["fingerprint of the base weights"] = run.fingerprint[:12]
@@ -223,9 +209,8 @@ def _settings(run: TrainingRun, system_prompt: str | None) -> str:
     return "\n".join(["## Settings\n\n| setting | value |\n|---|---|", *lines])
 
 
-def _licence(facts: CardFacts, base: str) -> str:
+def _licence(facts: CardFacts, name: str) -> str:
     licence = f"Given as {escaped(facts.license)}." if facts.license else "Not stated here."
-    name = escaped(base if is_hub_name(base) else Path(base).name)
     return (
         f"## Licence\n\n{licence} These weights are derived from {name}, whose licence applies to "
         "them, and the terms of the training prompts may limit their use too."

@@ -70,7 +70,6 @@ def render_comparison(board: Leaderboard, *, command: str | None = None) -> str:
 
 
 def _rows(table: pd.DataFrame, column: str, value: str) -> list[dict[Any, Any]]:
-    """The rows of a table that have a value in a column."""
     return table[table[column] == value].to_dict("records")
 
 

@@ -21,11 +21,7 @@ _HARMLESS_REFUSED = 0.1
 
 
 def findings(board: Leaderboard) -> tuple[str, ...]:
-    """Sentences about the test split of a comparison, the most important first.
-
-    Args:
-        board: Outcomes of every method, from ``compare``.
-    """
+    """Sentences about the test split of a comparison, the most important first."""
     table = board.frame()
     table = table[table["split"] == "test"].set_index("method")
     scored = table[(table["status"] == "completed") & table["tradeoff_score"].notna()]
@@ -46,34 +42,23 @@ def findings(board: Leaderboard) -> tuple[str, ...]:
 
 
 def provenance(board: Leaderboard) -> str:
-    """On what the rates rest: prompts, judge, length of replies, seeds, versions.
-
-    Args:
-        board: Outcomes of every method, from ``compare``.
-    """
-    about = board.about
-    counts = {label: 0 for label in ("harmful", "pseudo_harmful", "benign")}
-    for prompt in board.prompts:
-        if prompt.split == "test":
-            counts[prompt.label] += 1
-    prompts = ", ".join(f"{n} {label.replace('_', '-')}" for label, n in counts.items())
+    """On what the rates rest: prompts, judge, length of replies, seeds, versions."""
+    about, counts = board.about, board.prompts["test"].counts()
+    labels = ("harmful", "pseudo_harmful", "benign")
+    prompts = ", ".join(f"{counts[label]} {label.replace('_', '-')}" for label in labels)
     seeds = ", ".join(str(seed) for seed in about["seeds"])
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    searches = "".join(
+        f"The settings of {method} were chosen before on validation prompts in {spent:.1f} s, "
+        "which its seconds of fit do not include. "
+        for method, spent in about["search_seconds"].items()
+    )
     return (
         f"Test prompts: {prompts}. Judge: {about['judge']}, {about['decoding']} replies of at most "
         f"{about['new_tokens']} tokens. Seeds: {seeds} (methods without a seed were run once; "
         "scores and paired differences are means over the seeds). "
-        f"{_search_time(about['search_seconds'])}"
+        f"{searches}"
         f"Model: {about['model']} in {about['dtype']} on {about['device']}. Versions: {packages}."
-    )
-
-
-def _search_time(seconds: Mapping[str, float]) -> str:
-    """Time spent on settings before the comparison, which no fit includes."""
-    return "".join(
-        f"The settings of {method} were chosen before on validation prompts in {spent:.1f} s, "
-        "which its seconds of fit do not include. "
-        for method, spent in seconds.items()
     )
 
 
@@ -82,23 +67,17 @@ def _winner(scored: pd.DataFrame) -> str:
     names = list(scored.index[scored["tradeoff_score"] == best])
     row = scored.loc[names[0]]
     verb, whose = ("has", "") if len(names) == 1 else ("have", f"{names[0]}: ")
+    luck = (
+        f" The highest of {len(scored)} measured scores is in part the luckiest (winner's curse): "
+        "on other prompts it is more likely lower than higher."
+    )
     return (
         f"{spell(names)} {verb} the highest trade-off score on the test prompts: "
         f"{percent(best)} ({whose}95 % interval {percent(row['tradeoff_score_low'])} to "
         f"{percent(row['tradeoff_score_high'])}; compliance {percent(row['compliance_rate'])} of "
         f"{row['n_pseudo_harmful']:.0f} pseudo-harmful prompts, safety "
         f"{percent(row['safety_score'])} of {row['n_harmful']:.0f} harmful ones)."
-        f"{_luck(len(scored))}"
-    )
-
-
-def _luck(methods: int) -> str:
-    """What to think of the highest of several measured scores."""
-    if methods < 2:
-        return ""
-    return (
-        f" The highest of {methods} measured scores is in part the luckiest (winner's curse): on "
-        "other prompts it is more likely lower than higher."
+        f"{luck if len(scored) > 1 else ''}"
     )
 
 
@@ -108,17 +87,13 @@ def _reference(board: Leaderboard, scored: pd.DataFrame) -> list[str]:
     if name not in scored.index:
         return [f"{name}, with which the others are compared, has no scores."]
     tests = _tests(board)
-    above = [row for row in tests if _side(row) > 0]
-    below = [row for row in tests if _side(row) < 0]
-    level = [row for row in tests if _side(row) == 0]
-    best = scored["tradeoff_score"].max()
-    own = float(scored["tradeoff_score"].to_dict()[name])
+    below, level, above = ([row for row in tests if _side(row) == side] for side in (-1, 0, 1))
+    gap = scored["tradeoff_score"].max() - scored["tradeoff_score"][name]
     sentences = []
-    if own < best:
-        gap = best - own
+    if gap > 0:
         sentences.append(
             f"{name} is not the best: it is {_points(gap)} below the highest score, at "
-            f"{percent(own)}."
+            f"{percent(scored['tradeoff_score'][name])}."
         )
     if above:
         sentences.append(f"Measurably better than {name}: {_list(above)}.")

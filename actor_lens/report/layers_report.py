@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from actor_lens import figures
-from actor_lens.directions.layer_scores import LayerChoice, LayerScores
+from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.directions.options import Origin
 from actor_lens.directions.projections import Projections, layer_map
 from actor_lens.errors import UserError
@@ -91,13 +92,15 @@ def layers_content(
         axes = plane.axes
         plots["map"] = plot_in_page("map", figures.layer_map(plane))
     cells = {(row.layer, row.score, row.pair): row.measurement for row in scores.rows}
-    measured = {(row.score, row.pair) for row in scores.rows}
-    columns = [key for key in _SCORE_COLUMNS if key in measured]
+    recommended = choice
+    with suppress(UserError):  # nothing was measured
+        recommended = choice or scores.best()
+    columns = [key for key in _SCORE_COLUMNS if any(cell[1:] == key for cell in cells)]
     return {
         "layer": layer,
         "n_layers": scores.n_layers,
         "choice": choice,
-        "recommended": choice or _recommended(scores),
+        "recommended": recommended,
         "score_warnings": scores.warnings,
         "spread": _spread(projections, layer, origin),
         "origin": origin,
@@ -114,14 +117,6 @@ def layers_content(
     }
 
 
-def _recommended(scores: LayerScores) -> LayerChoice | None:
-    """What the scores would have chosen where the user named the layer."""
-    try:
-        return scores.best()
-    except UserError:  # nothing was measured
-        return None
-
-
 def _value(cell: Measurement | None) -> float:
     return cell.value if cell else float("nan")
 
@@ -132,7 +127,7 @@ def _spread(projections: Projections, layer: int, origin: Origin) -> list[dict[s
     values = frame[frame["layer"] == layer].groupby("label")["projection"]
     rows: list[dict[str, Any]] = []
     for label in (label for label in LABELS if label in values.groups):
-        low, median, high = values.get_group(label).quantile([0.25, 0.5, 0.75])
-        n = len(values.get_group(label))
-        rows.append({"label": label, "n": n, "low": low, "median": median, "high": high})
+        own = values.get_group(label)
+        low, median, high = own.quantile([0.25, 0.5, 0.75])
+        rows.append({"label": label, "n": len(own), "low": low, "median": median, "high": high})
     return rows

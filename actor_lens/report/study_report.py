@@ -1,8 +1,6 @@
 """A self-contained HTML page that tells a study as a story.
 
-One file holds everything, plotly.js included once; it asks nothing of the network and says so to
-the browser in a content security policy. The prose is in ``templates/``; here are the numbers that
-fill it. All text from prompts, replies and names is escaped by the template engine.
+The prose is in ``templates/``; here are the numbers that fill it.
 """
 
 from __future__ import annotations
