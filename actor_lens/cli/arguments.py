@@ -112,12 +112,8 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
         help="load weights quantised, for looking and evaluating; default: in full precision",
     )
     add("--trust-remote-code", action="store_true", help="run code from the model's folder")
-    add(
-        "--device",
-        default="auto",
-        metavar="auto|cpu|cuda",
-        help="where the model runs; default: auto, a GPU where there is one",
-    )
+    text = "where the model runs; default: auto, a GPU where there is one"
+    add("--device", default="auto", metavar="auto|cpu|cuda", help=text)
     add(
         "--device-map",
         metavar="|".join(DEVICE_MAPS),

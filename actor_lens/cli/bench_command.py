@@ -99,13 +99,7 @@ def bench(arguments: argparse.Namespace) -> None:
 
 
 def print_costs(console: Console, arguments: argparse.Namespace, costs: BenchResult) -> None:
-    """Print the table, what it means and what a larger run would cost.
-
-    Args:
-        console: The terminal, or a console that writes to a file.
-        arguments: ``predict`` is read.
-        costs: What was measured.
-    """
+    """Print the table, what it means and what a larger run would cost."""
     from actor_lens.diagnostics.bench import NOTES
     from actor_lens.files.sizes import format_size
 

@@ -102,13 +102,9 @@ def load_named_model(
     """
     from actor_lens.models.chat_model import load_model
 
-    settings: dict[str, Any] = {
-        "chat_template": arguments.chat_template,
-        "device_map": arguments.device_map,
-        "system_prompt": _text_or_file(arguments.system_prompt),
-        "revision": arguments.revision,
-        "quantization": arguments.quantization,
-    }
+    names = ("chat_template", "device_map", "revision", "quantization")
+    settings = {name: getattr(arguments, name) for name in names}
+    settings["system_prompt"] = _text_or_file(arguments.system_prompt)
     settings = {name: value for name, value in settings.items() if value is not None}
     return load_model(
         name,
@@ -134,15 +130,9 @@ def _text_or_file(text: str | None) -> str | None:
 
 
 def model_settings(model: ChatModel) -> dict[str, Any]:
-    """How a model was loaded, for the record that a command writes.
-
-    Returns:
-        ``revision``, ``system_prompt``, ``quantization``, ``dtype`` and ``fingerprint``; None where
-        the model has none.
-    """
-    source = model.source or {}
+    """How a model was loaded, for the record that a command writes; None for what it has not."""
     return {
-        "revision": source.get("revision"),
+        "revision": (model.source or {}).get("revision"),
         "system_prompt": model.system_prompt,
         "quantization": model.quantization,
         "dtype": str(model.hf.dtype).removeprefix("torch."),

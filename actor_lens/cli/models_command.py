@@ -125,10 +125,7 @@ def _facts(description: ModelDescription) -> list[tuple[str, str]]:
         ("devices", ", ".join(description.devices)),
         ("context", f"{description.max_tokens:,} tokens"),
         ("system prompt", "taken" if description.system_role else "not taken by the template"),
-        (
-            "thinking",
-            "switched off" if description.thinking_switch else "no switch in the template",
-        ),
+        ("thinking", "switched off" if description.thinking_switch else "no switch"),
         ("end tokens", ", ".join(map(str, description.end_tokens)) or "none"),
         ("weights", format_size(memory.weights)),
         ("memory to collect", f"about {format_size(memory.collect)}"),

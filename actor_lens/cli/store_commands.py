@@ -117,14 +117,9 @@ def _show(
 
     total = sum(entry.nbytes for entry in entries)
     if arguments.json:
-        print_json(
-            {
-                "folder": str(store.folder),
-                "limit": store.limit,
-                what: [_record(entry) for entry in entries],
-                "bytes": total,
-            }
-        )
+        records = [_record(entry) for entry in entries]
+        folder = str(store.folder)
+        print_json({"folder": folder, "limit": store.limit, what: records, "bytes": total})
         return
     if entries:
         print_table(

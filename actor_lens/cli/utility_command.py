@@ -44,12 +44,7 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="tokens of a pass over the text; default: 1024, or what the model takes",
     )
-    add(
-        "--stride",
-        type=integer,
-        metavar="N",
-        help="tokens by which the window moves on; default: half of it",
-    )
+    add("--stride", type=integer, metavar="N", help="tokens between windows; default: half of one")
     add(
         "--tasks",
         nargs="+",

@@ -104,8 +104,15 @@ def ablate(
     train, validation, tested = prompts.for_experiment(test_per_label=test_per_label)
     if not seeds or jobs < 1:
         raise UserError("give at least one seed and at least one job")
-    grid = _grid(_names(factors, train), train, model.n_layers, per_label, alphas, seeds)
-    grid = {**grid, **_beside(grid, anchor_methods)}
+    grid = {
+        AblationCell(factor, variation.series, variation.value, seed): variation
+        for factor in _names(factors, train)
+        for variation in variations(factor, train, model.n_layers, per_label, alphas)
+        for seed in seeds
+    }
+    if not grid:
+        raise UserError(f"no ablations to run; give one or more of: {', '.join(FACTORS)}")
+    grid |= _beside(grid, anchor_methods)
     shared = settings or FinetuneConfig(layer=0)
     check_config(model, shared, None)  # else every cell would fail of it
     reason = "it was named"
@@ -172,25 +179,6 @@ def _names(factors: str | Sequence[str], train: PromptSet) -> list[str]:
         return [name for name in FACTORS if name != "transfer" or kinds]
     names = [factors] if isinstance(factors, str) else factors
     return list(dict.fromkeys(map(factor_of, names)))
-
-
-def _grid(
-    factors: Sequence[str],
-    train: PromptSet,
-    n_layers: int,
-    per_label: int,
-    alphas: Sequence[float],
-    seeds: Sequence[int],
-) -> dict[AblationCell, Variation]:
-    grid = {
-        AblationCell(factor, variation.series, variation.value, seed): variation
-        for factor in factors
-        for variation in variations(factor, train, n_layers, per_label, alphas)
-        for seed in seeds
-    }
-    if not grid:
-        raise UserError(f"no ablations to run; give one or more of: {', '.join(FACTORS)}")
-    return grid
 
 
 def _beside(

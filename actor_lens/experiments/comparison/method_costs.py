@@ -22,7 +22,7 @@ _ROUNDS = 3
 
 @dataclass
 class FitCost:
-    """Filled in when the work is done.
+    """Filled in by ``cost_of``.
 
     Attributes:
         seconds: Duration of the work.
@@ -42,17 +42,16 @@ def cost_of(model: ChatModel) -> Iterator[FitCost]:
     to the system first (where the C library can), so that the order of the work plays little part;
     a difference of some megabytes says nothing.
     """
-    cost, memory = FitCost(), _Memory()
+    cost = FitCost()
     on_gpu = model.device.type == "cuda"
     gc.collect()
     started = time.perf_counter()
     try:
-        with _gpu_peak(model.device, memory) if on_gpu else _resident_peak(memory):
+        with _gpu_peak(model.device, cost) if on_gpu else _resident_peak(cost):
             started = time.perf_counter()
             yield cost
     finally:
         cost.seconds = time.perf_counter() - started
-        cost.peak_bytes = max(0, memory.peak - memory.before)
 
 
 def seconds_per_token(model: ChatModel, prompts: Sequence[str], new_tokens: int) -> float:
@@ -77,36 +76,28 @@ def seconds_per_token(model: ChatModel, prompts: Sequence[str], new_tokens: int)
     return min(rounds)
 
 
-@dataclass
-class _Memory:
-    """Bytes in use before some work, and at most while it ran."""
-
-    before: int = 0
-    peak: int = 0
-
-
 @contextmanager
-def _gpu_peak(device: torch.device, memory: _Memory) -> Iterator[None]:
+def _gpu_peak(device: torch.device, cost: FitCost) -> Iterator[None]:
     """Measure the memory that torch allocates on one GPU."""
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
-    memory.before = torch.cuda.memory_allocated(device)
+    before = torch.cuda.memory_allocated(device)
     try:
         yield
     finally:
         torch.cuda.synchronize(device)
-        memory.peak = torch.cuda.max_memory_allocated(device)
+        cost.peak_bytes = torch.cuda.max_memory_allocated(device) - before
 
 
 @contextmanager
-def _resident_peak(memory: _Memory) -> Iterator[None]:
+def _resident_peak(cost: FitCost) -> Iterator[None]:
     """Measure the memory of this process, as far as a thread that watches it can see."""
     import psutil
 
     process, done = psutil.Process(), threading.Event()
 
     def look() -> None:
-        memory.peak = max(memory.peak, process.memory_info().rss)
+        cost.peak_bytes = max(cost.peak_bytes, process.memory_info().rss - before)
 
     def watch() -> None:
         while not done.wait(_INTERVAL):
@@ -114,7 +105,7 @@ def _resident_peak(memory: _Memory) -> Iterator[None]:
 
     with suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
-    memory.before = memory.peak = process.memory_info().rss
+    before = process.memory_info().rss
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:

@@ -164,9 +164,10 @@ class ComparisonWork:
                 )
             evaluated = time.perf_counter() - started
             kl, perplexity = self._kl(changed), self._perplexity(changed)
-            per_token = seconds_per_token(changed, self._timed, self.new_tokens)
+            timed = self._benign[:_TIMED_PROMPTS]
+            per_token = seconds_per_token(changed, timed, self.new_tokens)
         # Right after, so that another load of the machine changes both.
-        plain = seconds_per_token(self.model, self._timed, self.new_tokens)
+        plain = seconds_per_token(self.model, timed, self.new_tokens)
         return MethodOutcome(
             method=method.name,
             seed=seed,
@@ -187,10 +188,6 @@ class ComparisonWork:
     @cached_property
     def _benign(self) -> tuple[str, ...]:
         return tuple(p.prompt for p in self.tested if (p.label, p.split) == ("benign", "test"))
-
-    @property
-    def _timed(self) -> tuple[str, ...]:
-        return self._benign[:_TIMED_PROMPTS]
 
     @cached_property
     def _base_logits(self) -> Float[Tensor, "prompt vocabulary"]:

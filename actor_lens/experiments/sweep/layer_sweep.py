@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -181,7 +182,11 @@ def sweep_layers(
             folder holds another sweep.
         KeyboardInterrupt: If interrupted; outcomes so far are in the folder.
     """
-    cells = _grid(model, layers, alphas, seeds)
+    chosen = range(model.n_layers) if layers is None else map(model.check_layer, layers)
+    grid = product(chosen, map(float, alphas), map(int, seeds))
+    cells = list(dict.fromkeys(SweepCell(*values) for values in grid))
+    if not cells:
+        raise UserError("a sweep needs at least one layer, one alpha and one seed")
     shared = replace(settings or FinetuneConfig(layer=0), layer=cells[0].layer)
     for cell in cells:
         check_config(model, cell.settings(shared), validation)
@@ -222,24 +227,6 @@ def sweep_layers(
         model_name=model.name,
         seconds=work.seconds,
     )
-
-
-def _grid(
-    model: ChatModel,
-    layers: Iterable[int] | None,
-    alphas: Sequence[float],
-    seeds: Sequence[int],
-) -> list[SweepCell]:
-    chosen = range(model.n_layers) if layers is None else [model.check_layer(x) for x in layers]
-    cells = [
-        SweepCell(layer, float(alpha), int(seed))
-        for layer in chosen
-        for alpha in alphas
-        for seed in seeds
-    ]
-    if not cells:
-        raise UserError("a sweep needs at least one layer, one alpha and one seed")
-    return list(dict.fromkeys(cells))
 
 
 def _untrained_shares(
