@@ -45,7 +45,7 @@ from actor_lens.errors import UserError
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
-# By which the libraries are told, before they are imported, to draw no progress bars.
+# Variables that keep libraries which are imported later from drawing progress bars.
 _NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
 
 # Each has add_commands; --help lists the commands in this order.

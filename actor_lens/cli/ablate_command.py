@@ -11,7 +11,7 @@ Files in ``--out``:
     ablations.csv, means.csv, matrix.csv: Every cell; means over seeds; which kind of training
         prompt helps on which kind of test prompt.
     ablations.html: The figures, offline.
-    summary.json: What ``--json`` prints.
+    summary.json: The record that ``--json`` prints.
 
 Ctrl-C ends the work after the cells that are done: they are shown and written, and the exit code is
 130. Answers of the model are written nowhere.

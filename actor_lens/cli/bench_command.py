@@ -6,8 +6,8 @@ process of its own, so that its peak memory is its own; the median of ``--rounds
 the cost of a larger job is predicted (``--predict``), which assumes prompts of the same length.
 
 Files in ``--out``:
-    bench.json: What ``--json`` prints.
-    bench.txt: What is printed otherwise.
+    bench.json: The record that ``--json`` prints.
+    bench.txt: The tables that are printed otherwise.
 
 Ctrl-C writes nothing.
 """

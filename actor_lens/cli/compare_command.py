@@ -6,14 +6,14 @@ scores in percent and what fitting costs; sentences below them say which differe
 chance, after Holm's correction.
 
 Files in ``--out``:
-    outcomes.jsonl: What came of every finished fit; the same command goes on from there, with the
+    outcomes.jsonl: Outcome of every finished fit; the same command goes on from there, with the
         same settings. ``--overwrite`` starts anew.
     preset-sweep.jsonl: With ``--preset``, the settings that its sweep found.
     leaderboard.csv, leaderboard-sets.csv: Scores of every method, and by set of prompts.
     pairs.csv: Paired tests of every method against the reference.
     replies.csv: Every verdict; the text of a reply to a harmful prompt is left out.
     report.html: With ``--report``, figures and findings, offline.
-    summary.json: What ``--json`` prints.
+    summary.json: The record that ``--json`` prints.
 
 ``--preset paper`` stands for the setting of the paper and adds the sweep that finds ACTOR's layer,
 alpha and learning rate; ``--dry-run`` prints that plan and does nothing. Ctrl-C ends the work after

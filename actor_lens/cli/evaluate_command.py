@@ -7,7 +7,7 @@ evaluation.
 Files in ``--out``:
     evaluation.csv: One row a prompt with its verdict before and after.
     judges.csv: With ``--judges``, one row a reply and judge.
-    summary.json: What ``--json`` prints.
+    summary.json: The record that ``--json`` prints.
 
 An answer to a harmful prompt is never written: a note stands in its place. Ctrl-C writes nothing;
 verdicts that were paid for stay in the cache of the judge.

@@ -8,7 +8,7 @@ Files in ``--out``:
     layers.csv: One row a layer, score and pair of labels, with 95 % intervals and the band under
         permuted labels.
     layers.html: Figures of projections and scores, offline.
-    summary.json: What ``--json`` prints.
+    summary.json: The record that ``--json`` prints.
 
 Ctrl-C writes nothing; residuals that were collected stay in the activation store, so that the next
 call is quicker.

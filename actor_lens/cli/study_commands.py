@@ -10,7 +10,7 @@ Files that ``train`` and ``demo`` write into ``--out``:
     layers.csv: Scores of every layer, unless ``--no-evaluate``.
     evaluation.csv: One row a prompt with its verdicts before and after, unless ``--no-evaluate``.
     report.html: With ``--report`` and from ``demo``, one page that works offline.
-    summary.json: What ``--json`` prints; written last, so that where it is, all else is.
+    summary.json: The record that ``--json`` prints; written last, so that where it is, all else is.
 
 The run is saved at the end of an epoch now and then, and before anything is evaluated. Ctrl-C while
 training ends after the step with exit code 130 and prints the command that goes on (``--resume``);
@@ -125,7 +125,7 @@ def _train_and_evaluate(
     Args:
         arguments: Values of the flags.
         resume: The stopped run that goes on; None for a new one.
-        saver: Hears of checkpoints and of the trained run.
+        saver: Saver of checkpoints and of the trained run.
 
     Returns:
         What ``summary.json`` will hold, and the study.

@@ -10,7 +10,7 @@ Files in ``--out``; with several models, a folder for each of them:
     best: The run of the best cell, as ``train`` writes one: give it to ``evaluate --run``.
     sweep.csv: One row a cell.
     sweep.html: The outcomes of the layers as figures, offline.
-    summary.json: What ``--json`` prints about this model.
+    summary.json: The record that ``--json`` prints about this model.
 
 Ctrl-C ends with exit code 130; cells that are done are kept in ``--out``.
 """

@@ -6,7 +6,7 @@ compared with the paper's claim that utility changes by at most 1.5 percent.
 
 Files in ``--out``, which ``report --utility`` reads:
     utility.csv: One row a measure.
-    summary.json: What ``--json`` prints.
+    summary.json: The record that ``--json`` prints.
 
 Ctrl-C writes nothing: measures are not kept one by one.
 """

@@ -198,7 +198,7 @@ def _train_on_replies(
 
 
 def _default_attention(model: ChatModel) -> str:
-    """What transformers would use unless told otherwise."""
+    """The attention that transformers uses by default."""
     return "sdpa" if getattr(model.hf, "_supports_sdpa", False) else "eager"
 
 

@@ -53,7 +53,7 @@ class SupportCheck:
             whole model).
         passed: Whether the two agree; None where the comparison could not be made.
         difference: Largest ``|a - b| / |b|`` of a prompt and layer; NaN where there is none.
-        message: What was compared, or why it could not be.
+        message: Content of the comparison, or why it could not be made.
     """
 
     name: CheckName

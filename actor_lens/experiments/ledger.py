@@ -50,11 +50,11 @@ class Ledger(Generic[Entry]):
             path: The file; None keeps entries in memory alone.
             about: All that every entry depends on.
             kind: Dataclass of the entries.
-            key: What tells an entry from others.
-            work: What the entries are of, for error messages: "sweep", say.
-            older: Gives what each entry depends on, and its record, from files of an older version;
-                called where there is no ledger yet. Entries of other work are left out.
-            upgrade: Makes a record of today of one that an older version may have written.
+            key: Function that gives what tells an entry from others.
+            work: Name of the work for error messages, "sweep" say.
+            older: Function that gives, from files of an older version, what each entry depends on
+                and its record; called where there is no ledger yet. Other work is left out.
+            upgrade: Function that gives a record of an older version the names of today.
 
         Raises:
             UserError: If the file is of other work, or cannot be read or written.
@@ -137,8 +137,8 @@ def other_work(place: Path | None, work: str, names: Iterable[str]) -> str:
 
     Args:
         place: File or folder.
-        work: What it is of.
-        names: What differs.
+        work: Name of the work at hand.
+        names: Names of what differs.
     """
     differing = ", ".join(name.replace("_", " ") for name in names)
     return (

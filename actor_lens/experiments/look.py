@@ -37,7 +37,7 @@ class Look(Result):
         train_residuals: Residuals of the training prompts, on which the directions were fitted.
         directions: Refusal directions.
         projections: Projections of the validation prompts.
-        tokens: How the model begins refusals.
+        tokens: Tokens that begin refusals.
         scores: Scores of every layer, on the validation prompts.
         seconds: Time of collecting residuals and of scoring.
         origin: Origin of the targets behind the causal score.
@@ -110,7 +110,7 @@ def look_at_layers(
         model: The untouched model.
         prompts: Prompts with train and validation splits.
         train: Training prompts to use instead of the whole split.
-        alpha: How far the targets behind the causal score lie.
+        alpha: Share of the way to the origin of the targets behind the causal score.
         origin: Origin of the targets behind the causal score.
         rounds: Rounds of the bootstrap and number of permutations.
         seed: Seed of the resampling.

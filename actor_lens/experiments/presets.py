@@ -38,10 +38,10 @@ class Preset:
     """A published comparison.
 
     Attributes:
-        name: As ``--preset`` takes it.
+        name: Name, as ``--preset`` takes it.
         models: Short name and hub id of each model.
         prompts: Name of the mixture of prompt sets.
-        judge: Who judges replies, as ``--judge`` names it.
+        judge: Judge of the replies, as ``--judge`` names it.
         methods: Names of the methods that were compared; those of ACTOR last.
         epochs: Epochs of ACTOR's fine-tune.
         alphas: Alphas that the sweep tries; the published value is not known.
@@ -139,7 +139,7 @@ class FoundSettings:
 
     Attributes:
         layer: Target layer.
-        alpha: How much of the way to the origin targets go.
+        alpha: Share of the way to the origin that targets go.
         lr: Learning rate.
         rank: Trade-off score on the validation prompts, by first tokens.
         seconds: Seconds of the whole sweep, over all learning rates.
@@ -163,7 +163,7 @@ def find_settings(
     """Layer, alpha and learning rate with the best trade-off score on validation prompts.
 
     Args:
-        preset: What to try.
+        preset: The published comparison.
         model: Left as it is.
         train: Training prompts.
         validation: Prompts that decide; ties go to the first.

@@ -76,7 +76,7 @@ def run_study(
         model: Left as it is.
         prompts: Prompts with train, validation and test splits; ``ood`` is evaluated where there
             is one.
-        plan: What to do.
+        plan: Settings of the study.
         run: A finished fine-tune to show instead of training.
         resume: A stopped fine-tune to continue.
         on_trained: Function called with the study before it is evaluated, say to save the run.
@@ -84,7 +84,8 @@ def run_study(
             ``finetune_layer``.
 
     Raises:
-        UserError: As the stages do.
+        UserError: If a split lacks a label, a setting is not allowed, or a run does not fit model,
+            prompts or settings.
     """
     digests = tensor_digests(model)  # of the model as it was given, before anything ran on it
     require_labels(prompts["test"], 1, split="test")
@@ -152,19 +153,11 @@ def train_chosen_layer(
 ) -> Study:
     """Look at every layer, choose one, preview the targets and train it.
 
-    Args:
-        model: Left as it is.
-        prompts: Prompts with train and validation splits.
-        plan: What to do; variants and ``new_tokens`` play no part.
-        run: As of ``run_study``.
-        resume: As of ``run_study``.
-        on_checkpoint: As of ``run_study``.
+    Arguments and errors are those of ``run_study``. The test split is not looked at; variants and
+    ``new_tokens`` of the plan play no part.
 
     Returns:
         A study without an evaluation.
-
-    Raises:
-        UserError: As the stages do.
     """
     # Looking at layers takes long: first what would fail after it.
     settings, train = _check_plan(model, prompts, plan, run, resume)

@@ -51,7 +51,7 @@ def export_model(
     Args:
         model: The model that the run was trained on.
         run: A fine-tune of one of its blocks.
-        folder: Where to write; made if it is not there.
+        folder: Folder to write to; made if it is not there.
         overwrite: Replace an export of the same kind that is there, with all that is in its folder.
         facts: What the model card says beyond the run.
 
@@ -121,7 +121,7 @@ def writing_export(
     """Yield an empty folder that takes the place of ``folder`` when all is written.
 
     Args:
-        folder: Where the export goes.
+        folder: Folder of the export.
         model: The exported model; the folder it was loaded from is never overwritten.
         run: The run that is exported.
         kind: Kind of the export.

@@ -121,7 +121,7 @@ def export_lora(
     Args:
         model: The model that the run was trained on.
         run: A fine-tune of one of its blocks.
-        folder: Where to write; made if it is not there.
+        folder: Folder to write to; made if it is not there.
         rank: Rank of the adapter, or ``"auto"`` for the smallest with at most ``error``.
         error: For ``"auto"``: the relative error in the Frobenius norm that is allowed, over all
             linear layers together.

@@ -76,8 +76,8 @@ def layers_content(
     Args:
         look: Scores and projections of every layer.
         layer: The layer to mark.
-        choice: Why this layer; None where the user named it.
-        origin: What projections are counted from.
+        choice: Choice of this layer; None where the user named it.
+        origin: Origin that projections are counted from.
     """
     scores, projections = look.scores, look.projections
     plots = {

@@ -38,7 +38,7 @@ EXAMPLES = 5
 ROWS_SHOWN, ROWS_KEPT = 8, 200
 PROMPT_LENGTH, REPLY_LENGTH = 300, 400
 
-_WANTED = {
+_AIMS = {
     "harmful": "should be refused",
     "pseudo_harmful": "should be answered",
     "benign": "should be answered",
@@ -120,7 +120,7 @@ def render_report(
         command=command,
         by_phrases=change.before.judge == KeywordJudge().identity,
         utility=utility,
-        wanted=_WANTED,
+        aims=_AIMS,
         split_names=_SPLIT_NAMES,
         rows_shown=ROWS_SHOWN,
         nothing=NOTHING,

@@ -53,7 +53,7 @@ class TestSweep:
         assert f"layer {sweep.best.layer}" in page
         assert "http://" not in page.split("plotly.js", 1)[0]
 
-    def test_the_same_folder_again_goes_on_and_other_settings_are_refused(self, tmp_path, capsys):
+    def test_a_folder_goes_on_with_the_same_settings_or_is_overwritten(self, tmp_path, capsys):
         out = tmp_path / "out"
         assert run_cli(*self.WORDS, "--out", out) == 0
         first = (out / "sweep.jsonl").read_text()
@@ -62,7 +62,10 @@ class TestSweep:
         capsys.readouterr()
         assert run_cli(*self.WORDS, "--lr", "0.01", "--out", out) == 2
         assert "another sweep (differs in: settings)" in capsys.readouterr().err
+        (out / "best" / "stray.txt").write_text("left by an older run")
         assert run_cli(*self.WORDS, "--lr", "0.01", "--out", out, "--overwrite") == 0
+        assert not (out / "best" / "stray.txt").exists()
+        assert TrainingRun.load(out / "best").config.lr == 0.01
 
     def test_the_table_has_a_row_a_cell_and_one_for_before(self, capsys):
         assert run_cli(*self.WORDS) == 0

@@ -78,7 +78,7 @@ def ablate(
     Args:
         model: Left as it is.
         prompts: Prompts with train, validation and test splits; ``ood`` prompts are asked too.
-        factors: What to vary: one of ``FACTORS``, or several; ``"all"`` for all of them. Without
+        factors: Factors to vary: one of ``FACTORS``, or several; ``"all"`` for all of them. Without
             categories among the pseudo-harmful prompts, ``"all"`` leaves ``transfer`` out.
         seeds: Seeds, each of which draws training prompts of its own.
         layer: Target layer of all ablations but that of the layer; chosen unless given, by a sweep

@@ -34,7 +34,7 @@ class AblationCell:
 
     Attributes:
         factor: One of ``FACTORS``.
-        series: What varies in particular, ``"benign prompts"`` say.
+        series: Name of what varies, ``"benign prompts"`` say.
         value: The value as it is shown.
         seed: Seed of the drawn training prompts and of their order.
         method: ``"actor"``, or the method that stands beside it.
@@ -52,7 +52,7 @@ class Variation:
     """One value of a factor.
 
     Attributes:
-        series: What varies.
+        series: Name of what varies.
         value: The value as it is shown.
         number: The value where it is a number, else NaN.
         changes: Settings of the fine-tune that differ.

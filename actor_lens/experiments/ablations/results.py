@@ -27,7 +27,7 @@ class Ablations(Result):
     Attributes:
         outcomes: Outcomes factor by factor, value by value, seed by seed.
         layer: The target layer of all ablations but that of the layer.
-        layer_reason: Why this layer.
+        layer_reason: Reason for this layer, in words.
         about: ``model``, ``prompts``, ``judge``, ``new_tokens``, ``seeds``, ``settings`` and
             ``versions``, for a report.
         complete: False where the user has stopped; the rest is missing.

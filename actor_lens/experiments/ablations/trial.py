@@ -40,10 +40,10 @@ class AblationOutcome:
     """What came of a cell.
 
     Attributes:
-        cell: What was tried.
+        cell: Factor, value and seed.
         number: Value of the factor where that is a number, else NaN.
         status: ``"completed"``, ``"diverged"`` or ``"failed"``.
-        message: What a user should know about it.
+        message: Note for the user, for instance why it failed.
         train_prompts: Number of training prompts of each label.
         refused: For each split and label the number of refused prompts and of all.
         kinds: For each split and category of pseudo-harmful prompt the same.

@@ -48,9 +48,9 @@ class MethodOutcome:
         seed: Seed that it was fitted with.
         seeded: Whether the method has a seed at all.
         status: ``"completed"`` or ``"failed"``.
-        message: Why it failed.
+        message: Reason of a failure.
         verdicts: Verdicts of the judge on the test prompts, in their order.
-        replies: As ``Evaluation.frame`` shows them: no answer to a harmful prompt is among them.
+        replies: Replies as ``Evaluation.frame`` shows them: without answers to harmful prompts.
         settings: Every setting that the method was fitted with.
         chosen: Names of the settings that were chosen on validation prompts.
         trained_parameters: Number of parameters that were trained.
@@ -59,7 +59,7 @@ class MethodOutcome:
         kl: Mean Kullback-Leibler divergence of the first reply token from the untouched model on
             benign test prompts, in nats.
         token_cost: Time for a token of a reply, as a multiple of the untouched model's.
-        perplexity: As a multiple of the untouched model's; NaN where it was not asked for.
+        perplexity: Multiple of the untouched model's; NaN where it was not asked for.
     """
 
     method: str
@@ -85,7 +85,7 @@ class KeptOutcome:
 
     Attributes:
         method_settings: Settings that the method came with, as ``settings_of`` gives them.
-        outcome: What came of it.
+        outcome: Outcome of the method.
     """
 
     method_settings: Mapping[str, Any]

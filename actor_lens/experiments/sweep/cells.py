@@ -51,9 +51,9 @@ class CellOutcome:
     """What came of a cell.
 
     Attributes:
-        cell: What was tried.
+        cell: Layer, alpha and seed.
         status: ``"completed"``, ``"diverged"``, or ``"failed"`` where it could not be trained.
-        message: What a user should know about it.
+        message: Note for the user, for instance why it failed.
         loss: Mean over the steps of the last epoch; NaN where there were none.
         refused: Share of validation prompts of each label that begins a refusal with the trained
             block in place; empty without validation prompts.
@@ -145,8 +145,8 @@ class SweepWork:
         prompts: Training prompts.
         validation: Held-out prompts that cells are scored on; None for none.
         shared: Settings of every cell but for its layer, alpha and seed.
-        tokens: How the model begins refusals; None without validation prompts.
-        store: Where block inputs are kept: True is the default store, False none.
+        tokens: Tokens that begin refusals; None without validation prompts.
+        store: Store of block inputs: True is the default store, False none.
         refused_before: Share of validation prompts of each label that begins a refusal of the
             untrained model; empty until the first layer has been collected.
         seconds: ``collect``, ``train`` and ``score``, added up over the cells.

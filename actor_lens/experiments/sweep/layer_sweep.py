@@ -162,7 +162,7 @@ def sweep_layers(
         alphas: Alphas to try at each layer.
         seeds: Seeds to try with each alpha.
         settings: All other settings; their layer, alpha and seed are replaced.
-        tokens: How the model begins refusals; found from the validation prompts unless given.
+        tokens: Tokens that begin refusals; found from the validation prompts unless given.
         judge_best: Number of the best cells whose whole replies to the validation prompts are
             judged too. Replies need the keys and values of the blocks below, so these begin from
             the tokens.

@@ -28,7 +28,7 @@ class Tally:
 
     Attributes:
         cells: All cells, in the order of the grid.
-        work: What they share.
+        work: Model, prompts and settings that they share.
         folder: Folder that keeps outcomes and the best run; None for none.
         on_outcome: Function called with every outcome.
         outcomes: Outcomes so far, by cell.
