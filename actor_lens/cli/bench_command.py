@@ -15,7 +15,7 @@ Ctrl-C writes nothing.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import io
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
@@ -35,6 +35,7 @@ from actor_lens.cli.printing import console as terminal
 from actor_lens.cli.printing import number_text, print_json, print_table, print_written
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import prepare_out, write_json
+from actor_lens.diagnostics.bench_job import PARTS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,11 +53,8 @@ def add_commands(commands: Any) -> None:
     add_count(parser, "--epochs", 3, "passes over the prompts in every training")
     add_count(parser, "--rounds", 3, "how often each part is timed")
     add_count(parser, "--reply-tokens", 64, "length of the replies that SFT trains on")
-    parser.add_argument(
-        "--only",
-        metavar="PART,..",
-        help="parts: collection, actor, naive_actor, sft, sweep; default: all",
-    )
+    text = f"parts: {', '.join(PARTS)}; default: all"
+    parser.add_argument("--only", metavar="PART,..", help=text)
     add_count(parser, "--predict", 1000, "predict the cost for so many prompts and 8 epochs")
 
 
@@ -68,10 +66,12 @@ def bench(arguments: argparse.Namespace) -> None:
             ``--out`` cannot be written.
     """
     out = prepare_out(arguments)
-    with open_progress(arguments):
-        from actor_lens.diagnostics.bench import bench as measure
-        from actor_lens.diagnostics.bench_job import PARTS
+    from rich.console import Console
 
+    from actor_lens.diagnostics.bench import bench as measure
+    from actor_lens.files.saving import replacing
+
+    with open_progress(arguments):
         model, prompts, _ = load_model_and_prompts(arguments)
         parts: Any = PARTS if arguments.only is None else tuple(names(arguments.only))
         costs = measure(
@@ -90,7 +90,11 @@ def bench(arguments: argparse.Namespace) -> None:
     }
     if out is not None:
         write_json(out / "bench.json", record)
-        _write_text(out / "bench.txt", arguments, costs)
+        # What the terminal shows, 100 characters wide and without colours.
+        text = io.StringIO()
+        print_costs(Console(file=text, width=100, highlight=False), arguments, costs)
+        with replacing(out / "bench.txt") as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8")
     if arguments.json:
         print_json(record)
     else:
@@ -151,17 +155,3 @@ def _predicted(arguments: argparse.Namespace, costs: BenchResult) -> dict[str, A
     """Seconds of each part for ``--predict`` prompts and the usual number of epochs."""
     seconds = costs.predicted(arguments.predict, 8)
     return {"prompts": arguments.predict, "epochs": 8, "seconds": seconds}
-
-
-def _write_text(path: Path, arguments: argparse.Namespace, costs: BenchResult) -> None:
-    """Write what the terminal shows, 100 characters wide and without colours."""
-    import io
-
-    from rich.console import Console
-
-    from actor_lens.files.saving import replacing
-
-    text = io.StringIO()
-    print_costs(Console(file=text, width=100, highlight=False), arguments, costs)
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")

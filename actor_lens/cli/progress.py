@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -74,18 +73,13 @@ class ProgressBars(Reporter):
             self._teller.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Stop drawing and leave the bars as they are."""
         self._ended.set()
         if self._teller.is_alive():
             self._teller.join()
         self._progress.stop()
-        self._listening.__exit__(kind, error, traceback)
+        self._listening.__exit__(None, None, None)
 
     def begin(self, name: str) -> None:
         """Draw a stage of which nothing is done."""
@@ -94,13 +88,7 @@ class ProgressBars(Reporter):
             self._task(name)
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Draw how much of a stage is done.
-
-        Args:
-            name: Name of the stage; a new name begins a new bar.
-            done: Number of steps that are done.
-            total: Number of all steps.
-        """
+        """Draw how much of a stage is done; a new name begins a new bar."""
         self._update(name, done, total, note="")
 
     def step(self, step: TrainingStep) -> None:
