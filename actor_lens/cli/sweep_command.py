@@ -96,10 +96,10 @@ def sweep(arguments: argparse.Namespace) -> None:
     records = []
     judge = open_judge(arguments) if arguments.judge_best else None
     with open_progress(arguments):
-        for arguments.model in models:
-            folder = out
+        for name in models:
+            arguments.model, folder = name, out
             if out is not None and len(models) > 1:
-                folder = out / re.sub(r"[^\w.-]+", "-", arguments.model).strip("-")
+                folder = out / re.sub(r"[^\w.-]+", "-", name).strip("-")
             records.append(_sweep_one(arguments, folder, judge))
     if arguments.json:
         print_json(records[0] if len(models) == 1 else {"models": records})

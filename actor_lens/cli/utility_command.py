@@ -114,7 +114,7 @@ def _check(arguments: argparse.Namespace, text: Path | None) -> None:
     """
     from actor_lens.evaluation.perplexity import read_text
 
-    idle = {}
+    idle: dict[str, str] = {}
     if text is not None:
         read_text(text)
     else:

@@ -95,7 +95,8 @@ def layers_content(
     recommended = choice
     with suppress(UserError):  # nothing was measured
         recommended = choice or scores.best()
-    columns = [key for key in _SCORE_COLUMNS if any(cell[1:] == key for cell in cells)]
+    measured = {(row.score, row.pair) for row in scores.rows}
+    columns = [key for key in _SCORE_COLUMNS if key in measured]
     return {
         "layer": layer,
         "n_layers": scores.n_layers,

@@ -234,7 +234,8 @@ def _untrained_shares(
 ) -> dict[str, float]:
     scores = refusal_scores(model, validation.texts, tokens)
     refused = pd.Series((scores > 0).tolist(), index=list(validation.labels))
-    return refused.groupby(level=0, sort=False).mean().to_dict()
+    shares = refused.groupby(level=0, sort=False).mean()
+    return {str(label): float(share) for label, share in shares.items()}
 
 
 def outcome_table(outcomes: Sequence[CellOutcome], validation: Mapping[str, int]) -> pd.DataFrame:
