@@ -17,7 +17,7 @@ from actor_lens.judges.first_token import (
     refusal_scores_after_shifts,
 )
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.prefix_cache import TokenShift
+from actor_lens.models.prefix_cache import KeptPrefixes, TokenShift
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result
@@ -96,7 +96,11 @@ class PredictedRefusals(RefusalRates, Result):
 
 
 def predict_refusals(
-    model: ChatModel, targets: Targets, tokens: RefusalTokens
+    model: ChatModel,
+    targets: Targets,
+    tokens: RefusalTokens,
+    *,
+    prefixes: KeptPrefixes | None = None,
 ) -> PredictedRefusals:
     """Move every prompt to its target by a hook, without training, and see what it refuses.
 
@@ -107,15 +111,21 @@ def predict_refusals(
         model: The untouched model.
         targets: Targets of the prompts; best of prompts that the directions were not fitted to.
         tokens: How the model begins refusals.
+        prefixes: Result of ``keep_prefixes`` for this model and these prompts: then it takes one
+            token instead of a whole pass.
 
     Raises:
-        UserError: If there are no prompts, or the targets belong to a model of another shape.
+        UserError: If there are no prompts, or the targets or the prefixes belong to others.
     """
-    return predict_refusals_by_layer(model, [targets], tokens)[0]
+    return predict_refusals_by_layer(model, [targets], tokens, prefixes=prefixes)[0]
 
 
 def predict_refusals_by_layer(
-    model: ChatModel, targets: Iterable[Targets], tokens: RefusalTokens
+    model: ChatModel,
+    targets: Iterable[Targets],
+    tokens: RefusalTokens,
+    *,
+    prefixes: KeptPrefixes | None = None,
 ) -> list[PredictedRefusals]:
     """``predict_refusals`` at several layers, for about two passes over the prompts in all.
 
@@ -123,9 +133,10 @@ def predict_refusals_by_layer(
         model: The untouched model.
         targets: Targets of the same prompts, each at another layer; taken one at a time.
         tokens: How the model begins refusals.
+        prefixes: Result of ``keep_prefixes`` for this model and these prompts, where it is kept.
 
     Raises:
-        UserError: If there are no prompts, or the targets belong to a model of another shape.
+        UserError: If there are no prompts, or the targets or the prefixes belong to others.
     """
     shifts: dict[int, TokenShift] = {}
     prompts = PromptSet(())
@@ -134,7 +145,9 @@ def predict_refusals_by_layer(
         shifts[at_layer.layer] = (at_layer.shifts, at_layer.unit)
         prompts = at_layer.prompts
     _check_any(prompts)
-    scores = refusal_scores_after_shifts(model, prompts.texts, tokens, shifts)
+    if prefixes is not None and prefixes.prompts != tuple(prompts.texts):
+        raise UserError("the prefixes are of other prompts than the targets; keep theirs")
+    scores = refusal_scores_after_shifts(model, prompts.texts, tokens, shifts, prefixes=prefixes)
     return [PredictedRefusals(scores[layer], prompts, layer) for layer in shifts]
 
 

@@ -20,7 +20,7 @@ from actor_lens.judges.base import Judge, Verdict
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.prefix_cache import TokenShift, logits_after_shifts
+from actor_lens.models.prefix_cache import KeptPrefixes, TokenShift, logits_after_shifts
 from actor_lens.models.replies import Intervention, first_token_logits, generate_replies
 from actor_lens.prompts.sets import PromptSet
 
@@ -185,6 +185,8 @@ def refusal_scores_after_shifts(
     prompts: Sequence[str],
     tokens: RefusalTokens,
     shifts: Mapping[int, TokenShift],
+    *,
+    prefixes: KeptPrefixes | None = None,
 ) -> dict[int, Float[Tensor, " prompt"]]:
     """First-token refusal scores with each prompt shifted at its last token, by layer.
 
@@ -195,6 +197,7 @@ def refusal_scores_after_shifts(
         prompts: User messages.
         tokens: How the untouched model begins refusals.
         shifts: What is added to each prompt's residual after a block, by layer.
+        prefixes: Caches of this model and these prompts, where they are kept.
     """
     scores = {layer: torch.empty(len(prompts)) for layer in shifts}
     ids = torch.tensor(tokens.ids)
@@ -202,7 +205,10 @@ def refusal_scores_after_shifts(
     def take(layer: int, batch: TokenBatch, logits: Tensor) -> None:
         scores[layer][list(batch.indices)] = log_odds(logits, ids).cpu()
 
-    logits_after_shifts(model, prompts, shifts, take)
+    if prefixes is None:
+        logits_after_shifts(model, prompts, shifts, take)
+    else:
+        prefixes.take_logits(shifts, take)
     return scores
 
 

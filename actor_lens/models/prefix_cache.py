@@ -24,6 +24,8 @@ from actor_lens.models.replies import last_logits, processed
 
 TokenShift = tuple[Float[Tensor, " prompt"], Float[Tensor, " d_model"]]
 """A signed distance for each prompt, and the unit direction along which it lies."""
+Take = Callable[[int, TokenBatch, Float[Tensor, "prompt vocabulary"]], None]
+"""Hears of a layer, a batch and its logits, which are too many to be kept for all layers."""
 
 
 class NoKeyValueCache(Exception):
@@ -110,11 +112,68 @@ class PrefixCache:
         return last
 
 
+class KeptPrefixes:
+    """Prefix caches of many prompts, kept in memory for questions that follow.
+
+    Attributes:
+        prompts: The user messages.
+    """
+
+    def __init__(self, model: ChatModel, prompts: Sequence[str]) -> None:
+        """Run the model once over the prompts; see ``keep_prefixes``.
+
+        Args:
+            model: The model as it is now; it must not change while the caches are used.
+            prompts: User messages.
+
+        Raises:
+            NoKeyValueCache: If a block does not use ``past_key_values``.
+        """
+        self.prompts = tuple(prompts)
+        self._model = model
+        caches: dict[int, PrefixCache] = {}
+
+        def run(batch: TokenBatch) -> None:
+            caches[batch.indices[0]] = PrefixCache(model, batch)
+
+        run_in_batches(model, model.tokenize(prompts), run, kept_per_token=bytes_per_token(model))
+        self._caches = list(caches.values())
+
+    def take_logits(self, shifts: Mapping[int, TokenShift], take: Take) -> None:
+        """``logits_after_shifts`` of the same model and prompts, without another pass.
+
+        Args:
+            shifts: What is added to each prompt's residual after a block, by layer.
+            take: Function that is called for each layer and batch with the logits.
+        """
+        for cache in self._caches:
+            _ask(self._model, self.prompts, cache, shifts, take)
+
+
+def keep_prefixes(
+    model: ChatModel, prompts: Sequence[str], *, budget: int = 2**30
+) -> KeptPrefixes | None:
+    """Keep the prefix caches of prompts, where they are small enough.
+
+    Args:
+        model: The model as it is now; it must not change while the caches are used.
+        prompts: User messages.
+        budget: Most bytes that the caches may take.
+
+    Returns:
+        None where they would take more, or where a block keeps no keys and values.
+    """
+    tokens = sum(len(ids) for ids in model.tokenize(prompts))
+    if tokens * bytes_per_token(model) > budget:
+        return None
+    try:
+        return KeptPrefixes(model, prompts)
+    except NoKeyValueCache:
+        return None
+
+
 def logits_after_shifts(
-    model: ChatModel,
-    prompts: Sequence[str],
-    shifts: Mapping[int, TokenShift],
-    take: Callable[[int, TokenBatch, Float[Tensor, "prompt vocabulary"]], None],
+    model: ChatModel, prompts: Sequence[str], shifts: Mapping[int, TokenShift], take: Take
 ) -> None:
     """First-token logits with each prompt shifted at its last token, for any number of layers.
 
@@ -122,27 +181,40 @@ def logits_after_shifts(
         model: The model as it is now.
         prompts: User messages.
         shifts: What is added to each prompt's residual after a block, by layer.
-        take: Function that is called for each layer and batch with the logits, which are too many
-            to be kept for all layers.
+        take: Function that is called for each layer and batch with the logits.
     """
 
     def run(batch: TokenBatch) -> None:
-        rows = list(batch.indices)
-        moves = {layer: shift[rows, None] * unit for layer, (shift, unit) in shifts.items()}
         try:
             cache = PrefixCache(model, batch)
         except NoKeyValueCache:
-            for layer, move in moves.items():
+            for layer, move in _moves(batch, shifts).items():
                 with shift_last_token(model, layer, move):
                     logits = last_logits(model, batch)
                 take(layer, batch, processed(model, prompts, batch, logits))
             return
-        before = cache.residuals
-        moved = {layer: before[layer] + move.to(before[layer]) for layer, move in moves.items()}
-        for layer, logits in cache.logits(moved):
-            take(layer, batch, processed(model, prompts, batch, logits))
+        _ask(model, prompts, cache, shifts, take)
 
     run_in_batches(model, model.tokenize(prompts), run, kept_per_token=bytes_per_token(model))
+
+
+def _ask(
+    model: ChatModel,
+    prompts: Sequence[str],
+    cache: PrefixCache,
+    shifts: Mapping[int, TokenShift],
+    take: Take,
+) -> None:
+    before = cache.residuals
+    moves = _moves(cache.batch, shifts)
+    moved = {layer: before[layer] + move.to(before[layer]) for layer, move in moves.items()}
+    for layer, logits in cache.logits(moved):
+        take(layer, cache.batch, processed(model, prompts, cache.batch, logits))
+
+
+def _moves(batch: TokenBatch, shifts: Mapping[int, TokenShift]) -> dict[int, Tensor]:
+    rows = list(batch.indices)
+    return {layer: shift[rows, None] * unit for layer, (shift, unit) in shifts.items()}
 
 
 def bytes_per_token(model: ChatModel) -> int:

@@ -235,8 +235,7 @@ class Dashboard(FigureBox):
         self._message_stays = True
         self._message.value = paragraph(safe(text))
 
-    @property
-    def behind(self) -> bool:
+    def page_is_behind(self) -> bool:
         """Whether the page still draws what it was shown last: live painting waits for it."""
         return self._linked.behind
 

@@ -23,6 +23,7 @@ from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.experiments.look import Look, targets_of
 from actor_lens.experiments.sweep.layer_sweep import LayerSweep
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.prefix_cache import KeptPrefixes, keep_prefixes
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import TrainingRun
@@ -149,6 +150,7 @@ class Exploration(traitlets.HasTraits):
         self.sweep_config: FinetuneConfig | None = None
         self.before_by_judge: dict[str, Evaluation] = {}
         self._frames: dict[str, pd.DataFrame] = {}
+        self._prefixes: KeptPrefixes | None = None
 
     @traitlets.validate("layer")
     def _check_layer(self, proposal: dict[str, Any]) -> int:
@@ -244,16 +246,24 @@ class Exploration(traitlets.HasTraits):
         residuals = look.projections.residuals if of_shown else look.train_residuals
         return targets_of(residuals, look.directions, config)
 
+    @property
+    def predicts_at_once(self) -> bool:
+        """Whether a prediction costs one token a prompt: after the first, where memory allows."""
+        return self._prefixes is not None
+
     def predict(self, config: FinetuneConfig) -> None:
         """Ask the drawn prompts, each at its target by a hook; nothing is trained.
 
-        Adds to ``predictions``, so a prediction is never shown beside other settings.
+        Adds to ``predictions``, so a prediction is never shown beside other settings. The first
+        call runs the model over the prompts and keeps what those that follow need.
 
         Args:
             config: Settings of the targets.
         """
         targets = self.targets(config=config, of_shown=True)
-        rates = predict_refusals(self.model, targets, self.look.tokens)
+        if self._prefixes is None:
+            self._prefixes = keep_prefixes(self.model, self.shown.texts)
+        rates = predict_refusals(self.model, targets, self.look.tokens, prefixes=self._prefixes)
         self.predictions = {**self.predictions, target_settings(config): rates}
 
 

@@ -6,6 +6,7 @@ counted: a block below the change does not run again, one above it runs on one t
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 
 from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.prefix_cache import PrefixCache, bytes_per_token, logits_after_shifts
+from actor_lens.models.prefix_cache import (
+    PrefixCache,
+    bytes_per_token,
+    keep_prefixes,
+    logits_after_shifts,
+)
 from tests.support.tiny_models import (
     ARCHITECTURES,
     N_LAYERS,
@@ -123,6 +129,32 @@ def test_prompts_keep_their_places_whatever_the_batches(batch_size: int | None) 
         torch.testing.assert_close(values, expected[0], atol=1e-4, rtol=1e-5)
 
 
+def test_what_is_kept_answers_as_what_is_not() -> None:
+    model = shared_tiny_model().with_batch_size(2)
+    kept = keep_prefixes(model, PROMPTS)
+    assert kept is not None
+    unit = torch.nn.functional.normalize(random_moves(model, 1)[0], dim=0)
+    for distance in (1.0, -4.0):
+        shifts = {layer: (torch.full((len(PROMPTS),), distance), unit) for layer in range(N_LAYERS)}
+        answers: dict[bool, dict[tuple[int, int], Tensor]] = {True: {}, False: {}}
+
+        def take(which: bool, layer: int, batch: TokenBatch, values: Tensor) -> None:
+            for row, line in zip(batch.indices, values, strict=True):
+                answers[which][layer, row] = line  # noqa: B023
+
+        kept.take_logits(shifts, partial(take, True))
+        logits_after_shifts(model, PROMPTS, shifts, partial(take, False))
+        assert answers[True].keys() == answers[False].keys()
+        assert all(torch.equal(values, answers[False][at]) for at, values in answers[True].items())
+
+
+def test_nothing_is_kept_beyond_the_budget() -> None:
+    model = shared_tiny_model()
+    needed = sum(len(ids) for ids in model.tokenize(PROMPTS)) * bytes_per_token(model)
+    assert keep_prefixes(model, PROMPTS, budget=needed - 1) is None
+    assert keep_prefixes(model, PROMPTS, budget=needed) is not None
+
+
 def test_a_way_of_decoding_is_applied() -> None:
     model = talkative_tiny_model("llama")
     logits: list[Tensor] = []
@@ -166,6 +198,7 @@ def test_a_model_that_keeps_no_cache_is_answered_by_whole_passes() -> None:
 
     expected = answers()
     model.blocks[2] = _NoCache(model.blocks[2])
+    assert keep_prefixes(model, PROMPTS) is None
     for place, values in answers().items():
         torch.testing.assert_close(values, expected[place], atol=1e-4, rtol=1e-5)
 

@@ -310,24 +310,33 @@ def test_what_if_shows_the_targets_the_warnings_and_the_prediction(dashboard, mo
     assert sorted(moved.x) == pytest.approx(sorted(wanted))
     section.predict.click()
     finish(dashboard)
-    held_out = al.just_enough_targets(
-        look.projections.residuals, look.directions, 4, alpha=1.5, origin="zero"
+    assert bars_of_predictions(dashboard) == predicted_rates(model, look, 4, alpha=1.5)
+    # From now on every move is answered, without another pass over the prompts.
+    tokens_of_first_block: list[int] = []
+    counting = model.blocks[0].register_forward_hook(
+        lambda _block, inputs, _output: tokens_of_first_block.append(inputs[0].shape[1])
     )
-    predicted = al.predict_refusals(model, held_out, look.tokens)
-    rates = dict(zip(predicted.rates()["label"], predicted.rates()["refused"], strict=True))
-    bars = drawn(dashboard, "predicted", "rate", name="predicted")
-    assert sorted(bars.x) == pytest.approx(sorted(rates.values()))
-    section.alpha.value = 1.0  # the prediction was for other settings
+    section.alpha.value = 1.0
+    finish(dashboard)
+    at_four = bars_of_predictions(dashboard)
+    dashboard.layer = 2
+    finish(dashboard)
+    counting.remove()
+    assert tokens_of_first_block == []
+    assert at_four == predicted_rates(model, look, 4, alpha=1.0)
+    assert bars_of_predictions(dashboard) == predicted_rates(model, look, 2, alpha=1.0)
+    finish(dashboard)
 
-    def names():
-        panel = [
-            trace.meta for trace in dashboard.figure.data if trace.meta["panel"] == "predicted"
-        ]
-        return {meta.get("name") for meta in panel}
 
-    assert names() == {"now"}
-    section.alpha.value = 1.5  # what was predicted is remembered
-    assert names() == {"now", "predicted"}
+def bars_of_predictions(dashboard):
+    return pytest.approx(sorted(drawn(dashboard, "predicted", "rate", name="predicted").x))
+
+
+def predicted_rates(model, look, layer, *, alpha):
+    targets = al.just_enough_targets(
+        look.projections.residuals, look.directions, layer, alpha=alpha, origin="zero"
+    )
+    return sorted(al.predict_refusals(model, targets, look.tokens).rates()["refused"])
 
 
 # ---- Every layer ----
@@ -527,9 +536,11 @@ def test_a_prediction_is_for_the_layer_it_was_asked_for(dashboard, model, look):
     dashboard.layer = 6  # while it waits
     other.set()
     finish(blocker)
+    assert dashboard.worker.join(SOON)  # and then layer 6, since from now on it is quick
     finish(dashboard)
-    ((settings, prediction),) = dashboard.exploration.predictions.items()
-    assert settings[0] == prediction.layer == 4
+    predictions = dashboard.exploration.predictions
+    assert next(iter(predictions))[0] == 4
+    assert all(settings[0] == prediction.layer for settings, prediction in predictions.items())
 
 
 def test_what_was_saved_is_told_and_nothing_is_overwritten_unasked(dashboard, tmp_path):

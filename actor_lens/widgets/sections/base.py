@@ -32,8 +32,7 @@ class Desk(Protocol):
     exploration: Exploration
     worker: Worker
 
-    @property
-    def behind(self) -> bool:
+    def page_is_behind(self) -> bool:
         """Whether the page has still to draw what it was shown last."""
 
     def redraw(self) -> None:

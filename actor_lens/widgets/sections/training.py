@@ -241,7 +241,7 @@ class TrainSection(Section):
 
         def on_step(step: TrainingStep) -> None:
             history.append(step)
-            if not self.desk.behind and paint.due():
+            if not self.desk.page_is_behind() and paint.due():
                 state.history = tuple(history)
 
         def record(run: TrainingRun) -> None:

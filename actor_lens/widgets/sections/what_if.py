@@ -14,7 +14,7 @@ from actor_lens import figures
 from actor_lens.directions.predicted_refusals import PredictedRefusals
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import NOTE_LINE, ORIGIN_NAMES
-from actor_lens.widgets.exploration import target_settings
+from actor_lens.widgets.exploration import TargetSettings, target_settings
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.parts import button, paragraph, row, safe, setting_widget
 from actor_lens.widgets.sections.base import LEFT, LOWER, RIGHT, ROOM_FOR_RATES, Desk, Section
@@ -29,7 +29,8 @@ class WhatIfSection(Section):
 
     The left panel shows for each label where its training prompts are and where they should go, as
     an arrow; the right one the refusal rates of the validation prompts now. *Predict refusals* adds
-    those with every prompt at its target, and is remembered for each layer and setting. A change of
+    those with every prompt at its target, and is remembered for each layer and setting; from then
+    on they follow every move of the controls and of the layer by themselves. A change of
     a control sets ``settings``, which training uses too; the menu *Origin* also sets ``origin``,
     from which all panels count.
 
@@ -68,6 +69,7 @@ class WhatIfSection(Section):
             tip="Move every validation prompt to its target by a hook and ask; nothing is trained",
             style="info",
         )
+        self._followed: TargetSettings | None = None
         self.controls = row(self.alpha, self.origin, self.shift, self.anchor, self.predict)
         for name in _SETTINGS:
             getattr(self, name).observe(self._take_settings, "value")
@@ -83,8 +85,9 @@ class WhatIfSection(Section):
         ]
 
     def refresh(self) -> None:
-        """Write a warning for each class that would move the wrong way."""
+        """Write a warning for each class that would move the wrong way; predict what is quick."""
         self.predict.disabled = self.desk.worker.busy
+        self._follow()
         warnings = self.exploration.targets().preview().warnings
         parts = [paragraph(f"⚠ {safe(text)}", warn=True) for text in warnings]
         parts = parts or [paragraph("No class would move the wrong way.")]
@@ -96,6 +99,15 @@ class WhatIfSection(Section):
                 )
             )
         self.text.value = "".join(parts)
+
+    def _follow(self) -> None:
+        """Predict refusals for settings that were not asked before, where that takes a moment."""
+        state, settings = self.exploration, target_settings(self.exploration.config())
+        if not state.predicts_at_once or settings in state.predictions:
+            return
+        if settings != self._followed and not self.desk.worker.busy:  # once: it may fail
+            self._followed = settings
+            self._predict()
 
     def _targets_panel(self) -> Panel:
         figure = figures.target_preview(self.exploration.targets())
