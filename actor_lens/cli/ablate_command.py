@@ -87,8 +87,8 @@ def ablate(arguments: argparse.Namespace) -> None:
     from actor_lens.training.config import FinetuneConfig
 
     judge, out = open_judge(arguments), prepare_to_go_on(arguments, OUTCOMES_FILE, LAYER_FOLDER)
-    model, prompts, _ = load_model_and_prompts(arguments)
     with open_progress(arguments):
+        model, prompts, _ = load_model_and_prompts(arguments)
         result = run_ablations(
             model,
             prompts,

@@ -95,12 +95,12 @@ def compare(arguments: argparse.Namespace) -> None:
     if arguments.report and arguments.out is None:
         raise UserError("--report needs a folder; add --out DIR")
     out = prepare_to_go_on(arguments, OUTCOMES_FILE, SWEEP_FILE, OUTCOMES_FOLDER, PRESET_FILE)
-    model, prompts, _ = load_model_and_prompts(arguments)
     methods: Any = arguments.methods
     if isinstance(methods, str) and methods != "all":
         methods = names(methods)
     searched: dict[str, float] = {}
     with open_progress(arguments):
+        model, prompts, _ = load_model_and_prompts(arguments)
         if arguments.preset is not None:
             from actor_lens.cli.preset_plan import methods_of_preset
 
