@@ -10,7 +10,6 @@ import importlib
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -157,5 +156,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Versions of everything that can change a figure."""
+    from importlib.metadata import version  # a fifth of the time in which the commands start
+
     packages = {package: version(package) for package in _PACKAGES}
     return {"actor_lens": version("actor-lens"), "python": platform.python_version(), **packages}
