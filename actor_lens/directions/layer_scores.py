@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from actor_lens.directions.options import SCORES, Origin, Score
 from actor_lens.directions.predicted_refusals import (
@@ -302,7 +303,8 @@ def score_layers(
         )
         with stage("causal scores"):
             causal = [_causal(one) for one in predict_refusals_by_layer(model, targets, tokens)]
-    with stage("layer scores", n_layers) as done:
+    # Small matrices: several threads cost more than they save, on a busy machine ten times as much.
+    with threadpool_limits(1, "blas"), stage("layer scores", n_layers) as done:
         for layer in range(n_layers):
             for pair, (positive, negative) in PAIRS.items():
                 if (labels == negative).sum() >= 2:
