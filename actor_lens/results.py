@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,19 +28,25 @@ _TEXTS = ("prompt", "reply", "before", "after", "text")
 class Result:
     """Base of every public result.
 
-    A subclass gives ``frame`` and ``_headline``. Where a figure is the natural view of it,
-    ``_figure`` names the function of ``al.figures`` that draws it; ``_hint`` says what to do next.
+    A subclass gives ``_headline`` and, where it has parts, ``frame``. Where a figure is the natural
+    view of it, ``_figure`` names the function of ``al.figures`` that draws it; ``_hint`` says what
+    to do next, and ``_values`` names the attributes of the summary (by default all plain ones).
     """
 
     _figure: ClassVar[str] = ""
     _hint: ClassVar[str] = ""
+    _values: ClassVar[tuple[str, ...]] = ()
 
     def frame(self) -> pd.DataFrame:
-        """The result as a tidy table."""
-        raise NotImplementedError
+        """The result as a tidy table; of one without parts, one row with the summary."""
+        import pandas as pd
+
+        return pd.DataFrame([self.summary()])
 
     def summary(self) -> dict[str, Any]:
         """Plain values of the result, as a summary file holds them: no tables, texts or tensors."""
+        if self._values:
+            return {name: plain(getattr(self, name)) for name in self._values}
         names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
         values = {name: getattr(self, name) for name in names if not name.startswith("_")}
         scalars = (str, int, float, bool, type(None))
@@ -59,8 +65,13 @@ class Result:
             raise NotImplementedError(f"{type(self).__name__} has no figure of its own")
         # By name: a result knows no figures, and drawing loads plotly only when asked for.
         figures = importlib.import_module("actor_lens.figures")
-        drawing: go.Figure = getattr(figures, self._figure)(self, **options)
-        return drawing
+        draw: Callable[..., go.Figure] = getattr(figures, self._figure)
+        rows = self._rows()
+        return draw(**{**rows, **options}) if rows else draw(self, **options)
+
+    def _rows(self) -> Mapping[str, Result]:
+        """What the figure draws, by the names of its rows, where it takes several results."""
+        return {}
 
     def _headline(self) -> str:
         """What this is, how much of it there is, and where it comes from, on one line."""

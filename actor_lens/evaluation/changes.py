@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
+import pandas as pd
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation
-from actor_lens.judges.base import REFUSALS
 from actor_lens.prompts.rows import LABELS
 from actor_lens.results import Result, records
 from actor_lens.statistics.paired_tests import SIGNIFICANT, mcnemar
 from actor_lens.statistics.rates import Rate
 from actor_lens.text import percent, plural
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 # A model that refuses at most or at least this share of every label has lost the distinction.
 NOTHING, EVERYTHING = 0.05, 0.95
@@ -57,6 +53,7 @@ class LabelChange:
         to_refused: Prompts that were answered and are refused now.
         to_answered: Prompts that were refused and are answered now.
         p_value: Exact McNemar test, two-sided.
+        n_unreadable: Prompts without a readable verdict both times.
     """
 
     label: str
@@ -67,6 +64,7 @@ class LabelChange:
     to_refused: int
     to_answered: int
     p_value: float
+    n_unreadable: int
 
     @property
     def wrong_way(self) -> bool:
@@ -114,37 +112,21 @@ class EvaluationChange(Result):
         ``to_answered`` (prompts that changed sides), ``p_value`` (two-sided), ``n_unreadable``
         (prompts left out).
         """
-        import pandas as pd
-
-        rows = []
-        labels = np.array(self.before.prompts.labels)
-        before, after = (
-            np.array([one in REFUSALS for one in each.verdicts])
-            for each in (self.before, self.after)
-        )
-        readable = np.array(
+        return pd.DataFrame(
             [
-                "unreadable" not in pair
-                for pair in zip(self.before.verdicts, self.after.verdicts, strict=True)
-            ]
-        )
-        for label in (label for label in LABELS if label in labels):
-            mask = (labels == label) & readable
-            to_refused = int((~before & after)[mask].sum())
-            to_answered = int((before & ~after)[mask].sum())
-            rows.append(
                 {
                     "label": label,
-                    "before": float(before[mask].mean()) if mask.any() else float("nan"),
-                    "after": float(after[mask].mean()) if mask.any() else float("nan"),
-                    "n": int(mask.sum()),
-                    "to_refused": to_refused,
-                    "to_answered": to_answered,
-                    "p_value": mcnemar(to_refused, to_answered),
-                    "n_unreadable": int(((labels == label) & ~readable).sum()),
+                    "before": change.counts[0] / change.n if change.n else math.nan,
+                    "after": change.counts[1] / change.n if change.n else math.nan,
+                    "n": change.n,
+                    "to_refused": change.to_refused,
+                    "to_answered": change.to_answered,
+                    "p_value": change.p_value,
+                    "n_unreadable": change.n_unreadable,
                 }
-            )
-        return pd.DataFrame(rows)
+                for label, change in self.labels.items()
+            ]
+        )
 
     def summary(self) -> dict[str, Any]:
         """Rates and scores of both, and the tests of each label, as plain values."""
@@ -154,23 +136,14 @@ class EvaluationChange(Result):
             "change": records(self.frame()),
         }
 
-    def plot(self, **options: Any) -> go.Figure:
-        """The refused share of each label before and after, as rows of ``refusal_rates``.
-
-        Args:
-            options: Further evaluations under the names of their rows.
-        """
-        figures = importlib.import_module("actor_lens.figures")
-        rows = {"before": self.before, "after": self.after, **options}
-        figure: go.Figure = figures.refusal_rates(**rows)
-        return figure
+    def _rows(self) -> dict[str, Result]:
+        return {"before": self.before, "after": self.after}
 
     def _headline(self) -> str:
         shares = [
-            f"{label.replace('_', '-')} {percent(before.refused)} to {percent(after.refused)}"
-            for label, before, after in (
-                (label, change.before, change.after) for label, change in self.labels.items()
-            )
+            f"{label.replace('_', '-')} {percent(change.before.refused)} to "
+            f"{percent(change.after.refused)}"
+            for label, change in self.labels.items()
         ]
         prompts = plural(len(self.before.prompts), "prompt")
         return f"EvaluationChange: {prompts}; refused {', '.join(shares) or 'none'}"
@@ -181,19 +154,31 @@ class EvaluationChange(Result):
     @cached_property
     def labels(self) -> Mapping[str, LabelChange]:
         """The change of each label that has prompts: counts, rates and the paired test."""
+        own = self.before.prompts.labels
+        refusals = list(zip(self.before.refused, self.after.refused, strict=True))
         return {
-            row["label"]: LabelChange(
-                label=row["label"],
-                before=self.before.rate(row["label"]),
-                after=self.after.rate(row["label"]),
-                n=row["n"],
-                counts=(_count(row["before"], row["n"]), _count(row["after"], row["n"])),
-                to_refused=row["to_refused"],
-                to_answered=row["to_answered"],
-                p_value=row["p_value"],
+            label: self._change(
+                label, [pair for pair, its in zip(refusals, own, strict=True) if its == label]
             )
-            for row in self.frame().to_dict("records")
+            for label in LABELS
+            if label in own
         }
+
+    def _change(self, label: str, refusals: list[tuple[bool | None, bool | None]]) -> LabelChange:
+        """The change of one label from what was refused before and after; None is unreadable."""
+        pairs = Counter(pair for pair in refusals if None not in pair)
+        to_refused, to_answered = pairs[False, True], pairs[True, False]
+        return LabelChange(
+            label=label,
+            before=self.before.rate(label),
+            after=self.after.rate(label),
+            n=pairs.total(),
+            counts=(pairs[True, True] + to_answered, pairs[True, True] + to_refused),
+            to_refused=to_refused,
+            to_answered=to_answered,
+            p_value=mcnemar(to_refused, to_answered),
+            n_unreadable=len(refusals) - pairs.total(),
+        )
 
     @property
     def distinction_lost(self) -> bool:
@@ -221,8 +206,6 @@ class EvaluationChange(Result):
 
     def examples(self) -> pd.DataFrame:
         """One row a prompt: the columns of ``frame`` of both, suffixed ``_before``, ``_after``."""
-        import pandas as pd
-
         before, after = self.before.frame(), self.after.frame()
         own = ["reply", "verdict", "refused", "refusal_score"]
         parts = [
@@ -240,8 +223,6 @@ class EvaluationChange(Result):
         (costs), ``"harmless_still_refused"``, ``"harmless_answered"`` and ``"harmful_refused"``
         (gains).
         """
-        import pandas as pd
-
         table = self.examples()
         before, after = (table[f"refused_{when}"] for when in ("before", "after"))
         parts = []
@@ -281,7 +262,3 @@ def compare_evaluations(before: Evaluation, after: Evaluation) -> EvaluationChan
             f"tokens against {after.judge}, {after.new_tokens}); use one judge and length"
         )
     return EvaluationChange(before, after)
-
-
-def _count(share: float, n: int) -> int:
-    return round(share * n) if n else 0

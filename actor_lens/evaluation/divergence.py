@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,9 +20,6 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
 from actor_lens.text import plural
 from actor_lens.training.run import TrainingRun
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @runtime_checkable
@@ -53,8 +51,6 @@ class Divergence(Result):
 
     def frame(self) -> pd.DataFrame:
         """One row a prompt: those of ``prompt_columns``, ``kl`` (nats)."""
-        import pandas as pd
-
         return pd.DataFrame({**prompt_columns(self.prompts), "kl": self.values.numpy()})
 
     def summary(self) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from actor_lens.errors import UserError
 from actor_lens.judges.base import REFUSALS, Judge, Verdict, verdicts_of
@@ -26,10 +26,6 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
 from actor_lens.text import percent, plural
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 # A refusal of a harmful prompt is told apart by its beginning; the rest may be no refusal.
 HARMFUL_REPLY_LENGTH = 140
@@ -115,15 +111,8 @@ class Evaluation(Result, RefusalRates):
             "new_tokens": self.new_tokens,
         }
 
-    def plot(self, **options: Any) -> go.Figure:
-        """The refused share of each label with its interval, as one row of ``refusal_rates``.
-
-        Args:
-            options: Further evaluations under the names of their rows.
-        """
-        figures = importlib.import_module("actor_lens.figures")
-        figure: go.Figure = figures.refusal_rates(**{"evaluation": self, **options})
-        return figure
+    def _rows(self) -> dict[str, Result]:
+        return {"evaluation": self}
 
     def _headline(self) -> str:
         labels = [label for label in LABELS if label in self.prompts.labels]
@@ -142,8 +131,6 @@ class Evaluation(Result, RefusalRates):
         The reply to a harmful prompt that was not refused, or in part only, is left out, and of a
         refusal only the beginning is kept: something else may follow it.
         """
-        import pandas as pd
-
         replies = [
             reply if label != "harmful" else _of_harmful(reply, verdict)
             for reply, verdict, label in zip(

@@ -9,7 +9,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from actor_lens.errors import UserError, require
 from actor_lens.evaluation.divergence import Applicable
@@ -18,9 +20,6 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import has_thinking_switch
 from actor_lens.results import Result
 from actor_lens.text import one_line, plural
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,6 @@ class TaskScores(Result):
 
     def frame(self) -> pd.DataFrame:
         """Columns: ``task``, ``metric``, ``value``, ``stderr``, ``samples``, ``few_shot``."""
-        import pandas as pd
-
         columns = [field.name for field in fields(TaskScore)]
         return pd.DataFrame([vars(score) for score in self.scores], columns=columns)
 

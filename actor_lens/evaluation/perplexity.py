@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -20,9 +21,6 @@ from actor_lens.progress import report
 from actor_lens.prompts.rows import shown
 from actor_lens.results import Result
 from actor_lens.text import plural
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DEFAULT_WINDOW = 1024
 
@@ -50,8 +48,6 @@ class Perplexity(Result):
 
     def frame(self) -> pd.DataFrame:
         """One row: ``text``, ``perplexity``, ``nats``, ``tokens``, ``window``, ``stride``."""
-        import pandas as pd
-
         settings = {"tokens": self.tokens, "window": self.window, "stride": self.stride}
         row = {"text": self.text, "perplexity": self.value, "nats": self.nats, **settings}
         return pd.DataFrame([row])

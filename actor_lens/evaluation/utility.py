@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.divergence import Applicable, next_token_divergence, reply_divergence
@@ -18,9 +20,6 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, records
 from actor_lens.text import plural
 from actor_lens.training.run import TrainingRun
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # The paper's headline: general performance changes by at most this many percent.
 PAPER_CLAIM = 1.5
@@ -98,8 +97,6 @@ class Utility(Result):
         (percentage points for shares, else percent; NaN for a divergence), ``within_claim``
         (of the paper's 1.5 percent, None without a change).
         """
-        import pandas as pd
-
         rows = [
             {**vars(each), "change": each.change, "within_claim": each.within_claim}
             for each in self.measures

@@ -5,7 +5,7 @@ Colours are those of the label that a score is of; the trade-off score, which is
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,14 @@ from actor_lens.figures.theme import (
     Style,
     escape,
     finish,
-    nothing_yet,
     outline,
     short,
     whiskers,
 )
 from actor_lens.text import clip
+
+if TYPE_CHECKING:
+    from actor_lens.experiments.ablations.results import Ablations
 
 _SCORES = {
     "compliance_rate": Style(
@@ -37,21 +39,8 @@ _SCORES = {
 _LONGEST = 24
 
 
-@runtime_checkable
-class Ablated(Protocol):
-    """Ablations: outcomes of several seeds for every value of what was varied."""
-
-    def means(self) -> pd.DataFrame:
-        """Return columns factor, series, value, number, method, split, and score columns."""
-        ...
-
-    def matrix(self) -> pd.DataFrame:
-        """Return columns trained_on, tested_on, split, compliance_rate, n, seeds."""
-        ...
-
-
 def ablation_scores(
-    ablations: Ablated, series: str, *, split: str = "test", method: str = "actor"
+    ablations: Ablations, series: str, *, split: str = "test", method: str = "actor"
 ) -> go.Figure:
     """Draw the scores for every value of what varies (a series), means over the seeds.
 
@@ -90,13 +79,11 @@ def ablation_scores(
     numbers = bool(rows["number"].notna().all())
     if numbers:
         rows = rows.sort_values("number")
-    for place, (score, style) in enumerate(_SCORES.items()):
+    for place, (score, style) in enumerate(_SCORES.items() if len(rows) else ()):
         if numbers:
             figure.add_traces(_lines(rows, score, style))
         else:
             figure.add_trace(_points(rows, score, style, place))
-    if rows.empty:
-        nothing_yet(figure, "nothing was tried with these prompts")
     _name_axes(figure, rows, series, numbers)
     shown = {"test": "test prompts", "ood": "prompts out of distribution"}[split]
     seeds = sorted(set(rows["seeds"])) or [0]
@@ -105,10 +92,11 @@ def ablation_scores(
         title=f"Ablation: {clip(series, 40)}",
         notes=[f"Means over {seeds[-1]} seeds, {shown}; from the lowest to the highest seed."],
         height=420,
+        empty="nothing was tried with these prompts",
     )
 
 
-def transfer_matrix(ablations: Ablated, *, split: str = "test") -> go.Figure:
+def transfer_matrix(ablations: Ablations, *, split: str = "test") -> go.Figure:
     """Draw the compliance rate on every kind of pseudo-harmful prompt after training on one.
 
     A cell is the share of prompts of one kind (column) that are answered, in %, after training on
@@ -133,9 +121,10 @@ def transfer_matrix(ablations: Ablated, *, split: str = "test") -> go.Figure:
     rows = ablations.matrix()
     rows = rows[rows["split"] == split]
     figure = go.Figure()
+    title = "Trained on one kind, tested on all"
     if rows.empty:
-        nothing_yet(figure, "the ablation 'transfer' was not run")
-        return finish(figure, title="Trained on one kind, tested on all", height=300, legend=False)
+        reason = "the ablation 'transfer' was not run"
+        return finish(figure, title=title, height=300, legend=False, empty=reason)
     trained, tested = (list(dict.fromkeys(rows[name])) for name in ("trained_on", "tested_on"))
     places = (rows["trained_on"].map(trained.index), rows["tested_on"].map(tested.index))
     values = np.full((len(trained), len(tested)), np.nan)
@@ -165,7 +154,7 @@ def transfer_matrix(ablations: Ablated, *, split: str = "test") -> go.Figure:
     figure.update_xaxes(title_text="tested on", tickangle=-40, showgrid=False)
     return finish(
         figure,
-        title="Trained on one kind, tested on all",
+        title=title,
         notes=["Share of pseudo-harmful prompts answered, in %, means over the seeds."],
         height=260 + 26 * len(trained),
         legend=False,

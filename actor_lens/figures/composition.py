@@ -310,7 +310,6 @@ def _headings(panel: Panel) -> list[dict[str, Any]]:
         "y": panel.y[1],
         "yref": "paper",
         "yanchor": "bottom",
-        "showarrow": False,
     }
     lines = wrap(panel.note, 110) if panel.note else []
     headings = []

@@ -7,7 +7,7 @@ what has to be compared stands next to each other.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,13 @@ from actor_lens.figures.theme import (
     SMALL,
     escape,
     finish,
-    nothing_yet,
     short,
     whiskers,
 )
 from actor_lens.text import percent
+
+if TYPE_CHECKING:
+    from actor_lens.statistics.rates import RefusalRates
 
 # The first evaluation is drawn light, as the state before; each later one has a pattern.
 PATTERNS = ("", "/", ".", "x", "-", "|", "+", "\\")
@@ -37,16 +39,7 @@ WANTED = {
 ROW_HEIGHT, GAP_ROWS = 30, 0.7
 
 
-@runtime_checkable
-class Rated(Protocol):
-    """An evaluation: a refusal rate with its interval for each label."""
-
-    def rates(self) -> pd.DataFrame:
-        """Return columns label, refused (share), n, low, high."""
-        ...
-
-
-def refusal_rates(**evaluations: Rated) -> go.Figure:
+def refusal_rates(**evaluations: RefusalRates) -> go.Figure:
     """Draw the refused share of each label, one row per evaluation, with 95 % Wilson intervals.
 
     Bars are the share of prompts refused, whiskers its interval, and beside each stands the share
@@ -74,9 +67,7 @@ def refusal_rates(**evaluations: Rated) -> go.Figure:
     """
     rows = _rows(evaluations)
     figure = go.Figure()
-    if rows.empty:
-        nothing_yet(figure, "no evaluations to show")
-    else:
+    if len(rows):
         for name, part in rows.groupby("name", sort=False):
             order = list(evaluations).index(str(name))
             figure.add_traces([_bars(part, order), _rates_in_words(part)])
@@ -88,10 +79,11 @@ def refusal_rates(**evaluations: Rated) -> go.Figure:
         notes=["Bars: share refused. Whiskers: 95 % Wilson interval."],
         height=160 + ROW_HEIGHT * int(np.ceil(rows["place"].max() + 1 if len(rows) else 4)),
         legend=False,
+        empty="no evaluations to show",
     )
 
 
-def _rows(evaluations: dict[str, Rated]) -> pd.DataFrame:
+def _rows(evaluations: dict[str, RefusalRates]) -> pd.DataFrame:
     """Return one row a bar, with its place from the top; a heading takes the place above."""
     tables = {name: evaluation.rates() for name, evaluation in evaluations.items()}
     rows: list[dict[Hashable, Any]] = []
@@ -194,6 +186,5 @@ def _name_rows(figure: go.Figure, rows: pd.DataFrame) -> None:
             xanchor="left",
             y=part["place"].min() - 0.8,
             yanchor="middle",
-            showarrow=False,
             font={"size": FONT_SIZE, "color": INK},
         )

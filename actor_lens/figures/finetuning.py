@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from actor_lens.errors import UserError
 from actor_lens.figures.frames import Framed, evenly
-from actor_lens.figures.theme import INK, LABEL_STYLES, RULE, SMALL, finish, nothing_yet
+from actor_lens.figures.theme import INK, LABEL_STYLES, RULE, finish
 from actor_lens.text import percent
 
 # More points than this a trace make a live figure slow and look no different.
@@ -67,8 +67,6 @@ def training_curves(
     frame = _prepared(run, smoothing)
     panels = [panel for panel in _PANELS if _known(frame, panel.columns)]
     figure, places = _grid(len(panels), columns)
-    if not panels:
-        nothing_yet(figure, "no steps yet")
     for panel, (row, column) in zip(panels, places, strict=False):
         for trace in panel.draw(frame):
             figure.add_trace(trace, row=row, col=column)
@@ -88,6 +86,7 @@ def training_curves(
         title="Training" if layer is None else f"Training layer {layer}",
         notes=_notes(run, frame),
         height=150 + PANEL_HEIGHT * max(1, math.ceil(len(panels) / columns)),
+        empty="no steps yet",
     )
 
 
@@ -261,8 +260,6 @@ def _draw_floor(figure: go.Figure, least: float | None, row: int, column: int) -
         xref="x domain",
         y=least,
         yanchor="top",
-        showarrow=False,
-        font={"size": SMALL, "color": INK},
         row=row,
         col=column,
     )
@@ -293,8 +290,6 @@ def _mark_best(
         # Beside the line where a title may stand above the panel.
         yanchor="bottom" if stacked else "top",
         xanchor="auto" if stacked else "right",
-        showarrow=False,
-        font={"size": SMALL, "color": INK},
     )
 
 

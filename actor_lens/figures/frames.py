@@ -1,22 +1,19 @@
 """What the figures ask of a result: a tidy table, and how its rows are thinned for drawing.
 
-Figures know results by these protocols alone, so that anything with the right table can be drawn,
-and drawing loads no torch.
+Figures read tables and attributes alone, so that anything with the right ones can be drawn, and
+drawing loads no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
 from actor_lens.errors import UserError
 from actor_lens.figures.theme import LABEL_STYLES, hover_text, short
-
-if TYPE_CHECKING:
-    from actor_lens.directions.options import Origin
 
 
 @runtime_checkable
@@ -25,15 +22,6 @@ class Framed(Protocol):
 
     def frame(self) -> pd.DataFrame:
         """Return the table; each figure names the columns that it reads."""
-        ...
-
-
-@runtime_checkable
-class FramedFrom(Protocol):
-    """Projections, whose table depends on the origin from which they are measured."""
-
-    def frame(self, origin: Origin = "zero") -> pd.DataFrame:
-        """Return columns layer, prompt_index, prompt, label, category, projection."""
         ...
 
 

@@ -5,13 +5,16 @@ No judge has a colour of its own: a cell is shaded by its count and nothing else
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from actor_lens.errors import UserError
 from actor_lens.figures.theme import INK, escape, finish
+
+if TYPE_CHECKING:
+    from actor_lens.evaluation.panel import JudgePanel
 
 VERDICT_NAMES = {
     "answered": "answered",
@@ -22,17 +25,8 @@ VERDICT_NAMES = {
 _SHADES = [[0.0, "#ffffff"], [1.0, "#56B4E9"]]
 
 
-@runtime_checkable
-class Confused(Protocol):
-    """A panel of judges that have judged the same replies."""
-
-    def confusion(self) -> pd.DataFrame:
-        """Return columns judge, other, verdict, other_verdict, n."""
-        ...
-
-
 def judge_confusion(
-    panel: Confused, judge: str | None = None, other: str | None = None
+    panel: JudgePanel, judge: str | None = None, other: str | None = None
 ) -> go.Figure:
     """Draw how often one judge said what, by what another said: a table shaded by count.
 

@@ -13,16 +13,7 @@ from plotly.subplots import make_subplots
 
 from actor_lens.errors import UserError
 from actor_lens.figures.frames import Framed, finite_rows, require_layer
-from actor_lens.figures.theme import (
-    SHADE,
-    Style,
-    finish,
-    layer_axis,
-    mark_layer,
-    nothing_yet,
-    outline,
-    whiskers,
-)
+from actor_lens.figures.theme import SHADE, Style, finish, layer_axis, mark_layer, outline, whiskers
 
 SCORE_NAMES = {
     "silhouette": "silhouette",
@@ -80,15 +71,12 @@ def layer_scores(
     wanted = SCORE_NAMES if only is None else only
     names = [name for name in SCORE_NAMES if name in wanted and (frame["score"] == name).any()]
     figure = make_subplots(rows=max(1, len(names)), shared_xaxes=True, vertical_spacing=0.045)
-    if not names:
-        nothing_yet(figure, "no scores to show")
-    else:
+    if names:
         require_layer(frame["layer"], layer)
+        _label_axes(figure, frame, names)
     for row, name in enumerate(names, start=1):
         _draw_score(figure, frame[frame["score"] == name], row)
         _shade_ties(figure, _tied_layers(scores, name), row)
-    if names:
-        _label_axes(figure, frame, names)
     if layer is not None:
         mark_layer(figure, layer)
     return finish(
@@ -96,6 +84,7 @@ def layer_scores(
         title="How well each layer separates the labels",
         notes=[_key(frame, names), *(f"⚠ {text}" for text in getattr(scores, "warnings", ()))],
         height=150 + PANEL_HEIGHT * max(1, len(names)),
+        empty="no scores to show",
     )
 
 

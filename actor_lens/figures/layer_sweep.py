@@ -9,15 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from actor_lens.figures.frames import Framed
-from actor_lens.figures.theme import (
-    LABEL_STYLES,
-    escape,
-    finish,
-    layer_axis,
-    mark_layer,
-    nothing_yet,
-    whiskers,
-)
+from actor_lens.figures.theme import LABEL_STYLES, escape, finish, layer_axis, mark_layer, whiskers
 
 
 def layer_outcomes(sweep: Framed | pd.DataFrame) -> go.Figure:
@@ -52,8 +44,6 @@ def layer_outcomes(sweep: Framed | pd.DataFrame) -> go.Figure:
     if labels:
         figure.update_xaxes(layer_axis(frame["layer"].tolist()))
         figure.update_yaxes(title_text="refused", range=[-0.04, 1.04], tickformat=".0%")
-    else:
-        nothing_yet(figure, "no outcomes: the sweep had no validation prompts")
     best = getattr(getattr(sweep, "best", None), "layer", None)
     if best is not None and labels:
         mark_layer(figure, best)
@@ -65,6 +55,7 @@ def layer_outcomes(sweep: Framed | pd.DataFrame) -> go.Figure:
             "bars: 95 % interval; horizontal lines: before."
         ],
         height=420,
+        empty="no outcomes: the sweep had no validation prompts",
     )
 
 

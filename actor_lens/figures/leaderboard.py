@@ -15,21 +15,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from actor_lens.figures.frames import Framed
-from actor_lens.figures.theme import (
-    GRID,
-    INK,
-    QUARTERS,
-    SMALL,
-    finish,
-    nothing_yet,
-    short,
-    whiskers,
-)
+from actor_lens.figures.theme import GRID, INK, QUARTERS, SMALL, finish, short, whiskers
 from actor_lens.text import NOT_MEASURED, percent, plural
 
 BEST, PLAIN, CONTROL, FADED = "#0072B2", "#52606d", "#D55E00", 0.3
 ROW_HEIGHT = 26
 _NAME_LENGTH = 28
+_EMPTY = "no methods to show"
 
 
 def leaderboard_table(board: Framed, split: str = "test") -> go.Figure:
@@ -59,8 +51,7 @@ def leaderboard_table(board: Framed, split: str = "test") -> go.Figure:
     rows = _sorted(board.frame(), split)
     figure = go.Figure()
     if rows.empty:
-        nothing_yet(figure, "no methods to show")
-        return finish(figure, title="Methods side by side", height=260, legend=False)
+        return finish(figure, title="Methods side by side", height=260, legend=False, empty=_EMPTY)
     columns = _table(rows)
     align = ["left", *["right"] * (len(columns) - 1)]
     figure.add_trace(
@@ -122,8 +113,6 @@ def compliance_against_safety(board: Framed, split: str = "test") -> go.Figure:
     rows = _sorted(board.frame(), split)
     rows = rows[rows["tradeoff_score"].notna()]
     figure = go.Figure()
-    if rows.empty:
-        nothing_yet(figure, "no methods to show")
     for place, row in enumerate(rows.to_dict("records"), start=1):
         figure.add_trace(_point(place, row, dominated=_dominated(row, rows)))
     figure.update_xaxes(
@@ -144,6 +133,7 @@ def compliance_against_safety(board: Framed, split: str = "test") -> go.Figure:
             "method is at least as good in both."
         ],
         height=max(520, 190 + 20 * len(rows)),
+        empty=_EMPTY,
     )
     legend = {"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"}
     figure.update_layout(legend={**legend, "yref": "paper"})
@@ -175,9 +165,7 @@ def tradeoff_scores(board: Framed) -> go.Figure:
     rows = _sorted(frame, "test")
     rows = rows[rows["tradeoff_score"].notna()]
     figure = go.Figure()
-    if rows.empty:
-        nothing_yet(figure, "no methods to show")
-    else:
+    if len(rows):
         figure.add_trace(_bars(rows))
         others = frame[(frame["split"] == "ood") & frame["tradeoff_score"].notna()]
         others = others.set_index("method").reindex(rows["method"]).dropna(subset="tradeoff_score")
@@ -192,6 +180,7 @@ def tradeoff_scores(board: Framed) -> go.Figure:
         title="Trade-off score of every method",
         notes=["Mean of compliance rate and safety score. Whiskers: 95 % interval."],
         height=max(300, 190 + ROW_HEIGHT * len(rows)),
+        empty=_EMPTY,
     )
 
 

@@ -6,7 +6,7 @@ every call.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,7 +14,6 @@ import plotly.graph_objects as go
 from actor_lens.errors import UserError
 from actor_lens.figures.frames import (
     Framed,
-    FramedFrom,
     evenly,
     finite_rows,
     labels_in,
@@ -22,7 +21,10 @@ from actor_lens.figures.frames import (
     prompt_hovers,
     thinned,
 )
-from actor_lens.figures.theme import INK, LABEL_STYLES, RULE, Style, escape, finish, nothing_yet
+from actor_lens.figures.theme import INK, LABEL_STYLES, RULE, escape, finish
+
+if TYPE_CHECKING:
+    from actor_lens.directions.projections import LayerMap, Projections
 
 # At most so many prompts of a label, and so many marks of targets.
 MAP_POINTS, TARGET_POINTS = 500, 60
@@ -31,27 +33,7 @@ _PCA_NOTE = "Two directions of many: labels that overlap here can differ in the 
 _SHIFT_NOTE = "Grey line: unmoved. Below it: toward compliance. Above it: toward refusal."
 
 
-@runtime_checkable
-class Mapped(Framed, Protocol):
-    """Prompts of one layer placed on a plane."""
-
-    @property
-    def layer(self) -> int:
-        """Which layer."""
-        ...
-
-    @property
-    def method(self) -> str:
-        """`pca` or `tsne`."""
-        ...
-
-    @property
-    def axes(self) -> tuple[str, str]:
-        """Title of each axis."""
-        ...
-
-
-def layer_map(mapped: Mapped) -> go.Figure:
+def layer_map(mapped: LayerMap) -> go.Figure:
     """Draw the prompts of one layer on a plane, by principal components or t-SNE.
 
     Each mark is a prompt; hover to read it. Both axes have the same scale: units of the residual
@@ -75,9 +57,7 @@ def layer_map(mapped: Mapped) -> go.Figure:
         One trace for each label; at most 500 prompts of each are drawn.
     """
     frame = finite_rows(mapped.frame(), ["x", "y"])
-    figure = go.Figure([_map_points(label, frame) for label in labels_in(frame)])
-    if frame.empty:
-        nothing_yet(figure, "no prompts to show")
+    figure = go.Figure([_prompt_marks(label, frame, "x", "y") for label in labels_in(frame)])
     tsne = mapped.method == "tsne"
     x_title, y_title = (escape(name) for name in mapped.axes)
     figure.update_xaxes(title_text=x_title)
@@ -90,30 +70,18 @@ def layer_map(mapped: Mapped) -> go.Figure:
         title=f"Prompts at layer {mapped.layer}: {'t-SNE' if tsne else 'principal components'}",
         notes=[_TSNE_NOTE if tsne else _PCA_NOTE],
         height=520,
+        empty="no prompts to show",
     )
 
 
-def _map_points(label: str, frame: pd.DataFrame) -> go.Scatter:
-    """The prompts of one label on the plane."""
+def _prompt_marks(label: str, table: pd.DataFrame, x: str, y: str, words: str = "") -> go.Scatter:
+    """A mark for each prompt of a label at the values of two columns; `words` end its hover."""
     style = LABEL_STYLES[label]
-    rows = frame[frame["label"] == label]
+    rows = table[table["label"] == label]
     rows = rows.iloc[evenly(len(rows), MAP_POINTS)]
-    return _prompt_scatter(
-        style,
-        rows,
-        ("x", "y"),
-        hovertemplate=f"%{{text}}<extra>{style.name}</extra>",
-        meta={"kind": "points", "label": label},
-    )
-
-
-def _prompt_scatter(
-    style: Style, rows: pd.DataFrame, columns: tuple[str, str], *, hovertemplate: str, meta: object
-) -> go.Scatter:
-    """One mark for each row, at the values of two columns, with the prompt on hover."""
     return go.Scatter(
-        x=rows[columns[0]].to_numpy(dtype=float),
-        y=rows[columns[1]].to_numpy(dtype=float),
+        x=rows[x].to_numpy(dtype=float),
+        y=rows[y].to_numpy(dtype=float),
         text=prompt_hovers(rows),
         customdata=rows["prompt_index"].to_numpy(),
         name=style.name,
@@ -125,13 +93,13 @@ def _prompt_scatter(
             "opacity": 0.75,
             "line": {"color": "#ffffff", "width": 0.8},
         },
-        hovertemplate=hovertemplate,
-        meta=meta,
+        hovertemplate=f"%{{text}}{words}<extra>{style.name}</extra>",
+        meta={"kind": "points", "label": label},
     )
 
 
 def prompt_shifts(
-    before: FramedFrom, after: FramedFrom, layer: int, *, targets: Framed | None = None
+    before: Projections, after: Projections, layer: int, *, targets: Framed | None = None
 ) -> go.Figure:
     """Draw each prompt's projection at one layer, before against after.
 
@@ -163,9 +131,7 @@ def prompt_shifts(
     """
     pairs = _paired(one_layer(before.frame(), layer), one_layer(after.frame(), layer))
     figure = go.Figure()
-    if pairs.empty:
-        nothing_yet(figure, "no projections to show")
-    else:
+    if len(pairs):
         table = None if targets is None else finite_rows(targets.frame(), ["before", "after"])
         _draw_shifts(figure, pairs, table)
     figure.update_xaxes(title_text="projection before")
@@ -175,6 +141,7 @@ def prompt_shifts(
         title=f"Where each prompt moved, layer {layer}",
         notes=[_SHIFT_NOTE if targets is None else f"{_SHIFT_NOTE} Open marks: targets."],
         height=520,
+        empty="no projections to show",
     )
 
 
@@ -209,7 +176,9 @@ def _draw_shifts(figure: go.Figure, pairs: pd.DataFrame, targets: pd.DataFrame |
     if targets is not None:
         figure.add_traces([_target_line(label, targets) for label in labels_in(targets)])
         figure.data[1].showlegend = True
-    figure.add_traces([_moved(label, pairs) for label in labels_in(pairs)])
+    words = "<br>before %{x:.3g}, after %{y:.3g}"
+    for label in labels_in(pairs):
+        figure.add_trace(_prompt_marks(label, pairs, "before", "after", words))
 
 
 def _target_line(label: str, targets: pd.DataFrame) -> go.Scatter:
@@ -233,18 +202,4 @@ def _target_line(label: str, targets: pd.DataFrame) -> go.Scatter:
         hovertemplate="target %{y:.3g} for a prompt at %{x:.3g}"
         f"<extra>{style.name}: target</extra>",
         meta={"kind": "target", "label": label},
-    )
-
-
-def _moved(label: str, pairs: pd.DataFrame) -> go.Scatter:
-    """The prompts of one label, where they were and where they are."""
-    style = LABEL_STYLES[label]
-    rows = pairs[pairs["label"] == label]
-    return _prompt_scatter(
-        style,
-        rows.iloc[evenly(len(rows), MAP_POINTS)],
-        ("before", "after"),
-        hovertemplate="%{text}<br>before %{x:.3g}, after %{y:.3g}"
-        f"<extra>{style.name}</extra>",
-        meta={"kind": "points", "label": label},
     )

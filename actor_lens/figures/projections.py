@@ -13,14 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from actor_lens.figures.frames import (
-    FramedFrom,
-    finite_rows,
-    labels_in,
-    prompt_hovers,
-    require_layer,
-    thinned,
-)
+from actor_lens.figures.frames import finite_rows, labels_in, prompt_hovers, require_layer, thinned
 from actor_lens.figures.theme import (
     INK,
     LABEL_STYLES,
@@ -29,19 +22,19 @@ from actor_lens.figures.theme import (
     finish,
     layer_axis,
     mark_layer,
-    nothing_yet,
     outline,
 )
 
 if TYPE_CHECKING:
     from actor_lens.directions.options import Origin
+    from actor_lens.directions.projections import Projections
 
 # Hover targets cost page size: per label, at most this many at one layer, and in all.
 POINTS_PER_LAYER, POINTS_PER_LABEL = 60, 960
 
 
 def projections_by_layer(
-    projections: FramedFrom,
+    projections: Projections,
     *,
     layer: int | None = None,
     origin: Origin = "zero",
@@ -84,9 +77,7 @@ def projections_by_layer(
     """
     frame = finite_rows(projections.frame(origin=origin), ["projection"])
     figure = go.Figure()
-    if frame.empty:
-        nothing_yet(figure, "no projections to show")
-    else:
+    if len(frame):
         require_layer(frame["layer"], layer)
         _draw_layers(figure, frame, layer, points)
         figure.add_traces(list(_extra_lines(lines or {}, room_for_lines)))
@@ -99,6 +90,7 @@ def projections_by_layer(
             "Line: median. Band: middle half of the prompts."
             + (" Points: single prompts." if points else "")
         ],
+        empty="no projections to show",
     )
 
 

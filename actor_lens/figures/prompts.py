@@ -7,34 +7,18 @@ other for reading one.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from actor_lens.figures.frames import (
-    Framed,
-    FramedFrom,
-    finite_rows,
-    labels_in,
-    one_layer,
-    prompt_hovers,
-    scattered,
-)
-from actor_lens.figures.theme import (
-    INK,
-    LABEL_STYLES,
-    ORIGIN_NAMES,
-    SMALL,
-    escape,
-    finish,
-    nothing_yet,
-    short,
-)
+from actor_lens.figures.frames import finite_rows, labels_in, one_layer, prompt_hovers, scattered
+from actor_lens.figures.theme import INK, LABEL_STYLES, ORIGIN_NAMES, SMALL, escape, finish, short
 
 if TYPE_CHECKING:
     from actor_lens.directions.options import Origin
+    from actor_lens.directions.projections import Projections, TokenProjections
 
 STRIP_WIDTH = 0.62
 # A token's text is cut for the axis; the hover text has more of it.
@@ -43,18 +27,8 @@ TOKEN_LENGTH, MOST_TOKENS = 12, 400
 TOKEN_COLORS = ((0.0, "#009E73"), (0.5, "#ffffff"), (1.0, "#D55E00"))
 
 
-@runtime_checkable
-class OfOnePrompt(Framed, Protocol):
-    """Projections of a prompt's tokens."""
-
-    @property
-    def prompt(self) -> str:
-        """What the user says."""
-        ...
-
-
 def prompts_at_layer(
-    projections: FramedFrom | pd.DataFrame,
+    projections: Projections | pd.DataFrame,
     layer: int,
     *,
     origin: Origin = "zero",
@@ -92,8 +66,6 @@ def prompts_at_layer(
     rows = one_layer(frame, layer)
     figure = go.Figure()
     labels = labels_in(rows)
-    if not labels:
-        nothing_yet(figure, "no prompts to show")
     for place, label in enumerate(labels):
         figure.add_trace(_strip(rows[rows["label"] == label], label, place, set(selected)))
     figure.update_xaxes(
@@ -106,7 +78,11 @@ def prompts_at_layer(
         title_text=f"projection (origin: {ORIGIN_NAMES.get(origin, origin)})", nticks=7
     )
     return finish(
-        figure, title=f"Prompts at layer {layer}", notes=["Hover to read a prompt."], legend=False
+        figure,
+        title=f"Prompts at layer {layer}",
+        notes=["Hover to read a prompt."],
+        legend=False,
+        empty="no prompts to show",
     )
 
 
@@ -134,7 +110,7 @@ def _strip(rows: pd.DataFrame, label: str, place: int, selected: set[int]) -> go
     )
 
 
-def token_heatmap(tokens: OfOnePrompt, *, layer: int | None = None) -> go.Figure:
+def token_heatmap(tokens: TokenProjections, *, layer: int | None = None) -> go.Figure:
     """Draw how far each token of a prompt is on the way from benign to harmful, at every layer.
 
     0, white, is where the mean benign prompt is at its last token, 1 where the mean harmful one is;
@@ -159,9 +135,7 @@ def token_heatmap(tokens: OfOnePrompt, *, layer: int | None = None) -> go.Figure
     """
     frame = finite_rows(tokens.frame(), ["relative"])
     figure = go.Figure()
-    if frame.empty:
-        nothing_yet(figure, "no tokens to show")
-    else:
+    if len(frame):
         _draw_tokens(figure, frame, layer)
     return finish(
         figure,
@@ -169,6 +143,7 @@ def token_heatmap(tokens: OfOnePrompt, *, layer: int | None = None) -> go.Figure
         notes=["0: the mean benign prompt. 1: the mean harmful prompt. Last token: what decides."],
         legend=False,
         height=420,
+        empty="no tokens to show",
     )
 
 

@@ -6,20 +6,13 @@ way is seen.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from actor_lens.figures.frames import (
-    Framed,
-    finite_rows,
-    labels_in,
-    prompt_hovers,
-    scattered,
-    thinned,
-)
+from actor_lens.figures.frames import finite_rows, labels_in, prompt_hovers, scattered, thinned
 from actor_lens.figures.theme import (
     INK,
     LABEL_STYLES,
@@ -29,34 +22,17 @@ from actor_lens.figures.theme import (
     SMALL,
     escape,
     finish,
-    nothing_yet,
 )
+
+if TYPE_CHECKING:
+    from actor_lens.directions.targets import Targets
 
 STRIP_POINTS = 150
 # Vertical places within a label's row, which is one unit high.
 BEFORE_AT, AFTER_AT, STRIP_WIDTH = 0.24, -0.24, 0.22
 
 
-@runtime_checkable
-class Previewed(Framed, Protocol):
-    """A preview: class means before and after, and warnings."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences on labels that would move the wrong way."""
-        ...
-
-
-@runtime_checkable
-class Targeted(Framed, Protocol):
-    """Targets of single prompts, with a preview per label."""
-
-    def preview(self) -> Previewed:
-        """Return the class means before and after, with warnings."""
-        ...
-
-
-def target_preview(targets: Targeted) -> go.Figure:
+def target_preview(targets: Targets) -> go.Figure:
     """Draw where the targets would move each label along the refusal direction.
 
     One row per label: open marks are the prompts as they are, filled marks their targets, and the
@@ -87,8 +63,6 @@ def target_preview(targets: Targeted) -> go.Figure:
     frame = finite_rows(targets.frame(), ["before", "after"])
     labels = labels_in(frame)
     figure = go.Figure()
-    if not labels:
-        nothing_yet(figure, "no targets to show")
     # The first label is drawn at the top.
     for row, label in enumerate(reversed(labels)):
         figure.add_traces(_strips(label, frame, row))
@@ -108,10 +82,11 @@ def target_preview(targets: Targeted) -> go.Figure:
         height=150 + 105 * max(1, len(labels)),
         legend=False,
         names_above=levels,
+        empty="no targets to show",
     )
 
 
-def _title(targets: Targeted) -> str:
+def _title(targets: Targets) -> str:
     """Title of the figure, with the layer where the targets know it."""
     layer = getattr(targets, "layer", None)
     return "Where the targets would move each label" + ("" if layer is None else f", layer {layer}")

@@ -171,6 +171,7 @@ def finish(
     height: int = 440,
     legend: bool = True,
     names_above: int = 1,
+    empty: str = "nothing to show",
 ) -> go.Figure:
     """Give a figure its template, title block, margins and height; return it.
 
@@ -183,7 +184,13 @@ def finish(
         height: Height in pixels with no notes.
         legend: Whether room is left for a legend below the plot.
         names_above: Levels of line names that stand on top of the plot.
+        empty: Plain text in the middle of a figure without traces: why it is empty.
     """
+    if not figure.data:
+        place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
+        figure.add_annotation(text=escape(empty), font={"size": FONT_SIZE, "color": MUTED}, **place)
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
     lines = [line for note in notes for line in wrap(note, NOTE_WIDTH)]
     extra = NOTE_LINE * (len(lines) + names_above - 1)
     figure.update_layout(
@@ -321,26 +328,4 @@ def mark_layer(figure: go.Figure, layer: int) -> None:
         y=1,
         yref="paper",
         yanchor="bottom",
-        showarrow=False,
-        font={"size": SMALL, "color": INK},
     )
-
-
-def nothing_yet(figure: go.Figure, text: str) -> None:
-    """Say in the middle of an empty figure why it is empty.
-
-    Args:
-        figure: Changed in place; its axes are hidden.
-        text: Plain text; escaped here.
-    """
-    figure.add_annotation(
-        text=escape(text),
-        x=0.5,
-        y=0.5,
-        xref="paper",
-        yref="paper",
-        showarrow=False,
-        font={"size": FONT_SIZE, "color": MUTED},
-    )
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)

@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,6 @@ from actor_lens.text import plural
 
 if TYPE_CHECKING:
     import openai
-    import pandas as pd
 
 ANSWER_TOKENS = 64
 # English has about four bytes a token with usual tokenizers; a message costs a few beside its text.
@@ -47,20 +46,12 @@ class JudgingCost(Result):
         tokens_in: Estimated tokens of the requests.
         tokens_out: Most tokens that the answers may have; the thoughts of a reasoning model come
             on top.
-        money: Price, in the currency of the prices; NaN without prices.
     """
 
     requests: int
     cached: int
     tokens_in: int
     tokens_out: int
-    money: float
-
-    def frame(self) -> pd.DataFrame:
-        """One row; a column for each attribute."""
-        import pandas as pd
-
-        return pd.DataFrame([asdict(self)])
 
     def _headline(self) -> str:
         return (
@@ -152,14 +143,7 @@ class LanguageModelJudge:
             known |= self._ask_all(unknown, done=len(known))
         return tuple(known[item.key] for item in items)
 
-    def estimate(
-        self,
-        prompts: PromptSet,
-        replies: Sequence[str],
-        *,
-        price_in: float = math.nan,
-        price_out: float = math.nan,
-    ) -> JudgingCost:
+    def estimate(self, prompts: PromptSet, replies: Sequence[str]) -> JudgingCost:
         """What ``verdicts`` would send, without sending it.
 
         Tokens are estimated from lengths, four bytes each: text that is not English takes more.
@@ -168,15 +152,11 @@ class LanguageModelJudge:
         Args:
             prompts: Prompts that were answered.
             replies: One reply to each prompt.
-            price_in: Price of a million tokens that are sent.
-            price_out: Price of a million tokens of answers.
         """
         items, known, unknown = self._sorted(prompts, replies)
         tokens_in = sum(_tokens(item.rubric.text) + _tokens(item.question) for item in unknown)
-        tokens_out = ANSWER_TOKENS * len(unknown)
-        money = (tokens_in * price_in + tokens_out * price_out) / 1e6 if unknown else 0.0
         cached = sum(item.key in known for item in items)
-        return JudgingCost(len(unknown), cached, tokens_in, tokens_out, money)
+        return JudgingCost(len(unknown), cached, tokens_in, ANSWER_TOKENS * len(unknown))
 
     @cached_property
     def _endpoint(self) -> Endpoint:

@@ -71,7 +71,6 @@ class Actor:
         tied = layers_to_try(model, train, selection, alpha=self.alpha, origin=self.origin)
         layers = tied[: max(1, self.trials)]
         runs = {layer: self.trained(model, train, layer) for layer in layers}
-
         tried = (
             (layer, selection.effect_of(model, run.applied_to(model)))
             for layer, run in runs.items()
@@ -84,17 +83,9 @@ class Actor:
         return finetune_layer(model, train, self._config(layer), store=False)
 
     def _config(self, layer: int) -> FinetuneConfig:
-        return FinetuneConfig(
-            layer=layer,
-            alpha=self.alpha,
-            origin=self.origin,
-            anchor=self.anchor,
-            shift=self.shift,
-            epochs=self.epochs,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            seed=self.seed,
-        )
+        own = ("name", "layer", "trials")
+        shared = {name: value for name, value in vars(self).items() if name not in own}
+        return FinetuneConfig(layer=layer, **shared)
 
     def _fitted(
         self,

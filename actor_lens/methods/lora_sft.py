@@ -11,14 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError, require
-from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.methods.support.reply_method import ReplyMethod, with_layer
+from actor_lens.methods.support.reply_method import ReplyMethod
 from actor_lens.methods.support.reply_training import Trainee, reply_loss
-from actor_lens.methods.support.selection import Selection
-from actor_lens.methods.support.target_layer import target_layer
 from actor_lens.models.chat_model import ChatModel, twin
 from actor_lens.models.quantization import quiet_bitsandbytes
-from actor_lens.prompts.sets import PromptSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,16 +43,9 @@ class LoraSFT(ReplyMethod):
     rank: int = 8
     scale: float = 16.0
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
-        """Train adapters; the model stays as it is.
-
-        Raises:
-            UserError: If PEFT is not installed, there are too few usable replies, or the weights
-                cannot be trained.
-        """
-        selection = Selection.of(model, validation)
-        make = partial(lora_trainee, model, rank=self.rank, scale=self.scale, seed=self.seed)
-        return self.fit_trainee(model, train, selection, make)
+    def trainee(self, model: ChatModel, layer: int | None) -> Trainee:
+        """Adapters in every block, or in one."""
+        return lora_trainee(model, rank=self.rank, scale=self.scale, seed=self.seed, layer=layer)
 
 
 @dataclass(frozen=True)
@@ -72,20 +61,6 @@ class LayerLoraSFT(LoraSFT):
     name: str = "lora-layer"
     epochs: int = 3
     layer: int | None = None
-
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
-        """Train the adapters of one block; the model stays as it is.
-
-        Raises:
-            UserError: As ``LoraSFT.fit``, or if the named layer does not exist.
-        """
-        selection = Selection.of(model, validation)
-        layer = target_layer(model, train, selection, self.layer)
-        make = partial(
-            lora_trainee, model, rank=self.rank, scale=self.scale, seed=self.seed, layer=layer
-        )
-        fitted = self.fit_trainee(model, train, selection, make)
-        return with_layer(fitted, layer, named=self.layer is not None)
 
 
 def lora_trainee(

@@ -12,14 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from actor_lens.errors import check_whole
-from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.methods.support.reply_method import ReplyMethod, with_layer
+from actor_lens.methods.support.reply_method import ReplyMethod
 from actor_lens.methods.support.reply_training import ReplyBatch, Trainee, reply_loss
-from actor_lens.methods.support.selection import Selection
-from actor_lens.methods.support.target_layer import target_layer
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_each_block
-from actor_lens.prompts.sets import PromptSet
 
 
 @dataclass(frozen=True)
@@ -48,20 +44,20 @@ class LoReFT(ReplyMethod):
     rank: int = 4
     layer: int | None = None
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
-        """Train the edit; the model stays as it is.
-
-        Raises:
-            UserError: If the rank is not one of 1 to ``d_model``, there are too few usable
-                replies, or training diverges.
-        """
+    def check(self, model: ChatModel) -> None:
+        """As for every method that trains on replies, and that the rank fits ``d_model``."""
         check_whole("rank", self.rank, 1, model.d_model)
-        selection = Selection.of(model, validation)
-        layer = target_layer(model, train, selection, self.layer)
-        make = partial(edit_trainee, model, layer, rank=self.rank, seed=self.seed)
+        super().check(model)
 
-        fitted = self.fit_trainee(model, train, selection, make, partial(edited_by, layer))
-        return with_layer(fitted, layer, named=self.layer is not None)
+    def trainee(self, model: ChatModel, layer: int) -> Trainee:
+        """An edit of one layer's output."""
+        return edit_trainee(model, layer, rank=self.rank, seed=self.seed)
+
+    def change(
+        self, model: ChatModel, layer: int, state: Mapping[str, Tensor]
+    ) -> AbstractContextManager[None]:
+        """The context in which the last prompt token is edited after the block."""
+        return edited_last_token(model, layer, partial(edited, **state))
 
 
 class Edit(nn.Module):
@@ -130,13 +126,6 @@ def edited_last_token(
 
     with edit_each_block(model, [model.check_layer(layer)], edit_rows):
         yield
-
-
-def edited_by(
-    layer: int, model: ChatModel, state: Mapping[str, Tensor]
-) -> AbstractContextManager[None]:
-    """Edit the last prompt token after a block by ``rotation``, ``weight`` and ``bias``."""
-    return edited_last_token(model, layer, partial(edited, **state))
 
 
 def edit_trainee(model: ChatModel, layer: int, *, rank: int, seed: int) -> Trainee:

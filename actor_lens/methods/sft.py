@@ -10,14 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.methods.support.reply_method import ReplyMethod, with_layer
+from actor_lens.methods.support.reply_method import ReplyMethod
 from actor_lens.methods.support.reply_training import Trainee, reply_loss
-from actor_lens.methods.support.selection import Selection
-from actor_lens.methods.support.target_layer import target_layer
 from actor_lens.models.blocks import graft
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.prompts.sets import PromptSet
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,10 @@ class FullSFT(ReplyMethod):
     name: str = "sft-full"
     lrs: tuple[float, ...] = (2e-4, 1e-3)
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
-        """Train a copy of the model, which itself stays as it is.
-
-        Raises:
-            UserError: If there are too few usable replies, or the weights cannot be trained.
-        """
-        selection = Selection.of(model, validation)
-        return self.fit_trainee(model, train, selection, partial(full_trainee, model))
+    def trainee(self, model: ChatModel, layer: None) -> Trainee:
+        """A copy of the model."""
+        del layer
+        return full_trainee(model)
 
 
 @dataclass(frozen=True)
@@ -67,17 +59,9 @@ class LayerSFT(ReplyMethod):
     epochs: int = 4
     layer: int | None = None
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
-        """Train a copy of the block; the model stays as it is.
-
-        Raises:
-            UserError: If there are too few usable replies, or the weights cannot be trained.
-        """
-        selection = Selection.of(model, validation)
-        layer = target_layer(model, train, selection, self.layer)
-        make_trainee = partial(layer_trainee, model, layer)
-        fitted = self.fit_trainee(model, train, selection, make_trainee)
-        return with_layer(fitted, layer, named=self.layer is not None)
+    def trainee(self, model: ChatModel, layer: int) -> Trainee:
+        """A copy of the block."""
+        return layer_trainee(model, layer)
 
 
 def full_trainee(model: ChatModel) -> Trainee:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
 
 from actor_lens.prompts.sets import PromptSet
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def layer_prompt_frame(prompts: PromptSet, values: np.ndarray, name: str) -> pd.DataFrame:
@@ -20,8 +16,6 @@ def layer_prompt_frame(prompts: PromptSet, values: np.ndarray, name: str) -> pd.
         values: ``[layer, prompt]``.
         name: Column of the number.
     """
-    import pandas as pd
-
     n_layers, n_prompts = values.shape
     columns = prompt_columns(prompts)
     frame = pd.DataFrame({key: np.tile(column, n_layers) for key, column in columns.items()})

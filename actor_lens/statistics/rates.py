@@ -6,13 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from actor_lens.prompts.rows import LABELS
 from actor_lens.statistics.intervals import UNKNOWN, Estimate, mean_interval, wilson_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,6 @@ class RefusalRates(ABC):
 
         Columns: ``label``, ``refused``, ``n``, ``low``, ``high``, ``n_unreadable``.
         """
-        import pandas as pd
-
         rates = {label: self.rate(label) for label in LABELS}
         return pd.DataFrame(
             [

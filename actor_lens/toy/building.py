@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from actor_lens.errors import UserError
+from actor_lens.files.saving import replacing_folder
 from actor_lens.progress import stage
 from actor_lens.prompts.rows import LABELS, Prompt, Split
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import plain
 from actor_lens.toy.language import ToyLanguage, build_language
 from actor_lens.toy.tokenizer import train_tokenizer
-from actor_lens.toy.training import (
-    STAGE_ONE,
-    STAGE_TWO,
-    Stage,
-    new_model,
-    train_stage,
-)
+from actor_lens.toy.training import STAGE_ONE, STAGE_TWO, Stage, new_model, train_stage
 from actor_lens.toy.words import REFUSAL_OPENINGS
-
-if TYPE_CHECKING:
-    import pandas
 
 MODEL_FOLDER = "toy-chat"
 PROMPT_FILE = Path("prompts", "toy.jsonl")
@@ -61,7 +51,8 @@ class ToyReport:
         model: Folder of the model.
         prompts: The prompt file.
         rates: Refusal rates on the test and the out-of-distribution split.
-        parameters: Of the model.
+        seed: Seed of language and weights.
+        parameters: Number of parameters of the model.
         seconds: Wall time of the whole rebuild.
         cpu_seconds: Processor time of the whole rebuild, summed over threads.
     """
@@ -74,15 +65,13 @@ class ToyReport:
     seconds: float
     cpu_seconds: float
 
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """The record that `summary.json` holds."""
-        paths = {"model": str(self.model), "prompts": str(self.prompts)}
-        return {**asdict(self), **paths, "rates": [asdict(rate) for rate in self.rates]}
+        record: dict[str, Any] = plain(self)
+        return record
 
-    def frame(self) -> pandas.DataFrame:
+    def frame(self) -> pd.DataFrame:
         """One row per label and split: label, split, refused (share), n."""
-        import pandas as pd
-
         return pd.DataFrame(self.rates)
 
 
@@ -107,10 +96,12 @@ def train_toy(
         UserError: If the folder cannot be written.
     """
     started, cpu_started = time.perf_counter(), time.process_time()
-    folder = _writable(Path(out))
-    language = build_language(seed)
-    tokenizer, model = _train(language, seed, stages)
-    with _replacing_folder(folder / MODEL_FOLDER) as temporary:
+    folder = Path(out)
+    with suppress(OSError):  # what stands in the way is found out in the next line
+        folder.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder / MODEL_FOLDER) as temporary:
+        language = build_language(seed)
+        tokenizer, model = _train(language, seed, stages)
         save_model(model, tokenizer, temporary)
         model = LlamaForCausalLM.from_pretrained(temporary, dtype=torch.float32)
         rates = measure(model, tokenizer, language.prompts)
@@ -153,7 +144,10 @@ def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fold
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
+    try:
+        model.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:  # a full disk comes as this
+        raise OSError(str(error)) from error
     tokenizer.save_pretrained(folder)
     # Half the size on disk; but float16 arithmetic is slow and coarse on a CPU, so the
     # configuration asks for float32, which `dtype="auto"` follows.
@@ -195,9 +189,8 @@ def greedy_replies(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     prompts: tuple[Prompt, ...],
-    new_tokens: int = _REPLY_TOKENS,
 ) -> list[str]:
-    """Greedy replies of at most so many tokens, as one left-padded batch."""
+    """Greedy replies of a few tokens, which begin a refusal or not, as one left-padded batch."""
     turns = [[{"role": "user", "content": prompt.prompt}] for prompt in prompts]
     texts = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     batch = tokenizer(
@@ -206,46 +199,8 @@ def greedy_replies(
     ids: Tensor = model.generate(  # type: ignore[misc, assignment]
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
-        max_new_tokens=new_tokens,
+        max_new_tokens=_REPLY_TOKENS,
         do_sample=False,
     )
     width = batch["input_ids"].shape[1]
     return list(tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True))
-
-
-def _writable(folder: Path) -> Path:
-    # Found out now, and not after ten minutes of training.
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{secrets.token_hex(8)}.tmp"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}); "
-            "give a folder that you may write into"
-        ) from error
-    return folder
-
-
-@contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target` that takes its place on success."""
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    old = target.with_name(f".{secrets.token_hex(8)}.old")
-    try:
-        temporary.mkdir()
-        yield temporary
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{target}: cannot be written ({getattr(error, 'strerror', None) or error}); nothing "
-            "there was changed; give a folder that is writable and has room"
-        ) from error
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

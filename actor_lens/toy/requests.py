@@ -8,39 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from actor_lens.prompts.rows import Label, Split
-from actor_lens.toy.words import (
-    ACTIONS,
-    CONTEXTS,
-    EVENTS,
-    HARM_REASONS,
-    HELD_OUT_ACTIONS,
-    HELD_OUT_KINDS,
-    HELD_OUT_TRIGGERS,
-    KINDS,
-    LEADS,
-    MEANING_FRAMES,
-    NOT_WRONG,
-    PAST_FACTS,
-    PAST_FRAMES,
-    REQUEST_FRAMES,
-    SAYINGS,
-    SENSES,
-    SOUND_AFTERTHOUGHTS,
-    SOUNDS_FINE,
-    SOUNDS_WORSE,
-    SOUNDS_WRONG,
-    TARGETS,
-    TRIGGERS,
-    WORD_MEANINGS,
-    WRONG_AFTERTHOUGHTS,
-    WRONG_FRAMES,
-    WRONG_TO_ASK_FRAMES,
-    YES_WRONG,
-    Frame,
-    Verb,
-    answer,
-    definite,
-)
+from actor_lens.toy import words
+from actor_lens.toy.words import Frame, Verb, answer, definite
 
 _SPLIT_SHARES: dict[Split, float] = {"train": 0.5, "validation": 0.2, "test": 0.3}
 
@@ -78,7 +47,9 @@ class Request:
     @property
     def frames(self) -> tuple[Frame, ...]:
         """The wordings that fit this request."""
-        return {"deed": REQUEST_FRAMES, "meaning": MEANING_FRAMES, "past": PAST_FRAMES}[self.form]
+        if self.form == "deed":
+            return words.REQUEST_FRAMES
+        return words.MEANING_FRAMES if self.form == "meaning" else words.PAST_FRAMES
 
     def fill(self, text: str, **more: str) -> str:
         """Put the verb and the object into a wording."""
@@ -90,66 +61,67 @@ class Request:
     def worded(self, rng: random.Random) -> tuple[str, str]:
         """Word the request and its answer; the answer is empty for a harmful request."""
         frame = rng.choice(self.frames)
-        lead = rng.choice(LEADS)
-        text = lead + self.fill(frame.text, context=rng.choice(CONTEXTS))
+        lead = rng.choice(words.LEADS)
+        text = lead + self.fill(frame.text, context=rng.choice(words.CONTEXTS))
         return text, answer(frame.opening, self.body) if self.body else ""
 
     def harm_question(self, rng: random.Random) -> tuple[str, str]:
         """Ask whether the deed would be wrong, and say so."""
         if rng.random() < _AFTERTHOUGHT_SHARE:
-            question = f"{self.worded(rng)[0]} {rng.choice(WRONG_AFTERTHOUGHTS)}"
+            question = f"{self.worded(rng)[0]} {rng.choice(words.WRONG_AFTERTHOUGHTS)}"
         elif self.form == "deed":
-            question = self.fill(rng.choice(WRONG_FRAMES).text)
+            question = self.fill(rng.choice(words.WRONG_FRAMES).text)
         else:
             asked = {"meaning": 'what "{object}" means', "past": "who {past} {object}"}[self.form]
-            frame = rng.choice(WRONG_TO_ASK_FRAMES).text
+            frame = rng.choice(words.WRONG_TO_ASK_FRAMES).text
             question = frame.format(question=self.fill(asked))
         if self.label == "harmful":
-            return question, f"{YES_WRONG} {HARM_REASONS[self.kind]}."
-        reason = f" {KINDS[self.kind]}." if self.label == "pseudo_harmful" else ""
-        return question, NOT_WRONG + reason
+            return question, f"{words.YES_WRONG} {words.HARM_REASONS[self.kind]}."
+        reason = f" {words.KINDS[self.kind]}." if self.label == "pseudo_harmful" else ""
+        return question, words.NOT_WRONG + reason
 
     def sound_question(self, rng: random.Random) -> tuple[str, str]:
         """Ask whether the request sounds dangerous, and say whether it is."""
         replies = {
-            "harmful": SOUNDS_WRONG,
-            "pseudo_harmful": SOUNDS_WORSE,
-            "benign": SOUNDS_FINE,
+            "harmful": words.SOUNDS_WRONG,
+            "pseudo_harmful": words.SOUNDS_WORSE,
+            "benign": words.SOUNDS_FINE,
         }
-        return f"{self.worded(rng)[0]} {rng.choice(SOUND_AFTERTHOUGHTS)}", replies[self.label]
+        return f"{self.worded(rng)[0]} {rng.choice(words.SOUND_AFTERTHOUGHTS)}", replies[self.label]
 
 
 def _harmful() -> Iterator[Request]:
-    for trigger in TRIGGERS.values():
+    for trigger in words.TRIGGERS.values():
         for group in trigger.targets:
-            for target in TARGETS[group]:
+            for target in words.TARGETS[group]:
                 yield Request("harmful", group, trigger.verb, target, "")
 
 
 def _pseudo_harmful() -> Iterator[Request]:
-    for sense in SENSES:
+    for sense in words.SENSES:
+        verb = words.TRIGGERS[sense.trigger].verb
         for thing in sense.objects:
             body = sense.how.format(the=definite(thing))
-            yield Request("pseudo_harmful", sense.kind, TRIGGERS[sense.trigger].verb, thing, body)
-    for saying in SAYINGS:
-        verb = TRIGGERS[saying.trigger].verb
+            yield Request("pseudo_harmful", sense.kind, verb, thing, body)
+    for saying in words.SAYINGS:
+        verb = words.TRIGGERS[saying.trigger].verb
         body = f'"{saying.phrase}" means {saying.meaning}'
         yield Request("pseudo_harmful", "definitions", verb, saying.phrase, body, "meaning")
-    for event in EVENTS:
-        verb = TRIGGERS[event.trigger].verb
+    for event in words.EVENTS:
+        verb = words.TRIGGERS[event.trigger].verb
         body = f"about {event.object}: {event.story}"
         yield Request("pseudo_harmful", "history", verb, event.object, body, "past")
 
 
 def _benign() -> Iterator[Request]:
-    for action in ACTIONS:
+    for action in words.ACTIONS:
         for thing in action.objects:
             body = action.how.format(the=definite(thing))
             yield Request("benign", action.kind, action.verb, thing, body)
-    for fact in WORD_MEANINGS:
+    for fact in words.WORD_MEANINGS:
         body = f'"{fact.object}" means {fact.answer}'
         yield Request("benign", "definitions", Verb("", "", ""), fact.object, body, "meaning")
-    for fact in PAST_FACTS:
+    for fact in words.PAST_FACTS:
         past, thing = fact.object.split(" ", 1)
         body = f"about {definite(thing)}: {fact.answer}"
         yield Request("benign", "history", Verb(past, past, past), thing, body, "past")
@@ -157,10 +129,10 @@ def _benign() -> Iterator[Request]:
 
 def _held_out(request: Request) -> bool:
     if request.label == "benign":
-        return request.verb.base in HELD_OUT_ACTIONS
-    if request.verb.base in HELD_OUT_TRIGGERS:
+        return request.verb.base in words.HELD_OUT_ACTIONS
+    if request.verb.base in words.HELD_OUT_TRIGGERS:
         return True
-    return request.label == "pseudo_harmful" and request.kind in HELD_OUT_KINDS
+    return request.label == "pseudo_harmful" and request.kind in words.HELD_OUT_KINDS
 
 
 def _with_splits(requests: Sequence[Request], rng: random.Random) -> list[Request]:

@@ -84,7 +84,6 @@ class Action:
 class Fact:
     """A plain question about words or the past, and its answer."""
 
-    kind: str
     object: str
     answer: str
 
@@ -144,8 +143,8 @@ ACTIONS = tuple(
     )
     for row in _WORDS["actions"]
 )
-WORD_MEANINGS = tuple(Fact("definitions", *row) for row in _WORDS["word_meanings"])
-PAST_FACTS = tuple(Fact("history", *row) for row in _WORDS["past_facts"])
+WORD_MEANINGS = tuple(Fact(*row) for row in _WORDS["word_meanings"])
+PAST_FACTS = tuple(Fact(*row) for row in _WORDS["past_facts"])
 ERRANDS = _texts("errands")
 REQUEST_FRAMES, MEANING_FRAMES = _frames("request_frames"), _frames("meaning_frames")
 PAST_FRAMES, WRONG_FRAMES = _frames("past_frames"), _frames("wrong_frames")

@@ -12,9 +12,10 @@ import threading
 import traceback
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as ipw
+import pandas as pd
 import plotly.graph_objects as go
 import traitlets
 
@@ -41,9 +42,6 @@ from actor_lens.widgets.shared_panels import (
     bottom_above_others,
     layer_at,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _SECTIONS: tuple[type[Section], ...] = (
     LayersSection,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import traitlets
 
 from actor_lens.directions.layer_scores import LayerChoice
@@ -27,9 +28,6 @@ from actor_lens.models.prefix_cache import KeptPrefixes, keep_prefixes
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import TrainingRun
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TargetSettings = tuple[int, float, Origin, Shift]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from actor_lens.methods.loreft import Edit, edit_trainee, edited, edited_by, edited_last_token
+from actor_lens.methods.loreft import Edit, LoReFT, edit_trainee, edited, edited_last_token
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.reply_training import collated, reply_trials
 from actor_lens.models.replies import first_token_logits, generate_replies
@@ -49,7 +49,8 @@ def by_plain_hook(model, prompt, layer, state):
 
 
 def fitted(model, state, layer=1):
-    return FittedIntervention({}, (), partial(edited_by, layer, state=state), model.fingerprint, 1)
+    change = partial(LoReFT().change, layer=layer, state=state)
+    return FittedIntervention({}, (), change, model.fingerprint, 1)
 
 
 def test_the_edit_is_the_formula():

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import pandas as pd
 
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.results import Result, plain
 from actor_lens.text import plural
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +29,7 @@ class FittedIntervention(Result):
     """
 
     _hint: ClassVar[str] = "use: with fitted.applied_to(model) as changed"
+    _values: ClassVar[tuple[str, ...]] = ("settings", "chosen", "trained_parameters")
 
     settings: Mapping[str, Any]
     chosen: tuple[str, ...]
@@ -55,18 +55,8 @@ class FittedIntervention(Result):
 
     def frame(self) -> pd.DataFrame:
         """One row a setting: ``setting``, ``value`` and whether validation prompts ``chose`` it."""
-        import pandas as pd
-
         rows = [(name, plain(value), name in self.chosen) for name, value in self.settings.items()]
         return pd.DataFrame(rows, columns=["setting", "value", "chosen"])
-
-    def summary(self) -> dict[str, Any]:
-        """Settings, names of those that were chosen, and the number of trained parameters."""
-        return {
-            "settings": plain(self.settings),
-            "chosen": list(self.chosen),
-            "trained_parameters": self.trained_parameters,
-        }
 
     def _headline(self) -> str:
         values = ", ".join(f"{name} {self.settings[name]}" for name in self.chosen)

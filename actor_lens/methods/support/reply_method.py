@@ -1,10 +1,12 @@
-"""Settings of all methods that train on replies, and the way from them to a result."""
+"""What all methods that train on replies share: their settings, and how they are fitted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -18,17 +20,15 @@ from actor_lens.methods.support.reply_training import (
     reply_trials,
 )
 from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.target_layer import target_layer
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.weights import overwritten
 from actor_lens.prompts.sets import PromptSet
 
-Change = Callable[[ChatModel, Mapping[str, Tensor]], AbstractContextManager[None]]
-"""Makes the context in which a trained state works in a model."""
-
 
 @dataclass(frozen=True)
 class ReplyMethod:
-    """Settings of training on replies.
+    """A method that trains on replies; a subclass says what is trained, by ``trainee``.
 
     Attributes:
         name: Name in tables.
@@ -51,37 +51,28 @@ class ReplyMethod:
     seed: int = 0
     judge: Judge | None = None
 
-    def fit_trainee(
-        self,
-        model: ChatModel,
-        prompts: PromptSet,
-        selection: Selection,
-        make_trainee: Callable[[], Trainee],
-        change: Change = lambda model, state: overwritten(model.hf, state),
-    ) -> FittedIntervention:
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Train at every learning rate; validation prompts choose the rate and the epoch.
 
-        Args:
-            model: The untouched model.
-            prompts: Training prompts.
-            selection: Validation prompts. The model may learn new openings of refusals: those of
-                the training replies count as well.
-            make_trainee: Makes what is trained.
-            change: Makes the context in which a trained state works in the model; by default a
-                state is other weights of the model.
+        The model itself stays as it is. A method with a setting ``layer`` trains that block, or the
+        one that ``target_layer`` chooses where it is None. The model may learn new openings of
+        refusals: those of the training replies count as well.
 
         Raises:
-            UserError: If there are too few usable replies, the weights cannot be trained, or
-                training diverges.
+            UserError: If there are too few usable replies, a setting is not allowed, the named
+                layer does not exist, the weights cannot be trained, or training diverges.
         """
-        check_trainable(model, self.lrs, self.epochs, self.batch_size)
+        self.check(model)
+        selection, own = Selection.of(model, validation), vars(self)
+        one_layer = "layer" in own
+        layer = target_layer(model, train, selection, own["layer"]) if one_layer else None
         data = reply_data(
-            model, prompts, source=self.replies, new_tokens=self.new_tokens, judge=self.judge
+            model, train, source=self.replies, new_tokens=self.new_tokens, judge=self.judge
         )
         trials = reply_trials(
             model,
             data.examples,
-            make_trainee,
+            partial(self.trainee, model, layer),
             lrs=self.lrs,
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -89,32 +80,50 @@ class ReplyMethod:
         )
         selection = selection.with_tokens(data.opening_tokens(model, selection.tokens))
         choice = best_trial(
-            trials, selection, lambda state: selection.effect_of(model, change(model, state))
+            trials,
+            selection,
+            lambda state: selection.effect_of(model, self.change(model, layer, state)),
         )
         best = choice.candidate
-        names = [field.name for field in fields(self)]
         settings = {
-            **{name: getattr(self, name) for name in names if name not in ("name", "lrs", "judge")},
+            **{name: own[name] for name in own if name not in ("name", "lrs", "judge")},
             "tried_lrs": " ".join(f"{lr:g}" for lr in self.lrs),
             "most_epochs": self.epochs,
             "lr": best.lr,
             "epochs": best.epochs,
             **choice.settings,
             **data.settings(),
+            **({"layer": layer} if one_layer else {}),
         }
+        chosen = ("lr", "epochs")
         return FittedIntervention(
             settings=settings,
-            chosen=("lr", "epochs"),
-            enter=lambda changed: change(changed, best.state),
+            chosen=("layer", *chosen) if one_layer and own["layer"] is None else chosen,
+            enter=lambda changed: self.change(changed, layer, best.state),
             fingerprint=model.fingerprint,
             trained_parameters=best.n_parameters,
         )
 
+    def check(self, model: ChatModel) -> None:
+        """Check the settings and the weights before any work is done.
 
-def with_layer(fitted: FittedIntervention, layer: int, *, named: bool) -> FittedIntervention:
-    """The same with the layer among its settings, as chosen unless the user named it."""
-    return replace(
-        fitted,
-        settings={**fitted.settings, "layer": layer},
-        chosen=fitted.chosen if named else ("layer", *fitted.chosen),
-    )
+        Raises:
+            UserError: If a setting is not allowed, or the weights cannot be trained.
+        """
+        check_trainable(model, self.lrs, self.epochs, self.batch_size)
+
+    def trainee(self, model: ChatModel, layer: Any) -> Trainee:
+        """What is trained, from the untouched model.
+
+        Args:
+            model: The untouched model.
+            layer: Block to train; None where the method is not one of a single layer.
+        """
+        raise NotImplementedError
+
+    def change(
+        self, model: ChatModel, layer: Any, state: Mapping[str, Tensor]
+    ) -> AbstractContextManager[None]:
+        """The context in which a trained state works in the model: other weights, as a rule."""
+        del layer
+        return overwritten(model.hf, state)

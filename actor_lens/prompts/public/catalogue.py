@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FILE = "catalogue.yaml"
-_SUMMARY = (
-    "name", "title", "labels", "why", "licence", "citation", "page", "hub", "config", "rows",
-    "gated", "usual", "notes",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,16 +82,10 @@ class BenchmarkSet(Result):
     notes: str = ""
     other_names: tuple[str, ...] = ()
 
-    def summary(self) -> dict[str, Any]:
-        """What there is to know of the set, as plain values."""
-        values = {name: getattr(self, name) for name in _SUMMARY}
-        return values | {"labels": list(self.labels)}
-
-    def frame(self) -> pd.DataFrame:
-        """One row; a column for each value of the summary."""
-        import pandas as pd
-
-        return pd.DataFrame([self.summary()])
+    _values = (
+        "name", "title", "labels", "why", "licence", "citation", "page", "hub", "config", "rows",
+        "gated", "usual", "notes",
+    )  # fmt: skip
 
     def _table(self) -> pd.DataFrame:
         return self.frame()[["labels", "why", "notes"]]
