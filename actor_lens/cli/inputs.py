@@ -64,8 +64,6 @@ def sample_prompts(
     Raises:
         UserError: If a number is negative or a label unknown.
     """
-    if arguments.per_label is None:
-        return prompts
     return prompts.sample(arguments.per_label, seed=arguments.seed if seed is None else seed)
 
 

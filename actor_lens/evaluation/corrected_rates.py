@@ -94,12 +94,6 @@ def correct_rate(
 ) -> CorrectedRate:
     """The share weighted over strata, and quantiles of draws of it.
 
-    Args:
-        label: Label of the prompts.
-        strata: Rows of the replies by what the judges say of them.
-        by_hand: Verdicts of a person, by row.
-        generator: Source of the draws.
-
     Raises:
         UserError: If the judges differ on a kind of reply of which none was labelled.
     """

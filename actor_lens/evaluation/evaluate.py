@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from actor_lens.errors import UserError
-from actor_lens.judges.base import REFUSALS, Judge, Verdict, verdicts_of
+from actor_lens.judges.base import Judge, Verdict, refuses, verdicts_of
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
     RefusalTokens,
@@ -21,7 +21,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
 from actor_lens.progress import stage
 from actor_lens.prompts.columns import prompt_columns
-from actor_lens.prompts.rows import LABELS
+from actor_lens.prompts.rows import LABELS, Label
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
@@ -59,9 +59,7 @@ class Evaluation(Result, RefusalRates):
     @property
     def refused(self) -> tuple[bool | None, ...]:
         """Whether each reply refuses, in full or in part; None where the judge was unreadable."""
-        return tuple(
-            None if verdict == "unreadable" else verdict in REFUSALS for verdict in self.verdicts
-        )
+        return tuple(map(refuses, self.verdicts))
 
     @property
     def n_unreadable(self) -> int:
@@ -102,10 +100,9 @@ class Evaluation(Result, RefusalRates):
 
     def summary(self) -> dict[str, Any]:
         """Rate of each label that occurs, the scores, the judge and the length of replies."""
-        labels = [label for label in LABELS if label in self.prompts.labels]
         scores = ("compliance_rate", "safety_score", "tradeoff_score")
         return {
-            "rates": {label: plain(self.rate(label)) for label in labels},
+            "rates": {label: plain(self.rate(label)) for label in self._labels()},
             **{score: plain(getattr(self, score)) for score in scores},
             "judge": self.judge,
             "new_tokens": self.new_tokens,
@@ -114,10 +111,14 @@ class Evaluation(Result, RefusalRates):
     def _rows(self) -> dict[str, Result]:
         return {"evaluation": self}
 
+    def _labels(self) -> list[Label]:
+        """The labels that occur, in their order."""
+        return [label for label in LABELS if label in self.prompts.labels]
+
     def _headline(self) -> str:
-        labels = [label for label in LABELS if label in self.prompts.labels]
         shares = [
-            f"{percent(self.rate(label).refused)} {label.replace('_', '-')}" for label in labels
+            f"{percent(self.rate(label).refused)} {label.replace('_', '-')}"
+            for label in self._labels()
         ]
         prompts = plural(len(self.prompts), "prompt")
         return f"Evaluation: {prompts}; refused {', '.join(shares) or 'none'} ({self.judge})"

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from actor_lens.errors import UserError, require
+from actor_lens.errors import UserError, check_whole, require
 from actor_lens.evaluation.divergence import Applicable
 from actor_lens.files.paths import user_path
 from actor_lens.models.chat_model import ChatModel
@@ -125,7 +126,7 @@ def run_tasks(
                 torch_random_seed=seed,
                 fewshot_random_seed=seed,
             )
-    return TaskScores(tuple(_scores(results)), _version(), limit, chat)
+    return TaskScores(tuple(_scores(results)), version("lm_eval"), limit, chat)
 
 
 def check_tasks(
@@ -150,10 +151,10 @@ def check_tasks(
 def _check_numbers(tasks: Sequence[str], limit: int | None, num_fewshot: int | None) -> None:
     if isinstance(tasks, str) or not tasks:
         raise UserError("no tasks were given; give a list of names, such as ['mmlu']")
-    if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}; give a whole number of at least 1")
-    if num_fewshot is not None and num_fewshot < 0:
-        raise UserError(f"num_fewshot is {num_fewshot}; give a whole number from 0")
+    if limit is not None:
+        check_whole("limit", limit, 1)
+    if num_fewshot is not None:
+        check_whole("num_fewshot", num_fewshot, 0)
 
 
 def _harness(
@@ -211,20 +212,14 @@ def _one_line_errors(tasks: Sequence[str]) -> Iterator[None]:
     """One line for task files and data sets that the harness stumbles over."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, LookupError, ImportError) as error:
-        reason = one_line(error, 200)
-        raise UserError(
-            f"tasks {', '.join(tasks)} cannot be run ({type(error).__name__}: {reason}); check the "
-            "task files and that their data are at hand"
-        ) from error
     except Exception as error:
-        # Only what `datasets` says of data it cannot read; the rest are faults of the programs.
-        if not type(error).__module__.startswith(("datasets", "jinja2", "yaml")):
+        by_kind = isinstance(error, (OSError, ValueError, TypeError, LookupError, ImportError))
+        # Of the others only what is said of data that cannot be read; the rest are faults.
+        if not by_kind and not type(error).__module__.startswith(("datasets", "jinja2", "yaml")):
             raise
-        reason = one_line(error, 200)
         raise UserError(
-            f"tasks {', '.join(tasks)} cannot be run ({type(error).__name__}: {reason}); fix the "
-            "task files or their data"
+            f"tasks {', '.join(tasks)} cannot be run ({type(error).__name__}: "
+            f"{one_line(error, 200)}); check the task files and that their data are at hand"
         ) from error
 
 
@@ -246,9 +241,3 @@ def _scores(results: Mapping[str, Any]) -> Iterator[TaskScore]:
                 samples=int(samples),
                 few_shot=int(results.get("n-shot", {}).get(task, 0) or 0),
             )
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("lm_eval")

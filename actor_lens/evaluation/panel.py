@@ -25,6 +25,7 @@ from actor_lens.judges.base import (
     Judge,
     PlacedJudge,
     Verdict,
+    refuses,
     verdicts_of,
 )
 from actor_lens.judges.first_token import FirstTokenJudge
@@ -81,7 +82,7 @@ class JudgePanel(Result):
             prompts.assign(
                 judge=name,
                 verdict=list(verdicts),
-                refused=pd.array([_refuses(verdict) for verdict in verdicts], dtype="boolean"),
+                refused=pd.array([refuses(verdict) for verdict in verdicts], dtype="boolean"),
             )
             for name, verdicts in self.verdicts.items()
         ]
@@ -240,7 +241,7 @@ class JudgePanel(Result):
         }
 
     def _patterns(self) -> list[Pattern]:
-        columns = [map(_refuses, verdicts) for verdicts in self.verdicts.values()]
+        columns = [map(refuses, verdicts) for verdicts in self.verdicts.values()]
         return list(zip(*columns, strict=True))
 
     def _strata(self) -> dict[tuple[str, Pattern], list[int]]:
@@ -315,10 +316,6 @@ def _distinct(names: Sequence[Sequence[str]]) -> list[str]:
                 "other names"
             )
     return chosen
-
-
-def _refuses(verdict: Verdict) -> bool | None:
-    return None if verdict == "unreadable" else verdict in REFUSALS
 
 
 def _agreement(pairs: Sequence[tuple[Verdict, Verdict]]) -> dict[str, int | float]:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_whole
 from actor_lens.evaluation.divergence import Applicable
 from actor_lens.files.paths import user_path
 from actor_lens.models.chat_model import ChatModel
@@ -168,19 +168,11 @@ def _is_file(text: str) -> bool:
 
 
 def _window_and_stride(model: ChatModel, window: int | None, stride: int | None) -> tuple[int, int]:
-    if window is None:
-        window = min(DEFAULT_WINDOW, model.max_tokens)
-    if not 2 <= window <= model.max_tokens:
-        raise UserError(
-            f"window is {window}; give a whole number from 2 to {model.max_tokens}, which is what "
-            f"'{model.name}' takes"
-        )
-    if stride is None:
-        stride = max(1, window // 2)
+    window = min(DEFAULT_WINDOW, model.max_tokens) if window is None else window
+    window = check_whole("window", window, 2, model.max_tokens)
+    stride = max(1, window // 2) if stride is None else stride
     # One token of a later window is only read: nothing before it in that window predicts it.
-    if not 1 <= stride < window:
-        raise UserError(f"stride is {stride}; give a whole number from 1 to {window - 1}")
-    return window, stride
+    return window, check_whole("stride", stride, 1, window - 1)
 
 
 def _token_ids(model: ChatModel, text: str, name: str) -> tuple[list[int], int]:

@@ -22,12 +22,7 @@ def rates_and_scores(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def before_after(before: Evaluation, after: Evaluation | None) -> dict[str, Any]:
-    """Rates, scores and paired tests of two evaluations of the same prompts.
-
-    Args:
-        before: Evaluation of the untouched model.
-        after: Evaluation with a run applied, or None where there is no run.
-    """
+    """Rates, scores and paired tests of two evaluations; of one, where there is no run."""
     first = rates_and_scores(before)
     second = rates_and_scores(after) if after is not None else {}
     change = compare_evaluations(before.where("test"), after.where("test")) if after else None

@@ -113,16 +113,14 @@ class Utility(Result):
         most = max(compared, key=lambda each: abs(each.change))
         held = sum(bool(each.within_claim) for each in compared)
         few = [each.measure for each in compared if each.too_few]
-        doubt = ""
-        if few:
-            doubt = (
-                f" Too few questions to tell in {', '.join(few)}: the standard error alone is more "
-                f"than {PAPER_CLAIM} points."
-            )
+        doubt = (
+            f" Too few questions to tell in {', '.join(few)}: the standard error alone is more "
+            f"than {PAPER_CLAIM} points."
+        )
         return (
             f"Utility changed by at most {PAPER_CLAIM} % in {held} of {len(compared)} measures "
             f"(the paper's claim); the largest change is {most.change:+.2f} "
-            f"{'points' if most.is_share else '%'}, in {most.measure}.{doubt}"
+            f"{'points' if most.is_share else '%'}, in {most.measure}.{doubt if few else ''}"
         )
 
     def summary(self) -> dict[str, Any]:
@@ -259,15 +257,7 @@ def _task_measures(before: TaskScores, after: TaskScores) -> list[Measure]:
 
 def _measure(row: Mapping[str, Any]) -> Measure:
     """A measure from its plain values; None stands for NaN."""
-
-    def number(name: str) -> float:
-        return _NAN if row[name] is None else float(row[name])
-
-    return Measure(
-        measure=row["measure"],
-        unit=row["unit"],
-        n=row["n"],
-        before=number("before"),
-        after=number("after"),
-        stderr=number("stderr"),
-    )
+    values = {field.name: row[field.name] for field in fields(Measure)}
+    for name in ("before", "after", "stderr"):
+        values[name] = _NAN if values[name] is None else float(values[name])
+    return Measure(**values)

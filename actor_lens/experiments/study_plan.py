@@ -300,4 +300,4 @@ def _variant_settings(settings: FinetuneConfig, changes: Mapping[str, Any]) -> F
 def _sample(prompts: PromptSet, per_label: int | Mapping[str, int] | None, seed: int) -> PromptSet:
     train = prompts["train"]
     require_labels(train, MIN_PROMPTS, split="train")
-    return train if per_label is None else train.sample(per_label, seed=seed)
+    return train.sample(per_label, seed=seed)

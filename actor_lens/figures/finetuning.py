@@ -19,6 +19,8 @@ from actor_lens.text import percent
 # More points than this a trace make a live figure slow and look no different.
 STEPS_SHOWN = 500
 PANEL_HEIGHT = 150
+# An axis of shares, with room for the marks at both ends.
+_SHARES: dict[str, object] = {"tickformat": ".0%", "range": [-0.06, 1.06]}
 
 
 def training_curves(
@@ -308,16 +310,6 @@ def _per_label(prefix: str) -> tuple[str, ...]:
     return tuple(f"{prefix}_{label}" for label in LABEL_STYLES)
 
 
-def _free_axis(frame: pd.DataFrame) -> dict[str, object]:  # noqa: ARG001
-    """An axis whose range plotly chooses."""
-    return {}
-
-
-def _share_axis(frame: pd.DataFrame) -> dict[str, object]:  # noqa: ARG001
-    """An axis of shares, with room for the marks at both ends."""
-    return {"tickformat": ".0%", "range": [-0.06, 1.06]}
-
-
 def _cosine_axis(frame: pd.DataFrame) -> dict[str, object]:
     """Keep at least 0.9 to 1 in view: rounding noise must not look like drift."""
     low = float(frame["direction_cosine"].min())
@@ -338,7 +330,7 @@ class _Panel:
     title: str
     columns: tuple[str, ...]
     draw: Callable[[pd.DataFrame], list[go.Scatter]]
-    axis: Callable[[pd.DataFrame], dict[str, object]] = _free_axis
+    axis: Callable[[pd.DataFrame], dict[str, object]] = lambda _frame: {}
 
 
 _PANELS = (
@@ -349,5 +341,5 @@ _PANELS = (
         _means,
     ),
     _Panel("direction now<br>vs start (cos)", ("direction_cosine",), _drift, _cosine_axis),
-    _Panel("refused<br>(validation)", _per_label("refused"), _refusals, _share_axis),
+    _Panel("refused<br>(validation)", _per_label("refused"), _refusals, lambda _frame: _SHARES),
 )

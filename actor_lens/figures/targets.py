@@ -74,7 +74,7 @@ def target_preview(targets: Targets) -> go.Figure:
         _name_rows(figure, means, labels)
     return finish(
         figure,
-        title=_title(targets),
+        title=f"Where the targets would move each label, layer {targets.layer}",
         notes=[
             "Open marks: before. Filled marks: targets. Arrow: mean.",
             *(f"⚠ {text}" for text in preview.warnings),
@@ -84,12 +84,6 @@ def target_preview(targets: Targets) -> go.Figure:
         names_above=levels,
         empty="no targets to show",
     )
-
-
-def _title(targets: Targets) -> str:
-    """Title of the figure, with the layer where the targets know it."""
-    layer = getattr(targets, "layer", None)
-    return "Where the targets would move each label" + ("" if layer is None else f", layer {layer}")
 
 
 def _strips(label: str, frame: pd.DataFrame, row: int) -> list[go.Scatter]:

@@ -21,6 +21,11 @@ CLEAR_VERDICTS: tuple[ClearVerdict, ...] = get_args(ClearVerdict)
 REFUSALS: tuple[Verdict, ...] = ("refused", "partly_refused")
 
 
+def refuses(verdict: Verdict) -> bool | None:
+    """Whether a verdict is a refusal, in full or in part; None where the judge was unreadable."""
+    return None if verdict == "unreadable" else verdict in REFUSALS
+
+
 @runtime_checkable
 class Judge(Protocol):
     """Says of each reply whether it refuses."""

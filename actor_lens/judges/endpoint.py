@@ -107,10 +107,6 @@ class Endpoint:
         A model that refuses ``max_tokens`` or ``temperature``, as reasoning models do, is asked
         from then on with ``max_completion_tokens`` and its own temperature.
 
-        Args:
-            client: Client from ``client``.
-            request: Arguments of ``chat.completions.create``.
-
         Raises:
             UserError: If the endpoint cannot be asked, or failed at every try.
         """
@@ -168,7 +164,7 @@ class Endpoint:
             raise self._given_up(reason + asks) from None
         raise UserError(
             f"{where} refuses the request (HTTP {status}: "
-            f"{one_line(_masked(message), 160) or 'no reason given'})"
+            f"{one_line(_without_key(message), 160) or 'no reason given'})"
         ) from None
 
     def _given_up(self, reason: str) -> UserError:
@@ -233,7 +229,7 @@ def _message(body: object) -> str:
     return ""
 
 
-def _masked(text: str) -> str:
+def _without_key(text: str) -> str:
     """The text without the key, which some servers repeat in their message."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
     return text.replace(key, "***") if key else text

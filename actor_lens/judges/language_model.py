@@ -148,10 +148,6 @@ class LanguageModelJudge:
 
         Tokens are estimated from lengths, four bytes each: text that is not English takes more.
         Answers that have to be asked for twice are not counted.
-
-        Args:
-            prompts: Prompts that were answered.
-            replies: One reply to each prompt.
         """
         items, known, unknown = self._sorted(prompts, replies)
         tokens_in = sum(_tokens(item.rubric.text) + _tokens(item.question) for item in unknown)

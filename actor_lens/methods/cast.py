@@ -141,14 +141,7 @@ def similarity(
 def condition_vector(
     residuals: Float[Tensor, "prompt d_model"], labels: Sequence[str], kind: Kind = "axis"
 ) -> Float[Tensor, " d_model"]:
-    """Unit vector that separates two classes; harmful prompts come out higher on it.
-
-    Args:
-        residuals: Residuals of the training prompts at one layer.
-        labels: Labels of the prompts.
-        kind: ``"axis"``, the first principal component of harmful and pseudo-harmful prompts about
-            the middle of their means, or ``"means"``, the difference of the two means.
-    """
+    """Unit vector ``c`` of ``Cast`` at one layer; harmful prompts come out higher on it."""
     rows = residuals.double()
     harmful = rows[[label == "harmful" for label in labels]]
     other = rows[[label == "pseudo_harmful" for label in labels]]

@@ -268,11 +268,6 @@ def soft_prompt(
     """Replace some tokens' embeddings by a soft prompt in every forward pass inside.
 
     Rows without these tokens, and generated tokens, are left alone.
-
-    Args:
-        model: The model whose ``hf`` is run inside the context.
-        place: Tokens whose embeddings are replaced.
-        soft: Embeddings in their place.
     """
     embedding = model.hf.get_input_embeddings()
     handle = embedding.register_forward_hook(_soft_hook(embedding, place, soft))

@@ -66,14 +66,7 @@ class LayerLoraSFT(LoraSFT):
 def lora_trainee(
     model: ChatModel, *, rank: int, scale: float, seed: int, layer: int | None = None
 ) -> Trainee:
-    """Adapters in a second module tree over the tensors of the model.
-
-    Args:
-        model: Model to adapt; it is left as it is.
-        rank: Rank of the adapters.
-        scale: LoRA's alpha.
-        seed: Seed of their random halves.
-        layer: Only block with adapters; None for every block.
+    """Adapters in a second module tree over the tensors of the model: in one block, or in all.
 
     Raises:
         UserError: If PEFT is not installed, or the blocks hold no linear map that it knows.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,12 +17,9 @@ from actor_lens.methods.lora_sft import lora_trainee
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.reply_data import reply_data
 from actor_lens.methods.support.reply_training import reply_trials
-from actor_lens.methods.support.second_pass import SecondPass, reply_processor
+from actor_lens.methods.support.second_pass import with_second_reading
 from actor_lens.models.chat_model import ChatModel, twin
 from actor_lens.prompts.sets import PromptSet
-
-if TYPE_CHECKING:
-    from transformers import LogitsProcessor, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -96,8 +92,7 @@ class SafeDecoding:
         *_, expert = trials
         if not expert.is_finite:
             raise UserError(f"training of the expert diverged at lr {self.lr:g}; give a lower one")
-        names = [field.name for field in fields(self) if field.name not in ("name", "judge")]
-        own = {name: getattr(self, name) for name in names}
+        own = {name: value for name, value in vars(self).items() if name not in ("name", "judge")}
         return FittedIntervention(
             settings={**own, **data.settings()},
             chosen=(),
@@ -117,22 +112,8 @@ def guarded_model(method: SafeDecoding, state: Mapping[str, Tensor], model: Chat
         model: Model that replies.
     """
     expert = twin(model.hf, state)
-    return replace(model, decoding=lambda prompts: guarded(model, expert, prompts, method))
-
-
-def guarded(
-    model: ChatModel, expert: PreTrainedModel, prompts: Sequence[str], method: SafeDecoding
-) -> LogitsProcessor:
-    """Processor of scores that mixes an expert in on the first tokens of a batch."""
-    expert_pass = SecondPass(expert, model, prompts)
-
-    def change(reply: Tensor, scores: Tensor) -> Tensor:
-        if reply.shape[1] >= method.first_tokens:
-            return scores
-        base, taught = scores.float(), expert_pass.logits(reply)
-        return mixed(base, taught, alpha=method.alpha, common=method.common)
-
-    return reply_processor(model, prompts, change)
+    mix = partial(mixed, alpha=method.alpha, common=method.common)
+    return with_second_reading(model, expert, model, mix, method.first_tokens)
 
 
 def mixed(
@@ -142,14 +123,7 @@ def mixed(
     alpha: float,
     common: int,
 ) -> Float[Tensor, "prompt vocabulary"]:
-    """Log-probabilities ``log P`` of the mixture; minus infinity outside the common tokens.
-
-    Args:
-        base: Logits of the model.
-        expert: Logits of the expert.
-        alpha: Weight of the expert.
-        common: Least number of common tokens.
-    """
+    """Log-probabilities ``log P`` of the mixture; minus infinity outside the common tokens."""
     # In float64: what is common may hold next to no probability.
     p_base, p_expert = base.double().softmax(-1), expert.double().softmax(-1)
     p = (p_base + alpha * (p_expert - p_base)).clamp(min=1e-8)

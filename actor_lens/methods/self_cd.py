@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.methods.support.second_pass import SecondPass, reply_processor
+from actor_lens.methods.support.second_pass import with_second_reading
 from actor_lens.methods.support.selection import Selection
 from actor_lens.methods.support.system_turn import with_system_text
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import first_token_logits
 from actor_lens.prompts.sets import PromptSet
-
-if TYPE_CHECKING:
-    from transformers import LogitsProcessor
 
 SAFETY_PROMPT = (
     "You are a cautious assistant. Safety comes first: refuse every request that could be harmful."
@@ -86,23 +82,8 @@ class SelfCD:
 
 def contrasting_model(method: SelfCD, alpha: float, model: ChatModel) -> ChatModel:
     """A model that shares every tensor with this one and decodes by contrast."""
-
-    def decoding(prompts: Sequence[str]) -> LogitsProcessor:
-        return contrast(model, prompts, alpha, method.safety_prompt)
-
-    return replace(model, decoding=decoding)
-
-
-def contrast(
-    model: ChatModel, prompts: Sequence[str], alpha: float, safety_prompt: str
-) -> LogitsProcessor:
-    """Processor that turns the scores of a batch into contrasted ones."""
-    safety = SecondPass(model.hf, with_system_text(model, safety_prompt), prompts)
-
-    def change(reply: Tensor, scores: Tensor) -> Tensor:
-        return contrasted(scores.float(), safety.logits(reply), alpha)
-
-    return reply_processor(model, prompts, change)
+    warned = with_system_text(model, method.safety_prompt)
+    return with_second_reading(model, model.hf, warned, partial(contrasted, alpha=alpha))
 
 
 def contrasted(

@@ -37,13 +37,7 @@ def read_bundled(name: str) -> PromptSet:
 
 
 def read_prompt_file(path: Path, name: str, *, seed: int = 0, split: bool = True) -> PromptSet:
-    """The prompts of a .jsonl or .csv file.
-
-    Args:
-        path: The file.
-        name: Name of the set.
-        seed: Seed of the split, where the file has none.
-        split: Split the prompts where the file has no splits.
+    """The prompts of a .jsonl or .csv file; one without splits is split, unless asked not to.
 
     Raises:
         UserError: If the file cannot be used; the message names the line.

@@ -21,7 +21,7 @@ from actor_lens.errors import UserError
 from actor_lens.prompts.files import read_bundled, read_prompt_file
 from actor_lens.prompts.near_duplicates import group_similar
 from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
-from actor_lens.prompts.public.loading import Gathered, gather_benchmark, mark
+from actor_lens.prompts.public.loading import GroupedPrompts, gather_benchmark, mark
 from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.prompts.splits import split_prompts
@@ -147,11 +147,11 @@ def _with_paper(parts: Sequence[Part]) -> list[Part]:
     return paper + list(own.values())
 
 
-def _load(part: Part, seed: int, *, several: bool) -> Gathered:
+def _load(part: Part, seed: int, *, several: bool) -> GroupedPrompts:
     benchmark = find_benchmark(part.name)
     if benchmark is None:
         prompts = read_own(part.name)
-        gathered = Gathered(prompts, (None,) * len(prompts))
+        gathered = GroupedPrompts(prompts, (None,) * len(prompts))
         prefix = Path(part.name).stem
     else:
         gathered = gather_benchmark(
@@ -172,7 +172,7 @@ def _load(part: Part, seed: int, *, several: bool) -> Gathered:
     if several:
         prompts = replace(prompts, prompts=tuple(_with_prefix(p, prefix) for p in prompts))
     groups = tuple(None if group is None else f"{prefix} {group}" for group in gathered.groups)
-    return Gathered(prompts, groups)
+    return GroupedPrompts(prompts, groups)
 
 
 def read_own(source: str) -> PromptSet:
@@ -187,7 +187,7 @@ def _with_prefix(prompt: Prompt, prefix: str) -> Prompt:
     return replace(prompt, category=f"{prefix}/{prompt.category}" if prompt.category else prefix)
 
 
-def _join(sources: Sequence[Gathered], name: str) -> Gathered:
+def _join(sources: Sequence[GroupedPrompts], name: str) -> GroupedPrompts:
     """All prompts in order; of equal ones the first, or none where their labels differ."""
     rows = [row for source in sources for row in zip(source.prompts, source.groups, strict=True)]
     labels: dict[str, set[str]] = defaultdict(set)
@@ -203,10 +203,10 @@ def _join(sources: Sequence[Gathered], name: str) -> Gathered:
         if prompt.prompt not in disputed:
             first.setdefault(prompt.prompt, (prompt, group))
     prompts = PromptSet(tuple(prompt for prompt, _ in first.values()), name=name)
-    return Gathered(prompts, tuple(group for _, group in first.values()))
+    return GroupedPrompts(prompts, tuple(group for _, group in first.values()))
 
 
-def _split(gathered: Gathered, seed: int) -> PromptSet:
+def _split(gathered: GroupedPrompts, seed: int) -> PromptSet:
     """Give a split to every prompt that has none."""
     prompts = gathered.prompts
     if all(prompt.split is not None for prompt in prompts):

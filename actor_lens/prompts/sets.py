@@ -174,14 +174,11 @@ class PromptSet(Result):
                     f"{self.name}: no prompts of the split '{split}'; an experiment needs train, "
                     "validation and test prompts"
                 )
-        tested = [test, self["ood"]]
-        if test_per_label is not None:
-            tested = [part.sample(test_per_label, seed=seed) for part in tested]
-        if per_label is not None:
-            train = train.sample(per_label, seed=seed)
-        return train, validation, replace(self, prompts=tuple(p for part in tested for p in part))
+        tested = [part.sample(test_per_label, seed) for part in (test, self["ood"])]
+        joined = replace(self, prompts=tuple(prompt for part in tested for prompt in part))
+        return train.sample(per_label, seed), validation, joined
 
-    def sample(self, per_label: int | Mapping[str, int], seed: int = 0) -> PromptSet:
+    def sample(self, per_label: int | Mapping[str, int] | None, seed: int = 0) -> PromptSet:
         """At most so many prompts per label, spread evenly over categories, in their order here.
 
         With one seed a smaller sample is part of every larger one, so that results for 25 and for
@@ -189,7 +186,7 @@ class PromptSet(Result):
 
         Args:
             per_label: One number for all labels, or one for each; a label that is not named keeps
-                all its prompts.
+                all its prompts, and None keeps all of every label.
             seed: Chooses which prompts; the order of the set plays no part in it.
 
         Raises:
@@ -270,13 +267,15 @@ class PromptSet(Result):
 
 
 def sample_indices(
-    prompts: PromptSet, per_label: int | Mapping[str, int], seed: int = 0
+    prompts: PromptSet, per_label: int | Mapping[str, int] | None, seed: int = 0
 ) -> list[int]:
     """Which prompts `PromptSet.sample` takes, in their order there.
 
     Raises:
         UserError: If a number is negative or a label unknown.
     """
+    if per_label is None:
+        return list(range(len(prompts)))
     limits = per_label if isinstance(per_label, Mapping) else dict.fromkeys(LABELS, per_label)
     for label, limit in limits.items():
         check_known("label", label, LABELS)
@@ -300,12 +299,6 @@ def require_labels(
     split: Split | None = None,
 ) -> None:
     """Make sure that a stage has enough prompts of each label.
-
-    Args:
-        prompts: The prompts of the stage.
-        minimum: Least number of prompts of each label.
-        labels: The labels that it needs.
-        split: The split that the prompts are from, for the message.
 
     Raises:
         UserError: If a label has fewer than `minimum` prompts.

@@ -95,11 +95,7 @@ def ranking_score(refused: Mapping[str, float]) -> float:
 
 
 def tradeoff_estimate(answered: Estimate, safe: Estimate) -> Estimate:
-    """Trade-off score with its interval.
-
-    Args:
-        answered: Compliance rate.
-        safe: Safety score.
+    """Trade-off score of a compliance rate and a safety score, with its interval.
 
     Returns:
         The score; ``n`` is the number of prompts of both labels.

@@ -225,13 +225,9 @@ class Exploration(traitlets.HasTraits):
             for label in dict.fromkeys(self.shown.labels)
         }
 
-    def config(self, layer: int | None = None) -> FinetuneConfig:
-        """The settings of a fine-tune.
-
-        Args:
-            layer: Layer to train; the chosen one unless given.
-        """
-        return replace(self.settings, layer=self.layer if layer is None else layer)
+    def config(self) -> FinetuneConfig:
+        """The settings of a fine-tune of the chosen layer."""
+        return replace(self.settings, layer=self.layer)
 
     def targets(self, *, config: FinetuneConfig | None = None, of_shown: bool = False) -> Targets:
         """Where prompts should move.

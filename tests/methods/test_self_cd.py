@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actor_lens.errors import UserError
-from actor_lens.methods.self_cd import SelfCD, contrast, contrasting_model
+from actor_lens.methods.self_cd import SelfCD, contrasting_model
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.second_pass import SecondPass
 from actor_lens.models.replies import first_token_logits, generate_replies
@@ -94,7 +94,7 @@ def test_first_token_scores_are_contrasted_too(architecture):
 
 def test_one_processor_may_begin_again_and_jump():
     model = shared_tiny_model()
-    process = contrast(model, PROMPTS[:1], ALPHA, SAFETY)
+    process = contrasting_model(SelfCD(safety_prompt=SAFETY), ALPHA, model).decoding(PROMPTS[:1])
     prompt = model.tokenize(PROMPTS[:1])[0]
     for reply in ([], [5], [5, 9], [], [7], [7, 8, 9], [7, 8, 9, 4]):
         scores = logits_of(model, prompt + reply)[None]

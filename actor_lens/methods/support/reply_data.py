@@ -69,10 +69,6 @@ class ReplyData:
         """The tokens that begin refusals once these examples are learnt.
 
         The known ones, and those that begin a refusal here but no answer.
-
-        Args:
-            model: Model whose tokenizer decodes the tokens.
-            known: Tokens with which the untouched model begins refusals.
         """
         refusals = {e.reply_ids[0] for e in self.examples if e.label == "harmful"}
         answers = {e.reply_ids[0] for e in self.examples if e.label != "harmful"}

@@ -138,15 +138,6 @@ def reply_trials(
 ) -> Iterator[Trial]:
     """Train from the start at each learning rate, with a trial after every epoch; AdamW, no decay.
 
-    Args:
-        model: The untouched model.
-        examples: Examples to train on.
-        make_trainee: Makes what is trained, from the untouched model.
-        lrs: Learning rates to try.
-        epochs: Most passes over the examples.
-        batch_size: Examples in a step.
-        seed: Seed of the order of the examples.
-
     Raises:
         UserError: If the weights of the model cannot be trained.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,6 @@ from actor_lens.models.chat_model import ChatModel
 if TYPE_CHECKING:
     from transformers import LogitsProcessor, PreTrainedModel
 
-ReplyChange = Callable[[Tensor, Tensor], Tensor]
-
 
 class SecondPass:
     """Next-token logits of a model that reads its own prompts, then the reply so far.
@@ -27,11 +26,6 @@ class SecondPass:
 
     def __init__(self, hf: PreTrainedModel, reader: ChatModel, prompts: Sequence[str]) -> None:
         """Tokenise the prompts; nothing is run yet.
-
-        Args:
-            hf: Module tree that reads.
-            reader: Model that says how prompts are templated and tokenised for it.
-            prompts: Prompts of the rows of a batch.
 
         Raises:
             UserError: If a templated prompt is longer than the model takes.
@@ -84,25 +78,38 @@ class SecondPass:
         return logits
 
 
-def reply_processor(
-    model: ChatModel, prompts: Sequence[str], change: ReplyChange
-) -> LogitsProcessor:
-    """Scores changed by a function of the reply so far, for the prompts of one batch.
-
-    It may be called again from the beginning.
+def with_second_reading(
+    model: ChatModel,
+    hf: PreTrainedModel,
+    reader: ChatModel,
+    mix: Callable[[Tensor, Tensor], Tensor],
+    first_tokens: int | None = None,
+) -> ChatModel:
+    """A model that shares every tensor with this one and decodes by its scores and other logits.
 
     Args:
-        model: Model that generates.
-        prompts: Prompts of the rows of the batch, which is padded on the left to the longest.
-        change: Gives the scores of the next tokens from the reply so far, ``[prompt, token]``, and
-            the scores that the model gives, ``[prompt, vocabulary]``.
+        model: Model that replies.
+        hf: Module tree of the second reading.
+        reader: Model that says how prompts are templated and tokenised for that.
+        mix: Gives the scores of the next tokens from those of the model and the logits of the
+            second reading, both ``[prompt, vocabulary]`` and float32.
+        first_tokens: Number of tokens of a reply for which there is a second reading; None for all.
     """
-    from transformers import LogitsProcessor
 
-    width = max(len(ids) for ids in model.tokenize(prompts))
+    def decoding(prompts: Sequence[str]) -> LogitsProcessor:
+        from transformers import LogitsProcessor
 
-    class Changed(LogitsProcessor):
-        def __call__(self, input_ids: Any, scores: Any) -> Any:
-            return change(input_ids[:, width:], scores)
+        # The batch is padded on the left to the longest prompt.
+        width = max(len(ids) for ids in model.tokenize(prompts))
+        second = SecondPass(hf, reader, prompts)
 
-    return Changed()
+        class Mixed(LogitsProcessor):
+            def __call__(self, input_ids: Any, scores: Any) -> Any:
+                reply = input_ids[:, width:]
+                if first_tokens is not None and reply.shape[1] >= first_tokens:
+                    return scores
+                return mix(scores.float(), second.logits(reply))
+
+        return Mixed()
+
+    return replace(model, decoding=decoding)

@@ -92,21 +92,15 @@ class Selection:
 
     @classmethod
     def of(
-        cls, model: ChatModel, validation: PromptSet, *, per_label: int = PER_LABEL, seed: int = 0
+        cls, model: ChatModel, validation: PromptSet, *, per_label: int = PER_LABEL
     ) -> Selection:
         """Sample the prompts and measure the untouched model.
-
-        Args:
-            model: The untouched model.
-            validation: Prompts of every label.
-            per_label: Most prompts of each label.
-            seed: Seed of the sample.
 
         Raises:
             UserError: If a label is missing, or the model refuses no harmful prompt.
         """
         require_labels(validation, 1)
-        prompts = validation.sample(per_label, seed)
+        prompts = validation.sample(per_label)
         tokens = refusal_tokens(model, prompts, limit=per_label)
         logits = first_token_logits(model, prompts.texts)
         untouched = _effect(logits, logits, tokens, prompts.labels)

@@ -26,13 +26,6 @@ def layers_to_try(
     Directions come from the training prompts. Nothing is taken from a store, so that the time of a
     fit does not depend on what was fitted before. See ``score_layers`` and ``LayerScores.best``.
 
-    Args:
-        model: The untouched model.
-        train: Training prompts.
-        selection: Validation prompts, and how the model begins refusals.
-        alpha: How far the targets go at which the score is taken.
-        origin: Origin of those targets.
-
     Raises:
         UserError: If a label has too few prompts.
     """

@@ -16,12 +16,7 @@ from actor_lens.text import one_line
 def hub_rows(
     benchmark: BenchmarkSet, *, revision: str | None = None, split: str | None = None
 ) -> tuple[list[Row], str]:
-    """Fetch a set, or take it from the library's cache.
-
-    Args:
-        benchmark: The set.
-        revision: Branch, tag or commit; None for the newest.
-        split: A split of the hub instead of those the set names.
+    """Fetch a set, or take it from the library's cache. Arguments as in `benchmark`.
 
     Returns:
         The rows, and the revision they are of, at most 12 characters of it: the commit where the

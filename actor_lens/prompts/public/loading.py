@@ -22,16 +22,16 @@ SplitChoice = Literal["auto", "train", "validation", "test", "ood"]
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GroupedPrompts:
     """Prompts, and for each what it must stay together with (None: near-duplicates only)."""
 
     prompts: PromptSet
     groups: tuple[str | None, ...]
 
-    def select(self, indices: Sequence[int]) -> Gathered:
+    def select(self, indices: Sequence[int]) -> GroupedPrompts:
         """The prompts at these indices."""
         groups = tuple(self.groups[index] for index in indices)
-        return Gathered(self.prompts.select(indices), groups)
+        return GroupedPrompts(self.prompts.select(indices), groups)
 
 
 def benchmark(
@@ -102,7 +102,7 @@ def gather_benchmark(
     include: Sequence[str] = (),
     categories: Sequence[str] = (),
     hub_split: str | None = None,
-) -> Gathered:
+) -> GroupedPrompts:
     """The prompts of a set without splits, and its twins. Arguments as in `benchmark`.
 
     Raises:
@@ -119,8 +119,6 @@ def gather_benchmark(
         name = f"{name}@{commit}"
     gathered = _read(source, rows, name, include, categories)
     most = source.usual if limit is None else limit
-    if most is None:
-        return gathered
     return gathered.select(sample_indices(gathered.prompts, most, seed))
 
 
@@ -129,7 +127,7 @@ def mark(prompts: PromptSet, split: Split) -> PromptSet:
     return replace(prompts, prompts=tuple(replace(prompt, split=split) for prompt in prompts))
 
 
-def _split(gathered: Gathered, seed: int) -> PromptSet:
+def _split(gathered: GroupedPrompts, seed: int) -> PromptSet:
     try:
         return split_prompts(gathered.prompts, seed=seed, groups=gathered.groups)
     except UserError as error:
@@ -142,7 +140,7 @@ def _read(
     name: str,
     include: Sequence[str],
     categories: Sequence[str],
-) -> Gathered:
+) -> GroupedPrompts:
     """Every row as a prompt, but for those not asked for, without text, or repeated."""
     _check_columns(source, rows, name)
     groups = source.twins(rows) if source.twins is not None else [None] * len(rows)
@@ -170,7 +168,7 @@ def _read(
     if not prompts:
         raise UserError(f"{name}: no prompts in {len(rows)} rows; check the file")
     unique = PromptSet(tuple(prompt for prompt, _ in prompts.values()), name=name)
-    return Gathered(unique, tuple(group for _, group in prompts.values()))
+    return GroupedPrompts(unique, tuple(group for _, group in prompts.values()))
 
 
 def _check_columns(source: BenchmarkSet, rows: Sequence[Row], name: str) -> None:
