@@ -66,10 +66,10 @@ class Result:
         # By name: a result knows no figures, and drawing loads plotly only when asked for.
         figures = importlib.import_module("actor_lens.figures")
         draw: Callable[..., go.Figure] = getattr(figures, self._figure)
-        rows = self._rows()
+        rows = self._figure_rows()
         return draw(**{**rows, **options}) if rows else draw(self, **options)
 
-    def _rows(self) -> Mapping[str, Result]:
+    def _figure_rows(self) -> Mapping[str, Result]:
         """What the figure draws, by the names of its rows, where it takes several results."""
         return {}
 

@@ -136,7 +136,7 @@ class EvaluationChange(Result):
             "change": records(self.frame()),
         }
 
-    def _rows(self) -> dict[str, Result]:
+    def _figure_rows(self) -> dict[str, Result]:
         return {"before": self.before, "after": self.after}
 
     def _headline(self) -> str:

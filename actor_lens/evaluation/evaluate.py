@@ -108,7 +108,7 @@ class Evaluation(Result, RefusalRates):
             "new_tokens": self.new_tokens,
         }
 
-    def _rows(self) -> dict[str, Result]:
+    def _figure_rows(self) -> dict[str, Result]:
         return {"evaluation": self}
 
     def _labels(self) -> list[Label]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from actor_lens.directions.options import Origin, Shift
 from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.methods.support.selection import Selection
+from actor_lens.methods.support.selection import Choice, Selection
 from actor_lens.methods.support.target_layer import layers_to_try
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet, require_labels
@@ -66,7 +64,7 @@ class Actor:
         """
         require_labels(train, 2)
         if self.layer is not None:
-            return self._fitted(self.trained(model, train, self.layer), ())
+            return self._fitted(self.trained(model, train, self.layer), (self.layer,))
         selection = Selection.of(model, validation)
         tied = layers_to_try(model, train, selection, alpha=self.alpha, origin=self.origin)
         layers = tied[: max(1, self.trials)]
@@ -76,7 +74,7 @@ class Actor:
             for layer, run in runs.items()
         )
         choice = selection.best(tried, max_kl=None)
-        return self._fitted(runs[choice.candidate], ("layer",), layers, choice.settings)
+        return self._fitted(runs[choice.candidate], layers, choice)
 
     def trained(self, model: ChatModel, train: PromptSet, layer: int) -> TrainingRun:
         """The fine-tune of one block."""
@@ -88,21 +86,12 @@ class Actor:
         return FinetuneConfig(layer=layer, **shared)
 
     def _fitted(
-        self,
-        run: TrainingRun,
-        chosen: tuple[str, ...],
-        tried: tuple[int, ...] = (),
-        choice: Mapping[str, Any] | None = None,
+        self, run: TrainingRun, layers: tuple[int, ...], choice: Choice[int] | None = None
     ) -> FittedRun:
-        settings = {
-            **asdict(run.config),
-            "tried_layers": list(tried) or [run.layer],
-            "status": run.status,
-            **(choice or {}),
-        }
+        settings = {**asdict(run.config), "tried_layers": list(layers), "status": run.status}
         return FittedRun(
-            settings=settings,
-            chosen=chosen,
+            settings=settings | (choice.settings if choice else {}),
+            chosen=("layer",) if choice else (),
             enter=run.applied_to,
             fingerprint=run.fingerprint,
             trained_parameters=run.trained_parameters,

@@ -103,14 +103,12 @@ def _pseudo_harmful() -> Iterator[Request]:
         for thing in sense.objects:
             body = sense.how.format(the=definite(thing))
             yield Request("pseudo_harmful", sense.kind, verb, thing, body)
-    for saying in words.SAYINGS:
-        verb = words.TRIGGERS[saying.trigger].verb
-        body = f'"{saying.phrase}" means {saying.meaning}'
-        yield Request("pseudo_harmful", "definitions", verb, saying.phrase, body, "meaning")
-    for event in words.EVENTS:
-        verb = words.TRIGGERS[event.trigger].verb
-        body = f"about {event.object}: {event.story}"
-        yield Request("pseudo_harmful", "history", verb, event.object, body, "past")
+    for trigger, phrase, meaning in words.SAYINGS:
+        verb, body = words.TRIGGERS[trigger].verb, f'"{phrase}" means {meaning}'
+        yield Request("pseudo_harmful", "definitions", verb, phrase, body, "meaning")
+    for trigger, thing, story in words.EVENTS:
+        verb, body = words.TRIGGERS[trigger].verb, f"about {thing}: {story}"
+        yield Request("pseudo_harmful", "history", verb, thing, body, "past")
 
 
 def _benign() -> Iterator[Request]:
@@ -118,12 +116,12 @@ def _benign() -> Iterator[Request]:
         for thing in action.objects:
             body = action.how.format(the=definite(thing))
             yield Request("benign", action.kind, action.verb, thing, body)
-    for fact in words.WORD_MEANINGS:
-        body = f'"{fact.object}" means {fact.answer}'
-        yield Request("benign", "definitions", Verb("", "", ""), fact.object, body, "meaning")
-    for fact in words.PAST_FACTS:
-        past, thing = fact.object.split(" ", 1)
-        body = f"about {definite(thing)}: {fact.answer}"
+    for phrase, meaning in words.WORD_MEANINGS:
+        body = f'"{phrase}" means {meaning}'
+        yield Request("benign", "definitions", Verb("", "", ""), phrase, body, "meaning")
+    for deed, story in words.PAST_FACTS:
+        past, thing = deed.split(" ", 1)
+        body = f"about {definite(thing)}: {story}"
         yield Request("benign", "history", Verb(past, past, past), thing, body, "past")
 
 

@@ -53,24 +53,6 @@ class Sense:
 
 
 @dataclass(frozen=True)
-class Saying:
-    """A phrase with a trigger word in it, and what it means."""
-
-    trigger: str
-    phrase: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened: the trigger word, what it was done to, and who did it."""
-
-    trigger: str
-    object: str
-    story: str
-
-
-@dataclass(frozen=True)
 class Action:
     """An ordinary verb, the kind of thing it is applied to, the answer, and the things."""
 
@@ -78,14 +60,6 @@ class Action:
     kind: str
     how: str
     objects: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A plain question about words or the past, and its answer."""
-
-    object: str
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -110,6 +84,10 @@ def _groups(name: str) -> dict[str, tuple[str, ...]]:
     return {group: tuple(items) for group, items in _WORDS[name].items()}
 
 
+def _rows(name: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(map(tuple, _WORDS[name]))
+
+
 def _frames(name: str) -> tuple[Frame, ...]:
     return tuple(Frame(*row) for row in _WORDS[name])
 
@@ -131,8 +109,8 @@ SENSES = tuple(
     for row in _WORDS["senses"]
     for trigger, how in row["how"]
 )
-SAYINGS = tuple(Saying(*row) for row in _WORDS["sayings"])
-EVENTS = tuple(Event(*row) for row in _WORDS["events"])
+# Trigger word, phrase with it and meaning; trigger word, what it was done to and who did it.
+SAYINGS, EVENTS = _rows("sayings"), _rows("events")
 _OBJECTS = {**TARGETS, **_groups("things")}
 ACTIONS = tuple(
     Action(
@@ -143,8 +121,8 @@ ACTIONS = tuple(
     )
     for row in _WORDS["actions"]
 )
-WORD_MEANINGS = tuple(Fact(*row) for row in _WORDS["word_meanings"])
-PAST_FACTS = tuple(Fact(*row) for row in _WORDS["past_facts"])
+# What is asked about, and the answer.
+WORD_MEANINGS, PAST_FACTS = _rows("word_meanings"), _rows("past_facts")
 ERRANDS = _texts("errands")
 REQUEST_FRAMES, MEANING_FRAMES = _frames("request_frames"), _frames("meaning_frames")
 PAST_FRAMES, WRONG_FRAMES = _frames("past_frames"), _frames("wrong_frames")

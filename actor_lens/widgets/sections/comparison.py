@@ -196,9 +196,9 @@ class CompareSection(Section):
             self.folder.value = f"runs/layer-{self.exploration.runs[number].layer}-run-{number + 1}"
         self.desk.redraw()
 
-    def _selected_last(self) -> TrainingRun | None:
-        numbers = self.runs.value
-        return self.exploration.runs[numbers[-1]] if numbers else None
+    def _selected_last(self) -> TrainingRun:
+        run: TrainingRun = self.exploration.runs[self.runs.value[-1]]
+        return run
 
     def _evaluate(self) -> None:
         numbers, name = tuple(self.runs.value), self.judge.value
@@ -248,7 +248,6 @@ class CompareSection(Section):
         run, folder, overwrite = self._selected_last(), self._path(), self.overwrite.value
 
         def work(_control: Control) -> None:
-            assert run is not None
             if (folder / RUN_FILE).exists() and not overwrite:
                 raise UserError(f"{folder}: holds a run; give another folder, or tick overwrite")
             run.save(folder)
@@ -262,7 +261,6 @@ class CompareSection(Section):
         folder = self._path() / name
 
         def work(_control: Control) -> None:
-            assert run is not None
             with weights_held(state.model):
                 write(state.model, run, folder, overwrite=overwrite)
             self.desk.tell(f"exported to {folder}")
