@@ -61,11 +61,7 @@ class Divergence(Result):
         return f"Divergence: mean KL {self.mean:.3g} nats on {plural(len(self.prompts), 'prompt')}"
 
 
-def next_token_divergence(
-    model: ChatModel,
-    run: Applicable,
-    prompts: PromptSet,
-) -> Divergence:
+def next_token_divergence(model: ChatModel, run: Applicable, prompts: PromptSet) -> Divergence:
     """``KL(base || changed)`` of the first reply token after each templated prompt.
 
     On benign prompts it should be near 0: the change has left them alone. On prompts that are

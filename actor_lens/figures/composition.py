@@ -23,6 +23,8 @@ from actor_lens.text import plural
 
 _AXIS = re.compile(r"([xy])axis(\d*)")
 _REFERENCE = re.compile(r"([xy])(\d*)( domain)?")
+# New letter and number of each axis of a panel by the old ones.
+_Axes = Mapping[tuple[str, str], tuple[str, str]]
 # Pixels: a panel's title stands this far above it, a line of its note below the title.
 TITLE_SHIFT, NOTE_STEP = 26, 15
 
@@ -159,9 +161,7 @@ def compose(panels: Sequence[Panel], *, height: int) -> Composition:
     return Composition(tuple(traces), layout)
 
 
-def _numbered(
-    content: Mapping[str, Any], count: dict[str, int]
-) -> dict[tuple[str, str], tuple[str, str]]:
+def _numbered(content: Mapping[str, Any], count: dict[str, int]) -> _Axes:
     """New numbers of a figure's axes, by letter and old number; `""` is the first."""
     axes = {("x", ""), ("y", "")}
     for name in content["layout"]:
@@ -184,7 +184,7 @@ def _axis_name(axis: tuple[str, str]) -> str:
     return f"{axis[0]}axis{axis[1]}"
 
 
-def _reference(text: str, numbers: Mapping[tuple[str, str], tuple[str, str]]) -> str:
+def _reference(text: str, numbers: _Axes) -> str:
     """A reference to an axis ("x2", "y domain") by its new number; other words stay."""
     match = _REFERENCE.fullmatch(text)
     if match is None:  # "paper", "free"
@@ -194,11 +194,7 @@ def _reference(text: str, numbers: Mapping[tuple[str, str], tuple[str, str]]) ->
 
 
 def _axis(
-    layout: Mapping[str, Any],
-    letter: str,
-    number: str,
-    numbers: Mapping[tuple[str, str], tuple[str, str]],
-    panel: Panel,
+    layout: Mapping[str, Any], letter: str, number: str, numbers: _Axes, panel: Panel
 ) -> dict[str, Any]:
     """An axis of a panel: its domain within the panel, its references to the new names."""
     axis = dict(layout.get(f"{letter}axis{number}", {}))
@@ -215,9 +211,7 @@ def _axis(
 
 
 def _traces(
-    panel: Panel,
-    traces: Sequence[Mapping[str, Any]],
-    numbers: Mapping[tuple[str, str], tuple[str, str]],
+    panel: Panel, traces: Sequence[Mapping[str, Any]], numbers: _Axes
 ) -> Iterator[dict[str, Any]]:
     """The traces of a panel on their new axes, each with a key of its own."""
     named = panel.content["layout"].get("showlegend") is not False
@@ -250,11 +244,7 @@ def _beside(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _placed(
-    mark: Mapping[str, Any],
-    numbers: Mapping[tuple[str, str], tuple[str, str]],
-    panel: Panel,
-) -> dict[str, Any]:
+def _placed(mark: Mapping[str, Any], numbers: _Axes, panel: Panel) -> dict[str, Any]:
     """A shape or annotation whose references and paper coordinates are those of the panel.
 
     Args:
@@ -278,9 +268,7 @@ def _placed(
     return placed
 
 
-def _layer_marks(
-    layer: int, numbers: Mapping[tuple[str, str], tuple[str, str]]
-) -> list[dict[str, Any]]:
+def _layer_marks(layer: int, numbers: _Axes) -> list[dict[str, Any]]:
     """A line at a layer through every plot of a panel."""
     plots = {number for letter, number in numbers if letter == "x"}
     line = {"color": INK, "width": 1.5, "dash": "dot"}

@@ -172,11 +172,6 @@ def _means(frame: pd.DataFrame) -> list[go.Scatter]:
     return [*trained, *held_out]
 
 
-def _refusals(frame: pd.DataFrame) -> list[go.Scatter]:
-    """Shares refused at the validation checks."""
-    return _label_lines(frame, "refused", "lines+markers")
-
-
 def _drift(frame: pd.DataFrame) -> list[go.Scatter]:
     """The cosine between the refusal direction now and at the start."""
     line = {"color": INK, "width": 2, "dash": "solid"}
@@ -341,5 +336,10 @@ _PANELS = (
         _means,
     ),
     _Panel("direction now<br>vs start (cos)", ("direction_cosine",), _drift, _cosine_axis),
-    _Panel("refused<br>(validation)", _per_label("refused"), _refusals, lambda _frame: _SHARES),
+    _Panel(
+        "refused<br>(validation)",
+        _per_label("refused"),
+        lambda frame: _label_lines(frame, "refused", "lines+markers"),
+        lambda _frame: _SHARES,
+    ),
 )

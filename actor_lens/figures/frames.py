@@ -69,12 +69,7 @@ def require_layer(layers: Iterable[int], layer: int | None) -> None:
 
 
 def evenly(count: int, limit: int) -> np.ndarray:
-    """Return at most `limit` positions spread evenly over `count`, both ends included.
-
-    Args:
-        count: Number of rows there are.
-        limit: Number of rows to keep at most, at least 2.
-    """
+    """Return at most `limit` positions spread evenly over `count`, both ends included."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
 
 

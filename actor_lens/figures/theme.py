@@ -313,12 +313,7 @@ def outline(
 
 
 def mark_layer(figure: go.Figure, layer: int) -> None:
-    """Draw a dotted vertical line through every panel at a layer, named above the plot.
-
-    Args:
-        figure: Changed in place; its first x axis is one of layers.
-        layer: Block index from 0.
-    """
+    """Draw a dotted vertical line through every panel at a layer, named above the plot."""
     line = {"color": INK, "width": 1.5, "dash": "dot"}
     figure.add_shape(type="line", x0=layer, x1=layer, xref="x", y0=0, y1=1, yref="paper", line=line)
     figure.add_annotation(

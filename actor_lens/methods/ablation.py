@@ -36,7 +36,6 @@ class DirectionalAblation:
     prompts (induce score, their mean refusal score, at least 0).
 
     Attributes:
-        name: Name in tables.
         max_kl: Largest mean divergence on benign prompts, in nats.
         positions: Most of the template's last tokens to try.
         layers: Most layers to try.

@@ -24,7 +24,6 @@ class ActivationAddition:
     ``selection``. ``c = 0``, which does nothing, is among the candidates.
 
     Attributes:
-        name: Name in tables.
         strengths: Values of ``c`` to try.
         layers: Most layers to try, all below 0.8 of the depth.
         max_kl: Largest mean divergence on benign prompts, in nats.

@@ -28,7 +28,6 @@ class Actor:
     first ``trials`` of them are trained and the one with the best trade-off is kept.
 
     Attributes:
-        name: Name in tables.
         layer: Block to train; None chooses it.
         trials: Most tied layers to train.
         alpha: How much of the way to the origin a target goes.

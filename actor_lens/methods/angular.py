@@ -35,7 +35,6 @@ class AngularSteering:
     limits of ``selection``; not to turn at all is among the candidates.
 
     Attributes:
-        name: Name in tables.
         step: Step between the angles to try, in degrees.
         max_kl: Largest mean divergence on benign prompts, in nats.
 

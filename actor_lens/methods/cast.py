@@ -44,7 +44,6 @@ class Cast:
     limits of ``selection``; ``b = 0`` is among the candidates.
 
     Attributes:
-        name: Name in tables.
         strengths: Values of ``b`` to try.
         layers: Most layers to try, all below 0.8 of the depth.
         max_kl: Largest mean divergence on benign prompts, in nats.

@@ -15,9 +15,6 @@ class Default:
     """The model as it is.
 
     Formula: none. Hyperparameters: none. Nothing is chosen on validation prompts.
-
-    Attributes:
-        name: Name in tables.
     """
 
     name: str = "default"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -46,7 +46,6 @@ class DRO:
     Chosen on validation prompts: learning rate and number of epochs. Fixed: all else.
 
     Attributes:
-        name: Name in tables.
         safety_prompt: Text whose embeddings the soft prompt starts from; one a token.
         components: Number of principal coordinates.
         harmfulness_weight: Weight of the second term.
@@ -270,16 +269,7 @@ def soft_prompt(
     Rows without these tokens, and generated tokens, are left alone.
     """
     embedding = model.hf.get_input_embeddings()
-    handle = embedding.register_forward_hook(_soft_hook(embedding, place, soft))
-    try:
-        yield
-    finally:
-        handle.remove()
 
-
-def _soft_hook(
-    embedding: nn.Module, place: SoftPlace, soft: Float[Tensor, "token d_model"]
-) -> Callable[[nn.Module, Any, Any], Any]:
     def hook(called: nn.Module, inputs: Any, output: Any) -> Any:
         if called is not embedding:  # a copy made meanwhile keeps its hooks
             return output
@@ -291,7 +281,11 @@ def _soft_hook(
         repeated = vectors.repeat(int(mask.any(1).sum()), 1)
         return output.masked_scatter(mask[..., None], repeated)
 
-    return hook
+    handle = embedding.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _last_state(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt d_model"]:

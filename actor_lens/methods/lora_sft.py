@@ -71,7 +71,8 @@ def lora_trainee(
     Raises:
         UserError: If PEFT is not installed, or the blocks hold no linear map that it knows.
     """
-    peft = _peft()
+    quiet_bitsandbytes()
+    peft = require("peft", "lora", "LoRA")
     names, transposed = _linear_maps(model)
     config = peft.LoraConfig(
         r=rank,
@@ -132,8 +133,3 @@ def _linear_maps(model: ChatModel) -> tuple[list[str], bool]:
 def _cuda_devices(hf: nn.Module) -> list[int]:
     devices = {parameter.device for parameter in hf.parameters()}
     return sorted({device.index or 0 for device in devices if device.type == "cuda"})
-
-
-def _peft() -> Any:
-    quiet_bitsandbytes()
-    return require("peft", "lora", "LoRA")

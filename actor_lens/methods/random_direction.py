@@ -23,9 +23,6 @@ class RandomDirection(Actor):
     no part, as targets depend on the unit direction and on projections. If this does as well as
     ACTOR, the refusal direction is not what makes ACTOR work. The layer is chosen as in ``Actor``,
     with the true direction.
-
-    Attributes:
-        name: Name in tables; the other settings are those of ``Actor``.
     """
 
     name: str = "control-random-direction"

@@ -37,7 +37,6 @@ class SafeDecoding:
     and the settings of the adapter are this project's.
 
     Attributes:
-        name: Name in tables.
         alpha: Weight of the expert.
         first_tokens: Number of tokens of a reply that the expert weighs in on.
         common: Least number of tokens in the common list.

@@ -54,7 +54,6 @@ class Scans:
     ``selection``; 0 is among the candidates.
 
     Attributes:
-        name: Name in tables.
         alphas: Strengths to try. Of the order of 1, as ``v_l`` is not normalised and the shifts of
             several layers add up.
         opening: Word with which the reply is made to begin.

@@ -36,7 +36,6 @@ class SelfCD:
     ``selection``.
 
     Attributes:
-        name: Name in tables.
         alphas: Strengths to try.
         safety_prompt: System prompt of the second reading; where the chat template has no system
             turn, it comes before the user's message.

@@ -19,9 +19,6 @@ class ShuffledLabels(Actor):
     ``R``, the origin and the sign of every shift follow the wrong labels. If this does as well as
     ACTOR, the labels are not what makes ACTOR work. The layer is chosen as in ``Actor``, with the
     true labels; the permutation depends on ``seed``.
-
-    Attributes:
-        name: Name in tables; the other settings are those of ``Actor``.
     """
 
     name: str = "control-shuffled-labels"

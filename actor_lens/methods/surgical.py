@@ -34,7 +34,6 @@ class Surgical:
     score of pseudo-harmful prompts, with a mean divergence on benign prompts of at most ``max_kl``.
 
     Attributes:
-        name: Name in tables.
         lam: How much of the true refusal vector is taken out of the false one.
         max_kl: Largest mean divergence on benign prompts, in nats.
         positions: Most of the template's last tokens to try.

@@ -31,7 +31,6 @@ class SystemPrompt:
     Hyperparameters: the text. Nothing is chosen on validation prompts.
 
     Attributes:
-        name: Name in tables.
         text: System prompt.
     """
 

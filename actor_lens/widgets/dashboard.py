@@ -214,15 +214,7 @@ class Dashboard(FigureBox):
                 self._show_error(f"drawing failed: {type(error).__name__}: {error}", where)
 
     def start(self, job: str, work: Callable[[Control], None]) -> bool:
-        """Run a job in a thread, and set ``status`` to its name; its errors are shown.
-
-        Args:
-            job: Name of the job.
-            work: Called in the thread with the control that says when to pause or to stop.
-
-        Returns:
-            Whether it was started: False while another job of this dashboard runs.
-        """
+        """Run a job in a thread, and set ``status`` to its name; see ``Desk.start``."""
         if self.worker.busy:
             return False
         self._error.value, self._message_stays = "", False

@@ -204,12 +204,7 @@ def weights_held(model: ChatModel) -> Iterator[None]:
 
 @contextmanager
 def applied(run: TrainingRun, model: ChatModel) -> Iterator[None]:
-    """``run.applied_to(model)`` while nobody else reads the model's weights.
-
-    Args:
-        run: Run whose block the model has during the ``with`` statement.
-        model: Model that the run belongs to.
-    """
+    """``run.applied_to(model)`` while nobody else reads the model's weights."""
     with weights_held(model), run.applied_to(model):
         yield
 
@@ -225,12 +220,6 @@ def _exclusive(
     model: ChatModel, owner: str, tell: Callable[[str], None], control: Control
 ) -> Iterator[None]:
     """Hold a model for the ``with`` statement, after whoever holds it now.
-
-    Args:
-        model: The model.
-        owner: Name that others who wait are given.
-        tell: Called with the owner to wait for, and with nothing once the wait is over.
-        control: Control by which the wait can be ended.
 
     Raises:
         JobStopped: If the job was stopped while it waited.

@@ -71,14 +71,7 @@ def layers_panel(
 
 
 def prompts_panel(figure: go.Figure, title: str, note: str, *, bottom: float = 0.0) -> Panel:
-    """The panel on the right: every drawn prompt at one layer.
-
-    Args:
-        figure: ``figures.prompts_at_layer`` or ``figures.layer_map``.
-        title: Title, which names the layer.
-        note: Line below the title.
-        bottom: Lower end of the panel, as a share of the plot area.
-    """
+    """The panel on the right: every drawn prompt at one layer."""
     return Panel("prompts", figure, x=(0.64, 1.0), y=(bottom, 1.0), title=title, note=note)
 
 

@@ -121,7 +121,8 @@ def reply_data(
         replies = _usable(prompts, in_file, judge)
     from_file = len(replies)
     if source != "file":
-        for speaker, labels in _speakers(model):
+        harmless = ("pseudo_harmful", "benign")
+        for speaker, labels in ((with_system_text(model, HELPFUL), harmless), (model, LABELS)):
             rows = [
                 row
                 for row, prompt in enumerate(prompts)
@@ -186,15 +187,6 @@ def _end_token(model: ChatModel, after: str) -> int:
 def _ids(model: ChatModel, text: str) -> list[int]:
     ids: list[int] = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
-
-
-def _speakers(model: ChatModel) -> tuple[tuple[ChatModel, tuple[str, ...]], ...]:
-    """Ways to ask the model itself, each with the labels it is for, the best one first."""
-    harmless = ("pseudo_harmful", "benign")
-    return (
-        (with_system_text(model, HELPFUL), harmless),
-        (model, (*harmless, "harmful")),
-    )
 
 
 def _usable(prompts: PromptSet, replies: dict[int, str], judge: Judge) -> dict[int, str]:
