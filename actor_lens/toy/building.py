@@ -127,7 +127,7 @@ def _train(
         text
         for draw in (language.stage_one, language.stage_two)
         for exchange in draw(_TOKENIZER_TEXTS)
-        for text in exchange.texts
+        for text in exchange
     )
     model = new_model(tokenizer, seed)
     train_stage(model, tokenizer, exchanges, first, seed=seed)

@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from actor_lens.prompts.rows import LABELS, Label, Prompt, Split
 from actor_lens.prompts.sets import PromptSet
@@ -51,17 +52,11 @@ OVER_CAUTIOUS_PROMPTS = 30
 _QUESTIONS = ("harm_question_", "sound_question_")
 
 
-@dataclass(frozen=True)
-class Exchange:
+class Exchange(NamedTuple):
     """One user turn and the reply to learn."""
 
     prompt: str
     reply: str
-
-    @property
-    def texts(self) -> tuple[str, str]:
-        """Both sides."""
-        return self.prompt, self.reply
 
 
 @dataclass(frozen=True)

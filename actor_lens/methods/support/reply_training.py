@@ -22,7 +22,7 @@ from torch.nn import functional
 from actor_lens.errors import UserError, check_whole
 from actor_lens.methods.support.reply_data import ReplyExample
 from actor_lens.methods.support.selection import Choice, Effect, Selection
-from actor_lens.models.batches import pad_batch
+from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
 
 IGNORED = -100
@@ -31,20 +31,14 @@ _LARGEST_GRADIENT = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class ReplyBatch:
-    """Prompts with replies, padded on the left.
+class ReplyBatch(TokenBatch):
+    """Prompts with replies: of each row padding, templated prompt, reply and end token.
 
     Attributes:
-        input_ids: Padding, templated prompt, reply, end token.
-        attention_mask: 0 on padding.
-        position_ids: Counted from the first token that is not padding.
         labels: The reply's tokens and its end token in their places, ``IGNORED`` elsewhere.
         reply_lengths: Length of each reply, the end token included.
     """
 
-    input_ids: Int[Tensor, "prompt token"]
-    attention_mask: Int[Tensor, "prompt token"]
-    position_ids: Int[Tensor, "prompt token"]
     labels: Int[Tensor, "prompt token"]
     reply_lengths: tuple[int, ...]
 
@@ -103,7 +97,7 @@ def collated(model: ChatModel, examples: Sequence[ReplyExample]) -> ReplyBatch:
         length = len(example.reply_ids)
         labels[row, -length:] = padded.input_ids[row, -length:]
     lengths = tuple(len(example.reply_ids) for example in examples)
-    return ReplyBatch(padded.input_ids, padded.attention_mask, padded.position_ids, labels, lengths)
+    return ReplyBatch(**vars(padded), labels=labels, reply_lengths=lengths)
 
 
 def reply_loss(hf: nn.Module, batch: ReplyBatch) -> Float[Tensor, ""]:
