@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.methods.support.selection import Effect, Selection, middle_layers
+from actor_lens.methods.support.selection import Choice, Effect, Selection, middle_layers
 from actor_lens.methods.support.tails import closing_tokens, refusal_vectors, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import ablate_everywhere, add_direction
@@ -76,14 +76,20 @@ class DirectionalAblation:
         choice = selection.best(
             tried, max_kl=self.max_kl, rank=lambda effect: -effect.score["harmful"]
         )
+        return self.fitted(model, choice, directions)
+
+    def fitted(
+        self,
+        model: ChatModel,
+        choice: Choice[Place],
+        directions: Float[Tensor, "layer position d_model"],
+        **settings: float,
+    ) -> FittedIntervention:
+        """The ablation of the direction at the place that was chosen."""
         layer, position = choice.candidate
+        own = {"layer": layer, "position": position, **settings, "max_kl": self.max_kl}
         return FittedIntervention(
-            settings={
-                "layer": layer,
-                "position": position,
-                "max_kl": self.max_kl,
-                **choice.settings,
-            },
+            settings={**own, **choice.settings},
             chosen=("layer", "position"),
             enter=partial(ablate_everywhere, direction=directions[layer, position]),
             fingerprint=model.fingerprint,

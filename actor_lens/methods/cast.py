@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from actor_lens.methods.activation_addition import ActivationAddition
 from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.methods.support.selection import MAX_KL, Selection, middle_layers, thresholds_of
+from actor_lens.methods.support.selection import Selection, middle_layers, thresholds_of
 from actor_lens.methods.support.tails import refusal_vectors, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_blocks
@@ -24,7 +25,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
-class Cast:
+class Cast(ActivationAddition):
     """``h <- h + f(sim(h_c, c)) b r``: a behaviour vector where a condition holds.
 
     ``c``, ``[d_model]``, is the condition vector of layer ``l_c``, from the training prompts'
@@ -43,18 +44,12 @@ class Cast:
     F1 at finding harmful prompts among all; then ``l_b`` and ``b`` by the trade-off within the
     limits of ``selection``; ``b = 0`` is among the candidates.
 
-    Attributes:
-        strengths: Values of ``b`` to try.
-        layers: Most layers to try, all below 0.8 of the depth.
-        max_kl: Largest mean divergence on benign prompts, in nats.
+    The settings are those of ``ActivationAddition``; ``strengths`` are values of ``b``.
 
     Source: Lee et al., ICLR 2025 (arXiv 2409.05907), conditional activation steering.
     """
 
     name: str = "cast"
-    strengths: tuple[float, ...] = (-0.25, -0.5, -0.75, -1.0)
-    layers: int = 8
-    max_kl: float = MAX_KL
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Vectors from the training prompts; condition, layer and strength on validation prompts.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import refusal_scores
-from actor_lens.methods.ablation import candidate_places
+from actor_lens.methods.ablation import DirectionalAblation, candidate_places
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.selection import Selection
 from actor_lens.methods.support.tails import closing_tokens, label_means, tail_residuals
@@ -21,7 +20,7 @@ from actor_lens.prompts.sets import PromptSet, require_labels
 
 
 @dataclass(frozen=True)
-class Surgical:
+class Surgical(DirectionalAblation):
     """``h <- h - v v.h / |v|^2`` everywhere, ``v = v_f - lam (v_f.v_t / |v_t|^2) v_t``.
 
     ``v_f = mean(pseudo-harmful that are refused) - mean(benign)`` is the false-refusal vector,
@@ -35,18 +34,13 @@ class Surgical:
 
     Attributes:
         lam: How much of the true refusal vector is taken out of the false one.
-        max_kl: Largest mean divergence on benign prompts, in nats.
-        positions: Most of the template's last tokens to try.
-        layers: Most layers to try.
 
     Source: Wang et al., ICLR 2025, surgical single vector ablation.
     """
 
     name: str = "surgical"
-    lam: float = 1.0
     max_kl: float = 0.2
-    positions: int = 3
-    layers: int = 8
+    lam: float = 1.0
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Take the vectors from the training prompts, choose one on the validation prompts.
@@ -69,19 +63,7 @@ class Surgical:
         choice = selection.best(
             tried, max_kl=self.max_kl, rank=lambda effect: -effect.score["pseudo_harmful"]
         )
-        layer, position = choice.candidate
-        return FittedIntervention(
-            settings={
-                "layer": layer,
-                "position": position,
-                "lam": self.lam,
-                "max_kl": self.max_kl,
-                **choice.settings,
-            },
-            chosen=("layer", "position"),
-            enter=partial(ablate_everywhere, direction=vectors[layer, position]),
-            fingerprint=model.fingerprint,
-        )
+        return self.fitted(model, choice, vectors, lam=self.lam)
 
 
 def false_refusal_vectors(
