@@ -227,7 +227,7 @@ class Dashboard(FigureBox):
 
     def page_is_behind(self) -> bool:
         """Whether the page still draws what it was shown last: live painting waits for it."""
-        return self._linked.behind
+        return hasattr(self, "_linked") and self._linked.behind  # sections come before the figure
 
     def warn(self, text: str) -> None:
         """Show below the figure what went wrong while the work goes on."""
