@@ -198,7 +198,12 @@ def measure_utility(
         check_tasks(tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
     measures: list[Measure] = []
     if prompts is not None:
-        measures += _divergences(model, run, prompts, new_tokens)
+        first = next_token_divergence(model, run, prompts)
+        along = reply_divergence(model, run, prompts, new_tokens=new_tokens)
+        measures += [
+            Measure(f"KL divergence, {what}", "nats", len(prompts), _NAN, divergence.mean)
+            for what, divergence in (("first reply token", first), ("mean along replies", along))
+        ]
     if text is not None:
         measures.append(_perplexities(model, run, text, window, stride))
     if tasks:
@@ -212,18 +217,6 @@ def measure_utility(
         measures += _task_measures(before, run_tasks(model, tasks, run=run, **settings))
     layer = run.layer if isinstance(run, TrainingRun) else None
     return Utility(model.name, layer, tuple(measures))
-
-
-def _divergences(
-    model: ChatModel, run: Applicable, prompts: PromptSet, new_tokens: int
-) -> list[Measure]:
-    first = next_token_divergence(model, run, prompts)
-    along = reply_divergence(model, run, prompts, new_tokens=new_tokens)
-    n = len(prompts)
-    return [
-        Measure("KL divergence, first reply token", "nats", n, _NAN, first.mean),
-        Measure("KL divergence, mean along replies", "nats", n, _NAN, along.mean),
-    ]
 
 
 def _perplexities(

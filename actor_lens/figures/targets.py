@@ -167,7 +167,7 @@ def _name_rows(figure: go.Figure, means: pd.DataFrame, labels: list[str]) -> Non
 
 
 def _row_name(label: str, means: pd.DataFrame) -> str:
-    """A label, whither its mean would move, and a warning where that is the wrong way."""
+    """A label, where its mean would move, and a warning where that is the wrong way."""
     name = f"<b>{LABEL_STYLES[label].name}</b>"
     for _, mean in means[means["label"] == label].iterrows():
         toward = str(mean["toward"])

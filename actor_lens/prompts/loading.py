@@ -21,7 +21,7 @@ from actor_lens.prompts.sets import PromptSet
 def load_prompts(source: str | os.PathLike[str], *, seed: int = 0) -> PromptSet:
     """Load the bundled prompts by name, a file, public prompt sets by name, or a mixture.
 
-    Of a file, labels and splits are read without regard to case, and with hyphens or spaces for
+    In a file, labels and splits are read without regard to case, and with hyphens or spaces for
     underscores ("Pseudo-harmful"). Keys other than those of `Prompt` are ignored, unless one looks
     like a slip of the pen ("catagory"). A prompt that appears twice with one label in one split is
     kept once, with a warning, because it would count twice in every rate. A file where no row has
