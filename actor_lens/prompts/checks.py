@@ -34,8 +34,8 @@ class OverlapReport(Result):
 
     Attributes:
         prompts: The prompts looked at.
-        pairs: For each pair the indices of its prompts, and their similarity; the most similar
-            pair first.
+        pairs: Indices of the two prompts of each pair, and their similarity; the most similar pair
+            first.
     """
 
     prompts: PromptSet

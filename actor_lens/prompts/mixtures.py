@@ -36,7 +36,7 @@ class Part:
     Attributes:
         name: A public prompt set, bundled prompts, or the path of a prompt file.
         path: File or folder of a public prompt set; None for the hub.
-        limit: At most so many prompts of each label; None for the set's usual number.
+        limit: Most prompts of each label; None for the set's usual number.
         split: The split of all its prompts; None where they are split with the other parts.
         label: The only label that is taken; None for all.
         include: Kinds of row that are left out otherwise.

@@ -31,12 +31,12 @@ def split_prompts(
     not on their order. Prompts marked `ood` stay so; other splits are given anew.
 
     Args:
-        prompts: The prompts to split.
-        fractions: The shares of train, validation and test.
-        seed: Chooses which prompts go where.
-        groups: For each prompt what it must stay together with, beside its near-duplicates: equal
-            values go to one split, None binds to nothing. For pairs in other words, such as the
-            safe and the unsafe twin of a benchmark.
+        prompts: Prompts to split.
+        fractions: Shares of train, validation and test.
+        seed: Seed of the choice which prompts go where.
+        groups: One value for each prompt: equal values go to one split, as near-duplicates do, and
+            None binds to nothing. For pairs in other words, such as the safe and the unsafe twin of
+            a benchmark.
 
     Raises:
         UserError: If the fractions do not add up, or a label has too few prompts that differ to

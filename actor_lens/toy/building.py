@@ -89,7 +89,7 @@ def train_toy(
 
     Args:
         out: Folder to write into; made if missing.
-        seed: Deals the splits, draws the exchanges and the first weights.
+        seed: Seed of the splits, the exchanges and the first weights.
         stages: Lengths and learning rates; change them only to try things out.
 
     Raises:

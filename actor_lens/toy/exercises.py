@@ -14,8 +14,8 @@ def verdict(answer: object, right: object, *, hint: str, tolerance: float = 0.01
         answer: What the learner wrote; None where nothing was written yet.
         right: The right answer. Numbers may differ by ``tolerance``, in lists and sets the order
             plays no part.
-        hint: Follows a wrong answer.
-        tolerance: For numbers that are not whole.
+        hint: Advice that follows a wrong answer.
+        tolerance: Largest difference between numbers.
     """
     if answer is None:
         return "No answer yet."

@@ -40,11 +40,11 @@ class Stage:
     """How one stage of training runs.
 
     Attributes:
-        name: Shown with the progress.
-        steps: Optimiser steps.
-        learning_rate: At the peak, after the warm-up.
-        batch_size: Exchanges a step.
-        warm_up: Steps until the peak; from there a cosine leads down to a twentieth of it.
+        name: Name that is shown with the progress.
+        steps: Number of optimiser steps.
+        learning_rate: Learning rate at the peak, after the warm-up.
+        batch_size: Number of exchanges in a step.
+        warm_up: Number of steps until the peak; from there a cosine leads down to a twentieth of it.
     """
 
     name: str

@@ -89,7 +89,7 @@ class Exploration(traitlets.HasTraits):
         comparisons: Test prompts before and after, by number of the run.
         projections_after: Projections of the drawn prompts with a run, by its number.
         scores_after: Refusal scores of the drawn prompts with the last run, or None.
-        replies: By time (``"before"``, ``"after"``), replies by position of the prompt.
+        replies: Replies by time (``"before"``, ``"after"``) and position of the prompt.
         model: The model, never changed.
         prompts: All prompts.
         train: The training prompts that are used.

@@ -29,18 +29,18 @@ class BenchmarkSet(Result):
     """One public prompt set.
 
     Attributes:
-        name: Its name here.
-        title: The name that its authors gave it.
-        labels: The labels that its rows get.
-        why: Why they get them.
-        licence: As its authors state it.
-        citation: Who made it.
-        page: Where it is downloaded, and where a gated one is asked for.
-        read: Makes a prompt of a row.
+        name: Name of the set here.
+        title: Name that its authors gave it.
+        labels: Labels of its rows.
+        why: Reason for these labels.
+        licence: Licence, as its authors state it.
+        citation: Authors, year and source.
+        page: Page where it is downloaded, and where a gated one is asked for.
+        read: Reader that makes a prompt of a row.
         columns: Columns of which one must be there, as they name the prompt; empty for any.
         hub: Dataset on the hub; "" where it is none.
-        config: Its configuration there.
-        splits: The splits taken there; empty for all.
+        config: Configuration on the hub.
+        splits: Splits that are taken from the hub; empty for all.
         url: A file elsewhere, with `{revision}` in it, used where there is no hub dataset that is
             open to all.
         files: Patterns of its files in a downloaded folder.
@@ -53,7 +53,7 @@ class BenchmarkSet(Result):
         repeats: Whether prompts occur several times as a rule, so that it is no fault.
         kinds: Kinds of row that are left out unless asked for, as `include` or NAME+KIND.
         twins: Which rows must lie on one side of a split; None where near-duplicates are all.
-        notes: What one has to know.
+        notes: Remarks that a user should read.
         other_names: Further names under which it is found.
     """
 

@@ -54,13 +54,13 @@ def benchmark(
     "xstest@<commit>" or "xstest=<file>".
 
     Args:
-        name: For instance "xstest"; `actor-lens prompts list` names all.
+        name: Name of the set, such as "xstest"; `actor-lens prompts list` names all.
         path: A .csv, .tsv, .json, .jsonl, .parquet or .txt file, or a folder as it was downloaded
             or saved by `datasets`; None fetches the set from the hub.
         revision: Branch, tag or commit of the hub; None for the newest. The commit that it stands
             for is part of the result's name.
-        limit: At most so many prompts of each label, spread over categories; None for the set's
-            usual number, which is all but for the very large ones.
+        limit: Most prompts of each label, spread over categories; None for the set's usual
+            number, which is all but for the very large ones.
         split: "auto" splits prompts into train, validation and test, twins together; a split by
             name is that of all of them; None gives none.
         seed: Seed of the sample and of the split.
