@@ -44,7 +44,7 @@ class Stage:
         steps: Number of optimiser steps.
         learning_rate: Learning rate at the peak, after the warm-up.
         batch_size: Number of exchanges in a step.
-        warm_up: Number of steps until the peak; from there a cosine leads down to a twentieth of it.
+        warm_up: Number of steps until the peak; then a cosine leads down to a twentieth of it.
     """
 
     name: str
