@@ -15,6 +15,11 @@ Files in ``--out``:
 
 Ctrl-C ends the work after the cells that are done: they are shown and written, and the exit code is
 130. Answers of the model are written nowhere.
+
+Examples:
+    actor-lens ablate --out ablations
+    actor-lens ablate --factors alpha,shift --seeds 0,1,2 --out ablations
+    actor-lens ablate --layer 4 --per-label 30 --jobs 2 --json
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,14 +51,22 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Register a command and return its parser, for its flags.
 
+    The help ends with the examples in the docstring of the command's module.
+
     Args:
         commands: Subparsers of the program, or of a command such as ``store``.
         name: Name of the command.
         function: Function that ``main`` calls with what was given on the command line.
         text: What the command does, in lower case and without a full stop.
     """
+    written = (sys.modules[function.__module__].__doc__ or "").partition("Examples:\n")[2]
+    examples = [line for line in written.splitlines() if f" {name} " in f"{line} "]
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+        name,
+        help=text,
+        description=textwrap.fill(f"{text[0].upper()}{text[1:]}.", 80),
+        epilog="\n".join(["examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run_command=function)
     return parser

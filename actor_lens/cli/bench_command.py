@@ -10,6 +10,11 @@ Files in ``--out``:
     bench.txt: The tables that are printed otherwise.
 
 Ctrl-C writes nothing.
+
+Examples:
+    actor-lens bench
+    actor-lens bench --only collection,actor --rounds 5
+    actor-lens bench --model HuggingFaceTB/SmolLM2-135M-Instruct --predict 5000 --out bench
 """
 
 from __future__ import annotations

@@ -18,6 +18,12 @@ Files in ``--out``:
 ``--preset paper`` stands for the setting of the paper and adds the sweep that finds ACTOR's layer,
 alpha and learning rate; ``--dry-run`` prints that plan and does nothing. Ctrl-C ends the work after
 the fits that are done: they are shown and written, and the exit code is 130.
+
+Examples:
+    actor-lens compare --methods all --out board --report
+    actor-lens compare --methods actor,sft-layer,lora --seeds 0,1,2 --out board
+    actor-lens compare --preset paper --dry-run
+    actor-lens compare --methods actor,sft-layer --prompts mine.jsonl --test-per-label 50
 """
 
 from __future__ import annotations

@@ -9,6 +9,12 @@ Files in ``--out``, which is needed here:
 
 The folder is put together beside its place and moved there when it is whole: Ctrl-C leaves none,
 or the old one. What can be wrong with an upload is found before the model is loaded.
+
+Examples:
+    actor-lens export --run run --as delta --out repaired
+    actor-lens export --run run --as model --out whole --license mit
+    actor-lens export --run run --as lora --rank auto --error 0.02 --out adapter
+    actor-lens export --run run --as delta --out repaired --push-to-hub me/repaired --private
 """
 
 from __future__ import annotations

@@ -12,6 +12,11 @@ Files in ``--out``:
 
 Ctrl-C writes nothing; residuals that were collected stay in the activation store, so that the next
 call is quicker.
+
+Examples:
+    actor-lens layers
+    actor-lens layers --model HuggingFaceTB/SmolLM2-135M-Instruct --prompts starter --out look
+    actor-lens layers --by auroc --alpha 0.5 --json
 """
 
 from __future__ import annotations

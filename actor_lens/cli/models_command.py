@@ -4,6 +4,11 @@ Without ``--model`` it lists the model types that were tried. With one it shows 
 attention, how it is spoken to with the last token marked, and the memory that each kind of work
 takes; then it compares residuals, padded batches and a training step with Hugging Face's own.
 Nothing is written. The exit code is 2 where a comparison fails: such a model is not supported.
+
+Examples:
+    actor-lens models
+    actor-lens models --model HuggingFaceTB/SmolLM2-135M-Instruct
+    actor-lens models --model ./checkpoint --dtype bfloat16 --chat-template chat.jinja
 """
 
 from __future__ import annotations

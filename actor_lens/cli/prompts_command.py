@@ -7,6 +7,13 @@ splits, which make a test too easy.
 
 Nothing is written but the cache of the hub. A set that cannot be fetched, behind a licence click or
 offline, ends with exit code 2 and says where to click and how to name a file instead.
+
+Examples:
+    actor-lens prompts list
+    actor-lens prompts show xstest --rows 5
+    actor-lens prompts show paper
+    actor-lens prompts check mine.jsonl --model toy
+    actor-lens prompts check xstest:100+advbench:100 --json
 """
 
 from __future__ import annotations

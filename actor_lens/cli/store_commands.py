@@ -6,6 +6,12 @@ limit it makes room on its own: ``prune`` is for making room now.
 
 ``verify`` reads everything and removes nothing; its exit code is 2 where an entry is damaged. Only
 ``prune`` removes, whole entries at a time. Ctrl-C between two of them does no harm.
+
+Examples:
+    actor-lens store list
+    actor-lens store list --json
+    actor-lens store verify --store ./activations
+    actor-lens store prune --limit 5GB
 """
 
 from __future__ import annotations

@@ -16,6 +16,13 @@ The run is saved at the end of an epoch now and then, and before anything is eva
 training ends after the step with exit code 130 and prints the command that goes on (``--resume``);
 the weights at the end are then those of an uninterrupted training, bit for bit. Ctrl-C later leaves
 the finished run.
+
+Examples:
+    actor-lens demo --out demo
+    actor-lens demo --overwrite --quiet --json
+    actor-lens train --layer 4 --epochs 12 --out run --report
+    actor-lens train --layer 4 --out run --resume
+    actor-lens report --run run --out page
 """
 
 from __future__ import annotations

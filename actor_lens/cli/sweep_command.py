@@ -13,6 +13,12 @@ Files in ``--out``; with several models, a folder for each of them:
     summary.json: The record that ``--json`` prints about this model.
 
 Ctrl-C ends with exit code 130; cells that are done are kept in ``--out``.
+
+Examples:
+    actor-lens sweep --out sweep
+    actor-lens sweep --out sweep --overwrite --origin zero
+    actor-lens sweep --layers 3,5-8 --alphas 0.5,1,2 --seeds 0,1,2 --out sweep
+    actor-lens sweep --models toy,./checkpoint --judge-best 0 --engine ray
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ Files in ``--out``, which is needed here:
     summary.json: Refusal rates of the new model; what ``--json`` prints.
 
 Ctrl-C leaves no half-written model.
+
+Examples:
+    actor-lens toy train --out my-toy --seed 1
 """
 
 from __future__ import annotations

@@ -9,6 +9,12 @@ Files in ``--out``, which ``report --utility`` reads:
     summary.json: The record that ``--json`` prints.
 
 Ctrl-C writes nothing: measures are not kept one by one.
+
+Examples:
+    actor-lens utility --run run
+    actor-lens utility --run run --prompts mine.jsonl --json
+    actor-lens utility --run run --text wikitext.txt --window 512 --stride 256
+    actor-lens utility --run run --tasks arc_easy,hellaswag --limit 200 --out measured
 """
 
 from __future__ import annotations

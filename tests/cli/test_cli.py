@@ -7,6 +7,7 @@ file. What a command prints as JSON is what it writes. The numbers are those of 
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -562,3 +563,31 @@ def test_a_reader_that_goes_away_is_no_error():
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait(timeout=60) in (0, 120)  # 120: Python could not flush the closed pipe
+
+
+def examples() -> list[str]:
+    lines = [line.strip() for one in cli.COMMAND_MODULES for line in one.__doc__.splitlines()]
+    return [line for line in lines if line.startswith("actor-lens ")]
+
+
+def command_functions(parser: argparse.ArgumentParser) -> set[object]:
+    """The functions of all commands below a parser."""
+    groups = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    below = [child for group in groups for child in group.choices.values()]
+    if not below:
+        return {parser.get_default("run_command")}
+    return set().union(*(command_functions(child) for child in below))
+
+
+def test_every_command_has_examples_that_the_parser_takes():
+    parser = cli._parser()
+    shown = {parser.parse_args(shlex.split(line)[1:]).run_command for line in examples()}
+    assert shown == command_functions(parser)
+
+
+@pytest.mark.parametrize("words", ["export", "prompts check", "train"])
+def test_help_ends_with_the_examples_of_the_command_alone(words, capsys):
+    assert run_cli(*words.split(), "--help") == 0
+    printed = capsys.readouterr().out.partition("examples:")[2].splitlines()
+    lines = [line.strip() for line in printed if line.strip()]
+    assert lines == [line for line in examples() if line.startswith(f"actor-lens {words} ")]
