@@ -148,6 +148,12 @@ def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]
         _stage.reset(before)
 
 
+def stage_name() -> str:
+    """Name of the innermost stage; empty outside of all."""
+    around = _stage.get()
+    return "" if around is None else around.name
+
+
 def _listens_to_parts() -> bool:
     around = _stage.get()
     return around is None or not around.counts_itself

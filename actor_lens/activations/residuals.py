@@ -25,6 +25,7 @@ from actor_lens.files.sizes import format_size
 from actor_lens.models.batches import TokenBatch, left_padding
 from actor_lens.models.blocks import Tap, tap_block_inputs
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import check_finite
 from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, harmless_head
@@ -365,7 +366,10 @@ def _pass(model: ChatModel, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
     lengths = batch.attention_mask.sum(dim=1).tolist()
 
     def hand_on(states: Tensor, put: Put) -> None:
-        put([row[-n:] for row, n in zip(states.cpu(), lengths, strict=True)])  # no padding
+        rows = [row[-n:] for row, n in zip(states.cpu(), lengths, strict=True)]  # no padding
+        for row in rows:
+            check_finite(model, row, "inputs of a block")
+        put(rows)
 
     taps = {layer: partial(hand_on, put=puts[layer]) for layer in puts if layer != "residuals"}
     if "residuals" not in puts:
@@ -378,4 +382,6 @@ def _pass(model: ChatModel, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
         last.append(residual[:, -1].float().cpu())
 
     observe_residuals(model, batch, keep_last_token, taps)
-    puts["residuals"](torch.stack(last, dim=1).unbind())
+    residuals = torch.stack(last, dim=1)
+    check_finite(model, residuals, "residuals")
+    puts["residuals"](residuals.unbind())

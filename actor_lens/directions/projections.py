@@ -16,6 +16,7 @@ from actor_lens.directions.refusal_directions import Directions
 from actor_lens.errors import UserError, check_choice
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import check_finite
 from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
@@ -244,6 +245,7 @@ def token_projections(model: ChatModel, prompt: str, directions: Directions) -> 
         observe_residuals(model, batch, take)
 
     run_in_batches(model, [ids], run)
+    check_finite(model, values, "projections")
     tokens = tuple(str(model.tokenizer.decode([token])) for token in ids)
     return TokenProjections(values, tokens, prompt, directions, model.name)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import check_finite
 from actor_lens.models.replies import first_token_logits, generate_replies, kl_divergence
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.sets import PromptSet
@@ -140,6 +141,7 @@ def _along(model: ChatModel, prompt: str, reply: Sequence[int]) -> Float[Tensor,
     with torch.no_grad():
         output: Any = model.hf(input_ids=ids, use_cache=False, logits_to_keep=len(reply) + 1)
     logits: Tensor = output.logits.float()
+    check_finite(model, logits, "logits")
     if model.decoding is not None:
         process = model.decoding([prompt])
         # In order and one by one, as in generation: what is done may depend on what came before.

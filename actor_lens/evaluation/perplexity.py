@@ -17,6 +17,7 @@ from actor_lens.errors import UserError, check_whole
 from actor_lens.evaluation.divergence import Applicable
 from actor_lens.files.paths import user_path
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import check_finite
 from actor_lens.progress import report
 from actor_lens.prompts.rows import shown
 from actor_lens.results import Result
@@ -195,6 +196,7 @@ def _negative_log_likelihood(model: ChatModel, ids: list[int], place: Window) ->
         # One more than is scored: the last one predicts what the next window scores.
         output: Any = model.hf(input_ids=inputs, use_cache=False, logits_to_keep=scored + 1)
     logits: Tensor = output.logits[0, :-1]
+    check_finite(model, logits, "logits")
     targets = inputs[0, -scored:].to(logits.device)
     total = 0.0
     # In parts: float64 logits of a window and a large vocabulary take gigabytes.

@@ -19,6 +19,7 @@ from actor_lens.export.model_card import CardFacts, Form, base_model_name, write
 from actor_lens.files.paths import user_path
 from actor_lens.files.saving import replacing_folder
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import not_finite_weights
 from actor_lens.models.weights import tensor_digest
 from actor_lens.text import one_line
 from actor_lens.training.run import TrainingRun
@@ -240,7 +241,8 @@ def check_folder(folder: str | Path, kind: Kind, *, overwrite: bool = False) -> 
 def _check_float_block(model: ChatModel, run: TrainingRun) -> None:
     """Check that the block which a run replaces holds ordinary numbers, and the run fits it.
 
-    What would be written of a quantised block fits no other copy of the model.
+    What would be written of a quantised block fits no other copy of the model; weights that are
+    not finite, trained or not, are of no use to anyone.
     """
     prefix = model.block_prefix(run.layer)
     for name, tensor in model.hf.state_dict().items():
@@ -250,6 +252,14 @@ def _check_float_block(model: ChatModel, run: TrainingRun) -> None:
                 "and cannot be exported; load the model without quantization"
             )
     run.check_belongs_to(model)
+    with run.applied_to(model):
+        broken = not_finite_weights(model)
+    if broken:
+        raise UserError(
+            f"{len(broken)} tensors of '{model.name}' with this run hold NaN or infinity, the "
+            f"first is {broken[0]}, and are not exported; train again with a lower learning rate, "
+            "or copy the model again"
+        )
 
 
 def dtype_name(model: ChatModel) -> str:

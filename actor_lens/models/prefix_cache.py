@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.blocks import arguments_at_last_position, bound_arguments, graft
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import check_finite
 from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.replies import last_logits, processed
 
@@ -109,6 +110,7 @@ class PrefixCache:
             logits_to_keep=1,
         )
         last: Tensor = output.logits[:, -1].float()
+        check_finite(self._model, last, "logits")
         return last
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from actor_lens.errors import UserError
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,12 +73,19 @@ def continue_tokens(
     replies = [""] * len(token_ids)
 
     def reply(batch: TokenBatch) -> None:
+        sums: list[Tensor] = []
+
+        def add_up(_ids: Tensor, scores: Tensor) -> Tensor:
+            sums.append(scores.float().sum())  # of one NaN or infinity the sum is none, too
+            return scores
+
         with torch.no_grad():
             generated: Any = greedy.generate(  # type: ignore[operator]
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
-                logits_processor=_processors(model, prompts, batch),
+                logits_processor=[add_up, *_processors(model, prompts, batch)],
             )
+        check_finite(model, torch.stack(sums), "logits")
         texts = model.tokenizer.batch_decode(
             generated[:, batch.input_ids.shape[1] :], skip_special_tokens=True
         )
@@ -159,7 +167,11 @@ def _greedy(model: ChatModel, new_tokens: int) -> PreTrainedModel:
 
 
 def last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vocabulary"]:
-    """Logits of the first reply token of a batch, float32, as the network gives them."""
+    """Logits of the first reply token of a batch, float32, as the network gives them.
+
+    Raises:
+        NotFiniteError: If they are not finite.
+    """
     with torch.no_grad():
         output: Any = model.hf(
             input_ids=batch.input_ids,
@@ -169,6 +181,7 @@ def last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vo
             logits_to_keep=1,
         )
     last: Tensor = output.logits[:, -1].float()
+    check_finite(model, last, "logits")
     return last
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from actor_lens import progress
 from actor_lens.activations.residuals import BlockInputs
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import NotFiniteError
 from actor_lens.training.block_trainer import BlockTrainer, DivergedError
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import Status, TrainingRun, TrainingStep
@@ -169,7 +170,10 @@ def _record(
     if trainer.step % trainer.steps_per_epoch == 0:
         trainer.check_sound()
         if checks is not None:
-            refused = checks.refused(trainer.block)
+            try:
+                refused = checks.refused(trainer.block)
+            except NotFiniteError as error:  # the model's dtype holds less than training's float32
+                raise DivergedError(f"Step {trainer.step} diverged ({error}).") from error
             held_out = checks.projections(trainer.block, trainer.unit)
         kept.consider(trainer.step, trainer.block, refused)
     loss, losses = trainer.last_losses()

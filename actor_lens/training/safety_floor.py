@@ -16,6 +16,7 @@ from actor_lens.activations.store import Store
 from actor_lens.judges.first_token import RefusalTokens, log_odds, refusal_tokens
 from actor_lens.models.blocks import graft_from_cache
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import check_finite
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.rates import ranking_score
@@ -96,6 +97,7 @@ class ValidationChecks:
                 logits_to_keep=1,
             )
         last: Tensor = output.logits[:, -1].float().cpu()
+        check_finite(self.model, last, "logits")
         return last
 
 

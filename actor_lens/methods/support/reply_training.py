@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -24,6 +24,7 @@ from actor_lens.methods.support.reply_data import ReplyExample
 from actor_lens.methods.support.selection import Choice, Effect, Selection
 from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import NotFiniteError
 
 IGNORED = -100
 """Label of a token that is no target: template, prompt, padding."""
@@ -172,15 +173,23 @@ def best_trial(
     """The trial with the best effect on validation prompts; ties go to the earlier one.
 
     Args:
-        trials: Trials to choose from; those that hold NaN or infinity are left out.
+        trials: Trials to choose from; those that hold or give NaN or infinity are left out.
         selection: Validation prompts, which decide without a limit to the divergence.
         effect_of: Measures a state.
 
     Raises:
         UserError: If training diverged in every trial.
     """
-    effects = ((trial, effect_of(trial.state)) for trial in trials if trial.is_finite)
-    tried = ((trial, effect) for trial, effect in effects if math.isfinite(effect.score["benign"]))
+
+    def measured() -> Iterator[tuple[Trial, Effect]]:
+        for trial in trials:
+            if trial.is_finite:
+                with suppress(NotFiniteError):
+                    effect = effect_of(trial.state)
+                    if math.isfinite(effect.score["benign"]):
+                        yield trial, effect
+
+    tried = measured()
     for first in tried:
         return selection.best(chain([first], tried), max_kl=None)
     raise UserError("training diverged at every learning rate; give lower ones (lrs)")

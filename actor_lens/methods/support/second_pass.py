@@ -12,6 +12,7 @@ from torch import Tensor
 
 from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import check_finite
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor, PreTrainedModel
@@ -31,6 +32,7 @@ class SecondPass:
             UserError: If a templated prompt is longer than the model takes.
         """
         self._hf = hf
+        self._reader = reader
         self._batch: TokenBatch = pad_batch(
             reader.tokenize(prompts), pad_token_id=reader.pad_token_id, device=reader.device
         )
@@ -75,6 +77,7 @@ class SecondPass:
             )
         self._cache = output.past_key_values
         logits: Tensor = output.logits[:, -1].float()
+        check_finite(self._reader, logits, "logits")
         return logits
 
 
