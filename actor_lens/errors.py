@@ -60,11 +60,11 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     """
     if not isinstance(value, str) or value not in choices:
         raise UserError(f"{name} '{value}' is not known; use one of {', '.join(choices)}")
-    return value
+    return str(value)
 
 
 def check_number(name: str, value: object, low: float, high: float = math.inf) -> float:
-    """Return a finite number from ``low`` to ``high`` as a float; NumPy's numbers are taken too.
+    """Return a finite number from ``low`` to ``high`` as a float, also one of NumPy or torch.
 
     Raises:
         UserError: If it is something else.
@@ -77,7 +77,7 @@ def check_number(name: str, value: object, low: float, high: float = math.inf) -
 
 
 def check_positive(name: str, value: object) -> float:
-    """Return a positive finite number as a float; NumPy's numbers are taken too.
+    """Return a positive finite number as a float, also one of NumPy or torch.
 
     Raises:
         UserError: If it is something else.
@@ -89,13 +89,14 @@ def check_positive(name: str, value: object) -> float:
 
 
 def check_whole(name: str, value: object, low: int, high: int | None = None) -> int:
-    """Return a whole number from ``low`` to ``high`` as an int; NumPy's numbers are taken too.
+    """Return a whole number from ``low`` to ``high`` as an int, also one of NumPy or torch.
 
     Raises:
         UserError: If it is something else.
     """
     try:
-        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        plain = unboxed(value)
+        number = None if isinstance(plain, bool) else operator.index(plain)
     except TypeError:
         number = None
     if number is None or number < low or (high is not None and number > high):
@@ -104,7 +105,21 @@ def check_whole(name: str, value: object, low: int, high: int | None = None) -> 
     return number
 
 
+def unboxed(value: Any) -> Any:
+    """A number of NumPy or torch (a scalar, or an array that holds one) as Python's own.
+
+    Anything else is returned as it is.
+    """
+    if not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except (ValueError, TypeError, RuntimeError):  # more than one number, or none
+        return value
+
+
 def _as_float(value: object) -> float:
+    value = unboxed(value)
     if isinstance(value, Real) and not isinstance(value, bool):
         with suppress(OverflowError):  # a whole number beyond what a float holds
             return float(value)

@@ -50,7 +50,11 @@ class Result:
         names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
         values = {name: getattr(self, name) for name in names if not name.startswith("_")}
         scalars = (str, int, float, bool, type(None))
-        return {name: plain(one) for name, one in values.items() if isinstance(one, scalars)}
+        return {
+            name: plain(one)
+            for name, one in values.items()
+            if isinstance(one, scalars) or getattr(one, "shape", None) == ()  # NumPy's or torch's
+        }
 
     def plot(self, **options: Any) -> go.Figure:
         """The figure that shows this result best.
@@ -146,7 +150,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         if math.isnan(value):
             return None
-        return value if math.isfinite(value) else str(value)
+        return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

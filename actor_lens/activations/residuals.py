@@ -20,7 +20,7 @@ from torch import Tensor
 
 from actor_lens.activations.filling import Array, Key, Put, collect
 from actor_lens.activations.store import Store
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_whole, unboxed
 from actor_lens.files.sizes import format_size
 from actor_lens.models.batches import TokenBatch, left_padding
 from actor_lens.models.blocks import Tap, tap_block_inputs
@@ -63,9 +63,18 @@ class Residuals(Result):
         Raises:
             UserError: If there is no such layer.
         """
+        return self.values[self.check_layer(layer)]
+
+    def check_layer(self, layer: int) -> int:
+        """Return a layer as an int, also one of NumPy or torch.
+
+        Raises:
+            UserError: If there is no such layer.
+        """
+        layer = unboxed(layer)
         if not 0 <= layer < self.n_layers:
             raise UserError(f"layer {layer} is out of range: layers 0 to {self.n_layers - 1}")
-        return self.values[layer]
+        return check_whole("layer", layer, 0)
 
     def mask(self, label: str) -> Bool[Tensor, " prompt"]:
         """Which prompts have a label."""

@@ -270,6 +270,7 @@ def layer_map(
             finite, or the layer or method does not exist.
     """
     check_choice("method", method, MAP_METHODS)
+    layer = residuals.check_layer(layer)
     points = residuals.at(layer).double().numpy()
     if len(points) < 3:
         raise UserError(f"a map needs at least 3 prompts, got {len(points)}")

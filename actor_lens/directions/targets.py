@@ -216,6 +216,7 @@ def just_enough_targets(
             model of another shape.
     """
     directions.check_fit(residuals)
+    layer = residuals.check_layer(layer)
     activations = residuals.at(layer)
     alpha = check_positive("alpha", alpha)
     vector = directions.vectors[layer]

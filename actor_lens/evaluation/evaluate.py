@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_whole
 from actor_lens.judges.base import Judge, Verdict, refuses, verdicts_of
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
@@ -174,6 +174,7 @@ def evaluate(
     """
     if len(prompts) == 0:
         raise UserError("no prompts to evaluate; check the split or label they come from")
+    new_tokens = check_whole("new_tokens", new_tokens, 1)
     judge = with_tokens(judge or KeywordJudge(), tokens)
     if isinstance(judge, FirstTokenJudge):
         tokens = judge.tokens

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
-from actor_lens.errors import UserError, check_whole
+from actor_lens.errors import UserError, check_whole, unboxed
 from actor_lens.models.chat_templates import check_system_prompt, render
 from actor_lens.models.loading import read_checkpoint
 from actor_lens.models.options import DeviceMapStrategy, Dtype, Quantization
@@ -227,13 +227,13 @@ class ChatModel:
         return f"{self.hf.base_model_prefix}.{self.blocks_name}.{layer}."
 
     def check_layer(self, layer: SupportsIndex) -> int:
-        """Return ``layer`` as an int (numpy integers are taken too) if the model has it.
+        """Return ``layer`` as an int (those of NumPy and torch are taken too) if the model has it.
 
         Raises:
             UserError: If it is not a whole number from 0 to ``n_layers - 1``.
         """
         try:
-            index = None if isinstance(layer, bool) else operator.index(layer)
+            index = None if isinstance(unboxed(layer), bool) else operator.index(unboxed(layer))
         except TypeError:
             index = None
         if index is None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.errors import UserError
+from actor_lens.errors import check_whole
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
@@ -103,9 +103,7 @@ def tokens_with_room(model: ChatModel, prompts: Sequence[str], new_tokens: int) 
         UserError: If a prompt and its reply would not fit into the model, or ``new_tokens`` is
             below 1.
     """
-    if new_tokens < 1:
-        raise UserError(f"new_tokens is {new_tokens}; give a whole number of at least 1")
-    return model.tokenize(prompts, room=new_tokens)
+    return model.tokenize(prompts, room=check_whole("new_tokens", new_tokens, 1))
 
 
 def first_token_logits(

@@ -21,6 +21,7 @@ from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
 from actor_lens.files.saving import finish_replacing, replacing_together
 from actor_lens.prompts.rows import LABELS
+from actor_lens.results import plain
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import ResumeState, TrainingRun, TrainingStep
 
@@ -55,7 +56,7 @@ def save_run(run: TrainingRun, folder: str | Path) -> Path:
         if run.resume_state is not None:
             _write_tensors(staging / RESUME_FILE, run.resume_state.tensors)
         run.frame().to_csv(staging / HISTORY_FILE, index=False)
-        record = json.dumps(_record(run, staging), indent=2)
+        record = json.dumps(_record(run, staging), indent=2, default=plain)
         (staging / RUN_FILE).write_text(record + "\n", encoding="utf-8")
     if run.resume_state is None:
         with suppress(OSError):  # of an earlier run; run.json no longer names it
