@@ -102,6 +102,7 @@ class _Stage:
 
 
 _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
+_warnings: ContextVar[set[str] | None] = ContextVar("warnings", default=None)
 _stage: ContextVar[_Stage | None] = ContextVar("stage", default=None)
 
 
@@ -120,11 +121,12 @@ def reporting(reporter: Reporter) -> Iterator[None]:
     Args:
         reporter: Takes the place of the one that was listening.
     """
-    before = _reporter.set(reporter)
+    before, given = _reporter.set(reporter), _warnings.set(set())
     try:
         yield
     finally:
         _reporter.reset(before)
+        _warnings.reset(given)
 
 
 @contextmanager
@@ -166,8 +168,12 @@ def step(step: TrainingStep) -> None:
 
 
 def warn(warning: str) -> None:
-    """Report what should make the user think again before the work goes on."""
-    _listener().warn(warning)
+    """Report what should make the user think again before the work goes on, once a reporter."""
+    given = _warnings.get()
+    if given is None or warning not in given:
+        _listener().warn(warning)
+    if given is not None:
+        given.add(warning)
 
 
 def report(done: int, total: int) -> None:

@@ -20,7 +20,12 @@ from actor_lens.activations.residuals import collect_block_inputs, collect_resid
 from actor_lens.diagnostics.memory_needs import MemoryNeeds, memory_needs
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.chat_templates import has_thinking_switch, takes_system_prompt
+from actor_lens.models.chat_templates import (
+    has_thinking_switch,
+    takes_system_prompt,
+    template_warnings,
+)
+from actor_lens.models.replies import end_tokens
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
@@ -200,7 +205,7 @@ def describe(model: ChatModel, prompts: PromptSet | None = None) -> ModelDescrip
         max_tokens=model.max_tokens,
         system_role=takes_system_prompt(model.name, model.tokenizer),
         thinking_switch=has_thinking_switch(model.tokenizer),
-        end_tokens=_end_tokens(model),
+        end_tokens=end_tokens(model),
         memory=memory_needs(model),
         example=model.render(prompts.texts[0]),
         example_tokens=tuple(str(model.tokenizer.decode([one])) for one in ids),
@@ -233,18 +238,8 @@ def _has_tied_embeddings(model: ChatModel) -> bool:
     return head is not None and head.weight is hf.get_input_embeddings().weight
 
 
-def _end_tokens(model: ChatModel) -> tuple[int, ...]:
-    shipped = model.hf.generation_config
-    ends: Any = None if shipped is None else shipped.eos_token_id
-    if ends is None:
-        ends = model.tokenizer.eos_token_id
-    if ends is None:
-        return ()
-    return tuple(ends) if isinstance(ends, (list, tuple)) else (int(ends),)
-
-
 def _warnings(model: ChatModel, ids: list[int]) -> list[str]:
-    warnings = []
+    warnings = template_warnings(model.tokenizer)
     bos = model.tokenizer.bos_token_id
     if bos is not None:
         added = list(model.tokenizer("x")["input_ids"])[:1] == [bos]
@@ -257,7 +252,7 @@ def _warnings(model: ChatModel, ids: list[int]) -> list[str]:
                 "the tokenizer begins texts with a beginning token but the chat template does "
                 "not; check the template"
             )
-    if not _end_tokens(model):
+    if not end_tokens(model):
         warnings.append("no token ends a reply: every reply will be as long as it may be")
     return warnings
 

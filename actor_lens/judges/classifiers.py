@@ -15,13 +15,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Verdict
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel, load_model
+from actor_lens.models.chat_templates import render_turns
 from actor_lens.models.replies import continue_tokens
 from actor_lens.prompts.sets import PromptSet
 
@@ -253,14 +253,11 @@ def _conversation(classifier: ChatModel, prompt: str, reply: str) -> str:
 
     Some templates of this family take the text of a turn as it is, some in a list of parts.
     """
-    render: Any = partial(
-        classifier.tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True
-    )
     texts = {"user": prompt, "assistant": reply}
     for content in (str, lambda text: [{"type": "text", "text": text}]):
         turns = [{"role": role, "content": content(text)} for role, text in texts.items()]
         try:
-            rendered = str(render(turns))
+            rendered = render_turns(classifier.tokenizer, turns)
         except Exception:  # a template is a program: it may fail in any way
             continue
         if prompt.strip() in rendered and reply.strip() in rendered and "'type'" not in rendered:

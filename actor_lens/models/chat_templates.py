@@ -6,6 +6,10 @@ switches; what it does with a system prompt is found out by asking it.
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +22,16 @@ if TYPE_CHECKING:
 
 # The variable by which Qwen3 and others switch their thinking on and off.
 THINKING_SWITCH = "enable_thinking"
+# By which a template asks for today's date, and what it is told: the default of Llama 3.2's own
+# template. With the day it would be another prompt, so another result, tomorrow.
+_DATE_FUNCTION = "strftime_now"
+PINNED_DATE = datetime.datetime(2024, 7, 26)
 _PROBE, _SYSTEM_PROBE = "Hello", "Zephyr-7 speaks."
+_REPLY_PROBE = "Zephyr-8 replies."
+_EXCHANGE = (
+    {"role": "user", "content": _PROBE},
+    {"role": "assistant", "content": _REPLY_PROBE},
+)
 
 
 def set_chat_template(
@@ -48,7 +61,8 @@ def render(
 ) -> str:
     """One turn of the user, after the system prompt if there is one, and the opening of the reply.
 
-    Thinking is switched off where the template has the switch.
+    Thinking is switched off where the template has the switch, and a template that asks for the
+    date is told ``PINNED_DATE``.
 
     Raises:
         UserError: If the template fails.
@@ -56,18 +70,97 @@ def render(
     turns = [{"role": "user", "content": prompt}]
     if system_prompt is not None:
         turns.insert(0, {"role": "system", "content": system_prompt})
-    switches: dict[str, Any] = {THINKING_SWITCH: False} if has_thinking_switch(tokenizer) else {}
     try:
-        rendered = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, **switches
-        )
+        return render_turns(tokenizer, turns)
     except Exception as error:  # a template is a program: it may fail in any way
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(
             f"the chat template of '{name}' fails on {shown(prompt)} ({reason}); fix it or pass "
             "another one"
         ) from error
+
+
+def render_turns(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, Any]], *, opening: bool = True
+) -> str:
+    """Any turns as the template writes them, with the same switches and date everywhere.
+
+    Args:
+        tokenizer: Holds the template, which may raise anything.
+        turns: ``role`` and ``content`` of each turn.
+        opening: Whether the opening of a reply follows.
+    """
+    switches: dict[str, Any] = {THINKING_SWITCH: False} if has_thinking_switch(tokenizer) else {}
+    if asks_for_date(tokenizer):
+        switches["chat_template"] = _pinned_date() + tokenizer.get_chat_template()
+    conversation: Any = list(turns)
+    rendered = tokenizer.apply_chat_template(
+        conversation, tokenize=False, add_generation_prompt=opening, **switches
+    )
     return str(rendered)
+
+
+@cache
+def _pinned_date() -> str:
+    """A macro in the place of the function that tells a template the date."""
+    text = "format"
+    for letter in "aAbBcdDeFfGHIjmMpSTuUVwWxXyYzZ%":
+        for code in (f"%-{letter}", f"%{letter}"):
+            text += f" | replace({code!r}, {PINNED_DATE.strftime(code)!r})"
+    # The plus keeps a line break with which the template itself begins.
+    return f"{{% macro {_DATE_FUNCTION}(format) %}}{{{{ {text} }}}}{{% endmacro +%}}"
+
+
+def asks_for_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template reads today's date."""
+    return _DATE_FUNCTION in str(tokenizer.chat_template)
+
+
+def missing_opening(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What stands before a reply in a conversation, but not at the end of a templated prompt.
+
+    Empty where the template writes the opening of a reply when it is asked to, needs none (that of
+    Mistral does not), or does not tell.
+    """
+    with suppress(Exception):  # a template is a program: it may fail in any way
+        prompt, without = (
+            render_turns(tokenizer, _EXCHANGE[:1], opening=one) for one in (True, False)
+        )
+        whole = render_turns(tokenizer, _EXCHANGE, opening=False)
+        if prompt == without and whole.startswith(prompt):
+            return whole[len(prompt) :].partition(_REPLY_PROBE)[0].strip()
+    return ""
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that the template puts right after a reply; None where it puts no single one."""
+    with suppress(Exception):  # a template is a program: it may fail in any way
+        whole = render_turns(tokenizer, _EXCHANGE, opening=False)
+        _, probe, after = whole.rpartition(_REPLY_PROBE)
+        ids = tokenizer(after.lstrip() if probe else "", add_special_tokens=False)["input_ids"]
+        named = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+        if ids and ids[0] in named and ids[0] != tokenizer.bos_token_id:
+            return int(ids[0])
+    return None
+
+
+def template_warnings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a template does that spoils or changes results without being an error."""
+    warnings = []
+    missing = missing_opening(tokenizer)
+    if missing:
+        warnings.append(
+            "the chat template never opens the reply (add_generation_prompt has no effect, "
+            f"{shown(missing)} is missing at the end of prompts): the model may go on with the "
+            "user's turn, and its refusals are not those that users see; pass a template with "
+            "--chat-template FILE that adds it where add_generation_prompt is set"
+        )
+    if asks_for_date(tokenizer):
+        warnings.append(
+            f"the chat template asks for today's date and is always told {PINNED_DATE:%d %b %Y}: "
+            "the same prompt gives the same tokens on every day"
+        )
+    return warnings
 
 
 def has_thinking_switch(tokenizer: PreTrainedTokenizerBase) -> bool:

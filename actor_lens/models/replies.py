@@ -14,6 +14,7 @@ from torch import Tensor
 from actor_lens.errors import check_whole
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.chat_templates import end_of_turn
 from actor_lens.models.finite import check_finite
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def generate_replies(
 ) -> list[str]:
     """Greedy replies, in the order of the prompts.
 
-    Generation ends at any of the end tokens of the model's ``generation_config``; its other
-    settings (sampling, penalties) are not used.
+    Generation ends at any of the model's ``end_tokens``; other settings of its
+    ``generation_config`` (sampling, penalties) are not used.
 
     Args:
         model: Replies come from ``model.hf`` as it is now.
@@ -152,16 +153,28 @@ def _greedy(model: ChatModel, new_tokens: int) -> PreTrainedModel:
     """
     from transformers import GenerationConfig
 
-    shipped = model.hf.generation_config
-    ends = None if shipped is None else shipped.eos_token_id
     greedy = copy.copy(model.hf)
     greedy.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         max_new_tokens=new_tokens,
-        eos_token_id=model.tokenizer.eos_token_id if ends is None else ends,
+        eos_token_id=list(end_tokens(model)) or None,
         pad_token_id=model.pad_token_id,
     )
     return greedy
+
+
+def end_tokens(model: ChatModel) -> tuple[int, ...]:
+    """Ids that end a reply: those of the model's ``generation_config``, or else the tokenizer's.
+
+    The token with which the chat template ends a turn ends a reply as well: checkpoints whose
+    configuration does not name it would go on with a turn of the user's.
+    """
+    shipped = model.hf.generation_config
+    ends: Any = None if shipped is None else shipped.eos_token_id
+    ends = model.tokenizer.eos_token_id if ends is None else ends
+    named = ends if isinstance(ends, (list, tuple)) else [ends]
+    every = (*named, end_of_turn(model.tokenizer))
+    return tuple(dict.fromkeys(int(token) for token in every if token is not None))
 
 
 def last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vocabulary"]:

@@ -6,13 +6,26 @@ directions and runs depend on.
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import actor_lens as al
+from actor_lens.diagnostics.description import describe
 from actor_lens.models.chat_model import wrap_model
-from actor_lens.models.chat_templates import has_thinking_switch, render, takes_system_prompt
+from actor_lens.models.chat_templates import (
+    end_of_turn,
+    has_thinking_switch,
+    missing_opening,
+    render,
+    takes_system_prompt,
+)
+from actor_lens.models.replies import end_tokens, generate_replies
+from actor_lens.progress import reporting
+from tests.support.reports import Recorder
 from tests.support.tiny_models import (
     CHAT_TEMPLATE,
     shared_tiny_model,
@@ -129,3 +142,85 @@ def test_the_settings_to_load_a_model_again_are_those_that_were_given():
     model = al.load_model("toy")
     hub = replace(model, source={**model.source, "name": "a/b", "revision": "abc", "dtype": "x"})
     assert hub.load_settings == {"revision": "abc"}
+
+
+DATED = (
+    "\n{{ '<user>' + strftime_now('%d %b %Y') + strftime_now('%-m') }}" + SAYS_ALL + "<assistant>"
+)
+CHATML = (
+    "{% for m in messages %}{{ '<user>' if m['role'] == 'user' else '<assistant>' }}"
+    "{{ m['content'] + '<end>' }}{% endfor %}"
+)
+OPENS = CHATML + "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+FAILS = "{{ raise_exception('never') }}"
+MISTRAL = (
+    "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' "
+    "else ' ' + m['content'] + eos_token }}{% endfor %}"
+)
+
+
+def templated(template):
+    return wrap_model(shared_tiny_model().hf, tiny_tokenizer(template), name="m")
+
+
+def test_a_template_that_asks_for_the_date_says_the_same_on_every_day(monkeypatch):
+    model = templated(DATED)
+    once = model.render("Hi")
+    later = datetime.datetime(2031, 1, 2)
+    monkeypatch.setattr(
+        "transformers.utils.chat_template_utils.datetime",
+        SimpleNamespace(now=lambda: later),
+    )
+    again = templated(DATED)
+    assert again.render("Hi") == once == "\n<user>26 Jul 20247<user>Hi<assistant>"
+    assert again.fingerprint == model.fingerprint
+    assert any("26 Jul 2024" in warning for warning in describe(model).warnings)
+
+
+@pytest.mark.parametrize(
+    ("template", "missing"),
+    [(CHATML, "<assistant>"), (OPENS, ""), (CHAT_TEMPLATE, ""), (MISTRAL, ""), (FAILS, "")],
+)
+def test_a_template_that_never_opens_the_reply_is_found(template, missing):
+    assert missing_opening(tiny_tokenizer(template)) == missing
+
+
+def test_describe_and_training_warn_of_a_reply_that_is_never_opened():
+    model, heard = templated(CHATML), Recorder()
+    with reporting(heard):
+        quick_run(model, epochs=1)
+        quick_run(model, epochs=1)
+    (warning,) = heard.warnings  # once, however often it is trained
+    assert "<assistant>" in warning
+    assert "--chat-template" in warning
+    assert warning in describe(model).warnings
+
+
+@pytest.mark.parametrize(
+    ("template", "token"), [(OPENS, "<end>"), (MISTRAL, "</s>"), (SAYS_ALL, None), (FAILS, None)]
+)
+def test_the_end_of_a_turn(template, token):
+    tokenizer = tiny_tokenizer(template)
+    ids = None if token is None else tokenizer.convert_tokens_to_ids(token)
+    assert end_of_turn(tokenizer) == ids
+
+
+def test_a_reply_ends_where_the_template_ends_a_turn():
+    model = tiny_chat_model()
+    wrapped = wrap_model(model.hf, tiny_tokenizer(OPENS), name="m")
+    end = wrapped.tokenizer.convert_tokens_to_ids("<end>")
+    assert model.hf.generation_config.eos_token_id != end
+    assert end_tokens(wrapped) == (model.hf.generation_config.eos_token_id, end)
+    assert describe(wrapped).end_tokens == end_tokens(wrapped)
+
+    def always(token):
+        def process(_ids, scores):
+            return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([token]), 0.0)
+
+        return lambda _prompts: process
+
+    a = wrapped.tokenizer.convert_tokens_to_ids("a")
+    ended = replace(wrapped, decoding=always(end))
+    going_on = replace(wrapped, decoding=always(a))
+    assert generate_replies(ended, ["Hi"], new_tokens=4) == [""]
+    assert generate_replies(going_on, ["Hi"], new_tokens=4) == ["aaaa"]

@@ -19,7 +19,8 @@ from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods.support.system_turn import with_system_text
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.replies import generate_replies
+from actor_lens.models.chat_templates import render_turns
+from actor_lens.models.replies import end_tokens, generate_replies
 from actor_lens.prompts.rows import LABELS, Prompt
 from actor_lens.prompts.sets import PromptSet
 
@@ -166,7 +167,7 @@ def _conversation(model: ChatModel, prompt: str, reply: str) -> tuple[str, str, 
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
     opening = model.render(prompt)
     with suppress(Exception):  # a template is a program: it may fail in any way
-        whole = str(model.tokenizer.apply_chat_template(turns, tokenize=False))
+        whole = render_turns(model.tokenizer, turns, opening=False)
         if whole.startswith(opening) and reply.strip() in whole[len(opening) :]:
             end = whole.rindex(reply.strip()) + len(reply.strip())
             return opening, whole[len(opening) : end], whole[end:]
@@ -175,12 +176,9 @@ def _conversation(model: ChatModel, prompt: str, reply: str) -> tuple[str, str, 
 
 def _end_token(model: ChatModel, after: str) -> int:
     """The token that ends a reply: the template's first end token there, else the model's."""
-    shipped = model.hf.generation_config
-    ends: Any = None if shipped is None else shipped.eos_token_id
-    ends = model.tokenizer.eos_token_id if ends is None else ends
-    if ends is None:
+    ends = end_tokens(model)
+    if not ends:
         raise UserError(f"'{model.name}' has no end token: replies cannot be trained on")
-    ends = ends if isinstance(ends, list) else [ends]
     return int(next((token for token in _ids(model, after) if token in ends), ends[0]))
 
 
