@@ -61,6 +61,14 @@ def clip(text: object, length: int) -> str:
     return whole if len(whole) <= length else whole[: length - 1].rstrip(" \u200d\ufe0f") + "…"
 
 
+def large(number: int) -> str:
+    """A large number in words: "3.4 million"."""
+    for size, name in ((10**9, "billion"), (10**6, "million")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number:,}"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as "12.3 %", or a dash where it is None or NaN."""
     if share is None or math.isnan(share):

@@ -25,8 +25,9 @@ from actor_lens.models.chat_templates import (
     takes_system_prompt,
     template_warnings,
 )
+from actor_lens.models.checkpoint_checks import tokens_beyond
 from actor_lens.models.replies import end_tokens
-from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.rows import Prompt, shown
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
 from actor_lens.text import plural
@@ -240,6 +241,12 @@ def _has_tied_embeddings(model: ChatModel) -> bool:
 
 def _warnings(model: ChatModel, ids: list[int]) -> list[str]:
     warnings = template_warnings(model.tokenizer)
+    beyond = tokens_beyond(model.hf, model.tokenizer)
+    if beyond:
+        warnings.append(
+            f"{plural(len(beyond), 'token')} of the tokenizer have no embedding, the first is "
+            f"{shown(beyond[0])}: prompts with them are refused"
+        )
     bos = model.tokenizer.bos_token_id
     if bos is not None:
         added = list(model.tokenizer("x")["input_ids"])[:1] == [bos]

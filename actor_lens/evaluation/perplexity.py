@@ -17,6 +17,7 @@ from actor_lens.errors import UserError, check_whole
 from actor_lens.evaluation.divergence import Applicable
 from actor_lens.files.paths import user_path
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.checkpoint_checks import check_embedded
 from actor_lens.models.finite import check_finite
 from actor_lens.progress import report
 from actor_lens.prompts.rows import shown
@@ -183,6 +184,7 @@ def _token_ids(model: ChatModel, text: str, name: str) -> tuple[list[int], int]:
     bos = model.tokenizer.bos_token_id
     if bos is not None:
         ids = [int(bos), *ids]
+    check_embedded(model.name, model.hf, model.tokenizer, [ids])
     if len(ids) < 2:
         raise UserError(f"{name}: holds no text to predict; give a file with some text")
     return ids, len(ids) - 1

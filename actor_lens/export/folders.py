@@ -12,7 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from actor_lens.errors import UserError
 from actor_lens.export.model_card import CardFacts, Form, base_model_name, write_model_card
@@ -68,8 +70,54 @@ def export_model(
         with run.applied_to(model):
             model.hf.save_pretrained(staging)
             model.tokenizer.save_pretrained(staging)
+            _check_written(staging, model)
         write_model_card(staging, model, run, _model_form(model, facts), facts)
     return user_path(folder)
+
+
+def _check_written(folder: Path, model: ChatModel) -> None:
+    """Compare every tensor that was written, and its number format, with the model's own.
+
+    Raises:
+        UserError: If another tensor, or fewer of them, would be read back.
+    """
+    own = model.hf.state_dict()
+    compared = set()
+    for name, tensor in _read_back(folder, model):
+        if name not in own or not _same_bits(tensor, own[name]):
+            raise _not_as_written(model, name)
+        compared.add(own[name].data_ptr())
+    for name, tensor in own.items():
+        if tensor.data_ptr() not in compared:  # by address: a tied tensor is written once
+            raise _not_as_written(model, name)
+
+
+def _read_back(folder: Path, model: ChatModel) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a folder under the names that they have in the model."""
+    own = model.hf.state_dict()
+    paths = sorted(folder.glob("*.safetensors"))
+    files = {path: list(safe_open(path, framework="pt").keys()) for path in paths}
+    if all(name in own for names in files.values() for name in names):
+        for path, names in files.items():
+            with safe_open(path, framework="pt") as file:
+                yield from ((name, file.get_tensor(name)) for name in names)
+        return
+    # Some architectures are written under other names: only reading the model tells what is there.
+    again = type(model.hf).from_pretrained(folder, dtype=model.hf.dtype, use_safetensors=True)
+    yield from again.state_dict().items()
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    same_kind = (one.dtype, one.shape) == (other.dtype, other.shape)
+    return same_kind and tensor_digest(one) == tensor_digest(other)
+
+
+def _not_as_written(model: ChatModel, name: str) -> UserError:
+    return UserError(
+        f"'{model.name}' cannot be exported as a whole model: transformers writes {name} otherwise "
+        "than it is in memory; export the block alone (--as delta), or start from a checkpoint "
+        "in bfloat16"
+    )
 
 
 def export_delta(

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from actor_lens.errors import UserError, check_whole, unboxed
 from actor_lens.models.chat_templates import check_system_prompt, render
+from actor_lens.models.checkpoint_checks import check_embedded
 from actor_lens.models.loading import read_checkpoint
 from actor_lens.models.options import DeviceMapStrategy, Dtype, Quantization
 from actor_lens.models.quantization import quantization_of, settle, shared_state
 from actor_lens.models.weights import WeightsIdentity, fingerprint
 from actor_lens.prompts.rows import shown
-from actor_lens.text import escape, one_line, plural
+from actor_lens.text import escape, large, one_line, plural
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -69,7 +70,7 @@ class ChatModel:
         weights = self.quantization or str(self.hf.dtype).removeprefix("torch.")
         return (
             f"ChatModel {one_line(self.name)!r}: {plural(self.n_layers, 'layer')} of width "
-            f"{self.d_model:,}, {_count(self.hf.num_parameters())} parameters, {weights} on "
+            f"{self.d_model:,}, {large(self.hf.num_parameters())} parameters, {weights} on "
             f"{self.device}"
         )
 
@@ -267,7 +268,8 @@ class ChatModel:
             room: Tokens to keep free for a reply.
 
         Raises:
-            UserError: If a templated prompt and the room exceed ``max_tokens``.
+            UserError: If a templated prompt and the room exceed ``max_tokens``, or a token has no
+                embedding.
         """
         if not prompts:
             return []
@@ -275,6 +277,7 @@ class ChatModel:
         # Not verbose: a prompt that is too long is an error below, in our words.
         encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)
         ids: list[list[int]] = encoded["input_ids"]
+        check_embedded(self.name, self.hf, self.tokenizer, ids)
         for prompt, tokens in zip(prompts, ids, strict=True):
             if len(tokens) + room > self.max_tokens:
                 raise UserError(
@@ -328,7 +331,8 @@ def load_model(
 
     Raises:
         UserError: If the model cannot be found or read, is not a causal language model, has no
-            tokenizer or chat template, or does not fit on its devices; if it is gated, not in the
+            tokenizer or chat template, does not fit on its devices, or is not what it seems (an
+            adapter, packed weights, tokens without an embedding); if it is gated, not in the
             cache while offline, or its template has no system role for the system prompt.
     """
     hf, tokenizer, loaded_with = read_checkpoint(
@@ -343,6 +347,7 @@ def load_model(
         trust_remote_code=trust_remote_code,
     )
     model = wrap_model(hf, tokenizer, name=str(name)).with_system_prompt(system_prompt)
+    model.tokenize([""])  # the template may use tokens that the model knows nothing of
     return replace(model, source=loaded_with).with_batch_size(batch_size)
 
 
@@ -363,14 +368,6 @@ def wrap_model(
     model = ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=fingerprint(hf, tokenizer))
     model.block_prefix(0)  # looks for the blocks now, not in the middle of some later stage
     return model
-
-
-def _count(number: int) -> str:
-    """A large number in words: "3.4 million"."""
-    for size, name in ((10**9, "billion"), (10**6, "million")):
-        if number >= size:
-            return f"{number / size:.3g} {name}"
-    return f"{number:,}"
 
 
 def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> PreTrainedModel:

@@ -12,6 +12,11 @@ import torch
 from actor_lens.errors import UserError, check_choice
 from actor_lens.files.bundled import BUNDLED_MODELS, bundled
 from actor_lens.models.chat_templates import check_system_prompt, set_chat_template
+from actor_lens.models.checkpoint_checks import (
+    check_no_adapter,
+    check_not_applied,
+    check_not_packed,
+)
 from actor_lens.models.hub_errors import one_line_errors
 from actor_lens.models.options import (
     DEVICE_MAPS,
@@ -20,7 +25,7 @@ from actor_lens.models.options import (
     Dtype,
     Quantization,
 )
-from actor_lens.models.quantization import quantization_config
+from actor_lens.models.quantization import quantization_config, quantization_of
 from actor_lens.text import one_line
 
 if TYPE_CHECKING:
@@ -122,22 +127,22 @@ def _ask_hub(name: str, revision: str) -> None:
     """
     from huggingface_hub import HfApi, constants
 
-    if constants.HF_HUB_OFFLINE or _cached_config(name, revision) is not None:
+    if constants.HF_HUB_OFFLINE or _cached_folder(name, revision) is not None:
         return
     HfApi().model_info(name, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 def _commit_of(name: str, revision: str) -> str:
     """The commit that a revision meant when its config was read."""
-    config = _cached_config(name, revision)
-    return revision if config is None else config.parent.name  # snapshots/COMMIT/config.json
+    folder = _cached_folder(name, revision)
+    return revision if folder is None else folder.name  # snapshots/COMMIT
 
 
-def _cached_config(name: str, revision: str) -> Path | None:
+def _cached_folder(name: str, revision: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(cached) if isinstance(cached, str) else None
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def _read_weights(
@@ -152,6 +157,7 @@ def _read_weights(
 ) -> PreTrainedModel:
     import transformers
 
+    declared = getattr(config, "quantization_config", None) is not None
     quantized: dict[str, Any] = {}
     if quantization is not None:
         # Quantised layers cannot be moved afterwards; the rest must have a type of its own.
@@ -173,6 +179,12 @@ def _read_weights(
     hf: PreTrainedModel
     hf, report = loaded
     _check_complete(name, report)
+    files = Path(source) if os.path.isdir(source) else _cached_folder(name, from_hub["revision"])
+    check_not_applied(name, hf)
+    if not declared:
+        check_not_packed(name, files, report["unexpected_keys"])
+    elif isinstance(dtype, torch.dtype) and quantization_of(hf) is None:
+        hf.to(dtype)  # type: ignore[arg-type]  # unpacked weights have a type of their own
     if device_map is None:
         hf.to(device)  # type: ignore[arg-type]
     else:
@@ -194,6 +206,7 @@ def _resolve(name: str) -> str:
         return name
     if not folder.is_dir():
         raise UserError(f"model '{name}' is a file; give the folder that holds config.json")
+    check_no_adapter(name, folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"model folder '{name}' has no config.json; give a Hugging Face folder")
     if not any(folder.glob("*.safetensors")):
