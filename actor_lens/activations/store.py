@@ -34,6 +34,7 @@ from actor_lens.activations.store_files import (
 )
 from actor_lens.activations.store_files import Layout as Layout
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.files.sizes import format_size, parse_size
 from actor_lens.results import Result
 from actor_lens.text import clip, plural
@@ -124,7 +125,7 @@ class Store(Result):
             folder: Folder of the store.
             limit: Greatest size in bytes; the least recently used entries make room.
         """
-        self.folder = Path(folder).expanduser()
+        self.folder = user_path(folder)
         self.limit = limit
 
     def frame(self) -> pd.DataFrame:

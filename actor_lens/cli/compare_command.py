@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
@@ -47,6 +46,7 @@ from actor_lens.cli.printing import give_results, print_table, say, score_cells
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.results import records
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def compare(arguments: argparse.Namespace) -> None:
             per_label=arguments.per_label,
             test_per_label=arguments.test_per_label,
             new_tokens=arguments.new_tokens,
-            text=arguments.text and Path(arguments.text),
+            text=arguments.text and user_path(arguments.text),
             search_seconds=searched,
             out=out,
         )

@@ -20,7 +20,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, add_common, add_run
@@ -28,6 +27,7 @@ from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progres
 from actor_lens.cli.printing import print_json, print_table, print_written, say
 from actor_lens.cli.values import integer, number
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.text import percent
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def export(arguments: argparse.Namespace) -> None:
         _print_lora(lora)
     if "load_with" in record:
         print("\nIn that folder:\n\n" + "\n".join(record["load_with"]) + "\n")
-    print_written(Path(arguments.out), "README.md")
+    print_written(user_path(arguments.out), "README.md")
     if "uploaded" in record:
         print(f"Uploaded to {record['uploaded']}")
 
@@ -135,7 +135,7 @@ def _export(
         # Which prompts does not matter; those of the run may be on another machine.
         arguments.prompts = arguments.prompts or "toy"
     model, prompts, _ = load_model_and_prompts(arguments, run)
-    out = Path(arguments.out).expanduser()
+    out = user_path(arguments.out)
     settings: dict[str, Any] = {"overwrite": arguments.overwrite, "facts": facts}
     record: dict[str, Any] = {"form": arguments.form, "folder": str(out), "layer": run.layer}
     lora = None
@@ -180,7 +180,7 @@ def _checked(arguments: argparse.Namespace, run: TrainingRun) -> HubApi | None:
     if arguments.form == "lora":
         check_lora(arguments.rank, arguments.error)
     kind: Kind = "adapter" if arguments.form == "lora" else arguments.form
-    check_folder(Path(arguments.out).expanduser(), kind, overwrite=arguments.overwrite)
+    check_folder(user_path(arguments.out), kind, overwrite=arguments.overwrite)
     if not arguments.push_to_hub:
         return None
     base_model = arguments.base_model or arguments.model or run.model_name

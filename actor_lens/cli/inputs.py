@@ -11,11 +11,11 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.printing import console
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 
 if TYPE_CHECKING:
     from actor_lens.cli.progress import ProgressBars
@@ -73,7 +73,7 @@ def read_summary(folder: str) -> dict[str, Any] | None:
     Raises:
         UserError: If it cannot be read.
     """
-    path = Path(folder).expanduser() / "summary.json"
+    path = user_path(folder) / "summary.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -116,10 +116,10 @@ def load_named_model(
 
 def _text_or_file(text: str | None) -> str | None:
     """The content of a file if there is one of that name, else the text itself."""
-    if text is None or not os.path.isfile(text):
+    if text is None or not os.path.isfile(os.path.expanduser(text)):
         return text
     try:
-        return Path(text).read_text(encoding="utf-8").strip()
+        return user_path(text).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(
             f"system prompt file '{text}' cannot be read as UTF-8 text ({type(error).__name__}); "

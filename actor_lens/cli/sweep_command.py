@@ -50,6 +50,7 @@ from actor_lens.cli.printing import label_text, print_json, print_table, print_w
 from actor_lens.cli.values import integer, names
 from actor_lens.cli.writing import prepare_to_go_on, write_results
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.prompts.rows import LABELS
 from actor_lens.text import percent
 from actor_lens.training.config import FinetuneConfig
@@ -162,7 +163,7 @@ def _prepare_out(arguments: argparse.Namespace) -> Path | None:
 
     if arguments.out is None:
         return None
-    folder = Path(arguments.out).expanduser()
+    folder = user_path(arguments.out)
     # With several models each has a folder of its own below.
     sweeps = [file.relative_to(folder).parent for file in folder.rglob(OUTCOMES_FILE)]
     kept = [str(sweep / name) for sweep in sweeps for name in (OUTCOMES_FILE, BEST_FOLDER)]

@@ -29,6 +29,7 @@ from actor_lens.cli.printing import give_results, number_text, print_table, say
 from actor_lens.cli.values import integer, positive
 from actor_lens.cli.writing import prepare_out
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.results import versions
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def utility(arguments: argparse.Namespace) -> None:
 
     run = load_run(arguments.run)
     # A path: a file that is not there must not pass for a text.
-    text = None if arguments.text is None else Path(arguments.text).expanduser()
+    text = None if arguments.text is None else user_path(arguments.text)
     _check(arguments, text)
     out = prepare_out(arguments)
     with open_progress(arguments):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ def prepare_out(arguments: argparse.Namespace) -> Path | None:
     """
     if arguments.out is None:
         return None
-    out = Path(arguments.out).expanduser()
+    out = user_path(arguments.out)
     try:
         if out.is_dir() and any(out.iterdir()) and not arguments.overwrite:
             raise UserError(f"--out {out} is not empty; give another folder or add --overwrite")
@@ -75,7 +76,7 @@ def prepare_to_go_on(arguments: argparse.Namespace, *kept: str) -> Path | None:
     """
     if arguments.out is None:
         return None
-    paths = [Path(arguments.out).expanduser() / name for name in kept]
+    paths = [user_path(arguments.out) / name for name in kept]
     there = [path for path in paths if path.exists()]
     if arguments.overwrite:
         try:

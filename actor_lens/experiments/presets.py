@@ -20,6 +20,7 @@ import pandas as pd
 from actor_lens.errors import UserError, check_choice
 from actor_lens.experiments.ledger import Ledger
 from actor_lens.experiments.older_files import preset_outcomes
+from actor_lens.files.paths import user_path
 from actor_lens.progress import stage
 from actor_lens.training.config import FinetuneConfig
 
@@ -182,7 +183,7 @@ def find_settings(
         "alphas": list(preset.alphas),
         "epochs": preset.epochs,
     }
-    path = None if folder is None else Path(folder) / SWEEP_FILE
+    path = None if folder is None else user_path(folder) / SWEEP_FILE
     ledger = Ledger(
         path,
         about,

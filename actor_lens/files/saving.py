@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 
 # Holds files that are complete and only wait to be moved to their places.
 _COMPLETE = ".complete"
@@ -23,7 +24,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         UserError: If the file system refuses (folder missing, not writable, disk full).
     """
     # A link keeps pointing where it did: the file behind it is the one replaced.
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(user_path(path)))
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
@@ -47,14 +48,15 @@ def replacing_together(folder: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         UserError: If the file system refuses (folder missing, not writable, disk full).
     """
+    folder = user_path(folder)
     finish_replacing(folder)
-    staging = Path(folder) / f".{secrets.token_hex(8)}.tmp"
+    staging = folder / f".{secrets.token_hex(8)}.tmp"
     try:
         staging.mkdir()
         yield staging
         for path in staging.iterdir():
             _flush_to_disk(path)
-        os.replace(staging, Path(folder) / _COMPLETE)  # from here on the new files count
+        os.replace(staging, folder / _COMPLETE)  # from here on the new files count
     except OSError as error:
         raise _refused(folder, error) from error
     finally:
@@ -73,7 +75,7 @@ def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         UserError: If the file system refuses (folder above missing, not writable, disk full).
     """
-    target = Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(user_path(folder)))
     token = secrets.token_hex(8)
     staging, old = (target.with_name(f".{token}.{end}") for end in ("tmp", "old"))
     try:
@@ -108,12 +110,13 @@ def finish_replacing(folder: str | os.PathLike[str]) -> None:
     Raises:
         UserError: If the file system refuses; the files then keep waiting.
     """
-    complete = Path(folder) / _COMPLETE
+    folder = user_path(folder)
+    complete = folder / _COMPLETE
     try:
         if not complete.is_dir():
             return
         for path in sorted(complete.iterdir()):
-            os.replace(path, Path(folder) / path.name)
+            os.replace(path, folder / path.name)
         complete.rmdir()
     except FileNotFoundError:
         return  # another process was quicker

@@ -14,10 +14,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Verdict
 from actor_lens.judges.phrases import (
     DEFAULT_EXEMPT,
@@ -175,7 +175,7 @@ def judge_from_file(path: str | os.PathLike[str]) -> KeywordJudge:
     Raises:
         UserError: If the file cannot be read as UTF-8 text, or holds no phrase.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:

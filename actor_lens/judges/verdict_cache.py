@@ -13,9 +13,9 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.judges.base import VERDICTS, Verdict
 
 # Seconds to wait for other processes that are writing.
@@ -40,7 +40,7 @@ class VerdictCache:
         Raises:
             UserError: If the file is there and cannot be read.
         """
-        path = Path(path).expanduser()
+        path = user_path(path)
         self.path = path if path.is_dir() else path.with_suffix(".sqlite")
         self._older = path.with_suffix(".jsonl") if path == self.path else path
         if self.path.exists():

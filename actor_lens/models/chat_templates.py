@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.prompts.rows import shown
 from actor_lens.text import one_line
 
@@ -202,8 +203,9 @@ def _template_text(chat_template: str | Path) -> str:
     text = str(chat_template)
     if isinstance(chat_template, str) and "{" in text:
         return text
+    path = user_path(text)
     try:
-        return Path(text).read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(
             f"chat template {shown(text)} is neither a Jinja template nor a readable UTF-8 file "

@@ -11,6 +11,7 @@ import torch
 
 from actor_lens.errors import UserError, check_choice
 from actor_lens.files.bundled import BUNDLED_MODELS, bundled
+from actor_lens.files.paths import user_path
 from actor_lens.models.chat_templates import check_system_prompt, set_chat_template
 from actor_lens.models.checkpoint_checks import (
     check_no_adapter,
@@ -201,7 +202,7 @@ def _resolve(name: str) -> str:
     """Folder or hub name to read from, with a folder's contents checked before torch reads them."""
     if name in BUNDLED_MODELS:
         return str(bundled(BUNDLED_MODELS[name]))
-    folder = Path(os.path.expanduser(name))  # Path's own raises where there is no such user
+    folder = user_path(name)  # Path's own raises where there is no such user
     if not os.path.exists(folder):  # Path.exists raises on names too long for a file
         return name
     if not folder.is_dir():

@@ -9,9 +9,9 @@ columns. Public prompt sets are loaded by name (`prompts.public`), and several s
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.prompts.files import read_bundled, read_prompt_file
 from actor_lens.prompts.mixtures import BUNDLED, is_mixture, load_mixture
 from actor_lens.prompts.rows import shown
@@ -39,7 +39,7 @@ def load_prompts(source: str | os.PathLike[str], *, seed: int = 0) -> PromptSet:
     """
     if isinstance(source, str) and source in BUNDLED:
         return read_bundled(source)
-    path = Path(os.path.expanduser(source))
+    path = user_path(source)
     named = isinstance(source, str) and is_mixture(source)
     # A folder that happens to be called "xstest" does not hide the set of that name.
     if os.path.exists(path) and not (named and path.is_dir()):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.prompts.files import read_bundled, read_prompt_file
 from actor_lens.prompts.near_duplicates import group_similar
 from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
@@ -179,7 +180,7 @@ def read_own(source: str) -> PromptSet:
     """Bundled prompts or a prompt file, without splits where there are none."""
     if source in BUNDLED:
         return read_bundled(source)
-    path = Path(os.path.expanduser(source))
+    path = user_path(source)
     return read_prompt_file(path, path.name, split=False)
 
 

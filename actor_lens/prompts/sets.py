@@ -13,10 +13,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.files.saving import replacing
 from actor_lens.prompts.rows import LABELS, SPLITS, Label, Prompt, Split, check_known
 from actor_lens.results import Result, harmless_head, html_table
@@ -253,7 +253,8 @@ class PromptSet(Result):
             UserError: If the name does not end in .jsonl, there are no prompts, or the file cannot
                 be written; an old file then stays as it was.
         """
-        if Path(path).suffix.lower() != ".jsonl":
+        path = user_path(path)
+        if path.suffix.lower() != ".jsonl":
             raise UserError(f"{path}: prompts are saved as JSON lines; end the name in .jsonl")
         if not self.prompts:
             raise UserError(f"{path}: there are no prompts to save")

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from actor_lens import figures
 from actor_lens.figures.theme import FONT, LABEL_STYLES
+from actor_lens.files.paths import user_path
 from actor_lens.files.saving import replacing
 from actor_lens.text import NOT_MEASURED, clean, clip, percent, plural, spell
 
@@ -30,9 +31,10 @@ def write_page(text: str, path: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: If the file cannot be written; an old one survives.
     """
+    path = user_path(path)
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "replace"))
-    return Path(path)
+    return path
 
 
 def render_page(template: str, **content: Any) -> str:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from actor_lens.files.paths import user_path
 from actor_lens.files.saving import replacing_folder
 from actor_lens.progress import stage
 from actor_lens.prompts.rows import LABELS, Prompt, Split
@@ -96,7 +97,7 @@ def train_toy(
         UserError: If the folder cannot be written.
     """
     started, cpu_started = time.perf_counter(), time.process_time()
-    folder = Path(out)
+    folder = user_path(out)
     with suppress(OSError):  # what stands in the way is found out in the next line
         folder.mkdir(parents=True, exist_ok=True)
     with replacing_folder(folder / MODEL_FOLDER) as temporary:

@@ -168,7 +168,7 @@ def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be():
         (["show", "toy"], "for other prompts use: actor-lens prompts check SOURCE"),
         (["show", "xstest,phtest"], "is not one public prompt set"),
         (["check", "nowhere.csv"], "no such prompt file"),
-        (["check", "~no user at all/x.csv"], "no such prompt file"),
+        (["check", "~no user at all/x.csv"], "no user"),
         (["check", "toy,~no user at all/x.csv"], "no such prompt file"),
         (["check", "xstest=~no user at all/x.csv"], "no such file or folder; download XSTest"),
         (["check", "a" * 300], "no such prompt file"),

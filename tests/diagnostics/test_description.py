@@ -54,7 +54,7 @@ def test_the_facts_are_those_of_the_model(architecture):
     assert found.tied_embeddings == (architecture in ("gemma2", "gemma3_text", "gpt2"))
     assert (found.dtype, found.quantization, found.devices) == ("float32", None, ("cpu",))
     assert found.max_tokens == 256
-    assert found.end_tokens == (1,)
+    assert found.end_tokens == (1, 3)  # of the config, and of the template
 
 
 def test_it_leaves_the_model_as_it_was():

@@ -32,6 +32,7 @@ from actor_lens.experiments.comparison.trial import judge_for, provenance
 from actor_lens.experiments.ledger import Ledger
 from actor_lens.experiments.older_files import ablation_outcome, factor_of
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
+from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Judge
 from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel
@@ -122,7 +123,7 @@ def ablate(
             train.sample(per_label, seed=seeds[0]),
             validation,
             settings=shared,
-            folder=None if folder is None else Path(folder) / LAYER_FOLDER,
+            folder=None if folder is None else user_path(folder) / LAYER_FOLDER,
             store=store,
         )
         layer, reason = sweep.best.layer, sweep.reason
@@ -137,7 +138,7 @@ def ablate(
         store=store_folder(store),
     )
     ledger = Ledger(
-        None if folder is None else Path(folder) / OUTCOMES_FILE,
+        None if folder is None else user_path(folder) / OUTCOMES_FILE,
         task.about(model),
         AblationOutcome,
         lambda outcome: outcome.cell,

@@ -24,6 +24,7 @@ from actor_lens.experiments.comparison.trial import (
 )
 from actor_lens.experiments.ledger import Ledger, other_work
 from actor_lens.experiments.older_files import comparison_outcomes
+from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Judge
 from actor_lens.methods import METHODS, Method, make_method
 from actor_lens.models.chat_model import ChatModel
@@ -94,7 +95,7 @@ def compare(
         text=None if text is None else read_text(text)[0],
     )
     work.prepare()
-    path = None if out is None else Path(out) / OUTCOMES_FILE
+    path = None if out is None else user_path(out) / OUTCOMES_FILE
     ledger = Ledger(
         path,
         work.about(),

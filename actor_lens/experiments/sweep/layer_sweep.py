@@ -22,6 +22,7 @@ from actor_lens.errors import UserError, check_choice
 from actor_lens.experiments.clock import rounded
 from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, SweepWork
 from actor_lens.experiments.sweep.tally import Tally, best_of
+from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Judge
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
@@ -197,7 +198,7 @@ def sweep_layers(
     if validation is not None:
         tokens = tokens or refusal_tokens(model, validation)
     work = SweepWork(model, prompts, validation, shared, tokens, store)
-    tally = Tally(cells, work, None if folder is None else Path(folder), on_outcome)
+    tally = Tally(cells, work, None if folder is None else user_path(folder), on_outcome)
     todo = [cell for cell in cells if cell not in tally.outcomes]
     if engine == "ray":
         from actor_lens.experiments.sweep.workers import ray_outcomes

@@ -6,10 +6,10 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from actor_lens.errors import UserError
+from actor_lens.files.paths import user_path
 from actor_lens.prompts.public.catalogue import BenchmarkSet, known_benchmark, plain_name
 from actor_lens.prompts.public.files import rows_of
 from actor_lens.prompts.public.hub import hub_rows
@@ -112,7 +112,7 @@ def gather_benchmark(
         raise UserError(f"limit={limit}: give a number from 1, or None for all")
     name = "+".join((source.name, *include)) + "/" * bool(categories) + "+".join(categories)
     if path is not None:
-        file = Path(os.path.expanduser(path))
+        file = user_path(path)
         rows, name = rows_of(file, source), f"{name}={file.name}"
     else:
         rows, commit = hub_rows(source, revision=revision, split=hub_split)

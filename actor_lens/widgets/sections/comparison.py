@@ -22,6 +22,7 @@ from actor_lens.experiments.study import Study
 from actor_lens.export.folders import export_delta, export_model
 from actor_lens.export.lora import export_lora
 from actor_lens.figures import Panel
+from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import JUDGES, make_judge
 from actor_lens.prompts.sets import PromptSet
@@ -301,7 +302,7 @@ class CompareSection(Section):
         self.desk.start("writing the report", work)
 
     def _path(self) -> Path:
-        return Path(self.folder.value.strip() or "runs/layer").expanduser()
+        return user_path(self.folder.value.strip() or "runs/layer")
 
 
 def _name(number: int, run: TrainingRun) -> str:
