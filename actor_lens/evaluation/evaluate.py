@@ -10,13 +10,13 @@ import pandas as pd
 
 from actor_lens.errors import UserError, check_whole
 from actor_lens.judges.base import Judge, Verdict, refuses, verdicts_of
+from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
     RefusalTokens,
     refusal_scores,
     with_tokens,
 )
-from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
 from actor_lens.progress import stage
@@ -153,7 +153,7 @@ def evaluate(
     model: ChatModel,
     prompts: PromptSet,
     *,
-    judge: Judge | None = None,
+    judge: Judge | str | None = None,
     tokens: RefusalTokens | None = None,
     new_tokens: int = 64,
 ) -> Evaluation:
@@ -162,7 +162,8 @@ def evaluate(
     Args:
         model: The model as it is now, for instance inside ``run.applied_to(model)``.
         prompts: The prompts, at least one.
-        judge: Judge of the replies; None for the keyword judge with its own list.
+        judge: Judge of the replies, or its name as ``make_judge`` takes it; None for the keyword
+            judge with its own list.
         tokens: Tokens of first-token refusal scores, from ``refusal_tokens`` of the untouched
             model. A first-token judge that has tokens of its own goes by those.
         new_tokens: Longest reply, in tokens. Late refusals are missed by short replies: at least
@@ -170,12 +171,12 @@ def evaluate(
 
     Raises:
         UserError: If there are no prompts, one does not fit into the model with its reply, or the
-            judge cannot be asked.
+            judge is not known or cannot be asked.
     """
     if len(prompts) == 0:
         raise UserError("no prompts to evaluate; check the split or label they come from")
     new_tokens = check_whole("new_tokens", new_tokens, 1)
-    judge = with_tokens(judge or KeywordJudge(), tokens)
+    judge = with_tokens(as_judge(judge), tokens)
     if isinstance(judge, FirstTokenJudge):
         tokens = judge.tokens
     replies = generate_replies(model, prompts.texts, new_tokens=new_tokens)

@@ -28,6 +28,7 @@ from actor_lens.judges.base import (
     refuses,
     verdicts_of,
 )
+from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import FirstTokenJudge
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS, Label
@@ -253,7 +254,7 @@ class JudgePanel(Result):
         return strata
 
 
-def judge_panel(evaluation: Evaluation, judges: Sequence[Judge]) -> JudgePanel:
+def judge_panel(evaluation: Evaluation, judges: Sequence[Judge | str]) -> JudgePanel:
     """Let further judges judge stored replies; the evaluation's own verdicts are the first.
 
     Judges go by their names: a language model by ``llm:MODEL``. Where two share one, it is followed
@@ -261,15 +262,16 @@ def judge_panel(evaluation: Evaluation, judges: Sequence[Judge]) -> JudgePanel:
 
     Args:
         evaluation: Evaluation whose replies are judged; nothing is generated.
-        judges: Further judges. A judge that is the evaluation's own is passed over.
+        judges: Further judges, or their names. A judge that is the evaluation's own is passed over.
 
     Raises:
         UserError: If no other judge is left, one is given twice, or one cannot be asked.
     """
-    others = [judge for judge in judges if not _is_own(judge, evaluation)]
+    given = [as_judge(judge) for judge in judges]
+    others = [judge for judge in given if not _is_own(judge, evaluation)]
     if not others:
         raise UserError("a panel needs a judge beside the evaluation's own; give at least one")
-    own = next((judge for judge in judges if _is_own(judge, evaluation)), None)
+    own = next((judge for judge in given if _is_own(judge, evaluation)), None)
     # An identity is the name, then two parts about the content.
     names_of_own = _names_of(own) if own is not None else [evaluation.judge.rsplit(":", 2)[0]] * 3
     names = _distinct([names_of_own, *map(_names_of, others)])

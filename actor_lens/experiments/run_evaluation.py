@@ -20,6 +20,7 @@ from actor_lens.evaluation.panel import JudgePanel, judge_panel
 from actor_lens.evaluation.summary import before_after
 from actor_lens.experiments.clock import Clock, rounded
 from actor_lens.judges.base import Judge
+from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import FirstTokenJudge, refusal_tokens, with_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
@@ -83,7 +84,7 @@ def evaluate_run(
     prompts: PromptSet,
     run: TrainingRun | None = None,
     *,
-    judge: Judge | None = None,
+    judge: Judge | str | None = None,
     new_tokens: int = 64,
 ) -> RunEvaluation:
     """Evaluate a model on the test and out-of-distribution prompts, and again with a run applied.
@@ -101,6 +102,7 @@ def evaluate_run(
     """
     if run is not None:
         run.check_belongs_to(model)
+    judge = as_judge(judge)
     tested, clock, after, tokens = prompts.for_testing(), Clock(), None, None
     with suppress(UserError):  # the model refuses nothing there
         tokens = refusal_tokens(model, prompts["validation"])
@@ -184,7 +186,7 @@ def evaluate_by_panel(
     prompts: PromptSet,
     run: TrainingRun | None = None,
     *,
-    judges: Sequence[Judge],
+    judges: Sequence[Judge | str],
     new_tokens: int = 64,
 ) -> PanelEvaluation:
     """Evaluate as ``evaluate_run`` does, and let further judges judge the same replies.
@@ -193,19 +195,21 @@ def evaluate_by_panel(
         model: Left as it is.
         prompts: Prompts with a test split; with a validation split if a judge reads first tokens.
         run: A fine-tune of this model.
-        judges: At least two, all different; the first one's rates are those of the evaluation.
+        judges: At least two, all different, or their names; the first one's rates are those of
+            the evaluation.
         new_tokens: Longest reply, in tokens.
 
     Raises:
         UserError: As ``evaluate_run`` and ``judge_panel``, or if there are not two judges.
     """
-    check_judges(judges)
-    if any(isinstance(judge, FirstTokenJudge) and judge.tokens is None for judge in judges):
+    chosen = [as_judge(judge) for judge in judges]
+    check_judges(chosen)
+    if any(isinstance(judge, FirstTokenJudge) and judge.tokens is None for judge in chosen):
         tokens = refusal_tokens(model, prompts["validation"])
-        judges = [with_tokens(judge, tokens) for judge in judges]
-    evaluated = evaluate_run(model, prompts, run, judge=judges[0], new_tokens=new_tokens)
-    before = judge_panel(evaluated.before, judges)
-    after = None if evaluated.after is None else judge_panel(evaluated.after, judges)
+        chosen = [with_tokens(judge, tokens) for judge in chosen]
+    evaluated = evaluate_run(model, prompts, run, judge=chosen[0], new_tokens=new_tokens)
+    before = judge_panel(evaluated.before, chosen)
+    after = None if evaluated.after is None else judge_panel(evaluated.after, chosen)
     return PanelEvaluation(evaluated, before, after)
 
 

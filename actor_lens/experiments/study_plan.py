@@ -22,6 +22,7 @@ from actor_lens.experiments.look import MIN_PROMPTS, Look, look_at_layers, targe
 from actor_lens.experiments.study import Outcome, Study, choice_of
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.base import Judge
+from actor_lens.judges.by_name import as_judge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn
@@ -57,7 +58,7 @@ class StudyPlan:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     new_tokens: int = 64
     rounds: int = 200
-    judge: Judge | None = None
+    judge: Judge | str | None = None
 
 
 def run_study(
@@ -87,6 +88,7 @@ def run_study(
         UserError: If a split lacks a label, a setting is not allowed, or a run does not fit model,
             prompts or settings.
     """
+    judge = as_judge(plan.judge)
     digests = tensor_digests(model)  # of the model as it was given, before anything ran on it
     require_labels(prompts["test"], 1, split="test")
     tested = prompts.for_testing()
@@ -107,7 +109,7 @@ def run_study(
             evaluation = evaluate(
                 model,
                 tested,
-                judge=plan.judge,
+                judge=judge,
                 tokens=study.look.tokens,
                 new_tokens=plan.new_tokens,
             )

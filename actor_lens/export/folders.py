@@ -96,7 +96,7 @@ def _read_back(folder: Path, model: ChatModel) -> Iterator[tuple[str, Tensor]]:
     """Tensors of a folder under the names that they have in the model."""
     own = model.hf.state_dict()
     paths = sorted(folder.glob("*.safetensors"))
-    files = {path: list(safe_open(path, framework="pt").keys()) for path in paths}
+    files = {path: _names_in(path) for path in paths}
     if all(name in own for names in files.values() for name in names):
         for path, names in files.items():
             with safe_open(path, framework="pt") as file:
@@ -105,6 +105,11 @@ def _read_back(folder: Path, model: ChatModel) -> Iterator[tuple[str, Tensor]]:
     # Some architectures are written under other names: only reading the model tells what is there.
     again = type(model.hf).from_pretrained(folder, dtype=model.hf.dtype, use_safetensors=True)
     yield from again.state_dict().items()
+
+
+def _names_in(path: Path) -> list[str]:
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Judge
 from actor_lens.judges.first_token import FirstTokenJudge
-from actor_lens.judges.keywords import KEYWORD_LISTS, judge_from_file, named_judge
+from actor_lens.judges.keywords import KEYWORD_LISTS, KeywordJudge, judge_from_file, named_judge
+from actor_lens.text import clip
 
 if TYPE_CHECKING:
     from actor_lens.judges.language_model import JudgingCost
@@ -21,6 +22,26 @@ JUDGES = (
     "wildguard[=NAME|DIR]",
     "llama-guard[=NAME|DIR]",
 )
+
+
+def as_judge(judge: Judge | str | None) -> Judge:
+    """A judge, given as one or by its name; the keyword judge where none is given.
+
+    Args:
+        judge: Any judge, or a name that ``make_judge`` takes.
+
+    Raises:
+        UserError: If it is neither, or ``make_judge`` refuses the name.
+    """
+    if judge is None:
+        return KeywordJudge()
+    if isinstance(judge, str):
+        return make_judge(judge)
+    if isinstance(judge, Judge) and not isinstance(judge, type):
+        return judge
+    raise UserError(
+        f"judge is {clip(repr(judge), 60)}; give a judge, or the name of one: {', '.join(JUDGES)}"
+    )
 
 
 def make_judge(

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
 from actor_lens.prompts.rows import shown
@@ -61,7 +61,7 @@ def check_not_applied(name: str, hf: PreTrainedModel) -> None:
 
 def stored_dtypes(folder: Path) -> dict[str, str]:
     """Number format of every tensor in a folder's safetensors files, as they name it: "BF16"."""
-    dtypes = {}
+    dtypes: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -109,7 +109,7 @@ def check_embedded(
     Raises:
         UserError: If there are such tokens.
     """
-    rows = int(hf.get_input_embeddings().weight.shape[0])  # type: ignore[union-attr]
+    rows = _embedding_rows(hf)
     beyond = sorted({token for ids in token_ids for token in ids if token >= rows})
     if beyond:
         texts = ", ".join(shown(str(tokenizer.convert_ids_to_tokens(one))) for one in beyond[:3])
@@ -123,9 +123,15 @@ def check_embedded(
 
 def tokens_beyond(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Tokens of a tokenizer that the model has no embedding for, in the order of their ids."""
-    rows = int(hf.get_input_embeddings().weight.shape[0])  # type: ignore[union-attr]
+    rows = _embedding_rows(hf)
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
-    return sorted((one for one, row in vocabulary.items() if row >= rows), key=vocabulary.get)  # type: ignore[arg-type]
+    beyond = [token for token, row in vocabulary.items() if row >= rows]
+    return sorted(beyond, key=vocabulary.__getitem__)
+
+
+def _embedding_rows(hf: PreTrainedModel) -> int:
+    embedding: Any = hf.get_input_embeddings()
+    return int(embedding.weight.shape[0])
 
 
 def _in_format(dtypes: Mapping[str, str], key: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Judge
-from actor_lens.judges.by_name import make_judge
+from actor_lens.judges.by_name import as_judge, make_judge
 from actor_lens.judges.first_token import FirstTokenJudge
 from actor_lens.judges.keywords import KEYWORD_LISTS, KeywordJudge
 
@@ -41,3 +41,16 @@ def test_an_unknown_name_is_an_error_that_lists_those_that_are_known(name):
 def test_a_classifier_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         make_judge(f"wildguard={tmp_path}")
+
+
+def test_a_judge_is_given_as_one_or_by_its_name():
+    judge = KeywordJudge()
+    assert as_judge(judge) is judge
+    assert as_judge(None) == as_judge("keywords") == judge
+    assert as_judge("openings").name == "openings"
+
+
+@pytest.mark.parametrize("judge", [1, KeywordJudge, print, ["keywords"]])
+def test_what_is_no_judge_is_named(judge):
+    with pytest.raises(UserError, match=r"judge is .*keywords"):
+        as_judge.__wrapped__(judge)

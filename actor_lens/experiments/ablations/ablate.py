@@ -60,7 +60,7 @@ def ablate(
     per_label: int = 60,
     test_per_label: int | Mapping[str, int] | None = None,
     anchor_methods: Sequence[str] = (),
-    judge: Judge | None = None,
+    judge: Judge | str | None = None,
     new_tokens: int = 64,
     jobs: int = 1,
     folder: str | Path | None = None,

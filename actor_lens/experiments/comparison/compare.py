@@ -42,7 +42,7 @@ def compare(
     methods: str | Sequence[str | Method] = "all",
     *,
     seeds: Sequence[int] = (0,),
-    judge: Judge | None = None,
+    judge: Judge | str | None = None,
     per_label: int | Mapping[str, int] | None = None,
     test_per_label: int | Mapping[str, int] | None = None,
     new_tokens: int = 64,

@@ -19,6 +19,7 @@ from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.evaluation.perplexity import perplexity
 from actor_lens.experiments.comparison.method_costs import cost_of, seconds_per_token
 from actor_lens.judges.base import Judge, Verdict
+from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import FirstTokenJudge, refusal_tokens, with_tokens
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import Method
@@ -216,7 +217,7 @@ class ComparisonWork:
         return perplexity(changed, self.text).value / self._base_perplexity
 
 
-def judge_for(model: ChatModel, judge: Judge | None, validation: PromptSet) -> Judge:
+def judge_for(model: ChatModel, judge: Judge | str | None, validation: PromptSet) -> Judge:
     """The judge that the user has chosen, or the keyword judge.
 
     A first-token judge without tokens gets those with which the untouched model begins refusals of
@@ -225,8 +226,7 @@ def judge_for(model: ChatModel, judge: Judge | None, validation: PromptSet) -> J
     Raises:
         UserError: If it needs tokens and the model refuses no harmful prompt.
     """
-    if judge is None:
-        return KeywordJudge()
+    judge = as_judge(judge)
     if isinstance(judge, FirstTokenJudge) and judge.tokens is None:
         return with_tokens(judge, refusal_tokens(model, validation))
     return judge

@@ -24,6 +24,7 @@ from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, SweepWork
 from actor_lens.experiments.sweep.tally import Tally, best_of
 from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Judge
+from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
@@ -141,7 +142,7 @@ def sweep_layers(
     settings: FinetuneConfig | None = None,
     tokens: RefusalTokens | None = None,
     judge_best: int = 0,
-    judge: Judge | None = None,
+    judge: Judge | str | None = None,
     new_tokens: int = 64,
     folder: str | Path | None = None,
     engine: Engine = "local",
@@ -183,6 +184,7 @@ def sweep_layers(
             folder holds another sweep.
         KeyboardInterrupt: If interrupted; outcomes so far are in the folder.
     """
+    judge = as_judge(judge)
     chosen = range(model.n_layers) if layers is None else map(model.check_layer, layers)
     grid = product(chosen, map(float, alphas), map(int, seeds))
     cells = list(dict.fromkeys(SweepCell(*values) for values in grid))
