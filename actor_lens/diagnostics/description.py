@@ -26,6 +26,7 @@ from actor_lens.models.chat_templates import (
     template_warnings,
 )
 from actor_lens.models.checkpoint_checks import tokens_beyond
+from actor_lens.models.finite import NotFiniteError
 from actor_lens.models.replies import end_tokens
 from actor_lens.prompts.rows import Prompt, shown
 from actor_lens.prompts.sets import PromptSet
@@ -96,7 +97,9 @@ class ModelDescription(Result):
         example: A templated prompt as the model sees it.
         example_tokens: Its tokens, one by one; activations are read at the last.
         checks: Comparisons with Hugging Face.
-        warnings: What may spoil results without being an error.
+        warnings: What may spoil or change results without being an error: a template that never
+            opens the reply or asks for the date, beginning tokens twice or not at all, no end
+            token, tokens without an embedding.
     """
 
     name: str
@@ -296,6 +299,8 @@ def _check(
 ) -> SupportCheck:
     try:
         values = measure()
+    except NotFiniteError as error:
+        return SupportCheck(name, False, float("nan"), str(error))
     except UserError as error:
         # Only training may be out of reach without spoiling the rest.
         return SupportCheck(name, None, float("nan"), str(error))

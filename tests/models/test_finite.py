@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from actor_lens.activations.residuals import collect_activations, collect_residuals
+from actor_lens.diagnostics.description import describe
 from actor_lens.directions.projections import token_projections
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
@@ -62,6 +63,13 @@ def test_weights_that_are_no_numbers_end_all_work(work, value):
 def test_the_error_names_the_stage():
     with stage("residuals (train)"), pytest.raises(UserError, match=r"\(residuals \(train\)\)"):
         collect_residuals(broken_model(float("nan")), tiny_prompts(), store=False)
+
+
+def test_a_description_says_that_the_model_is_not_read_rightly():
+    found = describe(broken_model(float("nan")))
+    assert not found.supported
+    assert {check.passed for check in found.checks} == {False}
+    assert "down_proj" in found.checks[0].message
 
 
 @each_work
