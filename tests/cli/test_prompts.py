@@ -170,7 +170,7 @@ def test_without_a_tokenizer_lengths_are_missing_and_splits_may_be():
         (["check", "nowhere.csv"], "no such prompt file"),
         (["check", "~no user at all/x.csv"], "no user"),
         (["check", "toy,~no user at all/x.csv"], "no such prompt file"),
-        (["check", "xstest=~no user at all/x.csv"], "no such file or folder; download XSTest"),
+        (["check", "xstest=~no user at all/x.csv"], "no user"),
         (["check", "a" * 300], "no such prompt file"),
         (["check", f"toy,{'a' * 300}"], "no public prompt set"),
         (["check", f"xstest={'a' * 300}"], "no such file or folder; download XSTest"),
