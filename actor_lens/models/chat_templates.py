@@ -107,7 +107,8 @@ def _pinned_date() -> str:
     text = "format"
     for letter in "aAbBcdDeFfGHIjmMpSTuUVwWxXyYzZ%":
         for code in (f"%-{letter}", f"%{letter}"):
-            text += f" | replace({code!r}, {PINNED_DATE.strftime(code)!r})"
+            with suppress(ValueError):  # not every system knows every code
+                text += f" | replace({code!r}, {PINNED_DATE.strftime(code)!r})"
     # The plus keeps a line break with which the template itself begins.
     return f"{{% macro {_DATE_FUNCTION}(format) %}}{{{{ {text} }}}}{{% endmacro +%}}"
 
