@@ -319,5 +319,5 @@ def test_activations_that_are_not_finite_are_told_before_training():
     model = tiny_chat_model()
     with torch.no_grad():
         model.blocks[0].mlp.down_proj.weight.fill_(float("inf"))
-    with pytest.raises(UserError, match="'tiny-llama' are not finite.*layers.0.mlp"):
+    with pytest.raises(UserError, match=r"'tiny-llama' are not finite.*layers.0.mlp"):
         trainer_of(model)
