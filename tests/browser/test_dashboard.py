@@ -97,9 +97,9 @@ def training_values(notebook):
     return sum(len(notebook.figure.values(trace, "y") or []) for trace in traces)
 
 
-def panels_with_marks(notebook):
-    figure = notebook.figure
-    return {one.meta.get("panel") for one in figure.traces() if one.visible and figure.marks(one)}
+def wait_panels(notebook, panels):
+    """Wait until something is drawn in these panels and in no others."""
+    notebook.wait_until(lambda: notebook.figure.marked_panels() == panels, 20, f"panels {panels}")
 
 
 def test_choosing_training_and_stopping(dashboard_in, frontend):
@@ -132,10 +132,10 @@ def test_a_reload_in_the_middle_and_after(dashboard_in):
     notebook = dashboard_in()
     train(notebook)
     for running in (True, False):
-        panels = panels_with_marks(notebook)
+        wait_panels(notebook, {*OF_THE_LAYER, TRAINING})
         notebook.reload()
         notebook.figure.wait_drawn()
-        assert panels_with_marks(notebook) == panels
+        wait_panels(notebook, {*OF_THE_LAYER, TRAINING})
         notebook.toggle("Layers").click()
         choose(notebook, another_layer(notebook))
         assert notebook.kernel_value("dashboard.status == 'training'") == running

@@ -101,10 +101,17 @@
   function marks(trace) {
     const gd = figure();
     const { uid, type, xaxis, yaxis } = gd._fullData[trace];
-    const subplot = gd._fullLayout._plots[xaxis + yaxis].plot.node();
+    const subplot = gd._fullLayout._plots[xaxis + yaxis]?.plot.node();
     const wanted =
       type === "heatmap" ? ".heatmaplayer image" : `.trace${uid} .point, .trace${uid} .js-line`;
-    return subplot.querySelectorAll(wanted).length;
+    return subplot?.querySelectorAll(wanted).length ?? 0;
+  }
+
+  // Panels with a visible trace that has marks, seen at one moment: traces come and go while a
+  // layer is trained.
+  function markedPanels() {
+    const marked = traces().filter(({ visible, index }) => visible && marks(index));
+    return [...new Set(marked.map(({ meta }) => meta.panel))];
   }
 
   // Where a data point is, in pixels from the figure's upper left corner.
@@ -245,6 +252,7 @@
     lastClick: () => lastClick,
     lastOutput,
     marks,
+    markedPanels,
     painted: () => painted,
     pixel,
     pressable,

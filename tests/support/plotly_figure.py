@@ -72,6 +72,10 @@ class PlotlyFigure:
         """How many markers and lines of a scatter, or images of a heatmap, are in the drawing."""
         return self._page.evaluate("i => harness.marks(i)", trace.index)
 
+    def marked_panels(self) -> set[str]:
+        """The panels in which something is drawn, seen at one moment."""
+        return set(self._page.evaluate("harness.markedPanels()"))
+
     def pixel(self, trace: Trace, point: Point) -> dict[str, float]:
         """Where a point is, from the corner of the drawing area."""
         return self._page.evaluate("([i, at]) => harness.pixel(i, at)", [trace.index, point])
