@@ -137,8 +137,9 @@ class _Sizes:
         self._warned = False
         self._budget = 0
         if model.batch_size is None:
-            # A generated token is one short pass a prompt: only large batches keep a device busy.
-            cap = 16384 if generating else None
+            # A generated token is one short pass a prompt, and so is a question about what is kept:
+            # only large batches keep a device busy.
+            cap = 16384 if generating else 4096 if kept_per_token else None
             self._budget = token_budget(model, longest, cap=cap, kept_per_token=kept_per_token)
 
     def next_count(self, length: int) -> int:

@@ -29,6 +29,10 @@ Take = Callable[[int, TokenBatch, Float[Tensor, "prompt vocabulary"]], None]
 """Hears of a layer, a batch and its logits, which are too many to be kept for all layers."""
 
 
+# 256 MB of float32.
+_LOGITS_AT_ONCE = 2**26
+
+
 class NoKeyValueCache(Exception):
     """A block keeps no keys and values as transformers' blocks do: a question costs a pass."""
 
@@ -81,12 +85,18 @@ class PrefixCache:
         """
         layers = sorted(residuals)
         with torch.no_grad():
-            for layer, final in zip(layers, self._finals(layers, residuals), strict=True):
-                yield layer, self._head(final)
+            finals = self._finals(layers, residuals)
+            # Several layers at once, since each reading of the vocabulary's weights takes time.
+            rows = len(self.batch.indices) * int(self._model.hf.config.vocab_size)
+            together = max(1, _LOGITS_AT_ONCE // rows)
+            for start in range(0, len(layers), together):
+                chosen = layers[start : start + together]
+                logits = self._head(torch.cat(finals[start : start + together]))
+                yield from zip(chosen, logits.chunk(len(chosen)), strict=True)
 
     def _finals(
         self, layers: Sequence[int], residuals: Mapping[int, Tensor]
-    ) -> Sequence[Float[Tensor, "prompt d_model"]]:
+    ) -> list[Float[Tensor, "prompt d_model"]]:
         """What the last block makes of each question."""
         hidden = torch.empty(0)
         for index, recorded in enumerate(self._blocks):
@@ -105,7 +115,7 @@ class PrefixCache:
         blocks: dict[int, nn.Module] = dict.fromkeys(range(self._model.n_layers), _Given(final))
         output: Any = graft(self._model, blocks)(
             inputs_embeds=final[:, None],
-            attention_mask=torch.ones_like(self.batch.input_ids[:, :1]),
+            attention_mask=torch.ones(len(final), 1, dtype=torch.long, device=final.device),
             use_cache=False,
             logits_to_keep=1,
         )
