@@ -28,7 +28,8 @@ tokens = al.refusal_tokens(model, validation)
 start = time.perf_counter()
 run = al.finetune_layer(model, train.sample(60), layer=4)
 trained = time.perf_counter()
-al.evaluate(model, validation, run=run, tokens=tokens)
+with run.applied_to(model):
+    al.evaluate(model, validation, tokens=tokens)
 print(trained - start, time.perf_counter() - trained)
 """
 
@@ -53,7 +54,7 @@ def seconds(threads: int) -> list[float]:
     ran = subprocess.run(
         [sys.executable, "-c", WORK, str(threads)],
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
