@@ -113,6 +113,7 @@ def add_common(
 def add_loading(parser: argparse.ArgumentParser) -> None:
     """How a model is loaded and spoken to; ``load_named_model`` reads these flags."""
     add = parser.add_argument
+    add("--adapter", metavar="DIR", help="adapter of PEFT to merge into the model; default: none")
     add("--chat-template", metavar="FILE", help="Jinja template for a tokenizer without one")
     add("--system-prompt", metavar="TEXT|FILE", help="system prompt of every prompt; default: none")
     add("--revision", metavar="NAME", help="branch, tag or commit of a hub model; default: main")

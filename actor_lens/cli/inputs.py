@@ -34,7 +34,7 @@ def load_model_and_prompts(
     Args:
         arguments: Values of the flags of ``add_common``; a seed that was not given is filled in.
         run: A run whose model, prompts and seed stand in for those that were not given, and so do
-            the revision, chat template and system prompt that its model was loaded with.
+            the revision, adapter, chat template and system prompt that its model was loaded with.
 
     Returns:
         Model, prompts and the seconds that loading took, to the millisecond.
@@ -51,7 +51,8 @@ def load_model_and_prompts(
     prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
     recorded = {} if run is None else dict(run.load_settings)
     if run is not None and name != run.model_name:
-        recorded.pop("revision", None)  # another model has other revisions
+        for own in ("revision", "adapter"):  # another model has others
+            recorded.pop(own, None)
     model = load_named_model(name, arguments, recorded)
     return model, prompts, round(time.perf_counter() - started, 3)
 
@@ -100,7 +101,7 @@ def load_named_model(
     """
     from actor_lens.models.chat_model import load_model
 
-    names = ("chat_template", "device_map", "revision", "quantization")
+    names = ("adapter", "chat_template", "device_map", "revision", "quantization")
     settings = {name: getattr(arguments, name) for name in names}
     settings["system_prompt"] = _text_or_file(arguments.system_prompt)
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -131,6 +132,7 @@ def model_settings(model: ChatModel) -> dict[str, Any]:
     """How a model was loaded, for the record that a command writes; None for what it has not."""
     return {
         "revision": (model.source or {}).get("revision"),
+        "adapter": (model.source or {}).get("adapter"),
         "system_prompt": model.system_prompt,
         "quantization": model.quantization,
         "dtype": str(model.hf.dtype).removeprefix("torch."),

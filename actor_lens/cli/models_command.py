@@ -8,6 +8,7 @@ Nothing is written. The exit code is 2 where a comparison fails: such a model is
 Examples:
     actor-lens models
     actor-lens models --model HuggingFaceTB/SmolLM2-135M-Instruct
+    actor-lens models --model ./base --adapter ./lora
     actor-lens models --model ./checkpoint --dtype bfloat16 --chat-template chat.jinja
 """
 
@@ -121,6 +122,7 @@ def _facts(description: ModelDescription) -> list[tuple[str, str]]:
     return [
         ("architecture", description.architecture),
         ("revision", description.revision or "none, a folder"),
+        ("adapter", description.adapter or "none"),
         ("layers", f"{description.n_layers}, {description.d_model} wide"),
         ("heads", f"{description.heads}, {description.key_value_heads} for keys and values"),
         ("attention", attention_in_words(description.attention)),

@@ -18,17 +18,13 @@ from torch import Tensor
 
 from actor_lens.activations.residuals import collect_block_inputs, collect_residuals
 from actor_lens.diagnostics.memory_needs import MemoryNeeds, memory_needs
+from actor_lens.diagnostics.model_warnings import model_warnings
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.chat_templates import (
-    has_thinking_switch,
-    takes_system_prompt,
-    template_warnings,
-)
-from actor_lens.models.checkpoint_checks import tokens_beyond
+from actor_lens.models.chat_templates import has_thinking_switch, takes_system_prompt
 from actor_lens.models.finite import NotFiniteError
 from actor_lens.models.replies import end_tokens
-from actor_lens.prompts.rows import Prompt, shown
+from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
 from actor_lens.text import plural
@@ -77,6 +73,7 @@ class ModelDescription(Result):
         name: Name that the model was loaded by.
         architecture: Name of its Hugging Face class.
         revision: Commit of a hub model; None for a folder.
+        adapter: Adapter that was merged into its weights; None for none.
         n_layers: Number of blocks.
         d_model: Width of the residual stream.
         heads: Query heads.
@@ -97,14 +94,14 @@ class ModelDescription(Result):
         example: A templated prompt as the model sees it.
         example_tokens: Its tokens, one by one; activations are read at the last.
         checks: Comparisons with Hugging Face.
-        warnings: What may spoil or change results without being an error: a template that never
-            opens the reply or asks for the date, beginning tokens twice or not at all, no end
-            token, tokens without an embedding.
+        warnings: What may spoil or change results without being an error; ``model_warnings`` has
+            the checks.
     """
 
     name: str
     architecture: str
     revision: str | None
+    adapter: str | None
     n_layers: int
     d_model: int
     heads: int
@@ -166,7 +163,16 @@ class ModelDescription(Result):
 
 
 _MODEL_FACTS = (
-    *("architecture", "revision", "n_layers", "d_model", "heads", "key_value_heads", "vocabulary"),
+    *(
+        "architecture",
+        "revision",
+        "adapter",
+        "n_layers",
+        "d_model",
+        "heads",
+        "key_value_heads",
+        "vocabulary",
+    ),
     *("parameters", "dtype", "quantization", "devices", "tied_embeddings", "max_tokens"),
 )
 _TEMPLATE_FACTS = ("system_role", "thinking_switch", "end_tokens", "marked_example")
@@ -191,10 +197,12 @@ def describe(model: ChatModel, prompts: PromptSet | None = None) -> ModelDescrip
     config = model.hf.config.get_text_config()
     heads = int(config.num_attention_heads)
     (ids,) = model.tokenize([prompts.texts[0]])
+    needs = memory_needs(model)
     return ModelDescription(
         name=model.name,
         architecture=type(model.hf).__name__,
         revision=(model.source or {}).get("revision"),
+        adapter=(model.source or {}).get("adapter"),
         n_layers=model.n_layers,
         d_model=model.d_model,
         heads=heads,
@@ -210,11 +218,11 @@ def describe(model: ChatModel, prompts: PromptSet | None = None) -> ModelDescrip
         system_role=takes_system_prompt(model.name, model.tokenizer),
         thinking_switch=has_thinking_switch(model.tokenizer),
         end_tokens=end_tokens(model),
-        memory=memory_needs(model),
+        memory=needs,
         example=model.render(prompts.texts[0]),
         example_tokens=tuple(str(model.tokenizer.decode([one])) for one in ids),
         checks=_checks(model, prompts),
-        warnings=tuple(_warnings(model, ids)),
+        warnings=model_warnings(model, ids, needs),
     )
 
 
@@ -240,31 +248,6 @@ def _has_tied_embeddings(model: ChatModel) -> bool:
     hf: Any = model.hf
     head = hf.get_output_embeddings()
     return head is not None and head.weight is hf.get_input_embeddings().weight
-
-
-def _warnings(model: ChatModel, ids: list[int]) -> list[str]:
-    warnings = template_warnings(model.tokenizer)
-    beyond = tokens_beyond(model.hf, model.tokenizer)
-    if beyond:
-        warnings.append(
-            f"{plural(len(beyond), 'token')} of the tokenizer have no embedding, the first is "
-            f"{shown(beyond[0])}: prompts with them are refused"
-        )
-    bos = model.tokenizer.bos_token_id
-    if bos is not None:
-        added = list(model.tokenizer("x")["input_ids"])[:1] == [bos]
-        if ids[:2] == [bos, bos]:
-            warnings.append(
-                "the chat template begins with two beginning tokens; use another template"
-            )
-        elif added and ids[:1] != [bos]:
-            warnings.append(
-                "the tokenizer begins texts with a beginning token but the chat template does "
-                "not; check the template"
-            )
-    if not end_tokens(model):
-        warnings.append("no token ends a reply: every reply will be as long as it may be")
-    return warnings
 
 
 # ---- Comparisons ----

@@ -182,13 +182,20 @@ def writing_export(
         overwrite: Whether an export of that kind may be replaced.
 
     Raises:
-        UserError: If the run belongs to another model, its block is quantised, or the folder holds
-            something else or cannot be written.
+        UserError: If the run belongs to another model, its block is quantised, the folder holds
+            something else or cannot be written, or a part of a model is to be written whose base
+            is no model by itself but one with an adapter.
     """
     import transformers
 
     folder = user_path(folder)
     _check_float_block(model, run)
+    adapter = (model.source or {}).get("adapter")
+    if adapter is not None and kind != "model":
+        raise UserError(
+            f"model '{model.name}' has the adapter '{adapter}' in its weights, so a {kind} of this "
+            "run would have no base that can be loaded by name; export it as model"
+        )
     check_folder(folder, kind, overwrite=overwrite)
     source = str((model.source or {}).get("name", ""))
     if os.path.isabs(source) and os.path.realpath(folder) == os.path.realpath(source):
@@ -202,6 +209,8 @@ def writing_export(
 
 def _model_form(model: ChatModel, facts: CardFacts) -> Form:
     base = base_model_name(model, facts)
+    adapter = (model.source or {}).get("adapter")
+    merged = f" and merge the adapter {_in_code(adapter)} into it" if adapter else ""
     return Form(
         library="transformers",
         what="A whole model, in the format of Hugging Face transformers.",
@@ -212,7 +221,7 @@ def _model_form(model: ChatModel, facts: CardFacts) -> Form:
             f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype_name(model)}")',
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
         ],
-        undo=f"Load the base model instead: `from_pretrained({_in_code(base)})`. "
+        undo=f"Load the base model instead: `from_pretrained({_in_code(base)})`{merged}. "
         "All tensors outside the trained block are the same, bit for bit.",
     )
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from actor_lens.errors import UserError, require
 from actor_lens.methods.support.reply_method import ReplyMethod
 from actor_lens.methods.support.reply_training import Trainee, reply_loss
-from actor_lens.models.chat_model import ChatModel, twin
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.module_trees import twin
 from actor_lens.models.quantization import quiet_bitsandbytes
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.reply_data import reply_data
 from actor_lens.methods.support.reply_training import reply_trials
 from actor_lens.methods.support.second_pass import with_second_reading
-from actor_lens.models.chat_model import ChatModel, twin
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.module_trees import twin
 from actor_lens.prompts.sets import PromptSet
 
 

@@ -7,7 +7,6 @@ TransformerLens ``TransformerBridge`` over a second module tree that shares ever
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from actor_lens.errors import UserError, check_whole, unboxed
 from actor_lens.models.chat_templates import check_system_prompt, render
 from actor_lens.models.checkpoint_checks import check_embedded
 from actor_lens.models.loading import read_checkpoint
+from actor_lens.models.module_trees import name_in_memory_tokenizer, twin
 from actor_lens.models.options import DeviceMapStrategy, Dtype, Quantization
-from actor_lens.models.quantization import quantization_of, settle, shared_state
+from actor_lens.models.quantization import quantization_of, settle
 from actor_lens.models.weights import WeightsIdentity, fingerprint
 from actor_lens.prompts.rows import shown
 from actor_lens.text import escape, large, one_line, plural
@@ -86,7 +86,7 @@ class ChatModel:
         """
         from transformer_lens.model_bridge import TransformerBridge
 
-        _give_in_memory_tokenizer_a_name(self.tokenizer)
+        name_in_memory_tokenizer(self.tokenizer)
         try:
             return TransformerBridge.boot_transformers(
                 self.name,
@@ -167,11 +167,11 @@ class ChatModel:
     def load_settings(self) -> dict[str, str]:
         """Arguments of ``load_model``, beside the name, that decide what the model is and reads.
 
-        Those of ``revision``, ``chat_template`` and ``system_prompt`` that were given; of a model
-        made in memory, the system prompt.
+        Those of ``revision``, ``adapter``, ``chat_template`` and ``system_prompt`` that were given;
+        of a model made in memory, the system prompt.
         """
         settings = {**(self.source or {}), "system_prompt": self.system_prompt}
-        names = ("revision", "chat_template", "system_prompt")
+        names = ("revision", "adapter", "chat_template", "system_prompt")
         return {name: str(settings[name]) for name in names if settings.get(name) is not None}
 
     def check_full_precision(self) -> None:
@@ -299,6 +299,7 @@ class ChatModel:
 def load_model(
     name: str | Path,
     *,
+    adapter: str | Path | None = None,
     device: str = "auto",
     device_map: DeviceMapStrategy | Mapping[str, int | str] | None = None,
     dtype: Dtype = "auto",
@@ -315,6 +316,8 @@ def load_model(
 
     Args:
         name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, or a hub name.
+        adapter: An adapter of PEFT, such as LoRA, by folder or hub name: it is merged into the
+            weights of the model, its base. A tokenizer that it brings along is used.
         device: ``"auto"`` takes a GPU where there is one, else a torch device name.
         device_map: How accelerate spreads the blocks over several devices: ``"auto"``, another
             of accelerate's strategies, or module names to devices. Each block is on one device.
@@ -332,11 +335,13 @@ def load_model(
     Raises:
         UserError: If the model cannot be found or read, is not a causal language model, has no
             tokenizer or chat template, does not fit on its devices, or is not what it seems (an
-            adapter, packed weights, tokens without an embedding); if it is gated, not in the
-            cache while offline, or its template has no system role for the system prompt.
+            adapter alone, packed weights, tokens without an embedding); if it is gated, not in the
+            cache while offline, the adapter does not fit it, or its template has no system role
+            for the system prompt.
     """
     hf, tokenizer, loaded_with = read_checkpoint(
         str(name),
+        adapter=adapter,
         device=device,
         device_map=device_map,
         dtype=dtype,
@@ -368,30 +373,3 @@ def wrap_model(
     model = ChatModel(name=name, hf=hf, tokenizer=tokenizer, fingerprint=fingerprint(hf, tokenizer))
     model.block_prefix(0)  # looks for the blocks now, not in the middle of some later stage
     return model
-
-
-def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> PreTrainedModel:
-    """A second module tree over the same tensors: wrapping it leaves ``hf`` as it was.
-
-    Args:
-        hf: The model whose tensors are shared.
-        replaced: Values of parameters that the second tree has for itself, by their names.
-    """
-    shared = [*hf.parameters(), *hf.buffers(), *shared_state(hf)]
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in shared}
-    own = dict(hf.named_parameters())  # a tied tensor is here under its first name alone
-    for name, value in (replaced or {}).items():
-        if name in own:
-            like = own[name]
-            values = value.to(device=like.device, dtype=like.dtype, copy=True)
-            memo[id(like)] = nn.Parameter(values, requires_grad=False)
-    second = copy.deepcopy(hf, memo)
-    if not second.config.architectures:  # a model that was never saved; TransformerLens goes by it
-        second.config.architectures = [type(hf).__name__]
-    return second
-
-
-def _give_in_memory_tokenizer_a_name(tokenizer: PreTrainedTokenizerBase) -> None:
-    """TransformerLens reads these keys, which only tokenizers that were loaded by name have."""
-    tokenizer.init_kwargs.setdefault("name_or_path", "")
-    tokenizer.init_kwargs.setdefault("add_bos_token", True)

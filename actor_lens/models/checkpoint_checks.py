@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
+from actor_lens.models.adapters import ADAPTER_FILE, alone_message, base_of
 from actor_lens.prompts.rows import shown
 from actor_lens.text import plural
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ADAPTER_FILE = "adapter_config.json"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # Names of what stands beside quantised weights, without which they mean nothing.
 _SCALES = re.compile(r"scale|zero_?point|qzeros|qweight|absmax")
@@ -32,18 +32,10 @@ def check_no_adapter(name: str, folder: Path) -> None:
     if (folder / "config.json").is_file():
         raise UserError(
             f"model folder '{name}' holds an adapter ({ADAPTER_FILE}) beside whole weights, and "
-            "loading would apply it to them: if they are merged already, move adapter_* out of "
-            "the folder; if not, merge them first (PEFT's merge_and_unload)"
+            "loading would apply it to them: move adapter_* into a folder of its own, and give it "
+            "with --adapter (load_model(..., adapter=...)) if it is not merged already"
         )
-    try:
-        card = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
-        base = str(card["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError):
-        base = "one that it does not name"
-    raise UserError(
-        f"model folder '{name}' is an adapter alone, of the base model {shown(base)}; merge it "
-        "into its base (PEFT's merge_and_unload), save the whole model and give that folder"
-    )
+    raise UserError(alone_message(name, base_of(folder)))
 
 
 def check_not_applied(name: str, hf: PreTrainedModel) -> None:
@@ -55,7 +47,8 @@ def check_not_applied(name: str, hf: PreTrainedModel) -> None:
     if getattr(hf, "_hf_peft_config_loaded", False):
         raise UserError(
             f"model '{name}' comes with an adapter ({ADAPTER_FILE}), which was applied to its "
-            "weights; download it, and give a folder without adapter_*"
+            "weights; download it, move adapter_* into a folder of its own, and give that with "
+            "--adapter (load_model(..., adapter=...)) if you want it"
         )
 
 

@@ -11,7 +11,16 @@ import torch
 
 from actor_lens.errors import UserError, check_choice
 from actor_lens.files.bundled import BUNDLED_MODELS, bundled
+from actor_lens.files.lfs import check_no_pointer
 from actor_lens.files.paths import user_path
+from actor_lens.models.adapters import (
+    ADAPTER_FILE,
+    Adapter,
+    alone_message,
+    base_of,
+    find_adapter,
+    merge_adapter,
+)
 from actor_lens.models.chat_templates import check_system_prompt, set_chat_template
 from actor_lens.models.checkpoint_checks import (
     check_no_adapter,
@@ -38,6 +47,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 def read_checkpoint(
     name: str,
     *,
+    adapter: str | Path | None,
     device: str,
     device_map: DeviceMapStrategy | Mapping[str, Any] | None,
     dtype: Dtype,
@@ -50,9 +60,10 @@ def read_checkpoint(
     """Read model and tokenizer as ``load_model`` was asked to.
 
     Returns:
-        The model, its tokenizer with the chat template in place, and arguments of ``load_model``
-        that load the same again: a hub revision is the commit that was read, and a chat template
-        the text of the file that was given.
+        The model, with the adapter merged; its tokenizer, or the adapter's where it brings one,
+        with the chat template in place; and arguments of ``load_model`` that load the same again: a
+        hub revision is the commit that was read, and a chat template the text of the file that was
+        given.
 
     Raises:
         UserError: As ``load_model``.
@@ -61,7 +72,8 @@ def read_checkpoint(
 
     source = _resolve(name)
     local = os.path.isdir(source)
-    _check_arguments(name, device, device_map, revision, local=local)
+    _check_arguments(name, adapter, device, device_map, revision, quantization, local=local)
+    found = None if adapter is None else find_adapter(adapter)
     torch_device = _device(device)
     torch_dtype = _dtype(dtype, torch_device)
     from_hub: dict[str, Any] = {
@@ -76,14 +88,17 @@ def read_checkpoint(
         if not local:  # all else comes from the same commit, whatever happens meanwhile
             from_hub["revision"] = _commit_of(name, from_hub["revision"])
         _check_causal(name, config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **from_hub)
+        tokenizer = _read_tokenizer(source, found, from_hub)
         set_chat_template(name, tokenizer, chat_template)
         check_system_prompt(name, tokenizer, system_prompt)
         hf = _read_weights(
             name, source, config, torch_device, torch_dtype, device_map, quantization, from_hub
         )
+    if found is not None:
+        hf = merge_adapter(found, name, hf)
     loaded_with = {
         "name": os.path.abspath(source) if local else name,
+        "adapter": None if found is None else found.source,
         "device": device,
         "device_map": device_map,
         "dtype": dtype,
@@ -98,12 +113,19 @@ def read_checkpoint(
 
 def _check_arguments(
     name: str,
+    adapter: str | Path | None,
     device: str,
     device_map: DeviceMapStrategy | Mapping[str, Any] | None,
     revision: str | None,
+    quantization: Quantization | None,
     *,
     local: bool,
 ) -> None:
+    if adapter is not None and quantization is not None:
+        raise UserError(
+            f"adapter '{adapter}' and quantization '{quantization}' were given; an adapter is "
+            "merged into weights in full precision: leave the quantization out"
+        )
     if device_map is not None and device != "auto":
         raise UserError(
             f"device '{device}' and a device map were given; leave one of them out (a map says "
@@ -125,12 +147,19 @@ def _ask_hub(name: str, revision: str) -> None:
     """Ask the hub once for the model: its answer for every file would come after many trials.
 
     It is not asked where it may not be, or where the model is in the cache.
+
+    Raises:
+        UserError: If there is only an adapter.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, constants, hf_hub_download
 
     if constants.HF_HUB_OFFLINE or _cached_folder(name, revision) is not None:
         return
-    HfApi().model_info(name, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    info = HfApi().model_info(name, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    files = {file.rfilename for file in info.siblings or ()}
+    if ADAPTER_FILE in files and "config.json" not in files:
+        card = Path(hf_hub_download(name, ADAPTER_FILE, revision=revision))
+        raise UserError(alone_message(name, base_of(card.parent)))
 
 
 def _commit_of(name: str, revision: str) -> str:
@@ -144,6 +173,19 @@ def _cached_folder(name: str, revision: str) -> Path | None:
 
     cached = try_to_load_from_cache(name, "config.json", revision=revision)
     return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _read_tokenizer(
+    source: str, adapter: Adapter | None, from_hub: Mapping[str, Any]
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model, or that which the adapter was trained with and brings along."""
+    import transformers
+
+    if adapter is not None and _has_tokenizer(adapter.folder):
+        source, from_hub = str(adapter.folder), {}
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **from_hub)
+    return tokenizer
 
 
 def _read_weights(
@@ -207,6 +249,12 @@ def _resolve(name: str) -> str:
         return name
     if not folder.is_dir():
         raise UserError(f"model '{name}' is a file; give the folder that holds config.json")
+    _check_files(name, folder)
+    return str(folder)
+
+
+def _check_files(name: str, folder: Path) -> None:
+    """Refuse a folder in which something is missing, or is not what it seems."""
     check_no_adapter(name, folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"model folder '{name}' has no config.json; give a Hugging Face folder")
@@ -215,12 +263,17 @@ def _resolve(name: str) -> str:
             f"model folder '{name}' has no *.safetensors weights (pickled weights are not read); "
             "save the model with save_pretrained first"
         )
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+    if not _has_tokenizer(folder):
         raise UserError(
             f"model folder '{name}' has no tokenizer ({', '.join(_TOKENIZER_FILES)}); "
             "save the tokenizer into it with save_pretrained"
         )
-    return str(folder)
+    for path in (*folder.glob("*.json"), *folder.glob("*.model"), *folder.glob("*.safetensors")):
+        check_no_pointer(path)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in _TOKENIZER_FILES)
 
 
 def _device(device: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
@@ -98,16 +99,32 @@ def test_the_flags_reach_the_loader_and_only_those_given(monkeypatch, tmp_path):
     monkeypatch.setattr("actor_lens.models.chat_model.load_model", record)
     file = tmp_path / "system.txt"
     file.write_text("From a file\n", encoding="utf-8")
-    new = ("--revision", "v1", "--quantization", "4bit", "--system-prompt")
+    new = ("--revision", "v1", "--quantization", "4bit", "--adapter", "lora", "--system-prompt")
     for command in ("models", "layers"):
         assert run_cli(command, "--model", "toy", "--quiet", *new, "Be kind") == 2
         assert run_cli(command, "--model", "toy", "--quiet", *new, file) == 2
         assert run_cli(command, "--model", "toy", "--quiet") == 2
     for given, from_file, nothing in (asked[:3], asked[3:]):
         assert (given["revision"], given["quantization"]) == ("v1", "4bit")
+        assert given["adapter"] == "lora"
         assert given["system_prompt"] == "Be kind"
         assert from_file["system_prompt"] == "From a file"
-        assert not {"revision", "quantization", "system_prompt", "device_map"} & set(nothing)
+        assert not {"revision", "adapter", "system_prompt", "device_map"} & set(nothing)
+
+
+def test_every_command_that_takes_a_model_takes_an_adapter():
+    parsers = {"": cli._parser()}
+    with_model = []
+    while parsers:
+        name, parser = parsers.popitem()
+        flags = set(parser._option_string_actions)
+        if "--model" in flags and name != " prompts check":  # it counts tokens only
+            with_model.append(name)
+            assert "--adapter" in flags, name
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers.update({f"{name} {key}": sub for key, sub in action.choices.items()})
+    assert len(with_model) > 10
 
 
 def test_a_system_prompt_file_that_is_no_text(capsys, tmp_path):
@@ -148,6 +165,7 @@ def test_what_a_model_was_loaded_with_is_in_the_summary(tmp_path):
     expected = al.load_model("toy", system_prompt="Be kind", quantization="8bit")
     assert settings == {
         "revision": None,
+        "adapter": None,
         "system_prompt": "Be kind",
         "quantization": "8bit",
         "dtype": "float32",

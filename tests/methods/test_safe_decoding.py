@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from actor_lens.errors import UserError
 from actor_lens.methods.safe_decoding import SafeDecoding, common_tokens, guarded_model, mixed
 from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.models.chat_model import twin
+from actor_lens.models.module_trees import twin
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.greedy import greedy_ids
 from tests.support.tiny_models import talkative_tiny_model, tiny_chat_model

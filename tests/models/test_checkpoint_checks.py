@@ -55,6 +55,15 @@ def test_an_adapter_alone_names_its_base(folder, card, base):
     assert base in message
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_pointer_of_git_lfs_is_told_from_a_file(name, folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (folder / name).write_text(pointer)
+    message = refusal(lambda: load_model(folder))
+    assert "git lfs pull" in message
+    assert name in message
+
+
 def packed(folder):
     """Weights as 8-bit floats, each with the number that it is to be multiplied by."""
     path, tensors = folder / "model.safetensors", {}
