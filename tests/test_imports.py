@@ -26,7 +26,8 @@ ORDER = (
     ("files", "results"),
     ("prompts",),
     ("statistics", "models"),
-    ("activations", "judges"),
+    ("activations",),
+    ("judges",),
     ("directions",),
     ("training",),
     ("evaluation", "export"),
@@ -42,7 +43,7 @@ ORDER = (
 ASIDE = {"figures": 2, "toy": 3}
 """Rooms beside the stages, and how many floors of them they stand on."""
 
-STAGES = {room for rooms in ORDER[:11] for room in rooms} - {"report"}
+STAGES = {room for rooms in ORDER[:12] for room in rooms} - {"report"}
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 ALLOWED = {
     room: {other for other, below in FLOOR.items() if below < floor}
@@ -130,7 +131,7 @@ def test_the_house_stays_small():
     [
         ("activations", "from actor_lens.directions.targets import Targets"),
         ("activations", "from actor_lens import directions"),
-        ("judges", "from actor_lens.activations.store import Store"),
+        ("activations", "from actor_lens.judges.base import Judge"),
         ("directions", "import actor_lens as al"),
         ("models", "def f():\n    from actor_lens.activations.residuals import Residuals"),
         ("evaluation", "from actor_lens.figures import refusal_rates"),

@@ -6,13 +6,15 @@ collection goes on where it stopped. Where the store cannot be used, the arrays 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,8 +31,8 @@ from actor_lens.progress import report
 
 # Share of the free memory that arrays may take which no store holds.
 _SHARE = 0.8
-Key = int | Literal["residuals"]
-"""An array of a collection: the residuals, or the inputs of a block by its layer."""
+Key = int | str
+"""An array of a collection: by its kind, or the inputs of a block by its layer."""
 Put = Callable[[Sequence[Tensor]], None]
 """Takes, for each prompt of a batch, its part of an array: ``[plane, token, d_model]``."""
 
@@ -122,6 +124,7 @@ def collect(
     run: Callable[[TokenBatch, Mapping[Key, Put]], None],
     *,
     store: Store | bool = True,
+    kept_per_token: int = 0,
 ) -> dict[Key, Tensor]:
     """Values of some arrays, on the CPU; those from the store are mapped from its files.
 
@@ -132,6 +135,7 @@ def collect(
         run: Function that runs a batch and hands each of the arrays that are needed the parts of
             the batch's prompts as soon as it has them.
         store: Store to read from and to keep them in; True for the default store, False for none.
+        kept_per_token: Bytes that ``run`` keeps for each token while it works on a batch.
 
     Raises:
         TooLargeForMemory: If neither the store nor memory can hold the arrays.
@@ -146,7 +150,7 @@ def collect(
             run(batch, puts)
 
         rows = sorted({row for target in targets.values() for row in target.missing})
-        run_in_batches(model, token_ids, run_batch, rows=rows)
+        run_in_batches(model, token_ids, run_batch, rows=rows, kept_per_token=kept_per_token)
         values.update({key: target.finish() for key, target in targets.items()})
 
     if not needed:
@@ -162,6 +166,26 @@ def collect(
     _check_fits(needed.values())
     fill({key: _InMemory(array) for key, array in needed.items()})
     return values
+
+
+def identity_of(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What all arrays of a model and some prompts depend on; prompts are a hash, never text.
+
+    Args:
+        model: The model as it is now.
+        token_ids: Token ids of every prompt.
+    """
+    import transformers
+
+    tokens = json.dumps([list(ids) for ids in token_ids]).encode()
+    return {
+        "model": model.identity,
+        "model_name": model.name,
+        "tokens": hashlib.blake2b(tokens, digest_size=16).hexdigest(),
+        "prompts": len(token_ids),
+        "computed_in": str(model.hf.dtype).removeprefix("torch."),
+        "transformers": transformers.__version__,
+    }
 
 
 def _check_fits(arrays: Iterable[Array]) -> None:

@@ -6,9 +6,7 @@ prompt, just before the model's reply: where the model has read everything and d
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from actor_lens.activations.filling import Array, Key, Put, collect
+from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole, unboxed
 from actor_lens.files.sizes import format_size
@@ -290,7 +288,7 @@ def collect_activations(
     layers = sorted({model.check_layer(layer) for layer in block_inputs})
     token_ids = model.tokenize(prompts.texts)
     lengths = [len(ids) for ids in token_ids]
-    common = _identity(model, token_ids)
+    common = identity_of(model, token_ids)
     dtype = str(model.hf.dtype).removeprefix("torch.")
     arrays: dict[Key, Array] = {}
     if residuals:
@@ -351,21 +349,6 @@ def observe_residuals(
         )
 
 
-def _identity(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """What activations of these prompts depend on. Prompts enter as a hash, never as text."""
-    import transformers
-
-    tokens = json.dumps([list(ids) for ids in token_ids]).encode()
-    return {
-        "model": model.identity,
-        "model_name": model.name,
-        "tokens": hashlib.blake2b(tokens, digest_size=16).hexdigest(),
-        "prompts": len(token_ids),
-        "computed_in": str(model.hf.dtype).removeprefix("torch."),
-        "transformers": transformers.__version__,
-    }
-
-
 class _LastBlockDone(Exception):
     """Ends a TransformerLens pass, whose head is not needed."""
 
@@ -380,7 +363,7 @@ def _pass(model: ChatModel, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
             check_finite(model, row, "inputs of a block")
         put(rows)
 
-    taps = {layer: partial(hand_on, put=puts[layer]) for layer in puts if layer != "residuals"}
+    taps = {key: partial(hand_on, put=put) for key, put in puts.items() if isinstance(key, int)}
     if "residuals" not in puts:
         with torch.no_grad():
             tap_block_inputs(model, taps, batch.input_ids, batch.attention_mask, batch.position_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.memory import bytes_per_token
+from actor_lens.models.memory import bytes_per_token, cache_bytes_per_token
 
 BATCH_TOKENS = 4096
 """Tokens of a forward pass, padding included, that the estimates assume."""
@@ -59,16 +59,3 @@ def memory_needs(
         train=None if model.quantization else collect + 4 * _FLOAT32 * parameters + inputs,
         evaluate=collect + BATCH_TOKENS * cache_bytes_per_token(model) + logits,
     )
-
-
-def cache_bytes_per_token(model: ChatModel) -> int:
-    """Keys and values of one token in all layers, in bytes.
-
-    ``2 * layers * key-value heads * width of a head * bytes of a number``. Sliding windows, which
-    keep fewer tokens, are not taken into account.
-    """
-    config = model.hf.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    groups = int(getattr(config, "num_key_value_heads", None) or heads)
-    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return 2 * model.n_layers * groups * width * model.hf.dtype.itemsize

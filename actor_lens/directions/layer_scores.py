@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from actor_lens.activations.store import Store
 from actor_lens.directions.options import SCORES, Origin, Score
 from actor_lens.directions.predicted_refusals import (
     PredictedRefusals,
@@ -260,6 +261,7 @@ def score_layers(
     origin: Origin = "benign_mean",
     rounds: int = 200,
     seed: int = 0,
+    store: Store | bool = True,
 ) -> LayerScores:
     """Score every layer on prompts that its direction was not fitted to.
 
@@ -277,6 +279,8 @@ def score_layers(
         origin: Origin of the targets, for the causal score.
         rounds: Number of rounds of the bootstrap and of the permutations.
         seed: Seed of the resampling.
+        store: Store that keeps the predicted refusal scores, for the next time and where the work
+            is cut short: True is the default store, False none.
 
     Raises:
         UserError: If there are fewer than two harmful or benign prompts, the model has another
@@ -302,7 +306,8 @@ def score_layers(
             for layer in range(n_layers)
         )
         with stage("causal scores"):
-            causal = [_causal(one) for one in predict_refusals_by_layer(model, targets, tokens)]
+            predicted = predict_refusals_by_layer(model, targets, tokens, store=store)
+            causal = [_causal(one) for one in predicted]
     # Small matrices: several threads cost more than they save, on a busy machine ten times as much.
     with threadpool_limits(1, "blas"), stage("layer scores", n_layers) as done:
         for layer in range(n_layers):

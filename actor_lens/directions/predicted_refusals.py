@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from actor_lens.activations.store import Store
 from actor_lens.directions.targets import Targets
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import (
@@ -126,6 +127,7 @@ def predict_refusals_by_layer(
     tokens: RefusalTokens,
     *,
     prefixes: KeptPrefixes | None = None,
+    store: Store | bool = False,
 ) -> list[PredictedRefusals]:
     """``predict_refusals`` at several layers, for about two passes over the prompts in all.
 
@@ -134,6 +136,7 @@ def predict_refusals_by_layer(
         targets: Targets of the same prompts, each at another layer; taken one at a time.
         tokens: How the model begins refusals.
         prefixes: Result of ``keep_prefixes`` for this model and these prompts, where it is kept.
+        store: Store that keeps the scores for the next time: True is the default store, False none.
 
     Raises:
         UserError: If there are no prompts, or the targets or the prefixes belong to others.
@@ -147,7 +150,9 @@ def predict_refusals_by_layer(
     _check_any(prompts)
     if prefixes is not None and prefixes.prompts != tuple(prompts.texts):
         raise UserError("the prefixes are of other prompts than the targets; keep theirs")
-    scores = refusal_scores_after_shifts(model, prompts.texts, tokens, shifts, prefixes=prefixes)
+    scores = refusal_scores_after_shifts(
+        model, prompts.texts, tokens, shifts, prefixes=prefixes, store=store
+    )
     return [PredictedRefusals(scores[layer], prompts, layer) for layer in shifts]
 
 

@@ -15,12 +15,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
+from actor_lens.activations.store import Store
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Judge, Verdict
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.prefix_cache import KeptPrefixes, TokenShift, logits_after_shifts
+from actor_lens.models.memory import cache_bytes_per_token
+from actor_lens.models.prefix_cache import (
+    KeptPrefixes,
+    TokenShift,
+    take_logits_after_shifts,
+)
 from actor_lens.models.replies import Intervention, first_token_logits, generate_replies
 from actor_lens.prompts.sets import PromptSet
 
@@ -187,6 +194,7 @@ def refusal_scores_after_shifts(
     shifts: Mapping[int, TokenShift],
     *,
     prefixes: KeptPrefixes | None = None,
+    store: Store | bool = False,
 ) -> dict[int, Float[Tensor, " prompt"]]:
     """First-token refusal scores with each prompt shifted at its last token, by layer.
 
@@ -198,18 +206,55 @@ def refusal_scores_after_shifts(
         tokens: How the untouched model begins refusals.
         shifts: What is added to each prompt's residual after a block, by layer.
         prefixes: Caches of this model and these prompts, where they are kept.
+        store: Store that keeps the scores, batch by batch, for the next time: True is the default
+            store, False none. Not used with ``prefixes``, or for a model with a ``decoding``.
     """
-    scores = {layer: torch.empty(len(prompts)) for layer in shifts}
+    places = {layer: place for place, layer in enumerate(sorted(shifts))}
     ids = torch.tensor(tokens.ids)
+    if prefixes is not None:
+        scores = torch.empty(len(shifts), len(prompts))
 
-    def take(layer: int, batch: TokenBatch, logits: Tensor) -> None:
-        scores[layer][list(batch.indices)] = log_odds(logits, ids).cpu()
+        def take(layer: int, batch: TokenBatch, logits: Tensor) -> None:
+            scores[places[layer], list(batch.indices)] = log_odds(logits, ids).cpu()
 
-    if prefixes is None:
-        logits_after_shifts(model, prompts, shifts, take)
-    else:
         prefixes.take_logits(shifts, take)
-    return scores
+        return {layer: scores[place] for layer, place in places.items()}
+
+    def run(batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
+        part = torch.empty(len(batch.indices), len(shifts), 1, 1)
+
+        def take_part(layer: int, _batch: TokenBatch, logits: Tensor) -> None:
+            part[:, places[layer], 0, 0] = log_odds(logits, ids).cpu()
+
+        take_logits_after_shifts(model, prompts, batch, shifts, take_part)
+        puts["scores"](list(part))
+
+    token_ids = model.tokenize(prompts)
+    identity = {
+        **identity_of(model, token_ids),
+        "kind": "refusal_scores",
+        "refusal_tokens": list(tokens.ids),
+        "shifts": _digest(shifts),
+    }
+    array = Array(identity, len(shifts), [1] * len(prompts), 1, torch.float32)
+    values = collect(
+        model,
+        token_ids,
+        {"scores": array},
+        run,
+        store=store if model.decoding is None else False,
+        kept_per_token=cache_bytes_per_token(model),
+    )["scores"]
+    return {layer: values[place, :, 0] for layer, place in places.items()}
+
+
+def _digest(shifts: Mapping[int, TokenShift]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for layer, (distances, unit) in sorted(shifts.items()):
+        digest.update(str(layer).encode())
+        for part in (distances, unit):
+            digest.update(part.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def log_odds(

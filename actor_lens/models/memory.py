@@ -72,6 +72,19 @@ def bytes_per_token(model: ChatModel, longest: int) -> int:
     return 4 * attention + model.hf.dtype.itemsize * width
 
 
+def cache_bytes_per_token(model: ChatModel) -> int:
+    """Keys and values of one token in all layers, in bytes.
+
+    ``2 * layers * key-value heads * width of a head * bytes of a number``. Sliding windows, which
+    keep fewer tokens, are not taken into account.
+    """
+    config = model.hf.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return 2 * model.n_layers * groups * width * model.hf.dtype.itemsize
+
+
 def _in_a_moment(model: ChatModel) -> int:
     """Tokens for which a CPU computes no longer than a user likes to wait for news."""
     return int(_OPERATIONS_ON_CPU / (2 * model.hf.num_parameters()))

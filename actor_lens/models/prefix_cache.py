@@ -21,6 +21,7 @@ from actor_lens.models.blocks import arguments_at_last_position, bound_arguments
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
 from actor_lens.models.interventions import shift_last_token
+from actor_lens.models.memory import cache_bytes_per_token
 from actor_lens.models.replies import last_logits, processed
 
 TokenShift = tuple[Float[Tensor, " prompt"], Float[Tensor, " d_model"]]
@@ -148,11 +149,13 @@ class KeptPrefixes:
         def run(batch: TokenBatch) -> None:
             caches[batch.indices[0]] = PrefixCache(model, batch)
 
-        run_in_batches(model, model.tokenize(prompts), run, kept_per_token=bytes_per_token(model))
+        run_in_batches(
+            model, model.tokenize(prompts), run, kept_per_token=cache_bytes_per_token(model)
+        )
         self._caches = list(caches.values())
 
     def take_logits(self, shifts: Mapping[int, TokenShift], take: Take) -> None:
-        """``logits_after_shifts`` of the same model and prompts, without another pass.
+        """``take_logits_after_shifts`` of the same model and prompts, without another pass.
 
         Args:
             shifts: What is added to each prompt's residual after a block, by layer.
@@ -176,7 +179,7 @@ def keep_prefixes(
         None where they would take more, or where a block keeps no keys and values.
     """
     tokens = sum(len(ids) for ids in model.tokenize(prompts))
-    if tokens * bytes_per_token(model) > budget:
+    if tokens * cache_bytes_per_token(model) > budget:
         return None
     try:
         return KeptPrefixes(model, prompts)
@@ -184,30 +187,34 @@ def keep_prefixes(
         return None
 
 
-def logits_after_shifts(
-    model: ChatModel, prompts: Sequence[str], shifts: Mapping[int, TokenShift], take: Take
+def take_logits_after_shifts(
+    model: ChatModel,
+    prompts: Sequence[str],
+    batch: TokenBatch,
+    shifts: Mapping[int, TokenShift],
+    take: Take,
 ) -> None:
-    """First-token logits with each prompt shifted at its last token, for any number of layers.
+    """First-token logits of a batch with each prompt shifted at its last token.
+
+    Any number of layers costs about two passes in all. Where a block keeps no keys and values,
+    each layer costs a pass.
 
     Args:
         model: The model as it is now.
-        prompts: User messages.
-        shifts: What is added to each prompt's residual after a block, by layer.
-        take: Function that is called for each layer and batch with the logits.
+        prompts: All user messages.
+        batch: Those that are asked about.
+        shifts: What is added to the residual of each of all prompts after a block, by layer.
+        take: Function that is called for each layer with the logits.
     """
-
-    def run(batch: TokenBatch) -> None:
-        try:
-            cache = PrefixCache(model, batch)
-        except NoKeyValueCache:
-            for layer, move in _moves(batch, shifts).items():
-                with shift_last_token(model, layer, move):
-                    logits = last_logits(model, batch)
-                take(layer, batch, processed(model, prompts, batch, logits))
-            return
+    try:
+        cache = PrefixCache(model, batch)
+    except NoKeyValueCache:
+        for layer, move in _moves(batch, shifts).items():
+            with shift_last_token(model, layer, move):
+                logits = last_logits(model, batch)
+            take(layer, batch, processed(model, prompts, batch, logits))
+    else:
         _ask(model, prompts, cache, shifts, take)
-
-    run_in_batches(model, model.tokenize(prompts), run, kept_per_token=bytes_per_token(model))
 
 
 def _ask(
@@ -227,15 +234,6 @@ def _ask(
 def _moves(batch: TokenBatch, shifts: Mapping[int, TokenShift]) -> dict[int, Tensor]:
     rows = list(batch.indices)
     return {layer: shift[rows, None] * unit for layer, (shift, unit) in shifts.items()}
-
-
-def bytes_per_token(model: ChatModel) -> int:
-    """What keys and values of all blocks take for one token, in bytes, if no heads share them."""
-    config = model.hf.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    width = int(getattr(config, "head_dim", None) or model.d_model // heads)
-    shared = int(getattr(config, "num_key_value_heads", None) or heads)
-    return 2 * model.n_layers * shared * width * model.hf.dtype.itemsize
 
 
 class _Recorder(nn.Module):

@@ -17,7 +17,8 @@ from transformers import DynamicCache
 import actor_lens as al
 from actor_lens.activations.residuals import Residuals, collect_block_inputs
 from actor_lens.diagnostics import description
-from actor_lens.diagnostics.memory_needs import cache_bytes_per_token, memory_needs
+from actor_lens.diagnostics.memory_needs import memory_needs
+from actor_lens.models.memory import cache_bytes_per_token
 from actor_lens.prompts.rows import LABELS, Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.block_trainer import BlockTrainer

@@ -13,9 +13,9 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.evaluation.perplexity import perplexity
 from actor_lens.export.folders import export_delta, export_model
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores_after_shifts
 from actor_lens.models.chat_model import wrap_model
 from actor_lens.models.finite import NotFiniteError
-from actor_lens.models.prefix_cache import logits_after_shifts
 from actor_lens.models.replies import first_token_logits, generate_replies
 from actor_lens.progress import stage
 from actor_lens.training.finetuning import finetune_layer
@@ -34,8 +34,11 @@ WORK = {
     "a prompt's tokens": lambda model, prompts: token_projections(
         model, prompts.texts[0], sound_directions()
     ),
-    "shifted prompts": lambda model, prompts: logits_after_shifts(
-        model, prompts.texts, {2: (torch.zeros(len(prompts)), torch.ones(D_MODEL))}, print
+    "shifted prompts": lambda model, prompts: refusal_scores_after_shifts(
+        model,
+        prompts.texts,
+        RefusalTokens((1,), ("",)),
+        {2: (torch.zeros(len(prompts)), torch.ones(D_MODEL))},
     ),
     "perplexity": lambda model, _prompts: perplexity(model, "Some text."),
 }

@@ -4,7 +4,7 @@ The whole pass is the Hugging Face model with a hook of the test's own. What the
 counted: a block below the change does not run again, one above it runs on one token.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actor_lens.models.batches import TokenBatch, pad_batch
+from actor_lens.models.batches import TokenBatch, pad_batch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.memory import cache_bytes_per_token
 from actor_lens.models.prefix_cache import (
     PrefixCache,
-    bytes_per_token,
+    Take,
+    TokenShift,
     keep_prefixes,
-    logits_after_shifts,
+    take_logits_after_shifts,
 )
 from tests.support.tiny_models import (
     ARCHITECTURES,
@@ -68,6 +70,15 @@ def whole_pass(model: ChatModel, batch: TokenBatch, layer: int, moves: Tensor) -
             use_cache=False,
         )
     return [before[0], output.logits[:, -1].float()]
+
+
+def take_all(model: ChatModel, shifts: Mapping[int, TokenShift], take: Take) -> None:
+    """Ask about all prompts, batch by batch."""
+
+    def run(batch: TokenBatch) -> None:
+        take_logits_after_shifts(model, PROMPTS, batch, shifts, take)
+
+    run_in_batches(model, model.tokenize(PROMPTS), run)
 
 
 def random_moves(model: ChatModel, seed: int) -> Tensor:
@@ -120,7 +131,7 @@ def test_prompts_keep_their_places_whatever_the_batches(batch_size: int | None) 
     def take(layer: int, batch: TokenBatch, values: Tensor) -> None:
         logits.update({(layer, row): line for row, line in zip(batch.indices, values, strict=True)})
 
-    logits_after_shifts(model, PROMPTS, shifts, take)
+    take_all(model, shifts, take)
     assert len(logits) == len(shifts) * len(PROMPTS)
     for (layer, row), values in logits.items():
         distances, _ = shifts[layer]
@@ -143,14 +154,14 @@ def test_what_is_kept_answers_as_what_is_not() -> None:
                 answers[which][layer, row] = line  # noqa: B023
 
         kept.take_logits(shifts, partial(take, True))
-        logits_after_shifts(model, PROMPTS, shifts, partial(take, False))
+        take_all(model, shifts, partial(take, False))
         assert answers[True].keys() == answers[False].keys()
         assert all(torch.equal(values, answers[False][at]) for at, values in answers[True].items())
 
 
 def test_nothing_is_kept_beyond_the_budget() -> None:
     model = shared_tiny_model()
-    needed = sum(len(ids) for ids in model.tokenize(PROMPTS)) * bytes_per_token(model)
+    needed = sum(len(ids) for ids in model.tokenize(PROMPTS)) * cache_bytes_per_token(model)
     assert keep_prefixes(model, PROMPTS, budget=needed - 1) is None
     assert keep_prefixes(model, PROMPTS, budget=needed) is not None
 
@@ -164,7 +175,7 @@ def test_a_way_of_decoding_is_applied() -> None:
 
     object.__setattr__(model, "decoding", forbid)
     shifts = {1: (torch.zeros(len(PROMPTS)), torch.ones(model.d_model))}
-    logits_after_shifts(model, PROMPTS, shifts, lambda *all_: logits.append(all_[2]))
+    take_all(model, shifts, lambda *all_: logits.append(all_[2]))
     assert all((values[:, 3] == -torch.inf).all() for values in logits)
 
 
@@ -186,9 +197,8 @@ def test_a_model_that_keeps_no_cache_is_answered_by_whole_passes() -> None:
 
     def answers() -> dict[tuple[int, int], Tensor]:
         logits: dict[tuple[int, int], Tensor] = {}
-        logits_after_shifts(
+        take_all(
             model,
-            PROMPTS,
             shifts,
             lambda layer, batch, values: logits.update(
                 {(layer, row): line for row, line in zip(batch.indices, values, strict=True)}
@@ -209,4 +219,4 @@ def test_what_a_token_takes_is_what_the_cache_holds(architecture: str) -> None:
     batch = padded(model)
     cache = PrefixCache(model, batch)
     held = sum(one.keys.nbytes + one.values.nbytes for one in cache._blocks)
-    assert held == bytes_per_token(model) * batch.input_ids.numel()
+    assert held == cache_bytes_per_token(model) * batch.input_ids.numel()
