@@ -173,5 +173,7 @@ def versions() -> dict[str, str]:
     """Versions of everything that can change a figure."""
     from importlib.metadata import version  # a fifth of the time in which the commands start
 
+    from actor_lens import __version__  # a checkout that is not installed has no metadata
+
     packages = {package: version(package) for package in _PACKAGES}
-    return {"actor_lens": version("actor-lens"), "python": platform.python_version(), **packages}
+    return {"actor_lens": __version__, "python": platform.python_version(), **packages}

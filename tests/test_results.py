@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
+import actor_lens
 from actor_lens.activations.residuals import collect_activations
 from actor_lens.activations.store import Store
 from actor_lens.directions.layer_scores import score_layers
@@ -25,7 +26,7 @@ from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.results import Result
+from actor_lens.results import Result, versions
 from tests.support.tiny_models import tiny_chat_model
 
 SECRET = "vitriol"  # in every harmful prompt, and nowhere else
@@ -184,3 +185,17 @@ def test_the_figure_that_a_result_names_draws_it(result: Any):
     else:
         with pytest.raises(NotImplementedError):
             result.plot()
+
+
+def test_versions_need_no_installed_package(monkeypatch):
+    import importlib.metadata
+
+    known = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name in ("actor-lens", "actor_lens"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert versions()["actor_lens"] == actor_lens.__version__

@@ -165,10 +165,10 @@ class BlockInputs(Result):
         """Hidden states of some prompts padded on the left, attention mask and position ids."""
         chosen = [self.hidden_states[index] for index in indices]
         mask, positions = left_padding([len(states) for states in chosen], device)
-        padded = torch.zeros(*mask.shape, chosen[0].shape[-1], dtype=chosen[0].dtype, device=device)
+        padded = torch.zeros(*mask.shape, chosen[0].shape[-1], dtype=chosen[0].dtype)
         for row, states in enumerate(chosen):
-            padded[row, -len(states) :] = states.to(device)
-        return padded, mask, positions
+            padded[row, -len(states) :] = states
+        return padded.to(device), mask, positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -371,9 +371,10 @@ def _pass(model: ChatModel, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
     last: list[Tensor] = []
 
     def keep_last_token(_layer: int, residual: Tensor) -> None:
-        last.append(residual[:, -1].float().cpu())
+        # A copy: a view would keep all tokens. Fetched below: a GPU would wait at every layer.
+        last.append(residual[:, -1].to(torch.float32, copy=True))
 
     observe_residuals(model, batch, keep_last_token, taps)
-    residuals = torch.stack(last, dim=1)
+    residuals = torch.stack([part.cpu() for part in last], dim=1)
     check_finite(model, residuals, "residuals")
     puts["residuals"](residuals.unbind())

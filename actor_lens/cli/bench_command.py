@@ -1,7 +1,8 @@
 """The command ``bench``: what looking and training cost on this machine.
 
-Collecting residuals is timed against a plain forward pass, and training one layer against a naive
-version of the same method, against SFT of the whole model and inside a sweep. Each part runs in a
+Collecting residuals and questions about the model are timed against plain forward passes, replies
+against transformers' own ``generate``, and training one layer against a naive version of the same
+method, against SFT of the whole model and inside a sweep. Each part runs in a
 process of its own, so that its peak memory is its own; the median of ``--rounds`` counts. From that
 the cost of a larger job is predicted (``--predict``), which assumes prompts of the same length.
 
@@ -13,7 +14,7 @@ Ctrl-C writes nothing.
 
 Examples:
     actor-lens bench
-    actor-lens bench --only collection,actor --rounds 5
+    actor-lens bench --only looks,actor --rounds 5
     actor-lens bench --model HuggingFaceTB/SmolLM2-135M-Instruct --predict 5000 --out bench
 """
 
@@ -57,7 +58,9 @@ def add_commands(commands: Any) -> None:
     add_layer(parser, "block to train; default: auto, the middle one")
     add_count(parser, "--epochs", 3, "passes over the prompts in every training")
     add_count(parser, "--rounds", 3, "how often each part is timed")
-    add_count(parser, "--reply-tokens", 64, "length of the replies that SFT trains on")
+    add_count(
+        parser, "--reply-tokens", 64, "length of generated replies, and of those that SFT trains on"
+    )
     text = f"parts: {', '.join(PARTS)}; default: all"
     parser.add_argument("--only", metavar="PART,..", help=text)
     add_count(parser, "--predict", 1000, "predict the cost for so many prompts and 8 epochs")
@@ -128,6 +131,24 @@ def print_costs(console: Console, arguments: argparse.Namespace, costs: BenchRes
             f"Collecting residuals: {collection['tokens_per_second']:,.0f} tokens/s, "
             f"{collection['to_plain_pass']:.2f} times a plain pass; with every hook it would take "
             f"{hooks:.1f} times as long."
+        )
+    looks = costs.looks()
+    if len(looks):
+        print_table(
+            "Looking",
+            ("question", "compared with", "times", "at most", "seconds"),
+            (
+                [
+                    row["question"],
+                    row["compared_with"],
+                    f"{row['ratio']:.2f}",
+                    f"{row['limit']:.2f}",
+                    f"{row['seconds']:.2f}",
+                ]
+                for row in looks.to_dict("records")
+            ),
+            texts=2,
+            to=console,
         )
     frame = costs.frame()
     if len(frame):

@@ -25,9 +25,22 @@ from actor_lens.errors import UserError, check_choice, check_whole
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet, require_labels
-from actor_lens.results import Result, plain
+from actor_lens.results import Result, plain, records
 from actor_lens.text import clip, one_line, plural
 
+_IN_ROUNDS: tuple[Part, ...] = ("collection", "looks")
+"""Parts that have rounds of their own, in one process."""
+_QUESTIONS = {
+    "pass": "a pass",
+    "base_pass": "a pass, no head",
+    "residuals": "residuals, all layers",
+    "layer_scores": "causal scores, all layers",
+    "what_if": "what-if, one layer",
+    "trained_layer": "one trained layer",
+    "generate": "generate",
+    "replies": "replies",
+    "evaluation": "evaluation",
+}
 _TITLES = {
     "actor": "ACTOR, one layer on cached inputs",
     "naive_actor": "naive ACTOR, from the tokens at every step",
@@ -39,6 +52,9 @@ NOTES = (
     "everything but loading the model: collecting block inputs too. Peak memory is that of a "
     "process of its own beyond what it had before the model was loaded, weights included (on a "
     "GPU: allocated by torch).",
+    "Looking: a pass goes to the logits of the first reply token. What-if has keys and values "
+    "kept; a trained layer is scored from its cached inputs; replies are compared with "
+    "transformers' generate on the same batches; an evaluation adds first-token scores.",
     "Plain pass: the base model without head, gradients or cache, transformers' default attention, "
     "same batches. SFT: AdamW, default attention, replies of {reply_tokens} random tokens. The "
     "sweep is without scoring its outcomes.",
@@ -93,12 +109,28 @@ class BenchResult(Result):
             "all_hooks_to_ours": _paired(times["all_hooks"], times["ours"]),
         }
 
+    def looks(self) -> pd.DataFrame:
+        """One row a question about the model, in relation to what it is compared with.
+
+        Columns: ``question``, ``seconds``, ``compared_with``, ``ratio`` (median over rounds),
+        ``limit`` (the most that it should be). Without rows where they were not asked.
+        """
+        columns = ["question", "seconds", "compared_with", "ratio", "limit"]
+        rows = []
+        for measured in self.rounds.get("looks", ()):
+            times = measured["rounds"]
+            for question, (other, limit) in measured["limits"].items():
+                ratio = _paired(times[question], times[other])
+                seconds = statistics.median(times[question])
+                rows.append((_QUESTIONS[question], seconds, _QUESTIONS[other], ratio, limit))
+        return pd.DataFrame(rows, columns=columns)
+
     def frame(self) -> pd.DataFrame:
         """One row a way of training.
 
         Columns: ``part``, ``seconds``, ``times_actor`` (time in relation to ACTOR), ``peak_bytes``.
         """
-        parts = [part for part in PARTS if part in self.rounds and part != "collection"]
+        parts = [part for part in PARTS if part in self.rounds and part not in _IN_ROUNDS]
         return pd.DataFrame(
             {
                 "part": _TITLES[part],
@@ -125,19 +157,19 @@ class BenchResult(Result):
 
     def _headline(self) -> str:
         model, machine = self.setting["model"], clip(self.machine["processor"], 40)
-        parts = [f"{part} {self.seconds(part):.3g} s" for part in PARTS[1:] if part in self.rounds]
+        trained = [part for part in PARTS if part in self.rounds and part not in _IN_ROUNDS]
+        parts = [f"{part} {self.seconds(part):.3g} s" for part in trained]
         work = plural(self.setting["prompts"], "prompt")
-        return (
-            f"BenchResult: {model} on {machine}, {work}: {', '.join(parts) or 'collection alone'}"
-        )
+        return f"BenchResult: {model} on {machine}, {work}: {', '.join(parts) or 'nothing trained'}"
 
     def summary(self) -> dict[str, Any]:
         """Every measurement, and what follows from them, as plain values."""
-        parts = [part for part in self.rounds if part != "collection"]
+        parts = [part for part in self.rounds if part not in _IN_ROUNDS]
         return {
             "machine": dict(self.machine),
             "setting": dict(self.setting),
             "collection": self.collection,
+            "looks": records(self.looks()),
             "training": {
                 part: {
                     "seconds": self.seconds(part),
@@ -174,7 +206,7 @@ def bench(
         layer: The block to train; None for the middle one.
         epochs: Passes over the prompts, in every way of training.
         rounds: Number of times that everything is measured.
-        reply_tokens: Length of the replies that SFT trains on.
+        reply_tokens: Length of the replies that are generated, and that SFT trains on.
         parts: Names of the parts to measure.
 
     Raises:
@@ -197,7 +229,7 @@ def bench(
     with on_disk(model, prompts) as files:
         with stage("benchmark", rounds * len(parts)) as done:
             for number, (turn, part) in enumerate(product(range(rounds), parts)):
-                if part != "collection" or turn == 0:  # it has rounds of its own
+                if part not in _IN_ROUNDS or turn == 0:
                     measurements[part].append(run_task(part, files, settings))
                 done(number + 1)
         agreement = _agreement(files.folder)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-Part = Literal["collection", "actor", "naive_actor", "sft", "sweep"]
+Part = Literal["collection", "looks", "actor", "naive_actor", "sft", "sweep"]
 PARTS: tuple[Part, ...] = get_args(Part)
-Task = Literal["collection", "actor", "naive_actor", "sft", "sweep", "collect"]
+Task = Literal["collection", "looks", "actor", "naive_actor", "sft", "sweep", "collect"]
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class BenchSettings:
     """Sizes of the work that is timed.
 
     Attributes:
-        layer: The block that is trained.
+        layer: The block that is moved or trained.
         epochs: Passes over the prompts, in every way of training.
-        reply_tokens: Length of the replies that SFT trains on.
-        repeats: Rounds of the task ``collection``, after one that warms up.
+        reply_tokens: Length of the replies that are generated, and that SFT trains on.
+        repeats: Rounds of the tasks ``collection`` and ``looks``, after one that warms up.
         store: Folder of the store that the task ``collect`` writes into.
     """
 

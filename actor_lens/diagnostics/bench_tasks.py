@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from actor_lens.activations.residuals import BlockInputs, collect_residuals
 from actor_lens.activations.store import Store
 from actor_lens.diagnostics.bench_job import BenchSettings
+from actor_lens.diagnostics.bench_looks import looks
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.blocks import graft
@@ -55,13 +56,13 @@ def collection(model: ChatModel, prompts: PromptSet, settings: BenchSettings) ->
 
     seconds: dict[str, list[float]] = {"ours": [], "plain": [], "all_hooks": []}
     for number in range(settings.repeats + 1):
-        times = {"ours": _timed(ours, model)[0]}
+        times = {"ours": timed(ours, model)[0]}
         model.hf.set_attn_implementation(_default_attention(model))
         try:
-            times["plain"] = _timed(plain, model)[0]
+            times["plain"] = timed(plain, model)[0]
         finally:
             model.hf.set_attn_implementation("eager")
-        times["all_hooks"] = _timed(all_hooks, model)[0]
+        times["all_hooks"] = timed(all_hooks, model)[0]
         if number > 0:  # the first warms up
             for name, value in times.items():
                 seconds[name].append(value)
@@ -72,14 +73,14 @@ def collect(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Me
     """Residuals of all layers, written into a store."""
     store = Store(settings.store)
     collect_residuals(model, prompts[:8], store=False)  # warms up
-    seconds, _ = _timed(lambda: collect_residuals(model, prompts, store=store), model)
+    seconds, _ = timed(lambda: collect_residuals(model, prompts, store=store), model)
     return {"seconds": seconds, "tokens": sum(map(len, model.tokenize(prompts.texts)))}
 
 
 def actor(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """ACTOR on cached inputs: collecting them and training, nothing else."""
     config = FinetuneConfig(layer=settings.layer, epochs=settings.epochs)
-    seconds, run = _timed(lambda: finetune_layer(model, prompts, config, store=False), model)
+    seconds, run = timed(lambda: finetune_layer(model, prompts, config, store=False), model)
     return {"seconds": seconds, "parts": dict(run.seconds), "state": dict(run.state)}
 
 
@@ -97,7 +98,7 @@ def naive_actor(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -
             for name, tensor in trainer.block.state_dict().items()
         }
 
-    seconds, state = _timed(train, model)
+    seconds, state = timed(train, model)
     return {"seconds": seconds, "state": state}
 
 
@@ -110,21 +111,21 @@ def sft(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measur
     model.hf.set_attn_implementation(_default_attention(model))
     model.hf.requires_grad_(True)
     token_ids = model.tokenize(prompts.texts, room=settings.reply_tokens)
-    seconds, _ = _timed(lambda: _train_on_replies(model, token_ids, settings), model)
+    seconds, _ = timed(lambda: _train_on_replies(model, token_ids, settings), model)
     return {"seconds": seconds}
 
 
 def sweep(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Measured:
     """Every layer trained once, on one collection of block inputs; outcomes are not scored."""
     shared = FinetuneConfig(layer=0, epochs=settings.epochs)
-    seconds, outcomes = _timed(
+    seconds, outcomes = timed(
         lambda: sweep_layers(model, prompts, settings=shared, store=False), model
     )
     return {"seconds": seconds, "parts": dict(outcomes.seconds)}
 
 
 TASKS: Mapping[str, Callable[[ChatModel, PromptSet, BenchSettings], Measured]] = {
-    task.__name__: task for task in (collection, collect, actor, naive_actor, sft, sweep)
+    task.__name__: task for task in (collection, looks, collect, actor, naive_actor, sft, sweep)
 }
 
 
@@ -202,7 +203,7 @@ def _default_attention(model: ChatModel) -> str:
     return "sdpa" if getattr(model.hf, "_supports_sdpa", False) else "eager"
 
 
-def _timed(work: Callable[[], Result], model: ChatModel) -> tuple[float, Result]:
+def timed(work: Callable[[], Result], model: ChatModel) -> tuple[float, Result]:
     """Seconds that some work takes, and its result."""
     gc.collect()
     _wait(model)

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from actor_lens import __version__
 from actor_lens.errors import UserError
 from actor_lens.export.model_card import CardFacts, Form, base_model_name, write_model_card
 from actor_lens.files.paths import user_path
@@ -266,7 +266,7 @@ def _delta_card(
         "trained_parameters": run.trained_parameters,
         "settings": asdict(run.config),
         "train_prompts": dict(run.train_prompts),
-        "versions": {"actor_lens": version("actor-lens")},
+        "versions": {"actor_lens": __version__},
     }
 
 

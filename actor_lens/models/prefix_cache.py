@@ -21,7 +21,7 @@ from actor_lens.models.blocks import arguments_at_last_position, bound_arguments
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
 from actor_lens.models.interventions import shift_last_token
-from actor_lens.models.memory import cache_bytes_per_token
+from actor_lens.models.memory import cache_bytes_per_token, free_memory
 from actor_lens.models.replies import last_logits, processed
 
 TokenShift = tuple[Float[Tensor, " prompt"], Float[Tensor, " d_model"]]
@@ -166,18 +166,20 @@ class KeptPrefixes:
 
 
 def keep_prefixes(
-    model: ChatModel, prompts: Sequence[str], *, budget: int = 2**30
+    model: ChatModel, prompts: Sequence[str], *, budget: int | None = None
 ) -> KeptPrefixes | None:
     """Keep the prefix caches of prompts, where they are small enough.
 
     Args:
         model: The model as it is now; it must not change while the caches are used.
         prompts: User messages.
-        budget: Most bytes that the caches may take.
+        budget: Most bytes that the caches may take; None for a tenth of what is free.
 
     Returns:
         None where they would take more, or where a block keeps no keys and values.
     """
+    if budget is None:
+        budget = free_memory(model.device) // 10
     tokens = sum(len(ids) for ids in model.tokenize(prompts))
     if tokens * cache_bytes_per_token(model) > budget:
         return None

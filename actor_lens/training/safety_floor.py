@@ -62,9 +62,12 @@ class ValidationChecks:
         labels = self.inputs.prompts.labels
         counts = {label: [0, 0] for label in labels}
         ids = torch.tensor(self.tokens.ids)
+        lengths = [len(states) for states in self.inputs.hidden_states]
+        by_length = sorted(range(len(labels)), key=lengths.__getitem__)
         for start in range(0, len(labels), _BATCH_SIZE):
-            rows = list(range(start, min(start + _BATCH_SIZE, len(labels))))
-            for row, score in zip(rows, log_odds(self._logits(block, rows), ids), strict=True):
+            rows = by_length[start : start + _BATCH_SIZE]
+            scores = log_odds(self._logits(block, rows), ids).tolist()
+            for row, score in zip(rows, scores, strict=True):
                 counts[labels[row]][0] += int(score > 0)
                 counts[labels[row]][1] += 1
         return {label: refused / n for label, (refused, n) in counts.items()}
@@ -96,7 +99,7 @@ class ValidationChecks:
                 use_cache=False,
                 logits_to_keep=1,
             )
-        last: Tensor = output.logits[:, -1].float().cpu()
+        last: Tensor = output.logits[:, -1].float()
         check_finite(self.model, last, "logits")
         return last
 

@@ -71,3 +71,17 @@ def test_the_peak_of_a_process_is_what_it_once_held():
     del held
     assert peak_bytes() - before > 200_000_000
     assert resident_bytes() < peak_bytes()
+
+
+def test_questions_are_timed_against_passes_and_leave_the_model_alone():
+    model = tiny_chat_model()
+    before = copied_tensors(model)
+    measured = TASKS["looks"](model, PROMPTS, SETTINGS)
+    rounds = measured["rounds"]
+    assert {len(times) for times in rounds.values()} == {SETTINGS.repeats}
+    for question, (other, limit) in measured["limits"].items():
+        assert rounds[question] != rounds[other]
+        assert limit > 0
+    # Layer 2 of 4 starts half way up.
+    assert measured["limits"]["trained_layer"] == ("pass", 0.6)
+    assert same_bits(before, copied_tensors(model))
