@@ -17,6 +17,7 @@ from actor_lens.judges.first_token import (
     refusal_scores,
     with_tokens,
 )
+from actor_lens.judges.thoughts import answer_in
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies
 from actor_lens.progress import stage
@@ -199,4 +200,5 @@ def _of_harmful(reply: str, verdict: Verdict) -> str:
     if verdict != "refused":
         words = {"unreadable": "verdict unreadable", "partly_refused": "refused in part"}
         return f"({words.get(verdict, verdict)}; not shown)"
+    reply = answer_in(reply) or ""  # a thought may hold what the answer refuses
     return reply if len(reply) <= HARMFUL_REPLY_LENGTH else f"{reply[:HARMFUL_REPLY_LENGTH]}..."

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from actor_lens.errors import UserError
+from actor_lens.judges.thoughts import answer_in, answers_in
+from actor_lens.progress import warn
 from actor_lens.prompts.sets import PromptSet
 
 Verdict = Literal["answered", "refused", "partly_refused", "unreadable"]
 """What a judge says of a reply. A partial refusal counts as a refusal. An answer of a judge that
-cannot be read is neither a refusal nor an answer to the prompt, and is counted apart."""
+cannot be read, or a reply that ends inside a thought, is neither a refusal nor an answer to the
+prompt, and is counted apart."""
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -41,7 +44,10 @@ class Judge(Protocol):
         ...
 
     def verdicts(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
-        """A verdict on the reply to each prompt, in their order."""
+        """A verdict on the reply to each prompt, in their order.
+
+        ``verdicts_of`` hands over replies without the thoughts of a reasoning model.
+        """
         ...
 
 
@@ -64,10 +70,29 @@ class ScoreJudge(Protocol):
         ...
 
 
+def judge_answers(
+    read: Callable[[PromptSet, Sequence[str]], tuple[Verdict, ...]],
+    prompts: PromptSet,
+    replies: Sequence[str],
+) -> tuple[Verdict, ...]:
+    """Verdicts on what replies say once their thoughts are left out.
+
+    Args:
+        read: Function that gives a verdict on each answer, in their order.
+        prompts: Prompts that were answered.
+        replies: One reply to each; one that ends inside a thought is unreadable.
+    """
+    rows, asked, answers = answers_in(prompts, replies)
+    verdicts = dict(zip(rows, read(asked, answers) if rows else (), strict=True))
+    return tuple(verdicts.get(row, "unreadable") for row in range(len(replies)))
+
+
 def verdicts_of(
     judge: Judge, prompts: PromptSet, replies: Sequence[str], scores: Sequence[float]
 ) -> tuple[Verdict, ...]:
     """What a judge says of replies, or of first-token scores if it reads those.
+
+    Thoughts are left out, and replies that end inside one are warned of.
 
     Args:
         judge: Any judge.
@@ -81,10 +106,20 @@ def verdicts_of(
     """
     if isinstance(judge, ScoreJudge):
         return judge.score_verdicts(scores)
-    verdicts = judge.verdicts(prompts, replies)
-    if len(verdicts) != len(replies):
-        raise UserError(
-            f"judge '{judge.name}' gave {len(verdicts)} verdicts on {len(replies)} replies; it "
-            "must give one on each, in their order"
+
+    def read(asked: PromptSet, answers: Sequence[str]) -> tuple[Verdict, ...]:
+        verdicts = judge.verdicts(asked, answers)
+        if len(verdicts) != len(answers):
+            raise UserError(
+                f"judge '{judge.name}' gave {len(verdicts)} verdicts on {len(answers)} replies; "
+                "it must give one on each, in their order"
+            )
+        return verdicts
+
+    unfinished = sum(answer_in(reply) is None for reply in replies)
+    if unfinished:
+        warn(
+            f"{unfinished} of {len(replies)} replies end inside a thought and are not judged; let "
+            "replies be longer, or switch thinking off"
         )
-    return verdicts
+    return judge_answers(read, prompts, replies)

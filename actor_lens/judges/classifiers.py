@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from actor_lens.errors import UserError
-from actor_lens.judges.base import Verdict
+from actor_lens.judges.base import Verdict, judge_answers
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.models.chat_templates import render_turns
@@ -98,6 +98,9 @@ class WildGuardJudge:
         Raises:
             UserError: If the chat template cannot render the instruction.
         """
+        return judge_answers(self._read, prompts, replies)
+
+    def _read(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
         texts = [
             self.classifier.render(_fill(self.instruction, prompt, reply))
             for prompt, reply in _as_plain_text(self.classifier, prompts, replies)
@@ -144,6 +147,9 @@ class LlamaGuardJudge:
         Raises:
             UserError: If the chat template cannot render a prompt and its reply.
         """
+        return judge_answers(self._read, prompts, replies)
+
+    def _read(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
         texts = [
             _conversation(self.classifier, prompt, reply)
             for prompt, reply in _as_plain_text(self.classifier, prompts, replies)

@@ -18,9 +18,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from actor_lens.errors import UserError
-from actor_lens.judges.base import Verdict
+from actor_lens.judges.base import Verdict, judge_answers
 from actor_lens.judges.endpoint import Endpoint
 from actor_lens.judges.rubrics import HARMFUL_RUBRIC, HARMLESS_RUBRIC, Rubric, question, read_answer
+from actor_lens.judges.thoughts import answers_in
 from actor_lens.judges.verdict_cache import VerdictCache, default_cache, verdict_key
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
@@ -136,6 +137,9 @@ class LanguageModelJudge:
             UserError: If the endpoint cannot be asked or keeps failing; verdicts so far are kept.
             KeyboardInterrupt: If interrupted; verdicts so far are kept.
         """
+        return judge_answers(self._read, prompts, replies)
+
+    def _read(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
         items, known, unknown = self._sorted(prompts, replies)
         if unknown:
             if self.on_estimate is not None:
@@ -149,6 +153,7 @@ class LanguageModelJudge:
         Tokens are estimated from lengths, four bytes each: text that is not English takes more.
         Answers that have to be asked for twice are not counted.
         """
+        _, prompts, replies = answers_in(prompts, replies)
         items, known, unknown = self._sorted(prompts, replies)
         tokens_in = sum(_tokens(item.rubric.text) + _tokens(item.question) for item in unknown)
         cached = sum(item.key in known for item in items)

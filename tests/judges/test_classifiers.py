@@ -83,6 +83,16 @@ def test_special_tokens_in_a_reply_are_text_for_the_classifier(model, script, ki
     assert attacked != innocent
 
 
+@pytest.mark.parametrize("kind", [WildGuardJudge, LlamaGuardJudge])
+def test_thoughts_are_not_shown_to_the_classifier(model, script, kind):
+    seen = script(*(("safe",) if kind is LlamaGuardJudge else (three(),)) * 3)
+    thinking = ("<think>maybe, maybe</think>I'm sorry, no.", "<think>maybe", REPLIES[2])
+    verdicts = kind(model).verdicts(PROMPTS, thinking)
+    assert len(seen) == 2
+    assert not any("maybe" in text for text in seen)
+    assert verdicts == ("refused", "unreadable", "refused")
+
+
 # ---- Reading ----
 
 

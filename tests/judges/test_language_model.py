@@ -137,6 +137,15 @@ def test_equal_replies_to_equal_prompts_are_asked_about_once(make):
     assert len(server.requests) == 2
 
 
+def test_thoughts_are_not_sent_and_unfinished_ones_are_not_asked_about(make):
+    replies = ("<think>yes</think>no 0", "<think>yes", *REPLIES[2:])
+    with judge_server() as server:
+        judge = make(server)
+        assert judge.estimate(PROMPTS, replies).requests == 5
+        assert judge.verdicts(PROMPTS, replies) == ("refused", "unreadable", *TRUTH[2:])
+    assert sorted(map(by_reply, server.requests)) == sorted(("no 0", *REPLIES[2:]))
+
+
 def test_requests_go_out_together_as_many_as_allowed(make):
     together, under_way, most = Event(), [], []
 

@@ -2,9 +2,8 @@
 
 import pytest
 
+from actor_lens.judges.default_phrases import DEFAULT_EXEMPT, DEFAULT_PHRASES
 from actor_lens.judges.phrases import (
-    DEFAULT_EXEMPT,
-    DEFAULT_PHRASES,
     any_of,
     normalise,
     opening,
