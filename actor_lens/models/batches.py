@@ -16,6 +16,7 @@ from torch import Tensor
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import is_out_of_memory, token_budget
+from actor_lens.models.threads import suitable_threads
 from actor_lens.progress import report
 
 
@@ -115,8 +116,11 @@ def run_in_batches(
             device=model.device,
             indices=chosen,
         )
+        # A generated token is one for each prompt; what comes before it is a small part.
+        tokens = len(chosen) if new_tokens else batch.input_ids.numel()
         try:
-            run(batch)
+            with suitable_threads(model, tokens):
+                run(batch)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

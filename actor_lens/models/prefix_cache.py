@@ -23,6 +23,7 @@ from actor_lens.models.finite import check_finite
 from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.memory import cache_bytes_per_token, free_memory
 from actor_lens.models.replies import last_logits, processed
+from actor_lens.models.threads import suitable_threads
 
 TokenShift = tuple[Float[Tensor, " prompt"], Float[Tensor, " d_model"]]
 """A signed distance for each prompt, and the unit direction along which it lies."""
@@ -162,7 +163,8 @@ class KeptPrefixes:
             take: Function that is called for each layer and batch with the logits.
         """
         for cache in self._caches:
-            _ask(self._model, self.prompts, cache, shifts, take)
+            with suitable_threads(self._model, len(cache.batch.indices) * len(shifts)):
+                _ask(self._model, self.prompts, cache, shifts, take)
 
 
 def keep_prefixes(

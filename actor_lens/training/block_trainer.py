@@ -19,6 +19,7 @@ from actor_lens.directions.targets import label_signs, target_shifts
 from actor_lens.errors import UserError
 from actor_lens.models.blocks import block_arguments, last_token_output
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.threads import suitable_threads
 from actor_lens.prompts.rows import LABELS
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import ResumeState
@@ -61,6 +62,7 @@ class BlockTrainer:
         self.torn = False  # True while weights are half updated, where Ctrl-C may strike
         self._model = model
         self._inputs = inputs
+        self._lengths = [len(states) for states in inputs.hidden_states]
         self.block = copy.deepcopy(model.blocks[config.layer]).float().requires_grad_(True)
         self._device = next(self.block.parameters()).device  # not the embedding's where spread
         self._optimizer = torch.optim.AdamW(
@@ -120,6 +122,10 @@ class BlockTrainer:
         """
         self._refresh_if_due()
         rows = self.batch_of(self.step)
+        with suitable_threads(self._model, sum(self._lengths[row] for row in rows)):
+            self._step_on(rows)
+
+    def _step_on(self, rows: list[int]) -> None:
         with torch.enable_grad():
             current = self._forward(rows)
             losses = self._losses(current, rows)

@@ -1,6 +1,6 @@
 """What threads cost beside other programs: ``python -m tests.benchmarks.threads``.
 
-The bundled model is trained and evaluated in fresh processes, with torch's own number of threads
+The bundled model is trained and evaluated in fresh processes, with the default number of threads
 and with fixed ones, alone and beside one and two programs that never rest. A ratio is the time with
 the default over that with the best fixed number.
 """
@@ -17,11 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 WORK = """
-import sys, time
+import time
 import actor_lens as al
-import torch
-if int(sys.argv[1]):
-    torch.set_num_threads(int(sys.argv[1]))
 model, prompts = al.load_model("toy"), al.load_prompts("toy")
 train, validation, _ = prompts.by_split()
 tokens = al.refusal_tokens(model, validation)
@@ -47,12 +44,14 @@ def busy(count: int) -> Iterator[None]:
 
 
 def seconds(threads: int) -> list[float]:
-    """Seconds of training and of evaluating; 0 threads are torch's own choice."""
+    """Seconds of training and of evaluating; 0 threads are the default."""
     environment = {**os.environ, "ACTOR_LENS_STORE": "off"}
     for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
         environment.pop(name, None)
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
     ran = subprocess.run(
-        [sys.executable, "-c", WORK, str(threads)],
+        [sys.executable, "-c", WORK],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

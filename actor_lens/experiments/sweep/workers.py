@@ -21,6 +21,7 @@ from actor_lens.errors import UserError, require
 from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, SweepWork, run_cell
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel, load_model
+from actor_lens.models.threads import Threads
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.safety_floor import ValidationChecks
@@ -59,7 +60,7 @@ class _Task:
     shared: FinetuneConfig
     tokens: RefusalTokens | None
     refused_untrained: Mapping[str, float] | None
-    threads: int
+    threads: Threads
 
 
 def ray_outcomes(work: SweepWork, cells: Sequence[SweepCell]) -> Iterator[CellOutcome]:
@@ -92,7 +93,7 @@ def ray_outcomes(work: SweepWork, cells: Sequence[SweepCell]) -> Iterator[CellOu
                 shared=work.shared,
                 tokens=None if checks is None else checks.tokens,
                 refused_untrained=None if checks is None else checks.refused_untrained,
-                threads=torch.get_num_threads(),
+                threads=Threads.now(),
             )
             train = ray.put(_PackedInputs.of(inputs))
             held_out = None if checks is None else ray.put(_PackedInputs.of(checks.inputs))
@@ -130,7 +131,7 @@ def _on_worker(
 ) -> CellOutcome:
     """Run one cell; the model stays loaded for the next."""
     # Sums are split over threads: with as many as the driver has, results are the same to the bit.
-    torch.set_num_threads(task.threads)
+    task.threads.adopt()
     model = _model(task.source)
     if model.identity != task.identity:
         raise UserError(f"a worker found other weights under the name '{model.name}'")
