@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
+from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from actor_lens.activations.store import Store
@@ -308,15 +311,12 @@ def score_layers(
         with stage("causal scores"):
             predicted = predict_refusals_by_layer(model, targets, tokens, store=store)
             causal = [_causal(one) for one in predicted]
-    # Small matrices: several threads cost more than they save, on a busy machine ten times as much.
+    # A thread for each layer: several for the small matrices of one cost more than they save.
+    work = Parallel(torch.get_num_threads(), prefer="threads", return_as="generator")
+    separate = delayed(partial(_separation, projections, rounds=rounds, seed=seed))
     with threadpool_limits(1, "blas"), stage("layer scores", n_layers) as done:
-        for layer in range(n_layers):
-            for pair, (positive, negative) in PAIRS.items():
-                if (labels == negative).sum() >= 2:
-                    chosen = np.isin(labels, (positive, negative))
-                    rows += _separation(
-                        projections, layer, pair, chosen, labels == positive, rounds, seed
-                    )
+        for layer, scores in enumerate(work(separate(layer) for layer in range(n_layers))):
+            rows += scores
             if causal:
                 rows.append(LayerScore(layer, "causal", "all", causal[layer]))
             done(layer + 1)
@@ -333,27 +333,32 @@ def _check_same_shape(model: ChatModel, projections: Projections) -> None:
 
 
 def _separation(
-    projections: Projections,
-    layer: int,
-    pair: Pair,
-    chosen: np.ndarray,
-    positive: np.ndarray,
-    rounds: int,
-    seed: int,
+    projections: Projections, layer: int, *, rounds: int, seed: int
 ) -> list[LayerScore]:
-    from scipy.spatial.distance import cdist
+    """How far the labels of each pair lie apart at a layer."""
+    from sklearn.metrics.pairwise import euclidean_distances
 
-    rng = np.random.default_rng([seed, layer, len(pair)])
-    points = projections.residuals.values[layer].double().numpy()[chosen]
-    values = projections.values[layer].double().numpy()[chosen]
-    positive = positive[chosen]
-    measurements: dict[Score, Measurement] = {
-        "silhouette": silhouette(cdist(points, points), positive, rounds=rounds, rng=rng),
-        "auroc": auroc(values, positive, rounds=rounds, rng=rng),
-        "gap": gap(values, positive, rounds=rounds, rng=rng),
-        "probe": probe_accuracy(points, positive, seed=seed),
-    }
-    return [LayerScore(layer, score, pair, value) for score, value in measurements.items()]
+    labels = np.array(projections.prompts.labels)
+    residuals = projections.residuals.values[layer].double().numpy()
+    # Centred: distances come from products, in which a common offset would drown.
+    distances = euclidean_distances(residuals - residuals.mean(axis=0))
+    scores = []
+    for pair, (positive, negative) in PAIRS.items():
+        chosen = np.isin(labels, (positive, negative))
+        if (labels == negative).sum() < 2:
+            continue
+        rng = np.random.default_rng([seed, layer, len(pair)])
+        points, apart = residuals[chosen], distances[np.ix_(chosen, chosen)]
+        values = projections.values[layer].double().numpy()[chosen]
+        high = labels[chosen] == positive
+        measurements: dict[Score, Measurement] = {
+            "silhouette": silhouette(apart, high, rounds=rounds, rng=rng),
+            "auroc": auroc(values, high, rounds=rounds, rng=rng),
+            "gap": gap(values, high, rounds=rounds, rng=rng),
+            "probe": probe_accuracy(points, high, seed=seed),
+        }
+        scores += [LayerScore(layer, name, pair, value) for name, value in measurements.items()]
+    return scores
 
 
 def _causal(predicted: PredictedRefusals) -> Measurement:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from sklearn.metrics import silhouette_score
 
 from actor_lens.directions.layer_scores import (
     PAIRS,
@@ -257,3 +258,15 @@ def test_too_few_prompts_are_refused(label: str):
 def test_no_rounds_are_refused():
     with pytest.raises(UserError, match=r"rounds is 0; .*at least 1"):
         score_layers(planted((1.0,)), rounds=0)
+
+
+def test_distances_are_those_of_float64_beside_a_large_common_offset():
+    residuals, _ = planted_residuals(COUNTS, (1.0, 3.0), offset=1000.0)
+    frame = score_layers(project(residuals, refusal_directions(residuals)), rounds=2).frame()
+    labels = np.array(residuals.prompts.labels)
+    for pair, names in PAIRS.items():
+        chosen = np.isin(labels, names)
+        rows = frame[(frame["score"] == "silhouette") & (frame["pair"] == pair)]
+        for layer, value in zip(rows["layer"], rows["value"], strict=True):
+            points = residuals.values[layer].double().numpy()[chosen]
+            assert value == pytest.approx(silhouette_score(points, labels[chosen]), abs=1e-9)
