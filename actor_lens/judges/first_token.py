@@ -261,12 +261,10 @@ def log_odds(
     logits: Float[Tensor, "prompt vocabulary"], ids: Int[Tensor, " id"]
 ) -> Float[Tensor, " prompt"]:
     """Log-odds of the total probability of some tokens, without overflow."""
-    # Apple's GPUs know no float64.
-    device = torch.device("cpu") if logits.device.type == "mps" else logits.device
-    rest = logits.to(device, torch.float64, copy=True)
+    rest = logits.to(torch.float32, copy=True)
     inside = rest[:, ids].logsumexp(-1)
     rest[:, ids] = -torch.inf
-    return (inside - rest.logsumexp(-1)).float()
+    return inside - rest.logsumexp(-1)
 
 
 def _openings(

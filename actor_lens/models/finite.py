@@ -30,7 +30,9 @@ def check_finite(model: ChatModel, values: Tensor, what: str) -> None:
         NotFiniteError: If one is NaN or infinite. The message names the stage, the cause where it
             is known, and what to do.
     """
-    if bool(torch.isfinite(values).all()):
+    # Of one NaN or infinity the sum is none, too; only where it is none, each value is looked at.
+    total = values.sum(dtype=torch.float32) if values.dtype.itemsize < 4 else values.sum()
+    if bool(torch.isfinite(total)) or bool(torch.isfinite(values).all()):
         return
     stage = stage_name()
     raise NotFiniteError(

@@ -280,19 +280,27 @@ class _Recorder(nn.Module):
         arguments = {
             **self._arguments,
             "attention_mask": _side_by_side(mask, questions.shape[1], self.keys),
-            "past_key_values": _KeysBefore(self.keys[..., :-1, :], self.values[..., :-1, :]),
+            "past_key_values": _KeysBefore(self.keys, self.values),
         }
         return _hidden(self.block(questions, **arguments))
 
 
 class _KeysBefore:
-    """Stands in for the key-value cache: hands out keys and values of the tokens before as well."""
+    """Stands in for the key-value cache: hands out keys and values of the tokens before as well.
+
+    The last token's own are replaced by those of the questions; one question takes their place
+    without a copy of the others.
+    """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self._keys, self._values = keys, values
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        return torch.cat([self._keys, keys], dim=-2), torch.cat([self._values, values], dim=-2)
+        if keys.shape[-2] == 1:
+            self._keys[..., -1:, :], self._values[..., -1:, :] = keys, values
+            return self._keys, self._values
+        before, values_before = self._keys[..., :-1, :], self._values[..., :-1, :]
+        return torch.cat([before, keys], dim=-2), torch.cat([values_before, values], dim=-2)
 
 
 class _Given(nn.Module):
