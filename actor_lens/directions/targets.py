@@ -79,11 +79,6 @@ class Targets(Result):
         unit: Tensor = vector / vector.norm()
         return unit
 
-    @property
-    def moves(self) -> Float[Tensor, "prompt d_model"]:
-        """What is added to each activation to reach its target: the shift along the direction."""
-        return self.shifts[:, None] * self.unit
-
     def frame(self) -> pd.DataFrame:
         """One row a prompt: those of ``prompt_columns``, ``before``, ``after``, ``shift``.
 

@@ -126,7 +126,7 @@ def test_moves_lead_from_each_activation_to_its_target(shift: str):
     start = residuals.values[LAYER].double().numpy()
     expected = targets.values.double().numpy() - start
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(targets.moves, expected, atol=1e-5)
+    np.testing.assert_allclose(targets.shifts[:, None] * targets.unit, expected, atol=1e-5)
 
 
 def test_the_layer_is_the_one_asked_for():
