@@ -38,6 +38,14 @@ class Reporter:
             total: Number of all of them.
         """
 
+    def note(self, name: str, text: str) -> None:
+        """Hear how a stage goes.
+
+        Args:
+            name: Name of the stage.
+            text: A few words, such as its speed.
+        """
+
     def step(self, step: TrainingStep) -> None:
         """Hear of a training step."""
 
@@ -77,6 +85,11 @@ class CellBars(Reporter):
         if done >= total:
             self._bar.close()
             self._bar = None
+
+    def note(self, name: str, text: str) -> None:
+        """Write it after the bar."""
+        if self._bar is not None and self._bar.desc.removesuffix(": ") == name:
+            self._bar.set_postfix_str(text)
 
     def warn(self, warning: str) -> None:
         """Warn as Python does."""
@@ -186,3 +199,10 @@ def report(done: int, total: int) -> None:
     around = _stage.get()
     if around is not None and _listens_to_parts():
         _listener().stage(around.name, done, total)
+
+
+def note(text: str) -> None:
+    """Say in a few words how the stage around this work goes, as ``report`` says how far it is."""
+    around = _stage.get()
+    if around is not None and _listens_to_parts():
+        _listener().note(around.name, text)

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from actor_lens import progress
-from actor_lens.progress import CellBars, Reporter, report, reporting, stage, warn
+from actor_lens.progress import CellBars, Reporter, note, report, reporting, stage, warn
 from tests.support.reports import Recorder
 
 
@@ -27,6 +27,17 @@ def test_a_stage_is_announced_before_its_parts():
         assert heard.stages == []
         report(1, 2)
     assert heard.stages == [("residuals", 1, 2)]
+
+
+def test_notes_are_of_stages_whose_parts_are_heard():
+    heard = Recorder()
+    with reporting(heard):
+        note("outside")
+        with stage("replies"):
+            note("12 tokens a second")
+        with stage("layers", 2):
+            note("inside a stage that counts itself")
+    assert heard.notes == [("replies", "12 tokens a second")]
 
 
 @pytest.fixture
@@ -73,6 +84,14 @@ def test_a_bar_names_its_stage_and_goes_with_it(capsys):
     shown = capsys.readouterr().err
     assert "layer scores" in shown
     assert shown.rsplit("\r", 1)[-1].strip() == ""
+
+
+def test_a_bar_shows_what_is_noted_of_its_stage(capsys):
+    with reporting(CellBars(delay=0.0)), stage("replies"):
+        report(1, 3)
+        note("12 tokens a second")
+        report(2, 3)
+    assert "12 tokens a second" in capsys.readouterr().err
 
 
 def test_a_quick_stage_shows_nothing(capsys):

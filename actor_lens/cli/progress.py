@@ -51,6 +51,7 @@ class ProgressBars(Reporter):
         self._teller = threading.Thread(target=self._repeat, name="progress", daemon=True)
         self._now = _Now("starting")
         self._tasks: dict[str, TaskID] = {}
+        self._notes: dict[str, str] = {}
         self._progress = Progress(
             TextColumn("{task.description:<28}"),
             BarColumn(bar_width=24),
@@ -84,12 +85,17 @@ class ProgressBars(Reporter):
     def begin(self, name: str) -> None:
         """Draw a stage of which nothing is done."""
         self._now = _Now(name)
+        self._notes.pop(name, None)
         if self._bars:
             self._task(name)
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Draw how much of a stage is done; a new name begins a new bar."""
-        self._update(name, done, total, note="")
+        self._update(name, done, total, note=self._notes.get(name, ""))
+
+    def note(self, name: str, text: str) -> None:
+        """Remember what is written beside the stage."""
+        self._notes[name] = text
 
     def step(self, step: TrainingStep) -> None:
         """Draw a training step with its loss, in the one bar of the training."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,15 @@ from actor_lens.errors import check_whole
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import end_of_turn
+from actor_lens.models.decoding import Decoding, greedy_replies
 from actor_lens.models.finite import check_finite
+from actor_lens.progress import note, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from transformers import LogitsProcessor, PreTrainedModel
+    from transformers import LogitsProcessor
 
 Intervention = Callable[[TokenBatch], "AbstractContextManager[None]"]
 """Entered around the forward pass of a batch, for instance to shift its rows."""
@@ -70,31 +72,43 @@ def continue_tokens(
         prompts: The user's message in each, for a model with a ``decoding`` of its own.
         new_tokens: Longest continuation, in tokens.
     """
-    greedy = _greedy(model, new_tokens)
     replies = [""] * len(token_ids)
+    pace = _Pace(len(token_ids))
 
     def reply(batch: TokenBatch) -> None:
-        sums: list[Tensor] = []
-
-        def add_up(_ids: Tensor, scores: Tensor) -> Tensor:
-            sums.append(scores.float().sum())  # of one NaN or infinity the sum is none, too
-            return scores
-
-        with torch.no_grad():
-            generated: Any = greedy.generate(  # type: ignore[operator]
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                logits_processor=[add_up, *_processors(model, prompts, batch)],
-            )
-        check_finite(model, torch.stack(sums), "logits")
-        texts = model.tokenizer.batch_decode(
-            generated[:, batch.input_ids.shape[1] :], skip_special_tokens=True
+        decoding = Decoding(
+            new_tokens=new_tokens,
+            ends=end_tokens(model),
+            processors=_processors(model, prompts, batch),
+            on_part=lambda share: pace.part(share * len(batch.indices)),
         )
+        rows = greedy_replies(model, batch, decoding)
+        texts = model.tokenizer.batch_decode(rows, skip_special_tokens=True)
         for index, text in zip(batch.indices, texts, strict=True):
             replies[index] = text.strip()
+        pace.written(rows)
 
     run_in_batches(model, token_ids, reply, new_tokens=new_tokens)
     return replies
+
+
+class _Pace:
+    """Reports how many replies are made, and how quickly."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._tokens = total, 0, 0
+        self._begun = time.monotonic()
+
+    def part(self, prompts: float) -> None:
+        """Report as many prompts of a batch as its work so far is worth, but not the last."""
+        report(min(self._done + int(prompts), self._total - 1), self._total)
+
+    def written(self, rows: Sequence[Sequence[int]]) -> None:
+        """Count the replies of a batch that is done."""
+        self._done += len(rows)
+        self._tokens += sum(map(len, rows))
+        speed = self._tokens / max(time.monotonic() - self._begun, 1e-9)
+        note(f"{speed:,.0f} tokens a second")
 
 
 def tokens_with_room(model: ChatModel, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:
@@ -142,25 +156,6 @@ def kl_divergence(
     p, q = base.double().log_softmax(-1), changed.double().log_softmax(-1)
     terms = torch.where(p == -torch.inf, 0.0, p.exp() * (p - q))
     return terms.sum().clamp(min=0)  # rounding can lead a hair below 0
-
-
-def _greedy(model: ChatModel, new_tokens: int) -> PreTrainedModel:
-    """The model with generation settings of its own, of which only the end tokens are taken over.
-
-    Sampling settings, penalties, minimum lengths and the like that checkpoints ship would make
-    replies other than greedy; repetition penalties also count padding, so that a reply would
-    depend on its batch. The copy shares all modules, and ``model.hf`` keeps its settings.
-    """
-    from transformers import GenerationConfig
-
-    greedy = copy.copy(model.hf)
-    greedy.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False,
-        max_new_tokens=new_tokens,
-        eos_token_id=list(end_tokens(model)) or None,
-        pad_token_id=model.pad_token_id,
-    )
-    return greedy
 
 
 def end_tokens(model: ChatModel) -> tuple[int, ...]:

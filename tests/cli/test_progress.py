@@ -5,7 +5,7 @@ import re
 import threading
 
 from actor_lens.cli.progress import ProgressBars
-from actor_lens.progress import stage
+from actor_lens.progress import note, report, stage
 
 
 class _Log(io.StringIO):
@@ -53,6 +53,17 @@ def test_a_stage_that_is_done_has_one_line_and_ends_the_silence(monkeypatch):
         done(1)
         done(2)
     assert log.getvalue().splitlines() == ["layer scores: 2/2"]
+
+
+def test_a_note_is_printed_with_the_stage_that_it_is_about(monkeypatch):
+    log, bars = heard(monkeypatch, "never", every=3600)
+    with bars:
+        with stage("replies"):
+            note("12 tokens a second")
+            report(2, 2)
+        with stage("replies"):
+            report(2, 2)
+    assert log.getvalue().splitlines() == ["replies: 2/2 12 tokens a second", "replies: 2/2"]
 
 
 def test_nothing_is_printed_when_the_work_has_ended(monkeypatch):

@@ -6,13 +6,13 @@ padding and without a key-value cache.
 
 import copy
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from transformers import GenerationConfig
 
 from actor_lens.errors import UserError
@@ -56,8 +56,8 @@ def true_replies(model: ChatModel, n: int = N, ends: tuple[int, ...] = ()) -> li
 def replies_as_ids(model: ChatModel) -> Iterator[None]:
     """Let "decoding" write token ids, for text would hide differences between odd bytes."""
 
-    def batch_decode(rows: Tensor, **_kwargs: object) -> list[str]:
-        return [" ".join(map(str, row)) for row in rows.tolist()]
+    def batch_decode(rows: list[list[int]], **_kwargs: object) -> list[str]:
+        return [" ".join(map(str, row)) for row in rows]
 
     model.tokenizer.batch_decode = batch_decode
     try:
@@ -67,15 +67,10 @@ def replies_as_ids(model: ChatModel) -> Iterator[None]:
 
 
 def reply_ids(model: ChatModel, **options: int) -> list[list[int]]:
-    """Tokens of each reply without the padding after it."""
+    """Tokens of each reply, its end token included."""
     with replies_as_ids(model):
-        rows = [
-            [int(x) for x in text.split()] for text in generate_replies(model, PROMPTS, **options)
-        ]
-    for row in rows:
-        while row and row[-1] == PAD:
-            row.pop()
-    return rows
+        texts = generate_replies(model, PROMPTS, **options)
+    return [[int(token) for token in text.split()] for text in texts]
 
 
 # ---- Replies ----
@@ -115,10 +110,7 @@ def test_padding_with_the_end_token_is_masked_all_the_same():
     model = tiny_chat_model("llama")
     model.tokenizer.pad_token = None
     assert model.pad_token_id == model.tokenizer.eos_token_id == 1
-    with replies_as_ids(model):
-        rows = generate_replies(model.with_batch_size(3), PROMPTS, new_tokens=N)
-    truth = [" ".join(map(str, reply)) for reply in true_replies(model, ends=(1,))]
-    assert [row.removesuffix(" 1") for row in rows] == [row.removesuffix(" 1") for row in truth]
+    assert reply_ids(model.with_batch_size(3), new_tokens=N) == true_replies(model, ends=(1,))
 
 
 def test_a_model_without_generation_settings_replies():
@@ -209,11 +201,18 @@ def test_replies_follow_the_weights_of_the_moment():
     assert after == true_replies(model, ends=(1,))
 
 
-def test_progress_counts_prompts_after_every_batch():
+def test_progress_goes_on_within_a_batch_and_ends_with_the_speed():
     recorder = Recorder()
     with reporting(recorder), stage("here"):
-        generate_replies(shared_tiny_model("llama").with_batch_size(2), PROMPTS, new_tokens=1)
-    assert recorder.parts("here") == [(2, 5), (4, 5), (5, 5)]
+        generate_replies(shared_tiny_model("llama").with_batch_size(4), PROMPTS, new_tokens=60)
+    parts = recorder.parts("here")
+    assert parts == sorted(parts)
+    assert {1, 2, 3, 4} < {done for done, _ in parts}  # the prompts of the first batch
+    assert [done for done, _ in parts].count(5) == 1
+    assert parts[-1] == (5, 5)
+    speeds = [re.fullmatch(r"[\d,]+ tokens a second", text) for _, text in recorder.notes]
+    assert len(speeds) == 2  # one a batch
+    assert all(speeds)
 
 
 def test_no_prompts_have_no_replies():

@@ -11,17 +11,22 @@ class Recorder(Reporter):
 
     Attributes:
         stages: Name, parts done and parts in all of each report of a stage.
+        notes: Name of a stage and how it goes, in words.
         steps: Training steps.
         warnings: Warnings.
     """
 
     def __init__(self) -> None:
         self.stages: list[tuple[str, int, int]] = []
+        self.notes: list[tuple[str, str]] = []
         self.steps: list[TrainingStep] = []
         self.warnings: list[str] = []
 
     def stage(self, name: str, done: int, total: int) -> None:
         self.stages.append((name, done, total))
+
+    def note(self, name: str, text: str) -> None:
+        self.notes.append((name, text))
 
     def step(self, step: TrainingStep) -> None:
         self.steps.append(step)

@@ -1,0 +1,97 @@
+"""The key-value cache of replies while they are written: room for all their tokens, made once.
+
+transformers' own copies every key and value in order to add those of one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, cat
+from torch.nn.functional import pad
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+
+def is_plain(cache: object, n_tokens: int) -> bool:
+    """Whether a cache holds keys and values of single tokens, and those of so many.
+
+    Recurrent states, compressed keys, shared or quantised ones and whatever else a model may keep
+    are not plain.
+    """
+    return (
+        isinstance(cache, DynamicCache)
+        and cache.get_seq_length() == n_tokens
+        and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+        and all(getattr(layer, "is_initialized", False) for layer in cache.layers)
+    )
+
+
+def joined(caches: Sequence[DynamicCache], room: int) -> DynamicCache:
+    """One cache for the prompts of several, which end at the same column.
+
+    Args:
+        caches: Plain ones; they are used up.
+        room: Tokens that will be added to each prompt.
+    """
+    whole = max(caches, key=lambda cache: cache.get_seq_length())
+    for index, layer in enumerate(whole.layers):
+        parts: list[Any] = [cache.layers[index] for cache in caches]
+        slides = isinstance(layer, DynamicSlidingWindowLayer)  # is short and drops its oldest
+        n_tokens = parts[caches.index(whole)].keys.shape[-2]
+        keys, values = (
+            cat([_widened(rows, n_tokens, 0 if slides else room) for rows in several])
+            for several in zip(*((part.keys, part.values) for part in parts), strict=True)
+        )
+        for part in parts:  # so that memory holds one layer twice, not all of them
+            part.keys = part.values = None
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.keys, layer.values = keys, values
+        else:
+            whole.layers[index] = _RoomyLayer(keys, values, n_tokens)
+    return whole
+
+
+class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values of a layer, at the left of tensors that have room for more."""
+
+    def __init__(
+        self,
+        keys: Float[Tensor, "prompt head token d_head"],
+        values: Float[Tensor, "prompt head token d_head"],
+        n_tokens: int,
+    ) -> None:
+        """Take over tensors of which the first ``n_tokens`` tokens are filled."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lazy_initialization(keys, values)
+        self._all = keys, values
+        self._show(n_tokens)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write keys and values of further tokens after the others, and hand out all."""
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        for kept, fresh in zip(self._all, (key_states, value_states), strict=True):
+            kept[:, :, start:end] = fresh
+        return self._show(end)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some prompts only."""
+        n_tokens = self.get_seq_length()
+        self._all = self._all[0][indices], self._all[1][indices]
+        self._show(n_tokens)
+
+    def _show(self, n_tokens: int) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = (kept[:, :, :n_tokens] for kept in self._all)
+        return self.keys, self.values
+
+
+def _widened(rows: Tensor, n_tokens: int, room: int) -> Tensor:
+    """Rows with zeros before them up to ``n_tokens`` tokens, and after them for the room.
+
+    Zeros, since a masked NaN would reach the sum all the same.
+    """
+    return pad(rows, (0, 0, n_tokens - rows.shape[-2], room))
