@@ -124,6 +124,7 @@ def collect(
     run: Callable[[TokenBatch, Mapping[Key, Put]], None],
     *,
     store: Store | bool = True,
+    new_tokens: int = 0,
     kept_per_token: int = 0,
 ) -> dict[Key, Tensor]:
     """Values of some arrays, on the CPU; those from the store are mapped from its files.
@@ -135,6 +136,7 @@ def collect(
         run: Function that runs a batch and hands each of the arrays that are needed the parts of
             the batch's prompts as soon as it has them.
         store: Store to read from and to keep them in; True for the default store, False for none.
+        new_tokens: Tokens that ``run`` adds to each prompt.
         kept_per_token: Bytes that ``run`` keeps for each token while it works on a batch.
 
     Raises:
@@ -150,7 +152,14 @@ def collect(
             run(batch, puts)
 
         rows = sorted({row for target in targets.values() for row in target.missing})
-        run_in_batches(model, token_ids, run_batch, rows=rows, kept_per_token=kept_per_token)
+        run_in_batches(
+            model,
+            token_ids,
+            run_batch,
+            rows=rows,
+            new_tokens=new_tokens,
+            kept_per_token=kept_per_token,
+        )
         values.update({key: target.finish() for key, target in targets.items()})
 
     if not needed:

@@ -8,28 +8,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole
+from actor_lens.evaluation.answers import HARMFUL_REPLY_LENGTH, answer
 from actor_lens.judges.base import Judge, Verdict, refuses, verdicts_of
 from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
     RefusalTokens,
-    refusal_scores,
     with_tokens,
 )
 from actor_lens.judges.thoughts import answer_in
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.replies import generate_replies
-from actor_lens.progress import stage
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS, Label
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
 from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
 from actor_lens.text import percent, plural
-
-# A refusal of a harmful prompt is told apart by its beginning; the rest may be no refusal.
-HARMFUL_REPLY_LENGTH = 140
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,6 +153,7 @@ def evaluate(
     judge: Judge | str | None = None,
     tokens: RefusalTokens | None = None,
     new_tokens: int = 64,
+    store: Store | bool = True,
 ) -> Evaluation:
     """Let a model answer prompts greedily and judge the replies.
 
@@ -169,6 +166,8 @@ def evaluate(
             model. A first-token judge that has tokens of its own goes by those.
         new_tokens: Longest reply, in tokens. Late refusals are missed by short replies: at least
             64 on real models.
+        store: Store that keeps replies, batch by batch, for the next time and for work that is cut
+            short; never an answer to a harmful prompt. True is the default store, False none.
 
     Raises:
         UserError: If there are no prompts, one does not fit into the model with its reply, or the
@@ -180,16 +179,12 @@ def evaluate(
     judge = with_tokens(as_judge(judge), tokens)
     if isinstance(judge, FirstTokenJudge):
         tokens = judge.tokens
-    replies = generate_replies(model, prompts.texts, new_tokens=new_tokens)
-    scores = [float("nan")] * len(prompts)
-    if tokens is not None:
-        with stage("first-token scores"):
-            scores = refusal_scores(model, prompts.texts, tokens).tolist()
+    answers = answer(model, prompts, tokens=tokens, new_tokens=new_tokens, store=store)
     return Evaluation(
         prompts=prompts,
-        replies=tuple(replies),
-        verdicts=verdicts_of(judge, prompts, replies, scores),
-        refusal_scores=tuple(scores),
+        replies=answers.replies,
+        verdicts=verdicts_of(judge, prompts, answers.replies, answers.refusal_scores),
+        refusal_scores=answers.refusal_scores,
         judge=judge.identity,
         new_tokens=new_tokens,
     )

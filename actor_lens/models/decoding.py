@@ -37,12 +37,14 @@ class Decoding:
         processors: What changes the scores of the next tokens before the highest is taken. They
             are asked about all rows of the batch at every token.
         on_part: Hears how much of the batch is done, between 0 and 1.
+        on_first: Hears the scores of the first token of each reply, after the processors.
     """
 
     new_tokens: int
     ends: tuple[int, ...] = ()
     processors: Sequence[LogitsProcessor] = ()
     on_part: Callable[[float], None] = lambda _share: None
+    on_first: Callable[[Float[Tensor, "prompt vocabulary"]], None] = lambda _scores: None
 
 
 class _OwnWayError(Exception):
@@ -100,6 +102,7 @@ class _Rows:
         self._stay = hooked or bool(decoding.processors)
         self._scores, self._cache = _read(model, batch, decoding, together=hooked)
         self._ids, self._mask = batch.input_ids, batch.attention_mask
+        self._width = batch.input_ids.shape[1]
         self._positions = batch.position_ids[:, -1:]
         self._places = torch.arange(len(self._ids), device=self._ids.device)
         self._ended = torch.zeros_like(self._places, dtype=torch.bool)
@@ -110,6 +113,8 @@ class _Rows:
         scores = self._scores
         for process in self._decoding.processors:
             scores = process(self._ids, scores)
+        if self._ids.shape[1] == self._width:
+            self._decoding.on_first(scores)
         tokens = scores.argmax(dim=-1).masked_fill(self._ended, self._model.pad_token_id)
         steps = zip(self._places.tolist(), tokens.tolist(), self._ended.tolist(), strict=True)
         for place, token, ended in steps:
@@ -225,10 +230,15 @@ def _generated(model: ChatModel, batch: TokenBatch, decoding: Decoding) -> list[
         decoding.on_part(len(sums) / decoding.new_tokens)
         return scores
 
+    def hand_out(_ids: Tensor, scores: Tensor) -> Tensor:
+        if len(sums) == 1:
+            decoding.on_first(scores.float())
+        return scores
+
     generated: Any = _greedy(model, decoding).generate(  # type: ignore[operator]
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
-        logits_processor=[watch, *decoding.processors],
+        logits_processor=[watch, *decoding.processors, hand_out],
     )
     check_finite(model, torch.stack(sums), "logits")
     rows: list[list[int]] = generated[:, batch.input_ids.shape[1] :].tolist()

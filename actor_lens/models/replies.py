@@ -73,42 +73,73 @@ def continue_tokens(
         new_tokens: Longest continuation, in tokens.
     """
     replies = [""] * len(token_ids)
-    pace = _Pace(len(token_ids))
+    writer = ReplyWriter(model, prompts, new_tokens, total=len(token_ids))
 
     def reply(batch: TokenBatch) -> None:
-        decoding = Decoding(
-            new_tokens=new_tokens,
-            ends=end_tokens(model),
-            processors=_processors(model, prompts, batch),
-            on_part=lambda share: pace.part(share * len(batch.indices)),
-        )
-        rows = greedy_replies(model, batch, decoding)
-        texts = model.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        for index, text in zip(batch.indices, texts, strict=True):
-            replies[index] = text.strip()
-        pace.written(rows)
+        for index, ids in zip(batch.indices, writer.write(batch), strict=True):
+            replies[index] = reply_text(model, ids)
 
     run_in_batches(model, token_ids, reply, new_tokens=new_tokens)
     return replies
 
 
-class _Pace:
-    """Reports how many replies are made, and how quickly."""
+def reply_text(model: ChatModel, ids: Sequence[int]) -> str:
+    """The text of a reply, without special tokens.
 
-    def __init__(self, total: int) -> None:
+    Args:
+        model: Its tokenizer is used.
+        ids: Token ids of the reply.
+    """
+    [text] = model.tokenizer.batch_decode([list(ids)], skip_special_tokens=True)
+    return text.strip()
+
+
+class ReplyWriter:
+    """Writes greedy replies batch by batch, and reports how many there are and how quickly."""
+
+    def __init__(
+        self, model: ChatModel, prompts: Sequence[str], new_tokens: int, *, total: int
+    ) -> None:
+        """Begin.
+
+        Args:
+            model: Replies come from ``model.hf`` as it is now.
+            prompts: All user messages, for a model with a ``decoding`` of its own.
+            new_tokens: Longest reply, in tokens.
+            total: Number of replies to be written.
+        """
+        self._model, self._prompts, self._new_tokens = model, prompts, new_tokens
         self._total, self._done, self._tokens = total, 0, 0
         self._begun = time.monotonic()
 
-    def part(self, prompts: float) -> None:
-        """Report as many prompts of a batch as its work so far is worth, but not the last."""
-        report(min(self._done + int(prompts), self._total - 1), self._total)
+    def write(
+        self,
+        batch: TokenBatch,
+        on_first: Callable[[Float[Tensor, "prompt vocabulary"]], None] = lambda _scores: None,
+    ) -> list[list[int]]:
+        """Token ids of the reply to each prompt of a batch.
 
-    def written(self, rows: Sequence[Sequence[int]]) -> None:
-        """Count the replies of a batch that is done."""
+        Args:
+            batch: The prompts.
+            on_first: Function that is called once with the scores of all first tokens.
+        """
+        decoding = Decoding(
+            new_tokens=self._new_tokens,
+            ends=end_tokens(self._model),
+            processors=_processors(self._model, self._prompts, batch),
+            on_part=lambda share: self._report(share * len(batch.indices)),
+            on_first=on_first,
+        )
+        rows = greedy_replies(self._model, batch, decoding)
         self._done += len(rows)
         self._tokens += sum(map(len, rows))
         speed = self._tokens / max(time.monotonic() - self._begun, 1e-9)
         note(f"{speed:,.0f} tokens a second")
+        return rows
+
+    def _report(self, prompts: float) -> None:
+        """Report as many prompts of a batch as its work so far is worth, but not the last."""
+        report(min(self._done + int(prompts), self._total - 1), self._total)
 
 
 def tokens_with_room(model: ChatModel, prompts: Sequence[str], new_tokens: int) -> list[list[int]]:

@@ -1,0 +1,119 @@
+"""Replies to prompts and how each begins, kept batch by batch for work that is cut short.
+
+What a model answers to a harmful prompt is never kept: of those prompts only short refusals lie in
+the store, and other replies are generated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
+from actor_lens.activations.store import Store
+from actor_lens.judges.first_token import RefusalTokens, log_odds
+from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.models.batches import TokenBatch, run_in_batches
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.replies import ReplyWriter, reply_text, tokens_with_room
+from actor_lens.prompts.sets import PromptSet
+
+HARMFUL_REPLY_LENGTH = 140
+"""A refusal of a harmful prompt is told by its beginning; what follows this may be no refusal."""
+# Token ids are never negative.
+_NO_TOKEN, _NOT_KEPT = -1, -2
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says to prompts.
+
+    Attributes:
+        replies: Its replies.
+        refusal_scores: First-token refusal scores; NaN where they were not asked for.
+    """
+
+    replies: tuple[str, ...]
+    refusal_scores: tuple[float, ...]
+
+
+def answer(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    tokens: RefusalTokens | None,
+    new_tokens: int,
+    store: Store | bool,
+) -> Answers:
+    """Greedy replies, with the refusal scores of their first tokens from the same passes.
+
+    Args:
+        model: The model as it is now.
+        prompts: The prompts.
+        tokens: How the untouched model begins refusals; None for no scores.
+        new_tokens: Longest reply, in tokens.
+        store: Store that keeps replies and scores: True is the default store, False none. None is
+            used for a model with a ``decoding``.
+
+    Raises:
+        UserError: If a prompt and its reply do not fit into the model.
+    """
+    token_ids, judge = tokens_with_room(model, prompts.texts, new_tokens), KeywordJudge()
+    common, ones = identity_of(model, token_ids), [1] * len(prompts)
+    kind = {"kind": "replies", "new_tokens": new_tokens, "labels": list(prompts.labels)}
+    arrays: dict[Key, Array] = {
+        "replies": Array({**common, **kind}, 1, ones, new_tokens, torch.int32)
+    }
+    if tokens is not None:
+        kind = {"kind": "first_token_scores", "refusal_tokens": list(tokens.ids)}
+        arrays["scores"] = Array({**common, **kind}, 1, ones, 1, torch.float32)
+    writer = ReplyWriter(model, prompts.texts, new_tokens, total=len(prompts))
+    replies: dict[int, str] = {}
+
+    def run(batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
+        scores: list[Tensor] = []
+
+        def take(logits: Tensor) -> None:
+            if tokens is not None:
+                scores.append(log_odds(logits, torch.tensor(tokens.ids)).cpu())
+
+        rows = writer.write(batch, on_first=take)
+        kept = []
+        for index, ids in zip(batch.indices, rows, strict=True):
+            replies[index] = reply_text(model, ids)
+            harmless = prompts[index].label != "harmful" or (
+                judge.refused(replies[index]) and len(replies[index]) <= HARMFUL_REPLY_LENGTH
+            )
+            padded = torch.full((1, 1, new_tokens), _NO_TOKEN, dtype=torch.int32)
+            padded[..., : len(ids)] = torch.tensor(ids) if harmless else _NOT_KEPT
+            kept.append(padded)
+        if "replies" in puts:
+            puts["replies"](kept)
+        if "scores" in puts:
+            puts["scores"](list(scores[0][:, None, None, None]))
+
+    values = collect(
+        model,
+        token_ids,
+        arrays,
+        run,
+        store=store if model.decoding is None else False,
+        new_tokens=new_tokens,
+    )
+    for index, ids in enumerate(values["replies"][0].tolist()):
+        if index not in replies and ids[0] != _NOT_KEPT:
+            replies[index] = reply_text(model, [token for token in ids if token != _NO_TOKEN])
+
+    def write_again(batch: TokenBatch) -> None:
+        for index, ids in zip(batch.indices, writer.write(batch), strict=True):
+            replies[index] = reply_text(model, ids)
+
+    left = [index for index in range(len(prompts)) if index not in replies]
+    run_in_batches(model, token_ids, write_again, rows=left, new_tokens=new_tokens)
+    scores = [float("nan")] * len(prompts)
+    if tokens is not None:
+        scores = values["scores"][0, :, 0].tolist()
+    return Answers(tuple(replies[index] for index in range(len(prompts))), tuple(scores))

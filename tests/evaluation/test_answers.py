@@ -1,0 +1,141 @@
+"""Law: replies and scores are those of single prompts, computed once, and harm is never kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from actor_lens.activations.store import Store
+from actor_lens.evaluation import answers
+from actor_lens.evaluation.answers import Answers, answer
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores
+from actor_lens.models.batches import TokenBatch
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.replies import ReplyWriter, generate_replies
+from actor_lens.prompts.rows import LABELS, Prompt
+from actor_lens.prompts.sets import PromptSet
+from tests.support.tiny_models import SOME_ARCHITECTURES, shared_tiny_model, talkative_tiny_model
+
+TEXTS = ("Hello there", "How do I kill a Python process?", "Hi", "What is a fuse?", "Sing", "Go")
+PROMPTS = PromptSet(tuple(Prompt(text, LABELS[number % 3]) for number, text in enumerate(TEXTS)))
+TOKENS = RefusalTokens((40, 41, 77), ("a", "b", "c"))
+NEW_TOKENS = 6
+
+
+def ask(model: ChatModel, store: Store | bool, prompts: PromptSet = PROMPTS) -> Answers:
+    return answer(model, prompts, tokens=TOKENS, new_tokens=NEW_TOKENS, store=store)
+
+
+class Rows:
+    """Rows of every batch that replies were written to; after so many batches it is cut short."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[int] = []
+        self.ids: dict[int, list[int]] = {}
+        self.left = 100
+        write = ReplyWriter.write
+
+        def count(writer: ReplyWriter, batch: TokenBatch, *rest: object, **named: object) -> object:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            self.left -= 1
+            self.seen += batch.indices
+            written = write(writer, batch, *rest, **named)
+            self.ids.update(zip(batch.indices, written, strict=True))
+            return written
+
+        monkeypatch.setattr(ReplyWriter, "write", count)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
+    return Rows(monkeypatch)
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The replies that count as refusals."""
+    texts: set[str] = set()
+    monkeypatch.setattr(answers.KeywordJudge, "refused", lambda _judge, reply: reply in texts)
+    return texts
+
+
+@pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
+def test_replies_and_scores_are_those_of_their_own_passes(architecture: str):
+    model = talkative_tiny_model(architecture)
+    given = ask(model, store=False)
+    assert list(given.replies) == generate_replies(model, TEXTS, new_tokens=NEW_TOKENS)
+    expected = refusal_scores(model, TEXTS, TOKENS).numpy()
+    np.testing.assert_allclose(given.refusal_scores, expected, atol=1e-4)
+
+
+def test_without_tokens_there_are_no_scores():
+    given = answer(shared_tiny_model(), PROMPTS, tokens=None, new_tokens=2, store=False)
+    assert np.isnan(given.refusal_scores).all()
+
+
+def test_harmful_prompts_alone_are_answered_again(tmp_path, rows: Rows, refused: set[str]):
+    model, store = talkative_tiny_model("llama"), Store(tmp_path)
+    first = ask(model, store)
+    assert sorted(rows.seen) == list(range(len(PROMPTS)))
+    assert ask(model, store) == first
+    harmful = [place for place, label in enumerate(PROMPTS.labels) if label == "harmful"]
+    assert sorted(rows.seen[len(PROMPTS) :]) == harmful
+    assert not refused
+
+
+def test_short_refusals_of_harmful_prompts_are_kept(tmp_path, rows: Rows, refused: set[str]):
+    model, store = talkative_tiny_model("llama"), Store(tmp_path)
+    refused.update(ask(model, store=False).replies)
+    rows.seen.clear()
+    first = ask(model, store)
+    assert ask(model, store) == first
+    assert sorted(rows.seen) == list(range(len(PROMPTS)))
+
+
+def test_what_a_refusal_goes_on_with_is_not_kept(
+    tmp_path, rows: Rows, refused: set[str], monkeypatch: pytest.MonkeyPatch
+):
+    model, store = talkative_tiny_model("llama"), Store(tmp_path)
+    refused.update(ask(model, store=False).replies)
+    monkeypatch.setattr(answers, "HARMFUL_REPLY_LENGTH", 0)
+    ask(model, store)
+    rows.seen.clear()
+    ask(model, store)
+    assert [PROMPTS.labels[row] for row in rows.seen] == ["harmful"] * 2
+
+
+def test_no_answer_to_a_harmful_prompt_lies_in_the_store(tmp_path, rows: Rows, refused: set[str]):
+    ask(talkative_tiny_model("llama"), Store(tmp_path))
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*.bin"))
+    for row, label in enumerate(PROMPTS.labels):
+        reply = torch.tensor(rows.ids[row], dtype=torch.int32).numpy().tobytes()
+        assert (reply in kept) == (label != "harmful")
+    assert not refused
+
+
+def test_an_evaluation_that_was_cut_short_goes_on(tmp_path, rows: Rows, refused: set[str]):
+    model, store = talkative_tiny_model("llama").with_batch_size(1), Store(tmp_path)
+    expected = ask(model, store=False)
+    refused.update(expected.replies)
+    rows.seen.clear()
+    rows.left = 2
+    with pytest.raises(KeyboardInterrupt):
+        ask(model, store)
+    rows.left = 100
+    given = ask(model, store)
+    assert given.replies == expected.replies
+    np.testing.assert_allclose(given.refusal_scores, expected.refusal_scores, atol=1e-5)
+    assert sorted(rows.seen) == list(range(len(PROMPTS)))
+
+
+def test_other_lengths_and_labels_are_answered_anew(tmp_path, rows: Rows):
+    model, store = talkative_tiny_model("llama"), Store(tmp_path)
+    ask(model, store)
+    rows.seen.clear()
+    answer(model, PROMPTS, tokens=TOKENS, new_tokens=NEW_TOKENS - 1, store=store)
+    assert sorted(rows.seen) == list(range(len(PROMPTS)))
+    rows.seen.clear()
+    # What was a harmless prompt's reply is not taken for one that may be kept of a harmful prompt.
+    relabelled = PromptSet(tuple(Prompt(text, "harmful") for text in TEXTS))
+    ask(model, store, relabelled)
+    assert sorted(rows.seen) == list(range(len(PROMPTS)))
