@@ -55,7 +55,9 @@ def looks(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> dict
         "trained_layer": lambda: checks.refused(model.blocks[layer]),
         "generate": lambda: _generate(model, texts, length),
         "replies": lambda: generate_replies(model, texts, new_tokens=length),
-        "evaluation": lambda: evaluate(model, prompts, tokens=_TOKENS, new_tokens=length),
+        "evaluation": lambda: evaluate(
+            model, prompts, tokens=_TOKENS, new_tokens=length, store=False
+        ),
     }
     rounds: dict[str, list[float]] = {name: [] for name in questions}
     for number in range(settings.repeats + 1):
@@ -72,7 +74,7 @@ def looks(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> dict
             "what_if": ("pass", 0.1),
             "trained_layer": ("pass", round(above + 0.1, 3)),
             "replies": ("generate", 1.0),
-            "evaluation": ("generate", 1.0 + 1 / 3),
+            "evaluation": ("generate", 1.1),
         },
         "tokens": sum(map(len, model.tokenize(texts))),
         "kept": kept is not None,

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from actor_lens import figures
 from actor_lens.directions.targets import Targets
+from actor_lens.evaluation.answers import HARMFUL_REPLY_LENGTH
 from actor_lens.evaluation.changes import (
     EVERYTHING,
     NOTHING,
@@ -23,7 +24,6 @@ from actor_lens.evaluation.changes import (
     Side,
     compare_evaluations,
 )
-from actor_lens.evaluation.evaluate import HARMFUL_REPLY_LENGTH
 from actor_lens.evaluation.utility import Utility
 from actor_lens.experiments.study import Outcome, Study
 from actor_lens.figures.theme import LABEL_STYLES

@@ -11,7 +11,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("operation", ["collect", "train", "sweep", "save", "compare"])
+@pytest.mark.parametrize(
+    "operation", ["collect", "train", "sweep", "save", "compare", "evaluation"]
+)
 def test_a_killed_run_is_resumed_to_the_same_result(operation):
     words = [sys.executable, "-m", "tests.support.killing", operation, "4", "1"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

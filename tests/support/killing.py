@@ -1,11 +1,12 @@
 """Kill an operation at random moments, let it go on, and compare with one that was left alone.
 
-Run as a program, because it forks: ``python -m tests.support.killing OPERATION KILLS SEED``. Each
-trial starts the operation in a child process, kills it with SIGKILL at a random moment of its
-usual run, looks at what is left, and then runs it to its end in another child. What is printed is
-one JSON object a trial: at what share of the usual time it was killed, whether it was still
-running then, whether anything wrong was left, whether anything complete was lost, how much of the
-work was found done, and whether the result is that of the run that was left alone.
+Run as a program, because it forks: ``python -m tests.support.killing OPERATION KILLS SEED``, with a
+model's folder after that for another than a tiny one. Each trial starts the operation in a child
+process, kills it with SIGKILL at a random moment of its usual run, looks at what is left, and then
+runs it to its end in another child. What is printed is one JSON object a trial: at what share of
+the usual time it was killed, whether it was still running then, whether anything wrong was left,
+whether anything complete was lost, how much of the work was found done, and whether the result is
+that of the run that was left alone.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ os.environ["ACTOR_LENS_STORE"] = "off"
 
 import torch
 
-from actor_lens.activations.residuals import collect_activations
+from actor_lens.activations.residuals import collect_activations, collect_residuals
 from actor_lens.activations.store import Store
+from actor_lens.directions.layer_scores import score_layers
+from actor_lens.directions.projections import project
+from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
+from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.experiments.comparison.compare import compare as compare_methods
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.first_token import RefusalTokens
+from actor_lens.models.chat_model import load_model
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun
@@ -42,8 +48,9 @@ from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import tiny_prompts
 
 TOKENS = RefusalTokens(tuple(range(0, 300, 2)), ("",) * 150)
-PROMPTS, HELD_OUT = tiny_prompts(40), tiny_prompts(6, offset=90)
-MODEL = tiny_chat_model()
+REAL = sys.argv[4] if len(sys.argv) > 4 else None
+PROMPTS, HELD_OUT = tiny_prompts(6 if REAL else 40), tiny_prompts(6, offset=90)
+MODEL = tiny_chat_model() if REAL is None else load_model(REAL)
 _ = MODEL.bridge
 
 
@@ -105,8 +112,31 @@ def compare(folder: Path) -> str:
     return hashlib.sha256(board.replies().to_csv().encode()).hexdigest()
 
 
+def layers(folder: Path) -> str:
+    """Scores of every layer, with every prompt moved to its target; four prompts at a time."""
+    model, store = MODEL.with_batch_size(4), Store(folder / "store")
+    fitted = refusal_directions(collect_residuals(model, PROMPTS, store=store))
+    projections = project(collect_residuals(model, HELD_OUT, store=store), fitted)
+    scores = score_layers(projections, model=model, tokens=TOKENS, rounds=5, store=store)
+    return hashlib.sha256(scores.frame().round(9).to_csv().encode()).hexdigest()
+
+
+def evaluation(folder: Path) -> str:
+    """Replies and their verdicts; two prompts at a time."""
+    done = evaluate(
+        MODEL.with_batch_size(2),
+        PROMPTS[:18],
+        tokens=TOKENS,
+        new_tokens=16,
+        store=Store(folder / "store"),
+    )
+    scores = done.frame().round(4)
+    return hashlib.sha256(scores.to_csv().encode()).hexdigest()
+
+
 OPERATIONS: dict[str, Callable[[Path], str]] = {
-    operation.__name__: operation for operation in (collect, train, sweep, save, compare)
+    operation.__name__: operation
+    for operation in (collect, layers, train, sweep, save, compare, evaluation)
 }
 
 
