@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,6 +25,7 @@ from actor_lens.models.checkpoint_checks import check_embedded
 from actor_lens.models.loading import read_checkpoint
 from actor_lens.models.module_trees import name_in_memory_tokenizer, twin
 from actor_lens.models.options import DeviceMapStrategy, Dtype, Quantization
+from actor_lens.models.own_models import check_no_tokenizer, take_model
 from actor_lens.models.quantization import quantization_of, settle
 from actor_lens.models.weights import WeightsIdentity, fingerprint
 from actor_lens.prompts.rows import shown
@@ -297,8 +299,9 @@ class ChatModel:
 
 
 def load_model(
-    name: str | Path,
+    name: str | Path | PreTrainedModel | TransformerBridge,
     *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     adapter: str | Path | None = None,
     device: str = "auto",
     device_map: DeviceMapStrategy | Mapping[str, int | str] | None = None,
@@ -310,12 +313,16 @@ def load_model(
     batch_size: int | None = None,
     trust_remote_code: bool = False,
 ) -> ChatModel:
-    """Load a chat model by hub name or folder.
+    """Load a chat model by hub name or folder, or take one that is in memory.
 
     Weights are read from safetensors only.
 
     Args:
-        name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, or a hub name.
+        name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, or a hub name;
+            or a model itself: one of transformers, with its tokenizer, or a ``TransformerBridge``
+            of TransformerLens. Tensors are shared with it; a model of transformers is switched to
+            eager attention, evaluation mode and no gradients, and hooks of a bridge stay behind.
+        tokenizer: Tokenizer of a model in memory; a bridge brings its own.
         adapter: An adapter of PEFT, such as LoRA, by folder or hub name: it is merged into the
             weights of the model, its base. A tokenizer that it brings along is used.
         device: ``"auto"`` takes a GPU where there is one, else a torch device name.
@@ -339,21 +346,26 @@ def load_model(
             cache while offline, the adapter does not fit it, or its template has no system role
             for the system prompt.
     """
-    hf, tokenizer, loaded_with = read_checkpoint(
-        str(name),
-        adapter=adapter,
-        device=device,
-        device_map=device_map,
-        dtype=dtype,
-        chat_template=chat_template,
-        system_prompt=system_prompt,
-        revision=revision,
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-    )
-    model = wrap_model(hf, tokenizer, name=str(name)).with_system_prompt(system_prompt)
+    how: dict[str, Any] = {
+        "adapter": adapter,
+        "device": device,
+        "device_map": device_map,
+        "dtype": dtype,
+        "chat_template": chat_template,
+        "system_prompt": system_prompt,
+        "revision": revision,
+        "quantization": quantization,
+        "trust_remote_code": trust_remote_code,
+    }
+    if isinstance(name, str | os.PathLike):
+        check_no_tokenizer(called := str(name), tokenizer)
+        hf, its_tokenizer, source = read_checkpoint(called, **how)
+    else:
+        hf, its_tokenizer, called = take_model(name, tokenizer, **how)
+        source = None
+    model = wrap_model(hf, its_tokenizer, name=called).with_system_prompt(system_prompt)
     model.tokenize([""])  # the template may use tokens that the model knows nothing of
-    return replace(model, source=loaded_with).with_batch_size(batch_size)
+    return replace(model, source=source).with_batch_size(batch_size)
 
 
 def wrap_model(

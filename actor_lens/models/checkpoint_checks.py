@@ -21,6 +21,35 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _SCALES = re.compile(r"scale|zero_?point|qzeros|qweight|absmax")
 
 
+def check_causal(name: str, architectures: Sequence[str]) -> None:
+    """Refuse a model of a class that does not say which token comes next.
+
+    Raises:
+        UserError: If the first of the classes is of another kind.
+    """
+    endings = ("ForCausalLM", "LMHeadModel")
+    if architectures and not any(one.endswith(endings) for one in architectures):
+        raise UserError(
+            f"model '{name}' is a {architectures[0]}, not a causal language model; "
+            "give a decoder-only chat model"
+        )
+
+
+def check_not_offloaded(name: str, hf: PreTrainedModel) -> None:
+    """Refuse a map that leaves blocks in main memory or on disk and fetches them at every pass.
+
+    Raises:
+        UserError: If a tensor is on none of the devices.
+    """
+    offloaded = [key for key, tensor in hf.state_dict().items() if tensor.is_meta]
+    if offloaded:
+        raise UserError(
+            f"model '{name}' does not fit on its devices: {len(offloaded)} tensors would be "
+            f"fetched at every pass, the first is {offloaded[0]}; use dtype bfloat16, more or "
+            "larger devices, or device cpu"
+        )
+
+
 def check_no_adapter(name: str, folder: Path) -> None:
     """Refuse an adapter, alone or beside whole weights, to which transformers would apply it.
 

@@ -23,8 +23,10 @@ from actor_lens.models.adapters import (
 )
 from actor_lens.models.chat_templates import check_system_prompt, set_chat_template
 from actor_lens.models.checkpoint_checks import (
+    check_causal,
     check_no_adapter,
     check_not_applied,
+    check_not_offloaded,
     check_not_packed,
 )
 from actor_lens.models.hub_errors import one_line_errors
@@ -87,7 +89,7 @@ def read_checkpoint(
         config = transformers.AutoConfig.from_pretrained(source, **from_hub)
         if not local:  # all else comes from the same commit, whatever happens meanwhile
             from_hub["revision"] = _commit_of(name, from_hub["revision"])
-        _check_causal(name, config)
+        check_causal(name, getattr(config, "architectures", None) or [])
         tokenizer = _read_tokenizer(source, found, from_hub)
         set_chat_template(name, tokenizer, chat_template)
         check_system_prompt(name, tokenizer, system_prompt)
@@ -231,7 +233,7 @@ def _read_weights(
     if device_map is None:
         hf.to(device)  # type: ignore[arg-type]
     else:
-        _check_not_offloaded(name, hf)
+        check_not_offloaded(name, hf)
     return hf
 
 
@@ -301,16 +303,6 @@ def _dtype(dtype: Dtype, device: torch.device) -> torch.dtype | str:
     return chosen
 
 
-def _check_causal(name: str, config: PreTrainedConfig) -> None:
-    architectures = getattr(config, "architectures", None) or []
-    endings = ("ForCausalLM", "LMHeadModel")
-    if architectures and not any(a.endswith(endings) for a in architectures):
-        raise UserError(
-            f"model '{name}' is a {architectures[0]}, not a causal language model; "
-            "give a decoder-only chat model"
-        )
-
-
 def _check_complete(name: str, report: Mapping[str, Any]) -> None:
     """Refuse what transformers would fill with random numbers."""
     misfits = {key for key, *_shapes in report["mismatched_keys"]}
@@ -321,14 +313,3 @@ def _check_complete(name: str, report: Mapping[str, Any]) -> None:
                 f"model '{name}' {fault} {len(names)} of the tensors that its config.json asks "
                 f"for, the first is {min(names)}; copy or save the model again"
             )
-
-
-def _check_not_offloaded(name: str, hf: PreTrainedModel) -> None:
-    """Refuse a map that leaves blocks in main memory or on disk and fetches them at every pass."""
-    offloaded = [key for key, tensor in hf.state_dict().items() if tensor.is_meta]
-    if offloaded:
-        raise UserError(
-            f"model '{name}' does not fit on its devices: {len(offloaded)} tensors would be "
-            f"fetched at every pass, the first is {offloaded[0]}; use dtype bfloat16, more or "
-            "larger devices, or device cpu"
-        )

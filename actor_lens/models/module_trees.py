@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from actor_lens.models.quantization import shared_state
@@ -33,6 +34,32 @@ def twin(hf: PreTrainedModel, replaced: Mapping[str, Tensor] | None = None) -> P
     if not second.config.architectures:  # a model that was never saved; TransformerLens goes by it
         second.config.architectures = [type(hf).__name__]
     return second
+
+
+def module_tree_of(wrapped: Any) -> PreTrainedModel:
+    """A clean module tree over the tensors of a model into which TransformerLens has put its own.
+
+    Each module that it replaced is still there, as ``_original_component`` of its successor.
+
+    Raises:
+        RuntimeError: If a tensor of the model is not among those of the other.
+    """
+    with torch.device("meta"):
+        clean: PreTrainedModel = type(wrapped)(copy.deepcopy(wrapped.config))
+    own = {_clean(name): tensor for name, tensor in wrapped.state_dict(keep_vars=True).items()}
+    names = clean.state_dict()
+    clean.load_state_dict({name: own[name] for name in names if name in own}, assign=True)
+    buffers = {_clean(name): buffer for name, buffer in wrapped.named_buffers()}
+    for name, _ in list(clean.named_buffers()):  # those that no state_dict holds, too
+        module, _, last = name.rpartition(".")
+        clean.get_submodule(module)._buffers[last] = buffers[name]
+    clean.tie_weights()
+    clean.generation_config = copy.deepcopy(wrapped.generation_config)
+    return clean
+
+
+def _clean(name: str) -> str:
+    return name.replace("._original_component", "")
 
 
 def name_in_memory_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,39 @@ def read_prompt_file(path: Path, name: str, *, seed: int = 0, split: bool = True
     Raises:
         UserError: If the file cannot be used; the message names the line.
     """
-    numbered = [(line, parse_row(path, line, row)) for line, row in read_rows(path)]
-    numbered = drop_repeats(path, numbered)
-    prompts = PromptSet(tuple(prompt for _, prompt in numbered), name=name)
-    if have_splits(path, numbered) or not split:
+    rows = ((f"line {line}", row) for line, row in read_rows(path))
+    return prompts_of(path, rows, name, seed=seed, split=split)
+
+
+def prompts_of(
+    source: object,
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    name: str,
+    *,
+    seed: int = 0,
+    split: bool = True,
+) -> PromptSet:
+    """The prompts of rows, without repeats; split if none has a split, unless asked not to.
+
+    Args:
+        source: What the rows are of, for messages.
+        rows: Each with its place in the source, such as "line 3".
+        name: Name of the set.
+        seed: Seed of the split.
+        split: Whether to split them.
+
+    Raises:
+        UserError: If a row cannot be used, or they cannot be split; the message names the place.
+    """
+    placed = [(place, parse_row(source, place, row)) for place, row in rows]
+    placed = drop_repeats(source, placed)
+    prompts = PromptSet(tuple(prompt for _, prompt in placed), name=name)
+    if have_splits(source, placed) or not split:
         return prompts
     try:
         return split_prompts(prompts, seed=seed)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{source}: {error}") from error
 
 
 def read_rows(path: Path) -> list[NumberedRow]:

@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from actor_lens.errors import UserError
@@ -66,16 +65,25 @@ class Prompt:
         return f"Prompt({text}, {self.label!r}{more})"
 
 
-NumberedPrompt = tuple[int, Prompt]
+PlacedPrompt = tuple[str, Prompt]
+"""A prompt with its place in the source: "line 3"."""
 
 
-def parse_row(path: Path, line: int, row: Mapping[str, Any]) -> Prompt:
+def parse_row(source: object, place: str, row: Mapping[str, Any]) -> Prompt:
     """The prompt that a row describes; empty optional values count as missing.
+
+    A list of messages in the place of the prompt is read by ``one_turn``.
+
+    Args:
+        source: File, or whatever the row is of, for messages.
+        place: Place of the row in it.
+        row: Its values by key.
 
     Raises:
         UserError: If a key is missing or misspelt, or a value cannot be used.
     """
     try:
+        row = one_turn(row)
         _check_keys(row)
         optional = {name: row[name] for name in _OPTIONAL if not _is_blank(row.get(name))}
         for name in ("prompt", *optional):
@@ -85,52 +93,96 @@ def parse_row(path: Path, line: int, row: Mapping[str, Any]) -> Prompt:
             optional["split"] = _read_known("split", optional["split"], SPLITS)
         return Prompt(row["prompt"], label, **optional)
     except UserError as error:
-        raise UserError(f"{path}, line {line}: {error}") from error
+        raise UserError(f"{source}, {place}: {error}") from error
 
 
-def drop_repeats(path: Path, numbered: Sequence[NumberedPrompt]) -> list[NumberedPrompt]:
+def drop_repeats(source: object, placed: Sequence[PlacedPrompt]) -> list[PlacedPrompt]:
     """Keep the first of equal prompts, with a warning.
 
     Raises:
         UserError: If equal prompts differ in label or split, so that none can be preferred.
     """
-    first: dict[str, NumberedPrompt] = {}
+    first: dict[str, PlacedPrompt] = {}
     repeats = []
-    for line, prompt in numbered:
-        earlier, known = first.setdefault(prompt.prompt, (line, prompt))
+    for place, prompt in placed:
+        earlier, known = first.setdefault(prompt.prompt, (place, prompt))
         if known is prompt:
             continue
         for name in ("label", "split"):
             here, there = getattr(prompt, name), getattr(known, name)
             if here != there:
                 raise UserError(
-                    f'{path}, line {line}: the same prompt as line {earlier} but "{name}" '
+                    f'{source}, {place}: the same prompt as {earlier} but "{name}" '
                     f"{shown(here)} instead of {shown(there)}; keep one of the two"
                 )
-        repeats.append(line)
+        repeats.append(place)
     if repeats:
         warnings.warn(
-            f"{path}: {len(repeats)} repeated prompts left out, the first at line {repeats[0]}",
+            f"{source}: {len(repeats)} repeated prompts left out, the first at {repeats[0]}",
             PromptWarning,
             stacklevel=4,
         )
     return list(first.values())
 
 
-def have_splits(path: Path, numbered: Sequence[NumberedPrompt]) -> bool:
+def have_splits(source: object, placed: Sequence[PlacedPrompt]) -> bool:
     """Whether the rows have splits: all, or none.
 
     Raises:
         UserError: If only some have.
     """
-    having = [line for line, prompt in numbered if prompt.split]
-    lacking = [line for line, prompt in numbered if not prompt.split]
+    having = [place for place, prompt in placed if prompt.split]
+    lacking = [place for place, prompt in placed if not prompt.split]
     if having and lacking:
         raise UserError(
-            f'{path}, line {lacking[0]}: no "split", though line {having[0]} has one; give every '
+            f'{source}, {lacking[0]}: no "split", though {having[0]} has one; give every '
             "row a split, or none"
         )
     return bool(having)
+
+
+def one_turn(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row with a text as its prompt, where it has a list of messages under prompt or messages.
+
+    The user's message is the prompt; an answer to it is the reply, unless there is one already.
+
+    Raises:
+        UserError: If the messages are more than one turn of the user with its answer.
+    """
+    key = "prompt" if "prompt" in row else "messages"
+    messages: Any = row.get(key)
+    if hasattr(messages, "tolist"):  # an array, as Parquet files give it
+        messages = messages.tolist()
+    if not isinstance(messages, list | tuple) or not messages:
+        return row
+    if not all(isinstance(one, Mapping) and "role" in one for one in messages):
+        return row
+    roles = [str(one["role"]) for one in messages]
+    if roles[0] in ("system", "developer"):
+        raise UserError(
+            f'"{key}" begins with a {roles[0]} message; leave it out, and give one for all prompts '
+            "with --system-prompt (load_model(..., system_prompt=...))"
+        )
+    if roles not in (["user"], ["user", "assistant"]):
+        raise UserError(
+            f'"{key}" is a conversation of {len(roles)} messages ({clip(", ".join(roles), 60)}); a '
+            "prompt is one message of the user, with or without its reply"
+        )
+    texts = {"prompt": _content(key, messages[0])}
+    if len(messages) > 1 and _is_blank(row.get("reply")):
+        texts["reply"] = _content(key, messages[1])
+    return {**{name: value for name, value in row.items() if name != key}, **texts}
+
+
+def _content(key: str, message: Mapping[str, Any]) -> Any:
+    """The text of a message; parts of one are put together where all of them are texts."""
+    content = message.get("content")
+    if not isinstance(content, list | tuple):
+        return content
+    parts: list[Any] = [p.get("text") if isinstance(p, Mapping) else p for p in content]
+    if not parts or not all(isinstance(part, str) for part in parts):
+        raise UserError(f'"{key}" holds more than text; prompts are texts')
+    return "".join(parts)
 
 
 def check_known(name: str, value: object, known: Sequence[str]) -> None:
