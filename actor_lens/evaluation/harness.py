@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,11 @@ from actor_lens.errors import UserError, check_whole, require
 from actor_lens.evaluation.divergence import Applicable
 from actor_lens.files.paths import user_path
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.chat_templates import has_thinking_switch
+from actor_lens.models.chat_templates import (
+    asks_for_date,
+    has_thinking_switch,
+    pinned_template,
+)
 from actor_lens.results import Result
 from actor_lens.text import one_line, plural
 
@@ -98,7 +103,7 @@ def run_tasks(
         limit: Most questions of each task; None for all.
         num_fewshot: Number of worked examples before each question; None for what the task says.
         chat: Put questions into the model's chat template, with its system prompt and without
-            thinking.
+            thinking and with the same date as everywhere.
         seed: Seed of the choice of worked examples.
 
     Raises:
@@ -191,9 +196,13 @@ def _unknown(manager: Any, tasks: Sequence[str]) -> list[str]:
 def _as_harness_model(model: ChatModel) -> Any:
     from lm_eval.models.huggingface import HFLM
 
+    tokenizer = model.tokenizer
+    if asks_for_date(tokenizer):  # the harness renders by itself, and would say today's
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = pinned_template(tokenizer)
     asked = HFLM(
         pretrained=model.hf,
-        tokenizer=model.tokenizer,
+        tokenizer=tokenizer,
         backend="causal",
         # One at a time gives the same figures on every machine.
         batch_size=model.batch_size or 1,

@@ -17,6 +17,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.harness import run_tasks
 from actor_lens.export.folders import export_model
 from actor_lens.models.chat_model import ChatModel, load_model
+from actor_lens.models.chat_templates import PINNED_DATE
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
 
@@ -107,11 +108,12 @@ def test_bars_are_drawn_unless_they_are_switched_off(
 def test_chat_questions_come_as_the_model_is_spoken_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """With its system prompt, and with thinking off where the template has the switch."""
+    """With its system prompt, thinking off where there is the switch, and the pinned date."""
     from lm_eval.models.huggingface import HFLM
 
     model = tiny_chat_model().with_system_prompt("Be brief.")
     model.tokenizer.chat_template += "{% if enable_thinking is false %}(no thoughts){% endif %}"
+    model.tokenizer.chat_template += "{{ strftime_now('(%d.%m.%Y)') }}"
     seen: list[str] = []
     plain = HFLM.apply_chat_template
 
@@ -126,6 +128,7 @@ def test_chat_questions_come_as_the_model_is_spoken_to(
     for text in seen:
         assert "Be brief." in text
         assert "(no thoughts)" in text
+        assert f"{PINNED_DATE:(%d.%m.%Y)}" in text
 
 
 def test_an_exported_bundled_model_reaches_what_the_run_reaches(tmp_path: Path):
