@@ -105,7 +105,7 @@ class _InMemory:
     """An array in memory."""
 
     def __init__(self, array: Array) -> None:
-        self._values = torch.empty(array.shape, dtype=array.dtype)
+        self._values = torch.empty(array.shape, dtype=array.dtype, device="cpu")
         self._rows = torch.split(self._values, list(array.lengths), dim=1)
         self.missing = range(len(array.lengths))
 

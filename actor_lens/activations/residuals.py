@@ -76,7 +76,9 @@ class Residuals(Result):
 
     def mask(self, label: str) -> Bool[Tensor, " prompt"]:
         """Which prompts have a label."""
-        return torch.tensor([own == label for own in self.prompts.labels], dtype=torch.bool)
+        return torch.tensor(
+            [own == label for own in self.prompts.labels], dtype=torch.bool, device="cpu"
+        )
 
     def of(self, label: str) -> Float[Tensor, "layer prompt d_model"]:
         """Residuals of the prompts with a label."""
@@ -95,7 +97,9 @@ class Residuals(Result):
                 f"no residuals for {len(missing)} prompts, the first is {missing[0]!r}; "
                 "collect them with collect_residuals"
             )
-        indices = torch.tensor([places[prompt.prompt] for prompt in prompts], dtype=torch.long)
+        indices = torch.tensor(
+            [places[prompt.prompt] for prompt in prompts], dtype=torch.long, device="cpu"
+        )
         return Residuals(self.values[:, indices], prompts, self.model_name)
 
     def frame(self) -> pd.DataFrame:
@@ -165,7 +169,7 @@ class BlockInputs(Result):
         """Hidden states of some prompts padded on the left, attention mask and position ids."""
         chosen = [self.hidden_states[index] for index in indices]
         mask, positions = left_padding([len(states) for states in chosen], device)
-        padded = torch.zeros(*mask.shape, chosen[0].shape[-1], dtype=chosen[0].dtype)
+        padded = torch.zeros(*mask.shape, chosen[0].shape[-1], dtype=chosen[0].dtype, device="cpu")
         for row, states in enumerate(chosen):
             padded[row, -len(states) :] = states
         return padded.to(device), mask, positions

@@ -21,7 +21,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from actor_lens.cli import (
@@ -47,6 +47,9 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
 # Variables that keep libraries which are imported later from drawing progress bars.
 _NO_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
+
+# What a stream does with characters that it cannot write, where that may be to raise.
+_FAILING = ("strict", "surrogateescape")
 
 # Each has add_commands; --help lists the commands in this order.
 COMMAND_MODULES = (
@@ -78,8 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: If the words cannot be parsed (code 2), or only ask for help (code 0).
     """
+    with _any_console():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(words: list[str]) -> int:
+    """Parse words and run their command; the exit code."""
     parser = _parser()
-    words = list(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(words)
     arguments.command_line = shlex.join([PROGRAM, *words])
     if getattr(arguments, "store", None) is not None:
@@ -99,6 +107,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     return 0
+
+
+@contextmanager
+def _any_console() -> Iterator[None]:
+    """Let every console show what is printed, with other characters for those that it lacks.
+
+    How the streams were is back once the context is left.
+    """
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    streams = [s for s in streams if hasattr(s, "reconfigure") and s.errors in _FAILING]
+    changed = [(stream, stream.errors) for stream in streams]
+    for stream, _ in changed:
+        stream.reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        for stream, errors in changed:
+            with suppress(ValueError, OSError):  # closed, or its reader has gone
+                stream.reconfigure(errors=errors)
 
 
 class _Parser(argparse.ArgumentParser):

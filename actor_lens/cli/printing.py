@@ -8,6 +8,7 @@ in percent with its 95 % interval; what was not measured is a dash.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def print_table(
 
 def print_json(record: dict[str, Any]) -> None:
     """Print the record that ``summary.json`` holds."""
-    print(as_json(record))
+    print(as_json(record, sys.stdout.encoding or "utf-8"))
 
 
 def give_results(

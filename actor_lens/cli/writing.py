@@ -128,10 +128,17 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
         temporary.write_text(as_json(record) + "\n", encoding="utf-8")
 
 
-def as_json(record: dict[str, Any]) -> str:
+def as_json(record: dict[str, Any], encoding: str = "utf-8") -> str:
     """A record as indented JSON.
+
+    Args:
+        record: Plain values.
+        encoding: Encoding of where it goes; what that does not have is written as an escape.
 
     Raises:
         ValueError: If it holds NaN or infinity, which JSON does not have.
     """
-    return json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False)
+    if text.encode(encoding, "replace").decode(encoding) == text:
+        return text
+    return json.dumps(record, indent=2, allow_nan=False)

@@ -83,8 +83,10 @@ def looks(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> dict
 
 def _shift(model: ChatModel, n_prompts: int) -> TokenShift:
     generator = torch.Generator().manual_seed(0)
-    unit = torch.nn.functional.normalize(torch.randn(model.d_model, generator=generator), dim=0)
-    distances = torch.randn(n_prompts, generator=generator)
+    unit = torch.nn.functional.normalize(
+        torch.randn(model.d_model, generator=generator, dtype=torch.float32, device="cpu"), dim=0
+    )
+    distances = torch.randn(n_prompts, generator=generator, dtype=torch.float32, device="cpu")
     return distances.to(model.device), unit.to(model.device)
 
 

@@ -179,7 +179,7 @@ def _train_on_replies(
     length, batch_size = settings.reply_tokens, FinetuneConfig.batch_size
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(model.hf.config.vocab_size)
-    replies = torch.randint(vocabulary, (len(token_ids), length), generator=generator)
+    replies = torch.randint(vocabulary, (len(token_ids), length), generator=generator, device="cpu")
     exchanges = [[*ids, *reply] for ids, reply in zip(token_ids, replies.tolist(), strict=True)]
     optimizer = torch.optim.AdamW(model.hf.parameters(), lr=1e-5, fused=True)
 

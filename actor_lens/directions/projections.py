@@ -236,7 +236,7 @@ def token_projections(model: ChatModel, prompt: str, directions: Directions) -> 
         raise UserError("the prompt is empty; give the text of a user's message")
     (ids,) = model.tokenize([prompt])
     units = directions.unit.double()
-    values = torch.empty(model.n_layers, len(ids))
+    values = torch.empty(model.n_layers, len(ids), dtype=torch.float32, device="cpu")
 
     def run(batch: TokenBatch) -> None:
         def take(layer: int, residual: Tensor) -> None:

@@ -269,7 +269,8 @@ def target_shifts(
 
 def label_signs(labels: tuple[str, ...]) -> Float[Tensor, " prompt"]:
     """+1 for harmful prompts, which keep away from the origin, -1 for all others."""
-    return torch.tensor([1.0 if label == "harmful" else -1.0 for label in labels])
+    signs = [1.0 if label == "harmful" else -1.0 for label in labels]
+    return torch.tensor(signs, dtype=torch.float32, device="cpu")
 
 
 def _toward(start: float, end: float, *, gap: float) -> str:

@@ -184,7 +184,7 @@ def refusal_scores(
     Source: Arditi et al. 2024 (arXiv 2406.11717), refusal metric.
     """
     logits = first_token_logits(model, prompts, intervention=intervention)
-    return log_odds(logits, torch.tensor(tokens.ids))
+    return log_odds(logits, torch.tensor(tokens.ids, device="cpu"))
 
 
 def refusal_scores_after_shifts(
@@ -210,9 +210,9 @@ def refusal_scores_after_shifts(
             store, False none. Not used with ``prefixes``, or for a model with a ``decoding``.
     """
     places = {layer: place for place, layer in enumerate(sorted(shifts))}
-    ids = torch.tensor(tokens.ids)
+    ids = torch.tensor(tokens.ids, device="cpu")
     if prefixes is not None:
-        scores = torch.empty(len(shifts), len(prompts))
+        scores = torch.empty(len(shifts), len(prompts), dtype=torch.float32, device="cpu")
 
         def take(layer: int, batch: TokenBatch, logits: Tensor) -> None:
             scores[places[layer], list(batch.indices)] = log_odds(logits, ids).cpu()
@@ -221,7 +221,7 @@ def refusal_scores_after_shifts(
         return {layer: scores[place] for layer, place in places.items()}
 
     def run(batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
-        part = torch.empty(len(batch.indices), len(shifts), 1, 1)
+        part = torch.empty(len(batch.indices), len(shifts), 1, 1, dtype=torch.float32, device="cpu")
 
         def take_part(layer: int, _batch: TokenBatch, logits: Tensor) -> None:
             part[:, places[layer], 0, 0] = log_odds(logits, ids).cpu()

@@ -151,7 +151,7 @@ def best_f1(
     values: Float[Tensor, " prompt"], positive: Sequence[bool]
 ) -> tuple[float, bool, float]:
     """Threshold between two values and side with the best F1: threshold, whether above, F1."""
-    truth = torch.tensor(list(positive))
+    truth = torch.tensor(list(positive), device="cpu")
     rules = []
     for threshold in thresholds_of(values):
         above = values.double() >= threshold

@@ -107,7 +107,7 @@ class DRO:
         refused = torch.cat(
             [refusal_scores(asked, train.texts, tokens) > 0 for asked in (model, speaker)]
         )
-        harmful = torch.tensor([label == "harmful" for label in train.labels])
+        harmful = torch.tensor([label == "harmful" for label in train.labels], device="cpu")
         return Objective.fitted(
             torch.cat([plain, warned]),
             refused,
@@ -121,13 +121,13 @@ class DRO:
     ) -> Iterator[Trial]:
         token_ids = speaker.tokenize(train.texts)
         before = last_states(speaker, train.texts)
-        harmful = torch.tensor([label == "harmful" for label in train.labels])
+        harmful = torch.tensor([label == "harmful" for label in train.labels], device="cpu")
         for lr in self.lrs:
             soft = nn.Parameter(place.embeddings(speaker))
             optimizer = torch.optim.AdamW([soft], lr=lr, weight_decay=0.0)
             order = torch.Generator().manual_seed(self.seed)
             for epoch in range(1, self.epochs + 1):
-                rows = torch.randperm(len(train), generator=order)
+                rows = torch.randperm(len(train), generator=order, device="cpu")
                 for chosen in torch.split(rows, self.batch_size):
                     batch = pad_batch(
                         [token_ids[row] for row in chosen.tolist()],
@@ -193,7 +193,7 @@ class SoftPlace:
             UserError: If one does not: the template or the tokenizer changes the system prompt.
         """
         for ids in speaker.tokenize(prompts):
-            if not bool(self.mask(torch.tensor([ids])).any()):
+            if not bool(self.mask(torch.tensor([ids], device="cpu")).any()):
                 raise UserError(
                     f"the safety prompt does not keep its tokens in every prompt of "
                     f"'{speaker.name}'; give another safety_prompt"
@@ -237,7 +237,7 @@ def soft_loss(
 
 def last_states(model: ChatModel, prompts: Sequence[str]) -> Float[Tensor, "prompt d_model"]:
     """Output of the last layer after the final norm, at the last prompt token; float32."""
-    states = torch.empty(len(prompts), model.d_model)
+    states = torch.empty(len(prompts), model.d_model, dtype=torch.float32, device="cpu")
 
     def run(batch: TokenBatch) -> None:
         with torch.no_grad():

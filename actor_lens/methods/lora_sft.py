@@ -16,6 +16,7 @@ from actor_lens.methods.support.reply_training import Trainee, reply_loss
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.module_trees import twin
 from actor_lens.models.quantization import quiet_bitsandbytes
+from actor_lens.models.torch_defaults import torch_defaults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,7 +87,8 @@ def lora_trainee(
         task_type="CAUSAL_LM",
     )
     hf = twin(model.hf)
-    with torch.random.fork_rng(devices=_cuda_devices(hf)), warnings.catch_warnings():
+    seeds = torch.random.fork_rng(devices=_cuda_devices(hf))
+    with seeds, torch_defaults(), warnings.catch_warnings():
         # PEFT asks transformers for a name that is about to change.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         torch.manual_seed(seed)

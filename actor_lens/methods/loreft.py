@@ -66,12 +66,12 @@ class Edit(nn.Module):
     def __init__(self, d_model: int, rank: int) -> None:
         """Random ``R``; ``W = R`` and ``b = 0``."""
         super().__init__()
-        self.projection = nn.Linear(d_model, rank, bias=False)
+        self.projection = nn.Linear(d_model, rank, bias=False, dtype=torch.float32, device="cpu")
         nn.init.orthogonal_(self.projection.weight)
         # Other maps would take the exponential or inverse of d_model x d_model at every step.
         nn.utils.parametrizations.orthogonal(self.projection, orthogonal_map="householder")
         self.weight = nn.Parameter(self.projection.weight.detach().clone())
-        self.bias = nn.Parameter(torch.zeros(rank))
+        self.bias = nn.Parameter(torch.zeros(rank, dtype=torch.float32, device="cpu"))
 
     def forward(self, residual: Tensor) -> Tensor:
         """The edit of each row."""
@@ -137,7 +137,7 @@ def edit_trainee(model: ChatModel, layer: int, *, rank: int, seed: int) -> Train
 
     def loss(batch: ReplyBatch) -> Tensor:
         width = batch.input_ids.shape[1]
-        columns = torch.tensor([width - 1 - length for length in batch.reply_lengths])
+        columns = torch.tensor([width - 1 - length for length in batch.reply_lengths], device="cpu")
         with edited_last_token(model, layer, edit, columns):
             return reply_loss(model.hf, batch)
 

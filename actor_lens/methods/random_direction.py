@@ -32,6 +32,6 @@ class RandomDirection(Actor):
         config = self._config(layer)
         check_config(model, config, None)
         generator = torch.Generator().manual_seed(self.seed)
-        vector = torch.randn(model.d_model, generator=generator)
+        vector = torch.randn(model.d_model, generator=generator, dtype=torch.float32, device="cpu")
         inputs = collect_block_inputs(model, train, layer, store=False)
         return train_block(model, inputs, config, vector=vector)

@@ -150,7 +150,9 @@ def fit_signs(model: ChatModel, train: PromptSet, held_out: PromptSet, opening: 
             "compares the two; use another method"
         )
     ids, layers = tuple(opening_ids(model, opening)), upper_third(model.n_layers)
-    start = Signs(torch.empty(0, model.d_model), layers, 0.0, ids, closing)
+    start = Signs(
+        torch.empty(0, model.d_model, dtype=torch.float32, device="cpu"), layers, 0.0, ids, closing
+    )
     harmful = train.where(label="harmful")
     reference = _steps(model, harmful, start).double().mean(dim=1).float()
     values = sigma(_steps(model, held_out, start), reference)
@@ -179,7 +181,7 @@ def best_threshold(values: Float[Tensor, " prompt"], positive: Sequence[bool]) -
 
     Ties go to the lowest threshold.
     """
-    truth = torch.tensor(list(positive))
+    truth = torch.tensor(list(positive), device="cpu")
 
     def balanced(threshold: float) -> float:
         above = values.double() >= threshold
@@ -230,7 +232,7 @@ class _SignJudge:
 
     model: ChatModel
     criterion: Signs
-    signs: Tensor = field(default_factory=lambda: torch.empty(0))
+    signs: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float32, device="cpu"))
 
     def before_pass(self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Judge the prompts of a pass before it begins."""

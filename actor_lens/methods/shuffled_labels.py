@@ -31,7 +31,7 @@ class ShuffledLabels(Actor):
 def shuffled(prompts: PromptSet, seed: int) -> PromptSet:
     """The same prompts in the same order, their labels permuted."""
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(prompts), generator=generator).tolist()
+    order = torch.randperm(len(prompts), generator=generator, device="cpu").tolist()
     labels = [prompts.labels[index] for index in order]
     return replace(
         prompts,

@@ -17,6 +17,7 @@ from actor_lens.errors import UserError, require
 from actor_lens.files.lfs import check_no_pointer
 from actor_lens.files.paths import user_path
 from actor_lens.models.quantization import quiet_bitsandbytes
+from actor_lens.models.torch_defaults import torch_defaults
 from actor_lens.prompts.rows import shown
 from actor_lens.text import one_line, plural
 
@@ -115,7 +116,7 @@ def merge_adapter(adapter: Adapter, name: str, hf: PreTrainedModel) -> PreTraine
     peft = require("peft", "lora", "an adapter")
     try:
         # PEFT draws random weights before it reads those of the file.
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with torch_defaults(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # what it warns of is looked for below
             config = peft.PeftConfig.from_pretrained(str(adapter.folder))
             if config.is_prompt_learning:

@@ -38,6 +38,7 @@ from actor_lens.models.options import (
     Quantization,
 )
 from actor_lens.models.quantization import quantization_config, quantization_of
+from actor_lens.models.torch_defaults import torch_defaults
 from actor_lens.text import one_line
 
 if TYPE_CHECKING:
@@ -209,18 +210,19 @@ def _read_weights(
         dtype = _stored_dtype(config) if isinstance(dtype, str) else dtype
         device_map = device_map or {"": str(device)}
         quantized["quantization_config"] = quantization_config(quantization, dtype)
-    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        source,
-        config=config,
-        dtype=dtype,
-        device_map=device_map,
-        attn_implementation="eager",
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # reported below, by name
-        **quantized,
-        **from_hub,
-    )
+    with torch_defaults():
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            device_map=device_map,
+            attn_implementation="eager",
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
+            **quantized,
+            **from_hub,
+        )
     hf: PreTrainedModel
     hf, report = loaded
     _check_complete(name, report)

@@ -100,7 +100,7 @@ class PrefixCache:
         self, layers: Sequence[int], residuals: Mapping[int, Tensor]
     ) -> list[Float[Tensor, "prompt d_model"]]:
         """What the last block makes of each question."""
-        hidden = torch.empty(0)
+        hidden = torch.empty(0, dtype=torch.float32, device="cpu")
         for index, recorded in enumerate(self._blocks):
             if index - 1 in residuals:
                 asked = residuals[index - 1][:, None]
@@ -255,7 +255,7 @@ class _Recorder(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden_states, arguments = bound_arguments(self._signature, args, kwargs)
-        self.keys = self.values = torch.empty(0)
+        self.keys = self.values = torch.empty(0, dtype=torch.float32, device="cpu")
         output = self.block(hidden_states, **{**arguments, "past_key_values": self})
         if not self.keys.numel():
             raise NoKeyValueCache(type(self.block).__name__)

@@ -165,7 +165,9 @@ def first_token_logits(
         prompts: User messages.
         intervention: Function that makes, for each batch, a context for its forward pass.
     """
-    logits = torch.empty(len(prompts), int(model.hf.config.vocab_size))
+    logits = torch.empty(
+        len(prompts), int(model.hf.config.vocab_size), dtype=torch.float32, device="cpu"
+    )
 
     def first_token(batch: TokenBatch) -> None:
         entered = nullcontext() if intervention is None else intervention(batch)

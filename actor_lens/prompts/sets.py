@@ -78,10 +78,11 @@ class PromptSet(Result):
         """One prompt by its place, or a set: a slice, or the prompts of a split by its name.
 
         Raises:
-            UserError: If there is no split of that name.
+            UserError: If there is no split of that name, or the prompts are not split at all.
         """
         if isinstance(index, str):
             check_known("split", index, SPLITS)
+            self._check_split()
             return self._keep(lambda prompt: prompt.split == index)
         if isinstance(index, slice):
             return replace(self, prompts=self.prompts[index])
@@ -133,19 +134,32 @@ class PromptSet(Result):
             )
         )
 
+    def _check_split(self) -> None:
+        """Refuse prompts of which none has a split, before a stage finds too few of them."""
+        if self.prompts and not any(prompt.split for prompt in self.prompts):
+            raise UserError(
+                f"{self.name}: the {plural(len(self), 'prompt')} have no splits; split them with "
+                "al.prompts.split_prompts(prompts), or load them with load_prompts"
+            )
+
     def _keep(self, condition: Callable[[Prompt], bool]) -> PromptSet:
         return replace(self, prompts=tuple(filter(condition, self.prompts)))
 
     def by_split(self) -> tuple[PromptSet, PromptSet, PromptSet]:
-        """The prompts for training, for validation and for the test; any of them may be empty."""
+        """The prompts for training, for validation and for the test; any of them may be empty.
+
+        Raises:
+            UserError: If the prompts are not split at all.
+        """
         return self["train"], self["validation"], self["test"]
 
     def for_testing(self) -> PromptSet:
         """The prompts of the splits `test` and `ood`, in their order here.
 
         Raises:
-            UserError: If there are none.
+            UserError: If there are none, or the prompts are not split at all.
         """
+        self._check_split()
         tested = self._keep(lambda prompt: prompt.split in ("test", "ood"))
         if not tested.prompts:
             raise UserError(f"{self.name}: no prompts in the test split; add some")

@@ -80,7 +80,7 @@ class BlockTrainer:
         self._initial_origin = self._origin(self._initial, self._initial_vector)
         self._vector_now, self._origin_now = self._initial_vector, self._initial_origin
         self._last_seen = self._initial.clone()
-        self._last_losses = torch.empty(0)
+        self._last_losses = torch.empty(0, dtype=torch.float32, device="cpu")
         self._check_start(model.name)
         everyone = list(range(len(self.labels)))
         far = float(self._losses(self._initial, everyone).mean()) >= _DIVERGED / 2
@@ -110,7 +110,7 @@ class BlockTrainer:
         """Prompts of a step: each epoch is a permutation that seed and epoch alone decide."""
         epoch, place = divmod(step, self.steps_per_epoch)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.labels), generator=generator).tolist()
+        order = torch.randperm(len(self.labels), generator=generator, device="cpu").tolist()
         start = place * self.config.batch_size
         return list(order[start : start + self.config.batch_size])
 

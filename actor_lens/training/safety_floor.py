@@ -61,7 +61,7 @@ class ValidationChecks:
         block = copy.deepcopy(block).to(dtype)
         labels = self.inputs.prompts.labels
         counts = {label: [0, 0] for label in labels}
-        ids = torch.tensor(self.tokens.ids)
+        ids = torch.tensor(self.tokens.ids, device="cpu")
         lengths = [len(states) for states in self.inputs.hidden_states]
         by_length = sorted(range(len(labels)), key=lengths.__getitem__)
         for start in range(0, len(labels), _BATCH_SIZE):

@@ -95,6 +95,14 @@ class TestPromptSet:
         with pytest.raises(UserError, match=r"give Prompt\(text, label\)"):
             PromptSet(wrong)
 
+    @pytest.mark.parametrize(
+        "ask", [lambda p: p["test"], PromptSet.by_split, PromptSet.for_testing]
+    )
+    def test_a_set_that_is_not_split_is_told_so(self, ask):
+        unsplit = PromptSet((Prompt("a", "harmful"), Prompt("b", "benign")), name="mine")
+        with pytest.raises(UserError, match=r"mine: the 2 prompts have no splits; .*split_prompts"):
+            ask(unsplit)
+
     def test_a_split_is_picked_by_its_name(self):
         for split in SPLITS:
             assert self.prompts[split] == self.prompts.where(split=split)

@@ -50,7 +50,10 @@ class Probe:
                 "of both kinds"
             )
         probe = LogisticRegression(max_iter=1000).fit(coordinates.numpy(), positive.numpy())
-        weight, bias = torch.tensor(probe.coef_[0]), torch.tensor(probe.intercept_[0])
+        weight, bias = (
+            torch.tensor(probe.coef_[0], device="cpu"),
+            torch.tensor(probe.intercept_[0], device="cpu"),
+        )
         return cls(weight.float(), bias.float())
 
 

@@ -142,7 +142,7 @@ def reply_trials(
         optimizer = torch.optim.AdamW(list(trainee.parameters), lr=lr, weight_decay=0.0)
         order = torch.Generator().manual_seed(seed)
         for epoch in range(1, epochs + 1):
-            rows = torch.randperm(len(examples), generator=order).tolist()
+            rows = torch.randperm(len(examples), generator=order, device="cpu").tolist()
             for start in range(0, len(rows), batch_size):
                 batch = collated(model, [examples[row] for row in rows[start : start + batch_size]])
                 train_step(optimizer, trainee.parameters, partial(trainee.loss, batch))

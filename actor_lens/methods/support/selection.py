@@ -199,8 +199,10 @@ def thresholds_of(values: Float[Tensor, " prompt"]) -> list[float]:
 
 
 def _effect(base: Tensor, logits: Tensor, tokens: RefusalTokens, labels: tuple[str, ...]) -> Effect:
-    scores = log_odds(logits, torch.tensor(tokens.ids)).double()
-    rows = {label: torch.tensor([other == label for other in labels]) for label in LABELS}
+    scores = log_odds(logits, torch.tensor(tokens.ids, device="cpu")).double()
+    rows = {
+        label: torch.tensor([other == label for other in labels], device="cpu") for label in LABELS
+    }
     benign = rows["benign"].nonzero()[:, 0].tolist()
     return Effect(
         refused={label: float((scores[mask] > 0).double().mean()) for label, mask in rows.items()},

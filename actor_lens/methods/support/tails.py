@@ -62,7 +62,9 @@ def tail_residuals(
         opening: Token ids that follow each templated prompt.
     """
     token_ids = [[*ids, *opening] for ids in model.tokenize(prompts, room=len(opening))]
-    tails = torch.empty(model.n_layers, count, len(prompts), model.d_model)
+    tails = torch.empty(
+        model.n_layers, count, len(prompts), model.d_model, dtype=torch.float32, device="cpu"
+    )
 
     def run(batch: TokenBatch) -> None:
         def keep(layer: int, residual: Tensor) -> None:
