@@ -4,11 +4,14 @@ No tensor on the device ``meta`` holds numbers, so a default of that kind is fel
 is made without saying where.
 """
 
+import ast
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
+import actor_lens
 from actor_lens.activations.residuals import collect_residuals
 from actor_lens.directions.projections import project, token_projections
 from actor_lens.directions.refusal_directions import refusal_directions
@@ -100,3 +103,26 @@ def test_trained_parts_begin_the_same(other, model):
     with default(**other):
         made = adapters(model)
     assert same_bits(made, adapters(model))
+
+
+MADE = {"zeros", "ones", "empty", "full", "tensor", "arange", "randn", "randint", "randperm"}
+OF_FLOATS = {"zeros", "ones", "empty", "randn"}
+
+
+def vague_calls(path):
+    """Lines that make a tensor without saying where, or a float one without saying of which kind."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("torch."):
+            name = ast.unparse(node.func).removeprefix("torch.")
+            told = {keyword.arg for keyword in node.keywords}
+            if name in MADE and "device" not in told:
+                yield node.lineno
+            if name in OF_FLOATS and "dtype" not in told:
+                yield node.lineno
+
+
+def test_every_tensor_says_of_which_kind_it_is_and_where():
+    package = Path(actor_lens.__file__).parent
+    paths = [path for path in package.rglob("*.py") if path.parent.name != "toy"]
+    vague = {str(path.relative_to(package)): list(vague_calls(path)) for path in paths}
+    assert {path: lines for path, lines in vague.items() if lines} == {}
