@@ -288,7 +288,7 @@ def _device(device: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"device '{device}' is not known; use auto, cpu or cuda") from error
     try:
-        torch.zeros(1, device=chosen).item()
+        torch.zeros(1, dtype=torch.float32, device=chosen).item()
     except Exception as error:  # each kind of device has its own error for not being there
         raise UserError(
             f"device '{device}' is not available ({one_line(error, 100)}); use --device cpu"

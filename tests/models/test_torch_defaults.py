@@ -110,7 +110,7 @@ OF_FLOATS = {"zeros", "ones", "empty", "randn"}
 
 
 def vague_calls(path):
-    """Lines that make a tensor without saying where, or a float one without saying of which kind."""
+    """Lines that make a tensor without saying where, or, of floats, of which kind."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("torch."):
             name = ast.unparse(node.func).removeprefix("torch.")
