@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from actor_lens.errors import UserError, require
 from actor_lens.files.bundled import bundled
+from actor_lens.files.lfs import check_no_pointer
 from actor_lens.prompts.rows import drop_repeats, have_splits, parse_row
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.prompts.splits import split_prompts
+from actor_lens.prompts.spreadsheets import NumberedRow, csv_rows, first_cells
 from actor_lens.text import one_line
-
-NumberedRow = tuple[int, dict[str, Any]]
 
 _PROMPT_TYPES = (".jsonl", ".csv")
 _PROMPT_ROW = 'each line is one object like {"prompt": "...", "label": "benign"}'
 _TABLE_ROW = 'each row is one object like {"prompt": "..."}; if it is not, download the file again'
-# What the first cell of a file without a header would say if it had one after all.
-_HEADERS = ("prompt", "instruction", "text", "goal")
+_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+# Byte-order marks of encodings in which spreadsheets and shells save text; the longer ones first.
+_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
 def read_bundled(name: str) -> PromptSet:
@@ -83,18 +87,19 @@ def read_rows(path: Path) -> list[NumberedRow]:
     A byte-order mark is skipped, and so are empty lines.
 
     Raises:
-        UserError: If the file is missing, a folder, unreadable, of another type, empty, not
-            UTF-8, or broken at some line.
+        UserError: If the file is missing, a folder, unreadable, of another type, empty, in no
+            Unicode, or broken at some line.
     """
     types = " or ".join(_PROMPT_TYPES)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give one {types} file")
     kind = path.suffix.lower()
     if kind not in _PROMPT_TYPES:
-        raise UserError(f'{path}: prompts come from {types} files, not "{path.suffix}"')
+        sheet = "; save the sheet as CSV UTF-8" if kind in _SHEETS else ""
+        raise UserError(f'{path}: prompts come from {types} files, not "{path.suffix}"{sheet}')
     text = read_text(path)
     if kind == ".csv":
-        rows = list(_csv_rows(path, text, check_header=_check_header))
+        rows = list(csv_rows(path, text, needed=("prompt", "label")))
     else:
         rows = [
             (line, _object(value, f"{path}, line {line}", _PROMPT_ROW))
@@ -125,11 +130,9 @@ def read_table(path: Path, *, header: bool = True) -> Iterator[NumberedRow]:
         types = ", ".join(TABLE_TYPES)
         raise UserError(f"{path}: prompt sets come from {types} files or a folder of them")
     text = read_text(path)
-    if kind not in _DELIMITERS:
+    if kind in _READERS:
         return _READERS[kind](path, text)
-    if header:
-        return _csv_rows(path, text, delimiter=_DELIMITERS[kind])
-    return _csv_prompts(path, text, delimiter=_DELIMITERS[kind])
+    return csv_rows(path, text) if header else first_cells(path, text)
 
 
 def table_type(path: Path) -> str:
@@ -143,10 +146,13 @@ def unpacked(path: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, unpacked, without a byte-order mark.
+    """The text of a file, unpacked, without a byte-order mark.
+
+    It is in UTF-8, or in the UTF-16 or UTF-32 that its byte-order mark tells.
 
     Raises:
-        UserError: If the file is missing, unreadable, or not UTF-8 at some line.
+        UserError: If the file is missing, unreadable, the pointer of Git LFS to another, or in
+            another encoding at some line.
     """
     try:
         content = path.read_bytes()
@@ -159,15 +165,17 @@ def read_text(path: Path) -> str:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path}: cannot be unpacked ({error}); download it again") from error
+    check_no_pointer(path, content)
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "UTF-8")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
     except UnicodeDecodeError as error:
         # "utf-8-sig" counts from behind the byte-order mark, the user from the start.
         offset = error.start + len(content) - len(error.object)
         line = content.count(b"\n", 0, offset) + 1
-        encoding = " (it looks like UTF-16)" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise UserError(
-            f"{path}, line {line}: not UTF-8 at byte {offset}{encoding}; save the file as UTF-8"
+            f"{path}, line {line}: not {encoding} at byte {offset}; save the file as UTF-8 (in a "
+            "spreadsheet: CSV UTF-8)"
         ) from error
 
 
@@ -203,61 +211,6 @@ def _object(value: object, place: str, hint: str) -> dict[str, Any]:
 
 def _object_or_prompt(value: object, place: str) -> dict[str, Any]:
     return {"prompt": value} if isinstance(value, str) else _object(value, place, _TABLE_ROW)
-
-
-def _csv_rows(
-    path: Path,
-    text: str,
-    *,
-    delimiter: str = ",",
-    check_header: Callable[[str, list[str]], None] | None = None,
-) -> Iterator[NumberedRow]:
-    names: list[str] | None = None
-    for line, cells in _csv_cells(path, text, delimiter):
-        place = f"{path}, line {line}"
-        if names is None:
-            names = [cell.strip() for cell in cells]
-            if check_header is not None:
-                check_header(place, names)
-        elif len(cells) != len(names):
-            raise UserError(
-                f"{place}: {len(cells)} cells where the header has {len(names)}; put cells that "
-                "hold commas, quotes or newlines in double quotes"
-            )
-        else:
-            yield line, dict(zip(names, cells, strict=True))
-
-
-def _csv_prompts(path: Path, text: str, *, delimiter: str) -> Iterator[NumberedRow]:
-    """The first cell of every row of a file without a header; should there be one, it is left."""
-    for line, (first, *_) in _csv_cells(path, text, delimiter):
-        if line > 1 or first.strip().casefold() not in _HEADERS:
-            yield line, {"prompt": first}
-
-
-def _csv_cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The cells of every row that is not empty, with the line that the row starts on."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        for cells in reader:
-            start, line = line, reader.line_num + 1
-            if cells:
-                yield start, cells
-    except csv.Error as error:
-        raise UserError(f"{path}, line {line}: broken CSV ({error}); check the quotes") from error
-
-
-def _check_header(place: str, names: list[str]) -> None:
-    missing = [name for name in ("prompt", "label") if name not in names]
-    if missing:
-        raise UserError(
-            f"{place}: no column {' or '.join(map(json.dumps, missing))} (found: "
-            f"{json.dumps(', '.join(names)[:100])}); the first line names the columns, "
-            "separated by commas"
-        )
-    if len(set(names)) < len(names):
-        raise UserError(f"{place}: a column name appears twice; rename one")
 
 
 def _jsonl_rows(path: Path, text: str) -> Iterator[NumberedRow]:
@@ -296,6 +249,5 @@ def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
     return enumerate(rows, start=1)
 
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _READERS = {".jsonl": _jsonl_rows, ".json": _json_rows, ".txt": _text_rows}
 TABLE_TYPES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")

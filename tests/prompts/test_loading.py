@@ -6,6 +6,8 @@ The laws:
 - A write that fails leaves the old file as it was.
 """
 
+import csv
+import io
 import json
 import os
 import re
@@ -53,6 +55,17 @@ def message_for(path):
     assert "\n" not in message
     assert message.startswith(str(path))
     return message.removeprefix(str(path))
+
+
+TABLE = (
+    ("prompt", "label", "split", "note"),
+    ("Bake, «bread»; now", "benign", "test", "x"),
+    ('Töten\nSie "es"', "Pseudo-harmful", "train", ""),
+)
+READ = (
+    Prompt("Bake, «bread»; now", "benign", "test"),
+    Prompt('Töten\nSie "es"', "pseudo_harmful", "train"),
+)
 
 
 class TestRoundTrip:
@@ -110,6 +123,38 @@ class TestRoundTrip:
         with pytest.warns(UserWarning, match="1 repeated prompts left out, the first at line 3"):
             assert load_prompts(path).texts == (row()["prompt"], "x")
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    @pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+    def test_a_table_as_a_spreadsheet_exports_it(self, tmp_path, encoding, separator, end):
+        lines = io.StringIO(newline="")
+        csv.writer(lines, delimiter=separator, lineterminator=end).writerows(TABLE)
+        path = prompt_file(tmp_path, lines.getvalue().encode(encoding), "mine.csv")
+        assert load_prompts(path).prompts == READ
+
+    def test_a_line_that_names_the_separator_is_none_of_the_table(self, tmp_path):
+        path = prompt_file(tmp_path, "sep=|\r\nprompt|label|split\r\na|benign|test", "mine.csv")
+        assert list(load_prompts(path)) == [Prompt("a", "benign", "test")]
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ("prompt,label,split,,,\na,benign,test,,,\n,,,,,\n,,,,,\n",
+             r"3 columns without a name \(empty\) and 2 empty rows left out"),
+            (",prompt,label,split\n0,a,benign,test\n",
+             r"1 column without a name \(with text in 1 row\) left out"),
+            (",,\nprompt,label,split\na,benign,test\n", "1 empty row left out"),
+        ],
+    )  # fmt: skip
+    def test_what_is_left_out_of_a_table_is_said(self, tmp_path, content, said):
+        with pytest.warns(UserWarning, match=said):
+            found = load_prompts(prompt_file(tmp_path, content, "mine.csv"))
+        assert list(found) == [Prompt("a", "benign", "test")]
+
+    def test_empty_cells_behind_a_row_are_no_cells(self, tmp_path):
+        path = prompt_file(tmp_path, "prompt,label,split\na,benign,test,,\n", "mine.csv")
+        assert list(load_prompts(path)) == [Prompt("a", "benign", "test")]
+
     def test_a_file_without_splits_is_split_by_the_seed(self, tmp_path):
         whole = labelled((10, 10, 10))
         whole.save(tmp_path / "whole.jsonl")
@@ -120,7 +165,9 @@ class TestRoundTrip:
 JSON_ERRORS = {
     "empty": (b"", r": is empty"),
     "only blank lines": ("\n \n", r": is empty"),
-    "utf-16": ("{}".encode("utf-16"), r", line 1: not UTF-8 at byte 0 \(it looks like UTF-16\)"),
+    "half of utf-16": ("{}".encode("utf-16")[:-1], r", line 1: not UTF-16 at byte 4; save"),
+    "pointer": ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+                r": is a Git LFS pointer, not the file itself; fetch it: git lfs install, "),
     "latin-1": (b'{"prompt": "a"}\n{"prompt": "caf\xe9"}', r", line 2: not UTF-8 at byte 31"),
     "latin-1 behind a mark": (b"\xef\xbb\xbfab\xe9", r", line 1: not UTF-8 at byte 5;"),
     "broken": ('{"prompt": "a"\n', r", line 1: broken JSON \(.+\); each line is one object"),
@@ -162,7 +209,7 @@ JSON_ERRORS = {
 
 CSV_ERRORS = {
     "no header": ("How do I bake bread?,benign", r', line 1: no column "prompt" or "label"'),
-    "semicolons": ("prompt;label\na;benign", r', line 1: no column .+ \(found: "prompt;label"\)'),
+    "pipes": ("prompt|label\na|benign", r', line 1: no column .+ \(found: "prompt\|label"\)'),
     "column twice": ("prompt,label,label\n", r", line 1: a column name appears twice"),
     "header alone": ("prompt,label\n", r": is empty"),
     "comma": ('prompt,label\n"a\nb",benign\nc, d,benign', r", line 4: 3 cells where the header ha"),
@@ -186,6 +233,9 @@ class TestBadFiles:
 
     def test_a_folder(self, tmp_path):
         assert message_for(tmp_path) == ": is a folder; give one .jsonl or .csv file"
+
+    def test_a_workbook(self, tmp_path):
+        assert message_for(prompt_file(tmp_path, "PK", "mine.xlsx")).endswith("as CSV UTF-8")
 
     def test_another_type(self, tmp_path):
         path = prompt_file(tmp_path, "[]", "mine.json")

@@ -394,7 +394,7 @@ class TestBadInput:
             ("goal,target\na,b,c\n", "line 2: 3 cells where the header has 2"),
             ('goal,target\n"a,b\n', "broken CSV"),
             (b"goal\n\xff\xfe\n", "line 2: not UTF-8"),
-            ("goal\n \n\t\n", "no prompts in 2 rows"),
+            ("goal,target\n ,a\n\t,b\n", "no prompts in 2 rows"),
         ],
     )
     @pytest.mark.filterwarnings("ignore:.*rows without a prompt left out")
