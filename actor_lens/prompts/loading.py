@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
-from actor_lens.prompts.files import prompts_of, read_bundled, read_prompt_file
-from actor_lens.prompts.mixtures import BUNDLED, is_mixture, load_mixture
+from actor_lens.prompts.files import prompts_of, read_bundled
+from actor_lens.prompts.mixtures import BUNDLED, is_mixture, load_mixture, read_own_file
 from actor_lens.prompts.own_rows import own_rows
 from actor_lens.prompts.rows import shown
 from actor_lens.prompts.sets import PromptSet
@@ -59,7 +59,7 @@ def load_prompts(
     named = isinstance(source, str) and is_mixture(source)
     # A folder that happens to be called "xstest" does not hide the set of that name.
     if os.path.exists(path) and not (named and path.is_dir()):
-        return read_prompt_file(path, path.name, seed=seed)
+        return read_own_file(path, seed=seed)
     if named:
         return load_mixture(str(source), seed=seed)
     raise UserError(

@@ -23,6 +23,7 @@ from actor_lens.prompts.files import read_bundled, read_prompt_file
 from actor_lens.prompts.near_duplicates import group_similar
 from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
 from actor_lens.prompts.public.loading import GroupedPrompts, gather_benchmark, mark
+from actor_lens.prompts.public.recognition import own_command, recognised_file
 from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.prompts.splits import split_prompts
@@ -180,8 +181,22 @@ def read_own(source: str) -> PromptSet:
     """Bundled prompts or a prompt file, without splits where there are none."""
     if source in BUNDLED:
         return read_bundled(source)
-    path = user_path(source)
-    return read_prompt_file(path, path.name, split=False)
+    return read_own_file(user_path(source), split=False)
+
+
+def read_own_file(path: Path, *, seed: int = 0, split: bool = True) -> PromptSet:
+    """A prompt file; a file of a public set, which has other columns, is said to be one.
+
+    Raises:
+        UserError: If the file cannot be used.
+    """
+    try:
+        return read_prompt_file(path, path.name, seed=seed, split=split)
+    except UserError as error:
+        found = recognised_file(path)
+        if found is None:
+            raise
+        raise UserError(own_command(path, found)) from error
 
 
 def _with_prefix(prompt: Prompt, prefix: str) -> Prompt:

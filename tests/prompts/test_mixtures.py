@@ -15,6 +15,9 @@ import actor_lens as al
 from actor_lens.errors import UserError
 from actor_lens.prompts.mixtures import PAPER, Part, load_mixture, parse_mixture
 
+# Files of a few rows, of sets that their columns do not tell.
+pytestmark = pytest.mark.filterwarnings("ignore:.*check that it is that set, and the whole of it")
+
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "benchmarks"
 P, H, B = "pseudo_harmful", "harmful", "benign"
 SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu".split()
@@ -172,6 +175,7 @@ class TestLoading:
         with pytest.warns(UserWarning, match="resemble") as told:
             mixed = al.load_prompts(line)
         said = [str(each.message).rpartition("): ")[2] for each in told]
+        said = [text for text in said if "resemble" in text]
         assert said == [
             "3 prompts left out, as they resemble ood prompts",
             "8 prompts went where the prompts are that they resemble",

@@ -38,6 +38,7 @@ class BenchmarkSet(Result):
         page: Page where it is downloaded, and where a gated one is asked for.
         read: Reader that makes a prompt of a row.
         columns: Columns of which one must be there, as they name the prompt; empty for any.
+        signs: Columns by which its files are recognised; none where they have nothing of their own.
         hub: Dataset on the hub; "" where it is none.
         config: Configuration on the hub.
         splits: Splits that are taken from the hub; empty for all.
@@ -66,6 +67,7 @@ class BenchmarkSet(Result):
     page: str
     read: Reader
     columns: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
     hub: str = ""
     config: str | None = None
     splits: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from actor_lens.files.paths import user_path
 from actor_lens.prompts.public.catalogue import BenchmarkSet, known_benchmark, plain_name
 from actor_lens.prompts.public.files import rows_of
 from actor_lens.prompts.public.hub import hub_rows
+from actor_lens.prompts.public.recognition import check_no_stranger, warn_of_rows
 from actor_lens.prompts.public.rows import Reading, Row
 from actor_lens.prompts.rows import SPLITS, Prompt, PromptWarning, Split, check_known, shown
 from actor_lens.prompts.sets import PromptSet, sample_indices
@@ -114,10 +115,13 @@ def gather_benchmark(
     if path is not None:
         file = user_path(path)
         rows, name = rows_of(file, source), f"{name}={file.name}"
+        known = bool(rows) and check_no_stranger(source, list(rows[0].values), len(rows), file.name)
     else:
         rows, commit = hub_rows(source, revision=revision, split=hub_split)
         name = f"{name}@{commit}"
     gathered = _read(source, rows, name, include, categories)
+    if path is not None and not known:
+        warn_of_rows(source, len(rows), file.name)
     most = source.usual if limit is None else limit
     return gathered.select(sample_indices(gathered.prompts, most, seed))
 
