@@ -74,6 +74,7 @@ def test_show_paper_says_what_needs_a_licence_click(capsys):
     assert len(record(capsys, "prompts", "show", "paper")["parts"]) == len(PAPER)
 
 
+@pytest.mark.filterwarnings("ignore:.*check that it is that set")
 def test_a_prompt_cannot_command_the_terminal(capsys, tmp_path):
     path = tmp_path / "bad.csv"
     path.write_text('prompt\n"\x1b[31mred [bold]x[/bold]"\n')
