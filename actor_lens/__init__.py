@@ -59,7 +59,9 @@ _RARE = {
     "judges.keywords": "KeywordJudge",
     "judges.language_model": "JudgingCost LanguageModelJudge",
     "prompts.checks": "overlap_report",
+    "prompts.form": "balance_form",
     "prompts.splits": "split_prompts",
+    "statistics.form_control": "FormControl form_control",
     "training.run": "TrainingStep",
 }
 _RARE_HOME = {name: module for module, names in _RARE.items() for name in names.split()}

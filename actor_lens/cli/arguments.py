@@ -96,6 +96,7 @@ def add_common(
         help="toy, starter, a .jsonl or .csv file, paper, or public sets from the hub or a file, "
         "such as xstest=path.csv,advbench,ultrachat:200; see actor-lens prompts list",
     )
+    add_balance(parser)
     add("--out", metavar="DIR", default=out, help=f"folder for results; default: {out or 'none'}")
     add("--overwrite", action="store_true", help="write into a folder that holds files")
     add_seed(parser, seed)
@@ -108,6 +109,16 @@ def add_common(
     )
     add_store(parser)
     add_output(parser)
+
+
+def add_balance(parser: argparse.ArgumentParser) -> None:
+    """How prompts are matched before they are used; ``balanced`` reads this flag."""
+    parser.add_argument(
+        "--balance",
+        choices=("form",),
+        help="keep training and validation prompts of which each form (last mark, length, kind of "
+        "first word) is as common under every label; default: keep all",
+    )
 
 
 def add_loading(parser: argparse.ArgumentParser) -> None:

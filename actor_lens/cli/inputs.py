@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.printing import console
+from actor_lens.cli.printing import console, say
 from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
 
@@ -49,12 +49,30 @@ def load_model_and_prompts(
     if arguments.seed is None:  # the seed that drew the splits which the run was trained on
         arguments.seed = run.config.seed if run is not None else 0
     prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
+    prompts = balanced(prompts, arguments)
     recorded = {} if run is None else dict(run.load_settings)
     if run is not None and name != run.model_name:
         for own in ("revision", "adapter"):  # another model has others
             recorded.pop(own, None)
     model = load_named_model(name, arguments, recorded)
     return model, prompts, round(time.perf_counter() - started, 3)
+
+
+def balanced(prompts: PromptSet, arguments: argparse.Namespace) -> PromptSet:
+    """The prompts, matched as ``--balance`` says; how many are left is printed.
+
+    Raises:
+        UserError: If too few are left.
+    """
+    if getattr(arguments, "balance", None) is None:
+        return prompts
+    from actor_lens.prompts.form import balance_form
+
+    matched = balance_form(prompts, seed=arguments.seed)
+    for split in ("train", "validation"):
+        before, after = len(prompts.where(split=split)), len(matched.where(split=split))
+        say(f"Balanced by form: {after} of {before} {split} prompts are left.")
+    return matched
 
 
 def sample_prompts(

@@ -2,8 +2,9 @@
 
 ``list`` names every public set that ``--prompts`` takes, with its licence. ``show`` says why the
 prompts of a set have their labels, and prints the first rows; ``show paper`` lists the parts of the
-mixture of the paper. ``check`` counts prompts and tokens, and looks for near-duplicates across
-splits, which make a test too easy.
+mixture of the paper. ``check`` counts prompts and tokens, looks for near-duplicates across splits,
+which make a test too easy, and says how well the form of prompts alone (length, last mark, first
+word, characters) tells their labels apart.
 
 Nothing is written but the cache of the hub. A set that cannot be fetched, behind a licence click or
 offline, ends with exit code 2 and says where to click and how to name a file instead.
@@ -13,6 +14,7 @@ Examples:
     actor-lens prompts show xstest --rows 5
     actor-lens prompts show paper
     actor-lens prompts check mine.jsonl --model toy
+    actor-lens prompts check mine.jsonl --balance form
     actor-lens prompts check xstest:100+advbench:100 --json
 """
 
@@ -21,7 +23,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_count, add_group, add_json, add_seed
+from actor_lens.cli.arguments import (
+    add_balance,
+    add_command,
+    add_count,
+    add_group,
+    add_json,
+    add_seed,
+)
+from actor_lens.cli.inputs import balanced
 from actor_lens.cli.printing import label_text, print_json, print_table, say, warn
 from actor_lens.errors import UserError
 from actor_lens.text import clip, one_line
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
     from actor_lens.prompts.mixtures import Part
     from actor_lens.prompts.public.catalogue import BenchmarkSet
     from actor_lens.prompts.sets import PromptSet
+    from actor_lens.statistics.form_control import FormControl
 
 
 def add_commands(commands: Any) -> None:
@@ -44,7 +55,10 @@ def add_commands(commands: Any) -> None:
     show_parser.add_argument("name", metavar="NAME", help="paper, or a set as --prompts takes it")
     add_count(show_parser, "--rows", 5, "rows to show, 0 for none")
     check_parser = add_command(
-        inner, "check", check, "counts, token lengths, near-duplicates across splits"
+        inner,
+        "check",
+        check,
+        "counts, token lengths, near-duplicates across splits, form of labels",
     )
     check_parser.add_argument("source", metavar="SOURCE", help="anything that --prompts takes")
     check_parser.add_argument(
@@ -53,6 +67,7 @@ def add_commands(commands: Any) -> None:
         default="toy",
         help="tokenizer that counts tokens; default: toy",
     )
+    add_balance(check_parser)
     for each in (show_parser, check_parser):
         add_seed(each)
     for each in (list_parser, show_parser, check_parser):
@@ -215,18 +230,23 @@ def _show_paper(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Look at prompts; near-duplicates across splits are warned of.
+    """Look at prompts; near-duplicates across splits and labels that form explains are warned of.
 
     Raises:
         UserError: If prompts or tokenizer cannot be loaded.
     """
     from actor_lens.prompts.checks import check_prompts, token_counter
     from actor_lens.prompts.loading import load_prompts
+    from actor_lens.statistics.form_control import form_control
 
-    prompts = load_prompts(arguments.source, seed=arguments.seed)
+    prompts = balanced(load_prompts(arguments.source, seed=arguments.seed), arguments)
     result = check_prompts(prompts, count_tokens=token_counter(arguments.model))
+    # What is fitted and chosen rests on these; a set without splits is taken whole.
+    rows = [row for row, one in enumerate(prompts) if one.split in ("train", "validation")]
+    form = form_control(prompts.select(rows) if rows else prompts, seed=arguments.seed)
     if not arguments.json:
         _print_check(result, arguments.model)
+        _print_form(form)
         return
     print_json(
         {
@@ -235,7 +255,8 @@ def check(arguments: argparse.Namespace) -> None:
             "counts": result.frame().to_dict("records"),
             "overlaps": result.overlaps.frame().to_dict("records"),
             "overlap_seconds": round(result.seconds, 3),
-            "warnings": list(result.warnings),
+            "form": form.frame().to_dict("records"),
+            "warnings": [*result.warnings, *form.warnings],
         }
     )
 
@@ -272,3 +293,26 @@ def _print_check(result: PromptCheck, model: str) -> None:
         f"{len(result.overlaps)} near-duplicate pairs across splits, searched in "
         f"{result.seconds:.1f} s. Paraphrases in other words are not found."
     )
+
+
+def _print_form(form: FormControl) -> None:
+    """Print how well each part of the form tells labels apart, and warnings.
+
+    Args:
+        form: Accuracies, of which chance gives 0.5.
+    """
+    frame = form.frame()
+    if frame.empty:
+        return
+    wide = frame.pivot_table(index="pair", columns="part", values="accuracy", sort=False)
+    print_table(
+        "Labels told apart by form alone, training and validation prompts (balanced accuracy)",
+        ("labels", *wide.columns),
+        (
+            [label_text(str(pair).replace("_vs_", " / ")), *(f"{one:.2f}" for one in row)]
+            for pair, row in wide.iterrows()
+        ),
+        texts=1,
+    )
+    for warning in form.warnings:
+        warn(warning)

@@ -26,8 +26,9 @@ from actor_lens.errors import UserError, check_choice, check_whole
 from actor_lens.judges.first_token import RefusalTokens, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
-from actor_lens.prompts.rows import Label
+from actor_lens.prompts.rows import PAIRS, Pair
 from actor_lens.results import Result
+from actor_lens.statistics.form_control import FormControl, form_control
 from actor_lens.statistics.intervals import Estimate, wilson_interval
 from actor_lens.statistics.rates import tradeoff_estimate
 from actor_lens.statistics.separation import (
@@ -42,11 +43,6 @@ from actor_lens.text import plural, spell
 if TYPE_CHECKING:
     import pandas as pd
 
-Pair = Literal["harmful_vs_benign", "harmful_vs_pseudo_harmful"]
-PAIRS: dict[Pair, tuple[Label, Label]] = {
-    "harmful_vs_benign": ("harmful", "benign"),
-    "harmful_vs_pseudo_harmful": ("harmful", "pseudo_harmful"),
-}
 _NAMES = {
     "silhouette": "silhouette of harmful against benign prompts",
     "auroc": "AUROC of harmful against benign prompts",
@@ -124,10 +120,13 @@ class LayerScores(Result):
     Attributes:
         rows: All scores.
         n_layers: Number of layers of the model.
+        form: How well the form of the same prompts alone tells their labels apart, to be read
+            beside the probe; None where it was not measured.
     """
 
     rows: tuple[LayerScore, ...]
     n_layers: int
+    form: FormControl | None = None
 
     _figure = "layer_scores"
     _hint = "next: scores.best()"
@@ -146,13 +145,14 @@ class LayerScores(Result):
         )
 
     def summary(self) -> dict[str, Any]:
-        """``n_layers``, the ``scores`` that were taken, and the ``best`` layer by each."""
+        """``n_layers``, ``scores`` that were taken, the ``best`` layer by each, and ``form``."""
         scores = [name for name in SCORES if any(row.score == name for row in self.rows)]
         best: dict[str, int] = {}
         for name in scores:
             with suppress(UserError):  # not known at any layer
                 best[name] = self.best(name).layer
-        return {"n_layers": self.n_layers, "scores": scores, "best": best}
+        form = {} if self.form is None else {"form": self.form.summary()}
+        return {"n_layers": self.n_layers, "scores": scores, "best": best, **form}
 
     def _headline(self) -> str:
         best = ", ".join(f"{score} {layer}" for score, layer in self.summary()["best"].items())
@@ -161,6 +161,9 @@ class LayerScores(Result):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What should stop a user before training."""
+        return self._inseparable() + (() if self.form is None else self.form.warnings)
+
+    def _inseparable(self) -> tuple[str, ...]:
         best = max(
             (
                 row.measurement.value
@@ -320,7 +323,8 @@ def score_layers(
             if causal:
                 rows.append(LayerScore(layer, "causal", "all", causal[layer]))
             done(layer + 1)
-    return LayerScores(tuple(rows), n_layers)
+    form = form_control(projections.prompts, by_part=False, seed=seed)
+    return LayerScores(tuple(rows), n_layers, form)
 
 
 def _check_same_shape(model: ChatModel, projections: Projections) -> None:

@@ -40,6 +40,7 @@ METHODS: dict[str, str] = {
     "actor-raw": "actor:RawActor",
     "control-random-direction": "random_direction:RandomDirection",
     "control-shuffled-labels": "shuffled_labels:ShuffledLabels",
+    "control-form-direction": "form_direction:FormDirection",
 }
 """Name of each method, in the order of the tables, and where its class is (``module:Class``)."""
 

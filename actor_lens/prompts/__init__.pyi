@@ -3,6 +3,7 @@ from .checks import PromptCheck as PromptCheck
 from .checks import check_prompts as check_prompts
 from .checks import overlap_report as overlap_report
 from .checks import token_counter as token_counter
+from .form import balance_form as balance_form
 from .loading import load_prompts as load_prompts
 from .public.catalogue import BenchmarkSet as BenchmarkSet
 from .public.catalogue import Catalogue as Catalogue

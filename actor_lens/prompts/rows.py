@@ -17,6 +17,13 @@ Split = Literal["train", "validation", "test", "ood"]
 LABELS: tuple[Label, ...] = get_args(Label)
 SPLITS: tuple[Split, ...] = get_args(Split)
 
+Pair = Literal["harmful_vs_benign", "harmful_vs_pseudo_harmful"]
+PAIRS: dict[Pair, tuple[Label, Label]] = {
+    "harmful_vs_benign": ("harmful", "benign"),
+    "harmful_vs_pseudo_harmful": ("harmful", "pseudo_harmful"),
+}
+"""Labels that scores tell apart, by the name of the pair."""
+
 _OPTIONAL = ("split", "category", "reply")
 
 

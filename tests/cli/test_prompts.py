@@ -185,3 +185,33 @@ def test_an_error_is_one_line(capsys, words, said):
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert said in captured.err
+
+
+def planted_form(path):
+    """Harmful prompts are orders, benign ones questions; a third of each are the other."""
+    rows = [
+        {
+            "prompt": f"{first} {label} {split} item {i * 7919} rice{mark}",
+            "label": label,
+            "split": split,
+        }
+        for split in ("train", "validation", "test")
+        for label, usual in (("harmful", ("Cook", ".")), ("benign", ("How", "?")))
+        for i in range(30)
+        for first, mark in [usual if i % 10 else (("How", "?"), ("Cook", "."))[label == "benign"]]
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def test_check_says_where_form_explains_labels_and_balances_it(capsys, tmp_path):
+    path = planted_form(tmp_path / "mine.jsonl")
+    found = record(capsys, "prompts", "check", path)
+    every = next(row for row in found["form"] if row["part"] == "all")
+    assert every["pair"] == "harmful_vs_benign"
+    assert every["accuracy"] == pytest.approx(0.9, abs=0.05)
+    assert any("form alone" in warning for warning in found["warnings"])
+    assert cli.main(["prompts", "check", str(path), "--balance", "form"]) == 0
+    text = capsys.readouterr().out
+    assert "Balanced by form: 12 of 60 train prompts are left." in text
+    assert "form alone, training and validation" in text

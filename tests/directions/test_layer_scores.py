@@ -9,7 +9,6 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_score
 
 from actor_lens.directions.layer_scores import (
-    PAIRS,
     LayerScore,
     LayerScores,
     score_layers,
@@ -20,6 +19,8 @@ from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.progress import reporting
+from actor_lens.prompts.rows import PAIRS
+from actor_lens.statistics.form_control import form_control
 from actor_lens.statistics.separation import Measurement, auroc, gap, probe_accuracy, silhouette
 from tests.support.planted import PLACES, planted_residuals
 from tests.support.reports import Recorder
@@ -122,15 +123,30 @@ def test_progress_is_told_for_every_layer():
 def test_without_pseudo_harmful_prompts_one_pair_is_scored():
     scores = score_layers(planted((1.0,), counts={"harmful": 9, "benign": 9}), rounds=20)
     assert set(scores.frame()["pair"]) == {"harmful_vs_benign"}
-    assert scores.warnings == ()
+    assert of_probes(scores) == []
 
 
 # ---- Warnings ----
 
 
+def of_probes(scores):
+    """Warnings that are not about form: planted prompts are named after their labels."""
+    return [one for one in scores.warnings if not one.startswith("form alone")]
+
+
+def test_form_alone_is_measured_on_the_same_prompts_and_warned_of():
+    projections = planted((1.0,), counts={"harmful": 25, "pseudo_harmful": 25, "benign": 25})
+    scores = score_layers(projections, rounds=2)
+    form = form_control(projections.prompts, by_part=False)
+    assert scores.form.frame().equals(form.frame())
+    assert scores.summary()["form"] == form.summary()
+    assert [one for one in scores.warnings if one.startswith("form alone")] == list(form.warnings)
+    assert len(form.warnings) == 2
+
+
 def test_inseparable_prompts_are_warned_of():
     same = {"harmful": 4.0, "pseudo_harmful": 4.0, "benign": -4.0}
-    (warning,) = score_layers(planted((0.5, 1.0), places=same), rounds=2).warnings
+    (warning,) = of_probes(score_layers(planted((0.5, 1.0), places=same), rounds=2))
     assert warning.startswith(
         "harmful and pseudo-harmful prompts cannot be told apart at any layer"
     )
@@ -138,7 +154,7 @@ def test_inseparable_prompts_are_warned_of():
 
 def test_one_layer_that_tells_them_apart_is_enough():
     apart = {"harmful": 6.0, "pseudo_harmful": 0.0, "benign": -4.0}
-    assert score_layers(planted((0.0, 1.0, 0.0), places=apart), rounds=2).warnings == ()
+    assert of_probes(score_layers(planted((0.0, 1.0, 0.0), places=apart), rounds=2)) == []
 
 
 @pytest.mark.parametrize(("accuracy", "warned"), [(0.79, True), (0.81, False), (NAN, False)])

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from actor_lens.activations.residuals import collect_block_inputs
+from actor_lens.activations.residuals import collect_block_inputs, collect_residuals
+from actor_lens.errors import UserError
 from actor_lens.methods import make_method
+from actor_lens.methods.form_direction import form_direction
 from actor_lens.methods.shuffled_labels import shuffled
+from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.block_trainer import BlockTrainer
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
+from actor_lens.training.loop import train_block
 from tests.support.fitting import make_up_tokens, train_prompts, validation_prompts
 from tests.support.steering import random
 from tests.support.tiny_models import D_MODEL, SOME_ARCHITECTURES, shared_tiny_model
@@ -80,6 +85,31 @@ def test_controls_train_something_else_than_actor_and_other_seeds_something_else
         assert not same_bits(dict(control.state), dict(actor.state))
         assert not same_bits(dict(control.state), dict(other.state))
         assert control.status == "completed"
+
+
+def test_the_form_control_follows_the_direction_of_form_among_benign_prompts():
+    """Against means in float64; the harmful look is planted: long prompts that end in "!"."""
+    model = shared_tiny_model("llama")
+    benign = ["ab cd", "cd ab", "ab ab cd ab cd ab!", "cd cd ab cd ab cd!"]
+    harmful = ["ab cd cd ab ab cd ab cd!", "cd ab ab cd cd ab cd ab!"]
+    train = PromptSet(
+        tuple(Prompt(one, "benign") for one in benign)
+        + tuple(Prompt(one, "harmful") for one in harmful)
+    )
+    residuals = collect_residuals(model, train[:4], store=False).values[LAYER].double().numpy()
+    expected = residuals[2:].mean(axis=0) - residuals[:2].mean(axis=0)
+    assert np.abs(form_direction(model, train, LAYER).double().numpy() - expected).max() < 1e-6
+    same = PromptSet(tuple(Prompt("ab cd", label) for label in ("benign", "benign", "harmful")))
+    with pytest.raises(UserError, match="one form"):
+        form_direction(model, same, LAYER)
+
+
+def test_the_form_control_trains_along_that_direction():
+    model, found = shared_tiny_model("llama"), fitted("control-form-direction", layer=LAYER)
+    vector = form_direction(model, train_prompts(), LAYER)
+    inputs = collect_block_inputs(model, train_prompts(), LAYER, store=False)
+    truth = train_block(model, inputs, FinetuneConfig(layer=LAYER, epochs=2), vector=vector)
+    assert same_bits(dict(truth.state), dict(found.run.state))
 
 
 def test_shuffling_permutes_the_labels_and_nothing_else():

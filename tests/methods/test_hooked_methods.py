@@ -32,6 +32,7 @@ NAMES = (
     "actor-raw",
     "control-random-direction",
     "control-shuffled-labels",
+    "control-form-direction",
 )
 TRAINED = NAMES[NAMES.index("uniform-shift") :]
 

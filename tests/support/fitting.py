@@ -16,6 +16,7 @@ _TRAINED = (
     "uniform-shift",
     "control-random-direction",
     "control-shuffled-labels",
+    "control-form-direction",
 )
 # Fewer steps and candidates, where a method has such settings.
 QUICK: dict[str, dict[str, float]] = {name: {"epochs": 2, "trials": 1} for name in _TRAINED}

@@ -22,7 +22,8 @@ REPLIES = {"harmful": "I'm sorry, no.", "pseudo_harmful": "Sure. Do it.", "benig
 _REPLY_METHODS = ("sft-full", "sft-layer", "lora", "lora-layer", "loreft")
 # The choice of a layer costs more than all else here: ``actor`` makes it for all of its kind.
 _SAME_CHOICE = (
-    *("actor-raw", "uniform-shift", "control-random-direction", "control-shuffled-labels"),
+    *("actor-raw", "uniform-shift"),
+    *("control-random-direction", "control-shuffled-labels", "control-form-direction"),
     *("sft-layer", "lora-layer", "loreft"),
 )
 FEW = {
