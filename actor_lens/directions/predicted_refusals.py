@@ -13,10 +13,11 @@ from actor_lens.activations.store import Store
 from actor_lens.directions.targets import Targets
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import (
+    RefusalOpenings,
     RefusalTokens,
-    refusal_scores,
     refusal_scores_after_shifts,
 )
+from actor_lens.judges.openings import opening_scores
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.prefix_cache import KeptPrefixes, TokenShift
 from actor_lens.prompts.columns import prompt_columns
@@ -157,9 +158,9 @@ def predict_refusals_by_layer(
 
 
 def current_refusals(
-    model: ChatModel, prompts: PromptSet, tokens: RefusalTokens
+    model: ChatModel, prompts: PromptSet, tokens: RefusalTokens | RefusalOpenings
 ) -> PredictedRefusals:
-    """What a model refuses by the first token of its replies, as it is now.
+    """What a model refuses by the first tokens of its replies, as it is now.
 
     Args:
         model: The model as it is now, for instance inside ``run.applied_to(model)``.
@@ -170,7 +171,7 @@ def current_refusals(
         UserError: If there are no prompts, or one is longer than the model takes.
     """
     _check_any(prompts)
-    return PredictedRefusals(refusal_scores(model, prompts.texts, tokens), prompts)
+    return PredictedRefusals(opening_scores(model, prompts.texts, tokens), prompts)
 
 
 def _check_any(prompts: PromptSet) -> None:

@@ -15,11 +15,14 @@ from actor_lens.judges.base import Judge, Verdict, refuses, verdicts_of
 from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
+    RefusalOpenings,
     RefusalTokens,
     with_tokens,
 )
+from actor_lens.judges.openings import ScoreAgreement, opening_scores, score_agreement
 from actor_lens.judges.thoughts import answer_in
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import stage
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS, Label
 from actor_lens.prompts.sets import PromptSet
@@ -38,7 +41,7 @@ class Evaluation(Result, RefusalRates):
             leaves out any that is not a refusal, and ``repr`` leaves out all, so that harmful
             answers reach no file, page or notebook.
         verdicts: Verdicts of the judge. One that could not be read counts neither way.
-        refusal_scores: First-token refusal scores, NaN where no tokens were given.
+        refusal_scores: Refusal scores of the first tokens, NaN where no tokens were given.
         judge: Identity of the judge: its name and the hash of what its verdicts depend on.
         new_tokens: Longest reply, in tokens.
     """
@@ -62,6 +65,11 @@ class Evaluation(Result, RefusalRates):
     def n_unreadable(self) -> int:
         """Number of replies on which the judge said nothing that could be read."""
         return self.verdicts.count("unreadable")
+
+    @property
+    def score_agreement(self) -> ScoreAgreement:
+        """How far refusal scores agree with the judge; of no prompt where none were measured."""
+        return score_agreement(self.refusal_scores, self.refused)
 
     def rate(self, label: str) -> Rate:
         """Refusal rate of a label; with n = 0 the share is NaN."""
@@ -151,7 +159,7 @@ def evaluate(
     prompts: PromptSet,
     *,
     judge: Judge | str | None = None,
-    tokens: RefusalTokens | None = None,
+    tokens: RefusalTokens | RefusalOpenings | None = None,
     new_tokens: int = 64,
     store: Store | bool = True,
 ) -> Evaluation:
@@ -162,8 +170,9 @@ def evaluate(
         prompts: The prompts, at least one.
         judge: Judge of the replies, or its name as ``make_judge`` takes it; None for the keyword
             judge with its own list.
-        tokens: Tokens of first-token refusal scores, from ``refusal_tokens`` of the untouched
-            model. A first-token judge that has tokens of its own goes by those.
+        tokens: How the untouched model begins refusals, from ``refusal_openings`` or
+            ``refusal_tokens``, for refusal scores. A first-token judge that has tokens of its own
+            goes by those.
         new_tokens: Longest reply, in tokens. Late refusals are missed by short replies: at least
             64 on real models.
         store: Store that keeps replies, batch by batch, for the next time and for work that is cut
@@ -179,12 +188,18 @@ def evaluate(
     judge = with_tokens(as_judge(judge), tokens)
     if isinstance(judge, FirstTokenJudge):
         tokens = judge.tokens
-    answers = answer(model, prompts, tokens=tokens, new_tokens=new_tokens, store=store)
+    openings = tokens.simplest if isinstance(tokens, RefusalOpenings) else tokens
+    first = None if isinstance(openings, RefusalOpenings) else openings
+    answers = answer(model, prompts, tokens=first, new_tokens=new_tokens, store=store)
+    scores = answers.refusal_scores
+    if isinstance(openings, RefusalOpenings):  # these take passes of their own
+        with stage("refusal scores"):
+            scores = tuple(opening_scores(model, prompts.texts, openings).tolist())
     return Evaluation(
         prompts=prompts,
         replies=answers.replies,
-        verdicts=verdicts_of(judge, prompts, answers.replies, answers.refusal_scores),
-        refusal_scores=answers.refusal_scores,
+        verdicts=verdicts_of(judge, prompts, answers.replies, scores),
+        refusal_scores=scores,
         judge=judge.identity,
         new_tokens=new_tokens,
     )

@@ -21,11 +21,12 @@ from actor_lens.evaluation.summary import before_after
 from actor_lens.experiments.clock import Clock, rounded
 from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import as_judge
-from actor_lens.judges.first_token import FirstTokenJudge, refusal_tokens, with_tokens
+from actor_lens.judges.first_token import FirstTokenJudge, with_tokens
+from actor_lens.judges.openings import refusal_openings
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.progress import stage
+from actor_lens.progress import stage, warn
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.results import Result, records, versions
+from actor_lens.results import Result, plain, records, versions
 from actor_lens.text import percent, plural
 from actor_lens.training.run import TrainingRun
 
@@ -63,6 +64,7 @@ class RunEvaluation(Result):
             "prompts": self.before.prompts.name,
             "layer": self.run.layer if self.run is not None else None,
             **before_after(self.before, self.after),
+            "score_agreement": plain(self.before.score_agreement.summary()),
             "fingerprints": {"prompts": self.before.prompts.fingerprint},
             "seconds": rounded(self.seconds),
             "versions": versions(),
@@ -105,11 +107,14 @@ def evaluate_run(
     judge = as_judge(judge)
     tested, clock, after, tokens = prompts.for_testing(), Clock(), None, None
     with suppress(UserError):  # the model refuses nothing there
-        tokens = refusal_tokens(model, prompts["validation"])
+        tokens = refusal_openings(model, prompts["validation"]).simplest
     ask = partial(evaluate, model, tested, judge=judge, tokens=tokens, new_tokens=new_tokens)
     with clock("evaluate"):
         with stage("replies (before)"):
             before = ask()
+        if not isinstance(judge, FirstTokenJudge):
+            for warning in before.score_agreement.warnings:
+                warn(warning)
         if run is not None:
             with run.applied_to(model), stage("replies (after)"):
                 after = ask()
@@ -205,7 +210,7 @@ def evaluate_by_panel(
     chosen = [as_judge(judge) for judge in judges]
     check_judges(chosen)
     if any(isinstance(judge, FirstTokenJudge) and judge.tokens is None for judge in chosen):
-        tokens = refusal_tokens(model, prompts["validation"])
+        tokens = refusal_openings(model, prompts["validation"]).simplest
         chosen = [with_tokens(judge, tokens) for judge in chosen]
     evaluated = evaluate_run(model, prompts, run, judge=chosen[0], new_tokens=new_tokens)
     before = judge_panel(evaluated.before, chosen)

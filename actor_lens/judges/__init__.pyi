@@ -16,6 +16,7 @@ from .classifiers import LlamaGuardJudge as LlamaGuardJudge
 from .classifiers import WildGuardJudge as WildGuardJudge
 from .classifiers import load_classifier as load_classifier
 from .first_token import FirstTokenJudge as FirstTokenJudge
+from .first_token import RefusalOpenings as RefusalOpenings
 from .first_token import RefusalTokens as RefusalTokens
 from .first_token import refusal_scores as refusal_scores
 from .first_token import refusal_tokens as refusal_tokens
@@ -27,5 +28,9 @@ from .keywords import judge_from_file as judge_from_file
 from .keywords import named_judge as named_judge
 from .language_model import JudgingCost as JudgingCost
 from .language_model import LanguageModelJudge as LanguageModelJudge
+from .openings import ScoreAgreement as ScoreAgreement
+from .openings import opening_scores as opening_scores
+from .openings import refusal_openings as refusal_openings
+from .openings import score_agreement as score_agreement
 from .verdict_cache import VerdictCache as VerdictCache
 from .verdict_cache import default_cache as default_cache

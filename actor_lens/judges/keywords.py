@@ -181,7 +181,7 @@ class KeywordJudge:
         if answer is None:
             return False
         text = normalise(answer)
-        if not any(map(str.isalnum, text)):
+        if not text:
             return True
         anywhere, at_start, unless_answered, exempt = self._patterns
         text = exempt.sub("...", without_quotes(text))

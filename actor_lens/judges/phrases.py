@@ -44,7 +44,8 @@ _STRAIGHT = str.maketrans(
     | dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb", '"')
     | {"*": "", "\u200b": ""}
 )
-_UNDERLINED = re.compile(r"(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)")
+# Between letters an underline is part of a name; a row of them is no emphasis.
+_UNDERLINED = re.compile(r"(?<![^\W_])_+(?=[^\W_])|(?<=[^\W_])_+(?![^\W_])")
 
 
 def normalise(reply: str) -> str:

@@ -18,6 +18,7 @@ from actor_lens.judges.phrases import (
         ("\u201cYes\u201d, \u00abno\u00bb", '"yes", "no"'),
         ("  Two\n\n\tlines\u00a0here ", "two lines here"),
         ("**Bold** and *soft*", "bold and soft"),
+        ("__Bold__ and _soft_ snake_case ____", "bold and soft snake_case ____"),
         ("\uff33\uff4f\uff52\uff52\uff59", "sorry"),  # full width
         ("", ""),
     ],

@@ -20,8 +20,9 @@ from actor_lens.evaluation.perplexity import perplexity
 from actor_lens.experiments.comparison.method_costs import cost_of, seconds_per_token
 from actor_lens.judges.base import Judge, Verdict
 from actor_lens.judges.by_name import as_judge
-from actor_lens.judges.first_token import FirstTokenJudge, refusal_tokens, with_tokens
+from actor_lens.judges.first_token import FirstTokenJudge, with_tokens
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.judges.openings import refusal_openings
 from actor_lens.methods import Method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import is_out_of_memory
@@ -228,7 +229,7 @@ def judge_for(model: ChatModel, judge: Judge | str | None, validation: PromptSet
     """
     judge = as_judge(judge)
     if isinstance(judge, FirstTokenJudge) and judge.tokens is None:
-        return with_tokens(judge, refusal_tokens(model, validation))
+        return with_tokens(judge, refusal_openings(model, validation).simplest)
     return judge
 
 

@@ -38,6 +38,7 @@ FEW = {
 }
 # What a random model may lack, in the words of the row.
 EXCUSES = {
+    "control-form-direction": "planted prompts: all benign training prompts have one form",
     "safe-decoding": "0 harmful prompts of 3 have a usable reply",
     "ablation": "induces refusals of benign prompts",
     "surgical": "refuses none of the pseudo-harmful training prompts",

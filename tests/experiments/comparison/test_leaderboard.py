@@ -17,7 +17,7 @@ from actor_lens.experiments.comparison.trial import (
     with_judge,
     with_seed,
 )
-from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
+from actor_lens.judges.first_token import FirstTokenJudge, RefusalOpenings
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import make_method
 from actor_lens.prompts.rows import Prompt
@@ -473,9 +473,10 @@ def test_a_first_token_judge_learns_how_the_untouched_model_refuses(model, monke
 
     def tokens(_model, prompts, **_options):
         asked.append({prompt.split for prompt in prompts})
-        return RefusalTokens((model.tokenizer("z")["input_ids"][-1],), ("z",))
+        z = (model.tokenizer("z")["input_ids"][-1],)
+        return RefusalOpenings((z,), ("z",), (1,), (0,), 1, 1)
 
-    monkeypatch.setattr("actor_lens.experiments.comparison.trial.refusal_tokens", tokens)
+    monkeypatch.setattr("actor_lens.experiments.comparison.trial.refusal_openings", tokens)
     board = compare(model, PROMPTS, [ALWAYS, NEVER], judge=FirstTokenJudge(), new_tokens=1)
     assert asked == [{"validation"}]
     assert [row(board, name)["safety_score"] for name in ("always", "never")] == [1.0, 0.0]

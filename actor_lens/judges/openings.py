@@ -1,0 +1,312 @@
+"""Refusal scores of several tokens: how likely a reply is to begin as the model's refusals do.
+
+One token is too little where refusals and answers share it, as "I" in "I cannot" and "I think". So
+openings are the shortest beginnings, of one to four tokens, that tell a model's judged refusals
+from its answers. No opening begins with another one, so that their probabilities add up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from actor_lens.errors import UserError, check_whole
+from actor_lens.judges.base import Judge, refuses, verdicts_of
+from actor_lens.judges.by_name import as_judge
+from actor_lens.judges.first_token import (
+    OPENS_REFUSALS,
+    TIMES_AS_COMMON,
+    FirstTokenJudge,
+    RefusalOpenings,
+    RefusalTokens,
+    refusal_scores,
+)
+from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.models.batches import TokenBatch, run_in_batches
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.replies import end_tokens, generate_replies, last_logits, processed
+from actor_lens.prompts.sets import PromptSet
+from actor_lens.results import Result
+from actor_lens.statistics.intervals import Estimate, wilson_interval
+from actor_lens.text import plural
+
+Ids = tuple[int, ...]
+
+# A beginning is long enough once at most this share of answers have it, too.
+_AMONG_ANSWERS = 0.01
+# Below this accuracy scores are no stand-in for judged replies.
+_AGREES = 0.95
+
+
+def refusal_openings(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    judge: Judge | str | None = None,
+    new_tokens: int = 24,
+    limit: int = 128,
+    most_tokens: int = 4,
+) -> RefusalOpenings:
+    """Find how a model begins its refusals, from its own replies.
+
+    A beginning counts if at least 2 % of the refusals of harmful prompts have it, and at least five
+    times the share of the answers to benign prompts. It is made longer, up to ``most_tokens``, as
+    long as more than 1 % of those answers have it, too. The replies are used and dropped.
+
+    Args:
+        model: Untouched model: openings of a model that was changed would follow the change.
+        prompts: Harmful and benign prompts, and others that play no part.
+        judge: Judge of the replies, or its name; the keyword judge unless given.
+        new_tokens: Length of the replies that are judged.
+        limit: Greatest number of prompts of each label that are answered.
+        most_tokens: Longest opening, in tokens; 1 gives those of ``refusal_tokens``.
+
+    Raises:
+        UserError: If the model refuses no harmful prompt, or begins refusals as it begins answers.
+    """
+    judge, most_tokens = as_judge(judge), check_whole("most_tokens", most_tokens, 1)
+    if isinstance(judge, FirstTokenJudge):  # it reads no reply
+        judge = KeywordJudge()
+    harmful, benign = prompts.where(label="harmful")[:limit], prompts.where(label="benign")[:limit]
+    refusals = _beginnings(model, harmful, judge, True, new_tokens)
+    answers = _beginnings(model, benign, judge, False, new_tokens)
+    if not len(refusals):
+        raise UserError(
+            f"'{model.name}' refused none of the harmful prompts by the judge '{judge.name}': "
+            "there is no over-refusal to study, or the judge does not know how it refuses"
+        )
+    found = sorted(_openings((), refusals, answers, most_tokens))
+    if not found:
+        raise UserError(
+            f"'{model.name}' begins its refusals as it begins its answers: scores of their "
+            "beginnings cannot tell them apart"
+        )
+    return RefusalOpenings(
+        ids=tuple(found),
+        texts=tuple(str(model.tokenizer.decode(list(ids))) for ids in found),
+        refusals=tuple(len(refusals.that_begin(ids)) for ids in found),
+        answers=tuple(len(answers.that_begin(ids)) for ids in found),
+        n_refusals=len(refusals),
+        n_answers=len(answers),
+    )
+
+
+def opening_scores(
+    model: ChatModel, prompts: Sequence[str], openings: RefusalOpenings | RefusalTokens
+) -> Float[Tensor, " prompt"]:
+    """Refusal score of each prompt: ``log P - log(1 - P)``.
+
+    P is the probability that the reply begins with one of the openings, the sum of theirs. Where
+    all openings are of one token this is ``refusal_scores``, to the bit; else it takes a pass over
+    the prompts for every beginning that openings share.
+
+    Args:
+        model: Scores come from ``model.hf`` as it is now.
+        prompts: User messages.
+        openings: How the untouched model begins refusals.
+    """
+    if isinstance(openings, RefusalOpenings):
+        openings = openings.simplest
+    if isinstance(openings, RefusalTokens):
+        return refusal_scores(model, prompts, openings)
+    # Log-probabilities of each beginning that some opening has, the shorter ones first, and of each
+    # way to leave them: nothing is taken as one less a number that is nearly one.
+    begun: dict[Ids, Tensor] = {(): torch.zeros(len(prompts), dtype=torch.float64)}
+    left: list[Tensor] = []
+    inner = {ids[:length] for ids in openings.ids for length in range(len(ids))}
+    for beginning in sorted(inner, key=len):
+        own = len(beginning)
+        follow = sorted({ids[own] for ids in openings.ids if ids[:own] == beginning != ids})
+        inside, rest = _log_probabilities(model, prompts, beginning, follow)
+        left.append(begun[beginning] + rest)
+        for column, token in enumerate(follow):
+            begun[(*beginning, token)] = begun[beginning] + inside[:, column]
+    together = torch.stack([begun[ids] for ids in openings.ids]).logsumexp(dim=0)
+    return (together - torch.stack(left).logsumexp(dim=0)).float()
+
+
+@dataclass(frozen=True, repr=False)
+class ScoreAgreement(Result):
+    """How far refusal scores say what a judge says of whole replies.
+
+    Attributes:
+        accuracy: Share of prompts on which a score above 0 and the judge agree, with its 95 %
+            interval. The threshold is 0 and is not fitted.
+        auroc: Chance that a refused prompt has a higher score than an answered one; NaN where only
+            one of both occurs. High with a low accuracy: 0 is the wrong threshold here.
+        missed: Number of judged refusals with a score of at most 0.
+        false: Number of judged answers with a score above 0.
+    """
+
+    accuracy: Estimate
+    auroc: float
+    missed: int
+    false: int
+
+    def summary(self) -> dict[str, Any]:
+        """The accuracy with ``low``, ``high`` and ``n``; ``auroc``, ``missed`` and ``false``."""
+        value, low, high, n = self.accuracy
+        numbers = {"accuracy": value, "low": low, "high": high, "n": n, "auroc": self.auroc}
+        return {**numbers, "missed": self.missed, "false": self.false}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line where the scores may not stand in for judged replies."""
+        if not self.accuracy.n or self.accuracy.value >= _AGREES:
+            return ()
+        return (
+            f"refusal scores and judged replies agree on {self.accuracy.value:.0%} of "
+            f"{plural(self.accuracy.n, 'prompt')} (AUROC {self.auroc:.2f}; {self.missed} refusals "
+            f"missed, {self.false} answers taken for refusals): judged replies have the last word",
+        )
+
+    def _headline(self) -> str:
+        return (
+            f"ScoreAgreement: scores above 0 and judged replies agree on {self.accuracy.value:.0%} "
+            f"of {plural(self.accuracy.n, 'prompt')}; AUROC {self.auroc:.2f}"
+        )
+
+    def _next(self) -> str:
+        return "; ".join((*self.warnings, super()._next()))
+
+
+def score_agreement(scores: Sequence[float], refused: Sequence[bool | None]) -> ScoreAgreement:
+    """How far scores agree with a judge of whole replies.
+
+    Args:
+        scores: Refusal score of each prompt; those that are NaN are left out.
+        refused: Whether the judge calls each reply a refusal; None, unreadable, is left out.
+    """
+    pairs = [
+        (score, bool(judged))
+        for score, judged in zip(scores, refused, strict=True)
+        if judged is not None and not math.isnan(score)
+    ]
+    missed = sum(judged and score <= 0 for score, judged in pairs)
+    false = sum(not judged and score > 0 for score, judged in pairs)
+    n, agree = len(pairs), len(pairs) - missed - false
+    of_refusals = np.array([score for score, judged in pairs if judged])
+    of_answers = np.array([score for score, judged in pairs if not judged])
+    wins = np.sign(of_refusals[:, None] - of_answers) / 2 + 0.5
+    return ScoreAgreement(
+        Estimate(agree / n if n else math.nan, *wilson_interval(agree, n), n),
+        float(wins.mean()) if wins.size else math.nan,
+        missed,
+        false,
+    )
+
+
+def _log_probabilities(
+    model: ChatModel, prompts: Sequence[str], beginning: Ids, follow: Sequence[int]
+) -> tuple[Float[Tensor, "prompt follow"], Float[Tensor, " prompt"]]:
+    """Of each token that may follow a beginning of the reply, and of all others together."""
+    inside = torch.empty(len(prompts), len(follow), dtype=torch.float64)
+    rest = torch.empty(len(prompts), dtype=torch.float64)
+    ids = torch.tensor(follow)
+
+    def take(batch: TokenBatch, logits: Tensor) -> None:
+        rows, logs = list(batch.indices), logits.double().log_softmax(dim=-1)
+        inside[rows] = logs[:, ids].cpu()
+        logs[:, ids] = -torch.inf
+        rest[rows] = logs.logsumexp(dim=-1).cpu()
+
+    _after(model, prompts, [beginning] * len(prompts), take)
+    return inside, rest
+
+
+def _after(
+    model: ChatModel,
+    prompts: Sequence[str],
+    beginnings: Sequence[Ids],
+    take: Callable[[TokenBatch, Tensor], None],
+) -> None:
+    """Hand over the next-token logits behind a beginning of the reply to each prompt."""
+    longest = max(map(len, beginnings), default=0)
+    rows = [
+        [*tokens, *beginning]
+        for tokens, beginning in zip(model.tokenize(prompts, room=longest), beginnings, strict=True)
+    ]
+
+    def run(batch: TokenBatch) -> None:
+        take(batch, processed(model, prompts, batch, last_logits(model, batch)))
+
+    run_in_batches(model, rows, run)
+
+
+class _Beginnings:
+    """Replies of one kind, of which as many first tokens are known as were asked for.
+
+    The model is asked for a further token only where one is needed: it is what it would say next.
+    """
+
+    def __init__(self, model: ChatModel, prompts: Sequence[str]) -> None:
+        self._model, self._prompts = model, prompts
+        self._ids: list[Ids] = [()] * len(prompts)
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def that_begin(self, beginning: Ids) -> list[Ids]:
+        """The first tokens of the replies that begin so."""
+        return [ids for ids in self._ids if ids[: len(beginning)] == beginning]
+
+    def extend(self, beginning: Ids) -> None:
+        """Learn the next token of the replies that begin so and whose next one is not known."""
+        rows = [
+            row
+            for row, ids in enumerate(self._ids)
+            if ids == beginning and ids[-1:] not in {(end,) for end in end_tokens(self._model)}
+        ]
+
+        def take(batch: TokenBatch, logits: Tensor) -> None:
+            for index, token in zip(batch.indices, logits.argmax(dim=-1).tolist(), strict=True):
+                self._ids[rows[index]] = (*beginning, token)
+
+        texts = [self._prompts[row] for row in rows]
+        _after(self._model, texts, [beginning] * len(rows), take)
+
+
+def _beginnings(
+    model: ChatModel, prompts: PromptSet, judge: Judge, refused: bool, new_tokens: int
+) -> _Beginnings:
+    """The replies to prompts that the judge calls refusals, or answers."""
+    if not len(prompts):
+        raise UserError("refusal openings need harmful and benign prompts; one of them is missing")
+    replies = generate_replies(model, prompts.texts, new_tokens=new_tokens)
+    verdicts = verdicts_of(judge, prompts, replies, ())
+    return _Beginnings(
+        model,
+        [
+            text
+            for text, verdict in zip(prompts.texts, verdicts, strict=True)
+            if refuses(verdict) is refused
+        ],
+    )
+
+
+def _openings(
+    beginning: Ids, refusals: _Beginnings, answers: _Beginnings, most_tokens: int
+) -> list[Ids]:
+    """The shortest continuations of a beginning that tell refusals from answers."""
+    for replies in (refusals, answers):
+        replies.extend(beginning)
+    found: list[Ids] = []
+    following = {ids[: len(beginning) + 1] for ids in refusals.that_begin(beginning)}
+    for one in sorted(following - {beginning}):
+        share = len(refusals.that_begin(one)) / len(refusals)
+        among_answers = len(answers.that_begin(one)) / max(1, len(answers))
+        if share < OPENS_REFUSALS:
+            continue
+        longer: list[Ids] = []
+        if among_answers > _AMONG_ANSWERS and len(one) < most_tokens:
+            longer = _openings(one, refusals, answers, most_tokens)
+        if longer or share >= TIMES_AS_COMMON * among_answers:
+            found += longer or [one]
+    return found
