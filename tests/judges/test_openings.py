@@ -224,6 +224,16 @@ def test_agreement_is_accuracy_at_zero_and_auroc():
     assert f"agree on {found.accuracy.value:.0%} of 80 prompts" in warning
 
 
+def test_the_best_threshold_is_found_and_can_be_used_on_other_prompts():
+    scores, refused = [-3.0, -2.0, -1.0, -0.5, 2.0], [False, False, True, True, True]
+    found = score_agreement(scores, refused)
+    assert (found.accuracy.value, found.missed) == (0.6, 2)
+    assert (found.best_threshold, found.best_accuracy) == (-1.5, 1.0)
+    again = score_agreement([-2.0, -1.4], [False, True], threshold=found.best_threshold)
+    assert (again.accuracy.value, again.threshold) == (1.0, -1.5)
+    assert score_agreement([-1.0, 1.0], [False, True]).best_threshold == 0
+
+
 def test_what_was_not_measured_or_judged_is_left_out():
     found = score_agreement([1.0, math.nan, -1.0, 3.0], [True, True, False, None])
     assert (found.accuracy.value, found.accuracy.n, found.auroc) == (1, 2, 1)
