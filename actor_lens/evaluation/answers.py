@@ -16,6 +16,7 @@ from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
 from actor_lens.activations.store import Store
 from actor_lens.judges.first_token import RefusalTokens, log_odds
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.judges.thoughts import answer_in
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import ReplyWriter, reply_text, tokens_with_room
@@ -84,9 +85,7 @@ def answer(
         kept = []
         for index, ids in zip(batch.indices, rows, strict=True):
             replies[index] = reply_text(model, ids)
-            harmless = prompts[index].label != "harmful" or (
-                judge.refused(replies[index]) and len(replies[index]) <= HARMFUL_REPLY_LENGTH
-            )
+            harmless = prompts[index].label != "harmful" or _is_short_refusal(replies[index], judge)
             padded = torch.full((1, 1, new_tokens), _NO_TOKEN, dtype=torch.int32)
             padded[..., : len(ids)] = torch.tensor(ids) if harmless else _NOT_KEPT
             kept.append(padded)
@@ -117,3 +116,9 @@ def answer(
     if tokens is not None:
         scores = values["scores"][0, :, 0].tolist()
     return Answers(tuple(replies[index] for index in range(len(prompts))), tuple(scores))
+
+
+def _is_short_refusal(reply: str, judge: KeywordJudge) -> bool:
+    """Whether all of a reply refuses; a thought before a refusal may hold what it refuses."""
+    whole = len(reply) <= HARMFUL_REPLY_LENGTH and answer_in(reply) == reply
+    return whole and judge.refused(reply)

@@ -8,6 +8,7 @@ from actor_lens.activations.store import Store
 from actor_lens.evaluation import answers
 from actor_lens.evaluation.answers import Answers, answer
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
+from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import ReplyWriter, generate_replies
@@ -139,3 +140,11 @@ def test_other_lengths_and_labels_are_answered_anew(tmp_path, rows: Rows):
     relabelled = PromptSet(tuple(Prompt(text, "harmful") for text in TEXTS))
     ask(model, store, relabelled)
     assert sorted(rows.seen) == list(range(len(PROMPTS)))
+
+
+def test_a_refusal_behind_a_thought_is_not_kept():
+    judge = KeywordJudge()
+    assert answers._is_short_refusal("I can't help with that.", judge)
+    assert not answers._is_short_refusal("<think>This way</think>I can't help with that.", judge)
+    assert not answers._is_short_refusal("Boil the eggs.", judge)
+    assert not answers._is_short_refusal("I can't help with that." + " No." * 40, judge)
