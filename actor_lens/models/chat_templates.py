@@ -7,6 +7,7 @@ switches; what it does with a system prompt is found out by asking it.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError
+from actor_lens.files.lfs import check_no_pointer
 from actor_lens.files.paths import user_path
 from actor_lens.prompts.rows import shown
 from actor_lens.text import one_line
@@ -28,6 +30,11 @@ THINKING_SWITCH = "enable_thinking"
 _DATE_FUNCTION = "strftime_now"
 PINNED_DATE = datetime.datetime(2024, 7, 26)
 _PROBE, _SYSTEM_PROBE = "Hello", "Zephyr-7 speaks."
+# By which a template shows that the model thinks aloud.
+_THOUGHTS = ("<think>", "<|channel|>analysis")
+# What stands around turns: "<|user|>", "[INST]", "system".
+_MARK = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\b(system|user|human|assistant)\b", re.IGNORECASE)
+_FEWEST_WORDS = 4
 _REPLY_PROBE = "Zephyr-8 replies."
 _EXCHANGE = (
     {"role": "user", "content": _PROBE},
@@ -168,7 +175,34 @@ def template_warnings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
             f"the chat template asks for today's date and is always told {PINNED_DATE:%d %b %Y}: "
             "the same prompt gives the same tokens on every day"
         )
+    system = own_system_prompt(tokenizer)
+    if system:
+        warnings.append(
+            f"the chat template has a system prompt of its own ({shown(system)}), which is there "
+            "in every prompt unless you give one: refusals may differ from those under another"
+        )
+    if any(mark in str(tokenizer.chat_template) for mark in _THOUGHTS) and not has_thinking_switch(
+        tokenizer
+    ):
+        warnings.append(
+            "the model thinks before it answers and its chat template has no switch for that: give "
+            "replies enough tokens to get past the thoughts (--new-tokens)"
+        )
     return warnings
+
+
+def own_system_prompt(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a template says before the first turn of the user by itself; empty for nothing.
+
+    Marks of turns and names of roles are no words.
+    """
+    with suppress(Exception):  # a template is a program: it may fail in any way
+        before, _, _ = render_turns(tokenizer, _EXCHANGE[:1]).partition(_PROBE)
+        for token in tokenizer.all_special_tokens:
+            before = before.replace(token, " ")
+        words = _MARK.sub(" ", before).split()
+        return " ".join(words) if len(words) >= _FEWEST_WORDS else ""
+    return ""
 
 
 def has_thinking_switch(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -211,6 +245,8 @@ def _template_text(chat_template: str | Path) -> str:
     if isinstance(chat_template, str) and "{" in text:
         return text
     path = user_path(text)
+    if path.is_file():
+        check_no_pointer(path)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

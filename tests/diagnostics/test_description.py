@@ -101,6 +101,37 @@ def test_a_second_beginning_token_is_noticed(opening, said):
     assert [said in one for one in warnings] == ([True] if said else [])
 
 
+SAYS = "{{ bos_token }}{% for m in messages %}<user>{{ m['content'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("<|system|>\nYou are a kind helper, made here.<end>" + SAYS, "You are a kind helper"),
+        ("A chat between a curious user and a helper. " + SAYS, "curious"),
+        ("<|im_start|>system\n<|im_end|>[INST] ### Human: " + SAYS, None),
+        (SAYS + "{% if add_generation_prompt %}<assistant><think>{% endif %}", "--new-tokens"),
+        (SAYS + "{% if enable_thinking %}<think>{% endif %}", None),
+    ],
+)
+def test_what_a_template_says_and_thinks_by_itself_is_noticed(template, said):
+    model = replace(shared_tiny_model(), tokenizer=tiny_tokenizer(template))
+    warnings = " ".join(al.describe(model).warnings)
+    assert ("system prompt of its own" in warnings or "thinks" in warnings) == (said is not None)
+    assert (said or "") in warnings
+
+
+def test_a_short_context_and_little_memory_are_noticed(monkeypatch):
+    model = tiny_chat_model()
+    assert al.describe(model).warnings == ()
+    model.hf.config.max_position_embeddings = 200
+    monkeypatch.setattr("actor_lens.diagnostics.model_warnings.free_memory", lambda _: 1000)
+    context, evaluating, training = al.describe(model).warnings
+    assert "the context is 200 tokens" in context
+    assert "evaluating with full batches" in evaluating
+    assert "training with full batches" in training
+
+
 def test_a_template_without_the_beginning_token_that_the_tokenizer_adds_is_noticed():
     from tokenizers import processors
 
