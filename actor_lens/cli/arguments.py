@@ -89,7 +89,7 @@ def add_common(
         seed: Default seed; None for that of the run that the command is about.
     """
     add = parser.add_argument
-    add("--model", metavar="NAME|DIR", help="hub name or folder; default: the bundled 'toy'")
+    add("--model", metavar="NAME|DIR", help="hub name, folder or .gguf file; default: 'toy'")
     add(
         "--prompts",
         metavar="NAME|FILE",

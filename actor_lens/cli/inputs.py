@@ -153,6 +153,7 @@ def model_settings(model: ChatModel) -> dict[str, Any]:
         "adapter": (model.source or {}).get("adapter"),
         "system_prompt": model.system_prompt,
         "quantization": model.quantization,
+        "dequantized": model.dequantized,
         "dtype": str(model.hf.dtype).removeprefix("torch."),
         "fingerprint": model.fingerprint,
     }

@@ -45,7 +45,9 @@ def add_commands(commands: Any) -> None:
     text = "describe a model and compare how it is read with Hugging Face; or list what was tried"
     parser = add_command(commands, "models", models, text)
     parser.add_argument(
-        "--model", metavar="NAME|DIR", help="hub name, folder or 'toy'; default: list what is known"
+        "--model",
+        metavar="NAME|DIR",
+        help="hub name, folder, .gguf file or 'toy'; default: list what is known",
     )
     add_loading(parser)
     add_output(parser)
@@ -117,6 +119,8 @@ def _facts(description: ModelDescription) -> list[tuple[str, str]]:
     from actor_lens.files.sizes import format_size
 
     quantized = f", {description.quantization} weights" if description.quantization else ""
+    if description.dequantized:
+        quantized += f", made of {description.dequantized}"
     memory = description.memory
     training = "not for quantised weights" if memory.train is None else format_size(memory.train)
     return [

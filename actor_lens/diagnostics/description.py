@@ -83,6 +83,7 @@ class ModelDescription(Result):
             weights count as stored.
         dtype: Dtype of the residual stream.
         quantization: ``"4bit"``, ``"8bit"``, another method, or None.
+        dequantized: Packed formats of the GGUF file that full precision was made of, or None.
         devices: Devices that hold weights.
         attention: Kind of each layer: ``"full"``, or ``"sliding 4096"`` with the window in tokens.
         tied_embeddings: Whether embedding and head are one tensor.
@@ -110,6 +111,7 @@ class ModelDescription(Result):
     parameters: int
     dtype: str
     quantization: str | None
+    dequantized: str | None
     devices: tuple[str, ...]
     attention: tuple[str, ...]
     tied_embeddings: bool
@@ -173,7 +175,15 @@ _MODEL_FACTS = (
         "key_value_heads",
         "vocabulary",
     ),
-    *("parameters", "dtype", "quantization", "devices", "tied_embeddings", "max_tokens"),
+    *(
+        "parameters",
+        "dtype",
+        "quantization",
+        "dequantized",
+        "devices",
+        "tied_embeddings",
+        "max_tokens",
+    ),
 )
 _TEMPLATE_FACTS = ("system_role", "thinking_switch", "end_tokens", "marked_example")
 
@@ -211,6 +221,7 @@ def describe(model: ChatModel, prompts: PromptSet | None = None) -> ModelDescrip
         parameters=sum(parameter.numel() for parameter in model.hf.parameters()),
         dtype=str(model.hf.dtype).removeprefix("torch."),
         quantization=model.quantization,
+        dequantized=model.dequantized,
         devices=tuple(sorted({str(p.device) for p in model.hf.parameters()})),
         attention=_attention(config),
         tied_embeddings=_has_tied_embeddings(model),

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from actor_lens import __version__
 from actor_lens.errors import UserError
-from actor_lens.export.model_card import CardFacts, Form, base_model_name, write_model_card
+from actor_lens.export.model_card import (
+    CardFacts,
+    Form,
+    base_in_code,
+    base_model_name,
+    write_model_card,
+)
 from actor_lens.files.paths import user_path
 from actor_lens.files.saving import replacing_folder
 from actor_lens.models.chat_model import ChatModel
@@ -157,12 +163,12 @@ def delta_lines(model: ChatModel, facts: CardFacts | None = None) -> list[str]:
     Three lines after the imports. Weights are asked for in the dtype that the block was trained
     in; the last line fails where a tensor has no place in the model.
     """
-    base = base_model_name(model, facts or CardFacts())
+    named = base_in_code(base_model_name(model, facts or CardFacts()))
     return [
         "from safetensors.torch import load_file",
         "from transformers import AutoModelForCausalLM",
         "",
-        f'model = AutoModelForCausalLM.from_pretrained({base!r}, dtype="{dtype_name(model)}")',
+        f'model = AutoModelForCausalLM.from_pretrained({named}, dtype="{dtype_name(model)}")',
         f'delta = load_file("{DELTA_FILE}")',
         "assert not model.load_state_dict(delta, strict=False).unexpected_keys",
     ]
@@ -208,7 +214,7 @@ def writing_export(
 
 
 def _model_form(model: ChatModel, facts: CardFacts) -> Form:
-    base = base_model_name(model, facts)
+    named = _without_ticks(base_in_code(base_model_name(model, facts)))
     adapter = (model.source or {}).get("adapter")
     merged = f" and merge the adapter {_in_code(adapter)} into it" if adapter else ""
     return Form(
@@ -221,27 +227,30 @@ def _model_form(model: ChatModel, facts: CardFacts) -> Form:
             f'model = AutoModelForCausalLM.from_pretrained(folder, dtype="{dtype_name(model)}")',
             "tokenizer = AutoTokenizer.from_pretrained(folder)",
         ],
-        undo=f"Load the base model instead: `from_pretrained({_in_code(base)})`{merged}. "
+        undo=f"Load the base model instead: `from_pretrained({named})`{merged}. "
         "All tensors outside the trained block are the same, bit for bit.",
     )
 
 
 def _delta_form(model: ChatModel, facts: CardFacts) -> Form:
-    base = base_model_name(model, facts)
+    named = _without_ticks(base_in_code(base_model_name(model, facts)))
     return Form(
         library="transformers",
         what=f"The tensors of one decoder block, in `{DELTA_FILE}`, which replace those of the "
         "base model.",
         lines=delta_lines(model, facts),
-        undo=f"Load the base model again: `from_pretrained({_in_code(base)})`. No other tensor was "
-        "touched.",
+        undo=f"Load the base model again: `from_pretrained({named})`. No other tensor was touched.",
         tags=["one-layer-delta"],
     )
 
 
 def _in_code(text: str) -> str:
     """A Python string inside backticks."""
-    return repr(text).replace("`", "")
+    return _without_ticks(repr(text))
+
+
+def _without_ticks(code: str) -> str:
+    return code.replace("`", "")
 
 
 def _delta_card(

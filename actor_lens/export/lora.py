@@ -20,7 +20,13 @@ from torch import Tensor
 from actor_lens.errors import UserError, require
 from actor_lens.export.folders import dtype_name, writing_export
 from actor_lens.export.low_rank import BlockChange
-from actor_lens.export.model_card import CardFacts, Form, base_model_name, write_model_card
+from actor_lens.export.model_card import (
+    CardFacts,
+    Form,
+    base_in_code,
+    base_model_name,
+    write_model_card,
+)
 from actor_lens.files.paths import user_path
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.quantization import quiet_bitsandbytes
@@ -256,7 +262,7 @@ def _adapter_tensors(change: BlockChange, rank: int) -> dict[str, Tensor]:
 
 
 def _form(model: ChatModel, facts: CardFacts, result: LoraExport) -> Form:
-    base = base_model_name(model, facts)
+    named = base_in_code(base_model_name(model, facts))
     notes = [
         f"The adapter has rank {result.rank} of {result.full_rank}; it leaves out "
         f"{percent(result.error.relative_error, 2)} of the change of the linear layers (Frobenius "
@@ -277,7 +283,7 @@ def _form(model: ChatModel, facts: CardFacts, result: LoraExport) -> Form:
             "from peft import PeftModel",
             "from transformers import AutoModelForCausalLM",
             "",
-            f'base = AutoModelForCausalLM.from_pretrained({base!r}, dtype="{dtype_name(model)}")',
+            f'base = AutoModelForCausalLM.from_pretrained({named}, dtype="{dtype_name(model)}")',
             "model = PeftModel.from_pretrained(base, '.')  # this folder, or its name on the hub",
         ],
         undo="`model.unload()` gives the base model back; `with model.disable_adapter():` asks it "

@@ -79,6 +79,13 @@ def base_model_name(model: ChatModel, facts: CardFacts) -> str:
     return str((model.source or {}).get("name", model.name))
 
 
+def base_in_code(base: str) -> str:
+    """The arguments by which ``from_pretrained`` finds the base model, as Python."""
+    if Path(base).suffix.lower() == ".gguf":
+        return f"{str(Path(base).parent)!r}, gguf_file={Path(base).name!r}"
+    return repr(base)
+
+
 def is_hub_name(name: str) -> bool:
     """Whether a name looks like ``owner/model`` and is no folder of this machine."""
     return bool(_HUB_NAME.fullmatch(name)) and not os.path.exists(name)

@@ -53,6 +53,8 @@ class ChatModel:
         decoding: Function that makes, for the prompts of a batch, what changes their next-token
             scores before a token is picked; None leaves them alone. Replies and first-token scores
             depend on it.
+        dequantized: Packed formats of the GGUF file that the weights were read from in full
+            precision, such as ``"Q4_1 (210 tensors)"``; None for others.
         batch_size: Prompts in one forward pass; None for as many as fit into memory. It changes
             the time and memory of the work, not its results.
     """
@@ -64,6 +66,7 @@ class ChatModel:
     source: Mapping[str, Any] | None = None
     system_prompt: str | None = None
     decoding: Callable[[Sequence[str]], LogitsProcessor] | None = None
+    dequantized: str | None = None
     batch_size: int | None = None
     _weights: WeightsIdentity = field(default_factory=WeightsIdentity, compare=False)
 
@@ -313,15 +316,16 @@ def load_model(
     batch_size: int | None = None,
     trust_remote_code: bool = False,
 ) -> ChatModel:
-    """Load a chat model by hub name or folder, or take one that is in memory.
+    """Load a chat model by hub name, folder or GGUF file, or take one that is in memory.
 
-    Weights are read from safetensors only.
+    Weights are read from safetensors, or from a GGUF file in full precision; never from pickles.
 
     Args:
-        name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, or a hub name;
-            or a model itself: one of transformers, with its tokenizer, or a ``TransformerBridge``
-            of TransformerLens. Tensors are shared with it; a model of transformers is switched to
-            eager attention, evaluation mode and no gradients, and hooks of a bridge stay behind.
+        name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, a hub name, or
+            a ``.gguf`` file as llama.cpp and Ollama use it (extra ``gguf``); or a model itself: one
+            of transformers, with its tokenizer, or a ``TransformerBridge`` of TransformerLens.
+            Tensors are shared with it; a model of transformers is switched to eager attention,
+            evaluation mode and no gradients, and hooks of a bridge stay behind.
         tokenizer: Tokenizer of a model in memory; a bridge brings its own.
         adapter: An adapter of PEFT, such as LoRA, by folder or hub name: it is merged into the
             weights of the model, its base. A tokenizer that it brings along is used.
@@ -359,13 +363,13 @@ def load_model(
     }
     if isinstance(name, str | os.PathLike):
         check_no_tokenizer(called := str(name), tokenizer)
-        hf, its_tokenizer, source = read_checkpoint(called, **how)
+        hf, its_tokenizer, source, packed = read_checkpoint(called, **how)
     else:
         hf, its_tokenizer, called = take_model(name, tokenizer, **how)
-        source = None
+        source = packed = None
     model = wrap_model(hf, its_tokenizer, name=called).with_system_prompt(system_prompt)
     model.tokenize([""])  # the template may use tokens that the model knows nothing of
-    return replace(model, source=source).with_batch_size(batch_size)
+    return replace(model, source=source, dequantized=packed).with_batch_size(batch_size)
 
 
 def wrap_model(

@@ -48,7 +48,8 @@ def loading_message(
         )
     reason = f"{type(error).__name__}: {one_line(error)}"
     if os.path.exists(os.path.expanduser(name)) or name in bundled:
-        return f"model folder '{name}' cannot be loaded; repair or replace its files ({reason})"
+        kind = "file" if os.path.isfile(os.path.expanduser(name)) else "folder"
+        return f"model {kind} '{name}' cannot be loaded; repair or replace its files ({reason})"
     return _hub_message(name, revision, bundled, error) or (
         f"model '{name}' was not found: it is neither a folder nor a readable hub model "
         f"({reason}); bundled models: {', '.join(bundled)}"

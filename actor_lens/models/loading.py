@@ -29,6 +29,7 @@ from actor_lens.models.checkpoint_checks import (
     check_not_offloaded,
     check_not_packed,
 )
+from actor_lens.models.gguf_files import forget_packing, is_gguf, packed_formats, read_config
 from actor_lens.models.hub_errors import one_line_errors
 from actor_lens.models.options import (
     DEVICE_MAPS,
@@ -59,14 +60,14 @@ def read_checkpoint(
     revision: str | None,
     quantization: Quantization | None,
     trust_remote_code: bool,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any], str | None]:
     """Read model and tokenizer as ``load_model`` was asked to.
 
     Returns:
         The model, with the adapter merged; its tokenizer, or the adapter's where it brings one,
-        with the chat template in place; and arguments of ``load_model`` that load the same again: a
+        with the chat template in place; arguments of ``load_model`` that load the same again: a
         hub revision is the commit that was read, and a chat template the text of the file that was
-        given.
+        given; and the packed formats that full precision was made of, None for none.
 
     Raises:
         UserError: As ``load_model``.
@@ -74,8 +75,10 @@ def read_checkpoint(
     import transformers
 
     source = _resolve(name)
-    local = os.path.isdir(source)
+    local = os.path.exists(source)
     _check_arguments(name, adapter, device, device_map, revision, quantization, local=local)
+    file = Path(source) if local and is_gguf(Path(source)) else None
+    packed = None if file is None else packed_formats(file)
     found = None if adapter is None else find_adapter(adapter)
     torch_device = _device(device)
     torch_dtype = _dtype(dtype, torch_device)
@@ -87,7 +90,11 @@ def read_checkpoint(
     with one_line_errors(name, revision, tuple(BUNDLED_MODELS)):
         if not local:
             _ask_hub(name, from_hub["revision"])
-        config = transformers.AutoConfig.from_pretrained(source, **from_hub)
+        if file is None:
+            config = transformers.AutoConfig.from_pretrained(source, **from_hub)
+        else:
+            config = read_config(file)
+            source, from_hub["gguf_file"] = str(file.parent), file.name
         if not local:  # all else comes from the same commit, whatever happens meanwhile
             from_hub["revision"] = _commit_of(name, from_hub["revision"])
         check_causal(name, getattr(config, "architectures", None) or [])
@@ -100,7 +107,7 @@ def read_checkpoint(
     if found is not None:
         hf = merge_adapter(found, name, hf)
     loaded_with = {
-        "name": os.path.abspath(source) if local else name,
+        "name": os.path.abspath(file or source) if local else name,
         "adapter": None if found is None else found.source,
         "device": device,
         "device_map": device_map,
@@ -111,7 +118,7 @@ def read_checkpoint(
         "quantization": quantization,
         "trust_remote_code": trust_remote_code,
     }
-    return hf, tokenizer, loaded_with
+    return hf, tokenizer, loaded_with, packed
 
 
 def _check_arguments(
@@ -128,6 +135,11 @@ def _check_arguments(
         raise UserError(
             f"adapter '{adapter}' and quantization '{quantization}' were given; an adapter is "
             "merged into weights in full precision: leave the quantization out"
+        )
+    if quantization is not None and is_gguf(Path(name)):
+        raise UserError(
+            f"quantization '{quantization}' was given for '{name}', whose packed weights are read "
+            "in full precision; leave the quantization out"
         )
     if device_map is not None and device != "auto":
         raise UserError(
@@ -228,7 +240,9 @@ def _read_weights(
     _check_complete(name, report)
     files = Path(source) if os.path.isdir(source) else _cached_folder(name, from_hub["revision"])
     check_not_applied(name, hf)
-    if not declared:
+    if "gguf_file" in from_hub:
+        forget_packing(hf)
+    elif not declared:
         check_not_packed(name, files, report["unexpected_keys"])
     elif isinstance(dtype, torch.dtype) and quantization_of(hf) is None:
         hf.to(dtype)  # type: ignore[arg-type]  # unpacked weights have a type of their own
@@ -252,7 +266,11 @@ def _resolve(name: str) -> str:
     if not os.path.exists(folder):  # Path.exists raises on names too long for a file
         return name
     if not folder.is_dir():
-        raise UserError(f"model '{name}' is a file; give the folder that holds config.json")
+        if is_gguf(folder):
+            return str(folder)
+        raise UserError(
+            f"model '{name}' is a file; give the folder that holds config.json, or a .gguf file"
+        )
     _check_files(name, folder)
     return str(folder)
 

@@ -168,6 +168,7 @@ def test_what_a_model_was_loaded_with_is_in_the_summary(tmp_path):
         "adapter": None,
         "system_prompt": "Be kind",
         "quantization": "8bit",
+        "dequantized": None,
         "dtype": "float32",
         "fingerprint": expected.fingerprint,
     }

@@ -1,0 +1,100 @@
+"""Model files of llama.cpp (GGUF): weights, tokenizer and chat template in one file.
+
+transformers reads them and makes full precision of packed weights. What the file itself says is
+looked at before, so that a fault has one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actor_lens.errors import UserError, require
+from actor_lens.files.lfs import check_no_pointer
+from actor_lens.text import one_line, plural
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_MAGIC = b"GGUF"
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
+_FULL_PRECISION = ("F64", "F32", "F16", "BF16")
+_PURPOSE = "a GGUF file"
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file is one of llama.cpp's, by its name."""
+    return path.suffix.lower() == ".gguf"
+
+
+def packed_formats(path: Path) -> str | None:
+    """What transformers will make full precision of: ``"Q4_1 (210 tensors), Q6_K (1 tensor)"``.
+
+    None where no tensor is quantised.
+
+    Args:
+        path: A GGUF file.
+
+    Raises:
+        UserError: If it is a pointer of Git LFS, one part of several, cut off or damaged, or the
+            package gguf is not installed.
+    """
+    check_no_pointer(path)
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise UserError(
+                f"model file '{path}' is no GGUF file, whatever its name says; download it again, "
+                "or give a Hugging Face folder"
+            )
+    if _PART.search(path.stem):
+        raise UserError(
+            f"model file '{path}' is one part of several; join them with llama.cpp's "
+            "llama-gguf-split --merge and give the whole file"
+        )
+    gguf = require("gguf", "gguf", _PURPOSE)
+    try:
+        tensors = gguf.GGUFReader(path).tensors
+    except Exception as error:  # wrong counts, types and offsets each have their own
+        raise UserError(
+            f"model file '{path}' is damaged or not complete; download it again "
+            f"({type(error).__name__}: {one_line(error, 100)})"
+        ) from error
+    counts = Counter(tensor.tensor_type.name for tensor in tensors)
+    packed = [
+        f"{name} ({plural(count, 'tensor')})"
+        for name, count in counts.most_common()
+        if name not in _FULL_PRECISION
+    ]
+    return ", ".join(packed) or None
+
+
+def read_config(path: Path) -> Any:
+    """The configuration that a GGUF file describes.
+
+    Raises:
+        UserError: If transformers does not read its architecture.
+    """
+    import gguf
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
+    except Exception as error:
+        field = gguf.GGUFReader(path).get_field("general.architecture")
+        named = "" if field is None else f" '{one_line(field.contents(), 40)}'"
+        raise UserError(
+            f"model file '{path}': transformers does not read the architecture{named} from GGUF "
+            f"files ({one_line(error, 100)}); give the Hugging Face folder of the model"
+        ) from error
+
+
+def forget_packing(hf: PreTrainedModel) -> None:
+    """Let a model that was read from a GGUF file be the ordinary one that it now is.
+
+    transformers goes on calling it quantised, and would neither save nor move it.
+    """
+    for name in ("is_quantized", "quantization_method", "hf_quantizer"):
+        vars(hf).pop(name, None)
+    vars(hf.config).pop("quantization_config", None)
