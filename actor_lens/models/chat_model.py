@@ -366,7 +366,7 @@ def load_model(
         hf, its_tokenizer, source, packed = read_checkpoint(called, **how)
     else:
         hf, its_tokenizer, called = take_model(name, tokenizer, **how)
-        source = packed = None
+        source, packed = None, None
     model = wrap_model(hf, its_tokenizer, name=called).with_system_prompt(system_prompt)
     model.tokenize([""])  # the template may use tokens that the model knows nothing of
     return replace(model, source=source, dequantized=packed).with_batch_size(batch_size)
