@@ -93,8 +93,8 @@ def add_common(
     add(
         "--prompts",
         metavar="NAME|FILE",
-        help="toy, starter, a .jsonl or .csv file, paper, or public sets from the hub or a file, "
-        "such as xstest=path.csv,advbench,ultrachat:200; see actor-lens prompts list",
+        help="toy, starter, cautious, a .jsonl or .csv file, paper, or public sets from the hub or "
+        "a file, such as xstest=path.csv,advbench,ultrachat:200; see actor-lens prompts list",
     )
     add_balance(parser)
     add("--out", metavar="DIR", default=out, help=f"folder for results; default: {out or 'none'}")
