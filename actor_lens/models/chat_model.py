@@ -321,8 +321,9 @@ def load_model(
     Weights are read from safetensors, or from a GGUF file in full precision; never from pickles.
 
     Args:
-        name: ``"toy"`` (bundled), a folder with config, safetensors and tokenizer, a hub name, or
-            a ``.gguf`` file as llama.cpp and Ollama use it (extra ``gguf``); or a model itself: one
+        name: ``"toy"`` (bundled), ``"smollm2"`` (fetched by ``actor-lens models --get smollm2`` or
+            from the hub), a folder with config, safetensors and tokenizer, a hub name, or a
+            ``.gguf`` file as llama.cpp and Ollama use it (extra ``gguf``); or a model itself: one
             of transformers, with its tokenizer, or a ``TransformerBridge`` of TransformerLens.
             Tensors are shared with it; a model of transformers is switched to eager attention,
             evaluation mode and no gradients, and hooks of a bridge stay behind.

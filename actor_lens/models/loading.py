@@ -39,6 +39,7 @@ from actor_lens.models.options import (
     Quantization,
 )
 from actor_lens.models.quantization import quantization_config, quantization_of
+from actor_lens.models.smollm2 import SMOLLM2, find_smollm2
 from actor_lens.models.torch_defaults import torch_defaults
 from actor_lens.text import one_line
 
@@ -74,6 +75,7 @@ def read_checkpoint(
     """
     import transformers
 
+    name = find_smollm2() if name == SMOLLM2 else name
     source = _resolve(name)
     local = os.path.exists(source)
     _check_arguments(name, adapter, device, device_map, revision, quantization, local=local)
