@@ -120,6 +120,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def _print(record: dict[str, Any]) -> None:
     """Print the rates; of several judges what each says of them, and where each two agree."""
     print_rates(record)
+    agreement = record["score_agreement"]
+    if agreement["n"] and not record["judge"].startswith("first-token"):
+        say(
+            f"Refusal scores above 0 agree with the judge on {percent(agreement['accuracy'])} of "
+            f"{agreement['n']} replies of the untouched model."
+        )
     if "judges" not in record:
         return
     rates = record["judges"]

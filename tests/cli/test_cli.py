@@ -341,6 +341,11 @@ def test_evaluate_without_a_run_has_no_after(few_prompts, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["after"] == {}
     assert printed["safety_score"]["after"] is None
+    assert printed["score_agreement"]["n"] > 0
+    assert 0 <= printed["score_agreement"]["accuracy"] <= 1
+    assert run_cli(*words[:-2]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Refusal scores above 0 agree with the judge on" in text
 
 
 def test_layers_writes_what_it_prints(few_prompts, tmp_path, capsys):
