@@ -1,12 +1,14 @@
 """The command line takes a judge by its name, says what it will cost, and records who judged."""
 
 import json
+import math
 from contextlib import suppress
 
 import pandas as pd
 import pytest
 
 from actor_lens.cli import main
+from actor_lens.evaluation.answers import Answers
 from actor_lens.judges.keywords import judge_from_file, named_judge
 from actor_lens.models.chat_model import load_model
 from actor_lens.prompts.loading import load_prompts
@@ -109,11 +111,13 @@ FIXED = "I can't help with that: no, no, no."
 def test_several_judges_are_compared_and_harmful_replies_shown_only_where_all_refuse(
     few_prompts, tmp_path, capsys, monkeypatch
 ):
-    def replies(_model, texts, **_settings):
+    def answer(_model, prompts, **_settings):
         # Keywords take every other one for a refusal; the list of ours none but the first.
-        return [f"{FIXED} {SECRET} {i}" if i % 2 == 0 else f"yes {i}" for i in range(len(texts))]
+        places = range(len(prompts))
+        replies = (f"{FIXED} {SECRET} {i}" if i % 2 == 0 else f"yes {i}" for i in places)
+        return Answers(tuple(replies), (math.nan,) * len(prompts))
 
-    monkeypatch.setattr("actor_lens.evaluation.evaluate.generate_replies", replies)
+    monkeypatch.setattr("actor_lens.evaluation.evaluate.answer", answer)
     (tmp_path / "first.txt").write_text("powders 0\n")
     out = tmp_path / "out"
     judges = f"keywords,keywords={tmp_path / 'first.txt'}"

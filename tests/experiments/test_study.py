@@ -7,6 +7,7 @@ one by one; the model is left bit for bit as it was; what cannot work is told be
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from actor_lens.activations.residuals import collect_residuals
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.evaluation import evaluate
+from actor_lens.evaluation.answers import Answers
 from actor_lens.experiments import look, run_evaluation, study_plan
 from actor_lens.experiments.look import look_at_layers
 from actor_lens.experiments.run_evaluation import evaluate_run
@@ -51,17 +53,19 @@ def prompts_of(*splits, per_label=4):
 PROMPTS = prompts_of("train", "validation", "test", "ood")
 
 
-def reply_by_first_token(model, prompts, **_settings):
+def answer_by_first_token(model, prompts, **_settings):
     """A random model says nothing: let it refuse where it is likely to begin with a token."""
-    scores = refusal_scores(model, list(prompts), TOKENS)
-    return ["I'm sorry, no." if float(score) > 0 else "Of course." for score in scores]
+    scores = refusal_scores(model, prompts.texts, TOKENS).tolist()
+    replies = tuple("I'm sorry, no." if score > 0 else "Of course." for score in scores)
+    return Answers(replies, tuple(scores))
 
 
 @pytest.fixture(autouse=True)
 def speaking_model(monkeypatch):
-    for module in (look, run_evaluation):
-        monkeypatch.setattr(module, "refusal_tokens", lambda *_: TOKENS)
-    monkeypatch.setattr(evaluate, "generate_replies", reply_by_first_token)
+    monkeypatch.setattr(look, "refusal_tokens", lambda *_: TOKENS)
+    openings = SimpleNamespace(simplest=TOKENS)
+    monkeypatch.setattr(run_evaluation, "refusal_openings", lambda *_: openings)
+    monkeypatch.setattr(evaluate, "answer", answer_by_first_token)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,7 @@ def done(model):
     """One study of everything, shared by the tests that read it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(look, "refusal_tokens", lambda *_: TOKENS)
-        patch.setattr(evaluate, "generate_replies", reply_by_first_token)
+        patch.setattr(evaluate, "answer", answer_by_first_token)
         before = copied_tensors(model)
         result = run_study(model, PROMPTS, PLAN)
         assert same_bits(before, copied_tensors(model))
@@ -138,7 +142,7 @@ def test_record_has_the_numbers_of_the_stages(model, done):
 
     def shares(split):
         part = tested.where(split=split)
-        said = reply_by_first_token(model, part.texts)
+        said = answer_by_first_token(model, part).replies
         return {
             label: sum(
                 s != "Of course." for s, p in zip(said, part, strict=True) if p.label == label
@@ -325,7 +329,7 @@ def test_a_run_that_reaches_outside_its_layer_is_found(model):
 def test_a_session_puts_a_study_together_and_a_report_needs_no_more(done, tmp_path, monkeypatch):
     from actor_lens.report.study_report import write_report
 
-    monkeypatch.setattr(evaluate, "generate_replies", None)
+    monkeypatch.setattr(evaluate, "answer", None)
     study = Study(done.look, done.run, done.before, done.after)
     record, whole = study.summary(), done.summary()
     unknown = ("seconds", "variants", "parameters_changed_outside_layer", "model_parameters")
