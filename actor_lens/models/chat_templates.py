@@ -245,12 +245,12 @@ def _template_text(chat_template: str | Path) -> str:
     if isinstance(chat_template, str) and "{" in text:
         return text
     path = user_path(text)
-    if path.is_file():
-        check_no_pointer(path)
     try:
-        return path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(
             f"chat template {shown(text)} is neither a Jinja template nor a readable UTF-8 file "
             f"({type(error).__name__})"
         ) from error
+    check_no_pointer(path, content.encode())
+    return content

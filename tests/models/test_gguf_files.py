@@ -78,6 +78,16 @@ def test_a_run_on_a_file_is_exported_whole_and_as_a_delta(written, packed, tmp_p
     assert f"from_pretrained({str(folder)!r}, gguf_file='packed.gguf', dtype=" in card
 
 
+def test_a_run_on_a_file_is_exported_as_lora_and_put_back_on_it(written, packed, tmp_path):
+    run = quick_run(packed, tiny_prompts(), layer=1, epochs=1)
+    al.export_lora(packed, run, tmp_path / "lora", rank=32)
+    again = al.load_model(written[1] / "packed.gguf", adapter=tmp_path / "lora")
+    assert again.dequantized == packed.dequantized
+    with run.applied_to(packed):
+        changed = first_token_logits(packed, TEXTS)
+    assert float((first_token_logits(again, TEXTS) - changed).abs().max()) < 1e-3
+
+
 def refusal(load) -> str:
     with pytest.raises(al.UserError) as caught:
         load()
