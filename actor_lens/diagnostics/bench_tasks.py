@@ -136,6 +136,9 @@ class _FromTokens(BlockTrainer):
         self._token_ids = model.tokenize(prompts.texts)
         super().__init__(model, config, BlockInputs(config.layer, (), prompts))
 
+    def _n_tokens(self, row: int) -> int:
+        return len(self._token_ids[row])
+
     def _forward(self, rows: list[int]) -> Tensor:
         parts: dict[int, Tensor] = {}
 

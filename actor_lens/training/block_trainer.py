@@ -62,7 +62,6 @@ class BlockTrainer:
         self.torn = False  # True while weights are half updated, where Ctrl-C may strike
         self._model = model
         self._inputs = inputs
-        self._lengths = [len(states) for states in inputs.hidden_states]
         self.block = copy.deepcopy(model.blocks[config.layer]).float().requires_grad_(True)
         self._device = next(self.block.parameters()).device  # not the embedding's where spread
         self._optimizer = torch.optim.AdamW(
@@ -122,8 +121,11 @@ class BlockTrainer:
         """
         self._refresh_if_due()
         rows = self.batch_of(self.step)
-        with suitable_threads(self._model, sum(self._lengths[row] for row in rows)):
+        with suitable_threads(self._model, sum(map(self._n_tokens, rows))):
             self._step_on(rows)
+
+    def _n_tokens(self, row: int) -> int:
+        return len(self._inputs.hidden_states[row])
 
     def _step_on(self, rows: list[int]) -> None:
         with torch.enable_grad():
