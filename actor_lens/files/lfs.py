@@ -16,13 +16,24 @@ def check_no_pointer(path: Path, content: bytes | None = None) -> None:
         content: Its bytes, where they are read already.
 
     Raises:
-        UserError: If it is a pointer.
+        UserError: If it is a pointer, or cannot be read.
     """
-    if content is None:
-        with path.open("rb") as file:
-            content = file.read(len(_BEGINNING))
+    content = beginning(path, _LONGEST) if content is None else content
     if content.startswith(_BEGINNING) and len(content) < _LONGEST:
         raise UserError(
             f"{path}: is a Git LFS pointer, not the file itself; fetch it: git lfs install, then "
             "git lfs pull in the folder that was cloned"
         )
+
+
+def beginning(path: Path, n_bytes: int) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(n_bytes)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error

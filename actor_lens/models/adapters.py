@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 ADAPTER_FILE = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
-_FROM_HUB = (ADAPTER_FILE, _WEIGHTS, "tokenizer*", "special_tokens_map.json", "chat_template.jinja")
+_FROM_HUB = (
+    ADAPTER_FILE,
+    _WEIGHTS,
+    "tokenizer*",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 # Largest change of the logits by merging that rounding explains, relative to their length. Sixteen
 # bits round each merged weight.
 _TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -39,7 +48,7 @@ class Adapter:
     """An adapter that was found.
 
     Attributes:
-        name: Folder or hub name that it was asked for by.
+        name: Folder that it was asked for by, or hub name and commit, ``NAME@COMMIT``.
         folder: Folder with its files.
         base: Name of the base model that it says it was trained on; None where it says none.
     """
@@ -50,18 +59,24 @@ class Adapter:
 
     @property
     def source(self) -> str:
-        """What finds it again from any folder: the whole path, or the hub name."""
+        """What finds it again from any folder: the whole path, or hub name and commit."""
         return os.path.abspath(user_path(self.name)) if _is_here(self.name) else self.name
 
 
 def find_adapter(name: str | Path) -> Adapter:
     """Find an adapter by folder, or by hub name, from which its files are fetched.
 
+    A hub name may end in ``@`` and a branch, tag or commit.
+
     Raises:
         UserError: If there is none of that name, it cannot be read, or its weights are pickled.
     """
     name = str(name)
-    folder = user_path(name) if _is_here(name) else _fetched(name)
+    if _is_here(name):
+        folder = user_path(name)
+    else:
+        folder = _fetched(name)
+        name = f"{name.partition('@')[0]}@{folder.name}"  # snapshots/COMMIT
     if not (folder / ADAPTER_FILE).is_file():
         whole = " (it holds a whole model: give it with --model)"
         raise UserError(
@@ -147,7 +162,11 @@ def _fetched(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FROM_HUB)))
+        repository, _, revision = name.partition("@")
+        patterns = list(_FROM_HUB)
+        return Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=patterns)
+        )
     except Exception as error:  # of the hub, its client or the network, as it comes
         raise UserError(
             f"adapter '{name}' is neither a folder nor a readable repository of the hub "

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # Names of what stands beside quantised weights, without which they mean nothing.
-_SCALES = re.compile(r"scale|zero_?point|qzeros|qweight|absmax")
+_SCALES = re.compile(
+    r"(weight_scale|input_scale|scales|scale_inv)$|zero_?point|qzeros|qweight|absmax"
+)
 
 
 def check_causal(name: str, architectures: Sequence[str]) -> None:

@@ -6,17 +6,22 @@ looked at before, so that a fault has one line.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError, require
-from actor_lens.files.lfs import check_no_pointer
+from actor_lens.files.lfs import beginning, check_no_pointer
 from actor_lens.text import one_line, plural
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MAGIC = b"GGUF"
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
@@ -42,12 +47,11 @@ def packed_formats(path: Path) -> str | None:
             package gguf is not installed.
     """
     check_no_pointer(path)
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise UserError(
-                f"model file '{path}' is no GGUF file, whatever its name says; download it again, "
-                "or give a Hugging Face folder"
-            )
+    if beginning(path, len(_MAGIC)) != _MAGIC:
+        raise UserError(
+            f"model file '{path}' is no GGUF file, whatever its name says; download it again, "
+            "or give a Hugging Face folder"
+        )
     if _PART.search(path.stem):
         raise UserError(
             f"model file '{path}' is one part of several; join them with llama.cpp's "
@@ -70,8 +74,30 @@ def packed_formats(path: Path) -> str | None:
     return ", ".join(packed) or None
 
 
-def read_config(path: Path) -> Any:
+@contextmanager
+def own_folder(path: Path) -> Iterator[str]:
+    """A folder with nothing but a GGUF file, for a ``with`` statement.
+
+    transformers prefers a tokenizer or chat template that lies beside the file to the file's own.
+    """
+    # Windows does not remove what is still mapped to memory.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for place in (os.symlink, os.link, shutil.copyfile):  # not every disk has links
+            try:
+                place(path.resolve(), Path(folder) / path.name)
+                break
+            except OSError:
+                if place is shutil.copyfile:
+                    raise
+        yield folder
+
+
+def read_config(path: Path, folder: str) -> Any:
     """The configuration that a GGUF file describes.
+
+    Args:
+        path: The file.
+        folder: Its own folder.
 
     Raises:
         UserError: If transformers does not read its architecture.
@@ -80,7 +106,7 @@ def read_config(path: Path) -> Any:
     import transformers
 
     try:
-        return transformers.AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
+        return transformers.AutoConfig.from_pretrained(folder, gguf_file=path.name)
     except Exception as error:
         field = gguf.GGUFReader(path).get_field("general.architecture")
         named = "" if field is None else f" '{one_line(field.contents(), 40)}'"
@@ -98,3 +124,17 @@ def forget_packing(hf: PreTrainedModel) -> None:
     for name in ("is_quantized", "quantization_method", "hf_quantizer"):
         vars(hf).pop(name, None)
     vars(hf.config).pop("quantization_config", None)
+
+
+def rename(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, old: str, new: str) -> None:
+    """Call what was read from one folder by the name of another.
+
+    Args:
+        hf: The model.
+        tokenizer: Its tokenizer; that of an adapter keeps its name.
+        old: Folder that they were read from, which will be gone.
+        new: Folder to name instead.
+    """
+    hf.name_or_path = hf.config.name_or_path = new
+    if tokenizer.name_or_path == old:
+        tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = new

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,14 @@ from actor_lens.models.checkpoint_checks import (
     check_not_offloaded,
     check_not_packed,
 )
-from actor_lens.models.gguf_files import forget_packing, is_gguf, packed_formats, read_config
+from actor_lens.models.gguf_files import (
+    forget_packing,
+    is_gguf,
+    own_folder,
+    packed_formats,
+    read_config,
+    rename,
+)
 from actor_lens.models.hub_errors import one_line_errors
 from actor_lens.models.options import (
     DEVICE_MAPS,
@@ -89,14 +97,17 @@ def read_checkpoint(
         "trust_remote_code": trust_remote_code,
     }
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with one_line_errors(name, revision, tuple(BUNDLED_MODELS)):
+    with (
+        one_line_errors(name, revision, tuple(BUNDLED_MODELS)),
+        nullcontext(source) if file is None else own_folder(file) as source,
+    ):
         if not local:
             _ask_hub(name, from_hub["revision"])
         if file is None:
             config = transformers.AutoConfig.from_pretrained(source, **from_hub)
         else:
-            config = read_config(file)
-            source, from_hub["gguf_file"] = str(file.parent), file.name
+            config = read_config(file, source)
+            from_hub["gguf_file"] = file.name
         if not local:  # all else comes from the same commit, whatever happens meanwhile
             from_hub["revision"] = _commit_of(name, from_hub["revision"])
         check_causal(name, getattr(config, "architectures", None) or [])
@@ -106,6 +117,8 @@ def read_checkpoint(
         hf = _read_weights(
             name, source, config, torch_device, torch_dtype, device_map, quantization, from_hub
         )
+        if file is not None:
+            rename(hf, tokenizer, source, str(file.parent))
     if found is not None:
         hf = merge_adapter(found, name, hf)
     loaded_with = {
@@ -293,7 +306,8 @@ def _check_files(name: str, folder: Path) -> None:
             "save the tokenizer into it with save_pretrained"
         )
     for path in (*folder.glob("*.json"), *folder.glob("*.model"), *folder.glob("*.safetensors")):
-        check_no_pointer(path)
+        if not path.is_dir():
+            check_no_pointer(path)
 
 
 def _has_tokenizer(folder: Path) -> bool:

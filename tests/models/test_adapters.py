@@ -251,3 +251,19 @@ def test_other_misuse_is_one_line(base, tmp_path, monkeypatch):
     assert "leave the quantization out" in both
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     assert "actor-lens[lora]" in refusal(lambda: load_model(base, adapter=tmp_path / "lora"))
+
+
+def test_an_adapter_of_the_hub_is_recorded_by_its_commit(base, tmp_path, monkeypatch):
+    commit, asked = "0123abcd" * 5, []
+    save_adapter(tmp_path / "snapshots" / commit, base)
+
+    def download(name, *, revision, **_):
+        asked.append((name, revision))
+        return str(tmp_path / "snapshots" / commit)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    model = load_model(base, adapter="org/lora")
+    assert model.source["adapter"] == f"org/lora@{commit}"
+    again = load_model(base, adapter=model.source["adapter"])
+    assert again.source == model.source
+    assert asked == [("org/lora", None), ("org/lora", commit)]

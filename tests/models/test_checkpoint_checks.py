@@ -11,6 +11,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.perplexity import perplexity
 from actor_lens.export.folders import export_model
 from actor_lens.models.chat_model import load_model, wrap_model
+from actor_lens.models.checkpoint_checks import check_not_packed
 from tests.support.tiny_models import (
     CHAT_TEMPLATE,
     shared_tiny_model,
@@ -90,6 +91,29 @@ def test_packed_weights_are_not_read_as_whole_numbers_either(folder):
     tensors["model.layers.0.mlp.up_proj.weight_scale"] = torch.ones(1)
     save_file(tensors, path, metadata={"format": "pt"})
     assert "weight_scale" in refusal(lambda: load_model(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("up_proj.weight_scale_inv", True),
+        ("up_proj.scales", True),
+        ("up_proj.qzeros", True),
+        ("logit_scale", False),
+        ("layer_scale.gamma", False),
+        ("k_scale", False),
+    ],
+)
+def test_scales_of_quantised_weights_are_told_from_others(name, refused):
+    said = refusal(lambda: check_not_packed("x", None, [name])) if refused else None
+    assert (name in said) if refused else check_not_packed("x", None, [name]) is None
+
+
+def test_what_is_no_readable_file_beside_the_weights(folder):
+    (folder / "more.json").mkdir()
+    load_model(folder)
+    (folder / "gone.json").symlink_to(folder / "nowhere")
+    assert "gone.json: cannot be read (No such file" in refusal(lambda: load_model(folder))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

@@ -4,7 +4,9 @@ Files are written by the package gguf itself, with the order of rows that llama.
 """
 
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from gguf import GGMLQuantizationType
 
 import actor_lens as al
 from actor_lens.models.chat_model import wrap_model
+from actor_lens.models.gguf_files import own_folder
 from actor_lens.models.replies import end_tokens, first_token_logits, generate_replies
 from tests.support.gguf_writing import merging_tokenizer, write_gguf
-from tests.support.tiny_models import tiny_chat_model
+from tests.support.tiny_models import CHAT_TEMPLATE, tiny_chat_model, tiny_tokenizer
 from tests.support.tiny_runs import quick_run, tiny_prompts
 
 TEXTS = ["Where is she?", "Bake a cake", "the"]
@@ -49,6 +52,32 @@ def test_a_file_is_the_model_that_it_was_made_of(written):
     assert generate_replies(model, TEXTS, new_tokens=4) == generate_replies(
         truth, TEXTS, new_tokens=4
     )
+
+
+def test_what_lies_beside_a_file_changes_nothing(written, tmp_path):
+    truth, folder, _ = written
+    shutil.copy(folder / "tiny.gguf", tmp_path)
+    tiny_tokenizer("Foreign: " + CHAT_TEMPLATE).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("Foreign")
+    model = al.load_model(tmp_path / "tiny.gguf")
+    assert model.render("he") == truth.render("he")
+    assert model.tokenize(TEXTS) == truth.tokenize(TEXTS)
+    assert model.fingerprint == al.load_model(folder / "tiny.gguf").fingerprint
+    assert model.source["name"] == str(tmp_path / "tiny.gguf")
+    assert model.hf.name_or_path == model.tokenizer.name_or_path == str(tmp_path)
+
+
+def test_a_disk_without_links_gets_a_copy(written, monkeypatch):
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.symlink", refuse)
+    monkeypatch.setattr("os.link", refuse)
+    path = written[1] / "tiny.gguf"
+    with own_folder(path) as folder:
+        assert (Path(folder) / path.name).read_bytes() == path.read_bytes()
 
 
 def test_packed_weights_are_read_in_full_precision_and_it_is_said(written, packed):
