@@ -102,6 +102,7 @@ def _get(arguments: argparse.Namespace) -> None:
         print_json({"model": arguments.get, "file": str(file)})
         return
     say(f"'{arguments.get}' is in {file}")
+    say("Its weights were packed in 4 bits: numbers do not compare with those of the hub's model.")
     say(f"Look at it (extra gguf): actor-lens models --model {arguments.get}")
 
 

