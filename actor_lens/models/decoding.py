@@ -156,7 +156,7 @@ def _read(
         decoding: Hears how much has been read.
         together: Whether all prompts go through the model in one pass.
     """
-    from actor_lens.models.key_cache import joined
+    from actor_lens.models.key_cache import join
 
     n_rows, width = batch.input_ids.shape
     at_once = n_rows if together else max(1, token_budget(model, width) // width)
@@ -175,7 +175,7 @@ def _read(
         caches.append(cache)
         done += int(mask.sum())
         decoding.on_part(done / _work(batch, decoding))
-    return torch.cat(scores), joined(caches, decoding.new_tokens)
+    return torch.cat(scores), join(caches, decoding.new_tokens)
 
 
 def _pass(

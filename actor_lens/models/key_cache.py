@@ -28,7 +28,7 @@ def is_plain(cache: object, n_tokens: int) -> bool:
     )
 
 
-def joined(caches: Sequence[DynamicCache], room: int) -> DynamicCache:
+def join(caches: Sequence[DynamicCache], room: int) -> DynamicCache:
     """One cache for the prompts of several, which end at the same column.
 
     Args:

@@ -58,7 +58,8 @@ def take_model(
         UserError: If it is no such model, was changed in a way that cannot be undone, is no causal
             language model, is not wholly in memory, or has no tokenizer or chat template.
     """
-    given = [name for name, value in how.items() if value not in (None, False, "auto")]
+    defaults = {"device": "auto", "dtype": "auto", "trust_remote_code": False}
+    given = [name for name, value in how.items() if value not in (None, defaults.get(name))]
     if given:
         raise UserError(
             f"{given[0]} was given for a model that is in memory already; leave it out, or give "

@@ -12,9 +12,8 @@ def torch_defaults() -> Iterator[None]:
     dtype, on_cpu = torch.get_default_dtype(), torch.get_default_device().type == "cpu"
     torch.set_default_dtype(torch.float32)
     try:
-        if (
-            on_cpu
-        ):  # the context is a device map for transformers, so it is left out where it can be
+        # The context is a device map for transformers, so it is left out where it can be.
+        if on_cpu:
             yield
         else:
             with torch.device("cpu"):

@@ -23,7 +23,7 @@ from actor_lens.prompts.files import read_bundled, read_prompt_file
 from actor_lens.prompts.near_duplicates import group_similar
 from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
 from actor_lens.prompts.public.loading import GroupedPrompts, gather_benchmark, mark
-from actor_lens.prompts.public.recognition import own_command, recognised_file
+from actor_lens.prompts.public.recognition import own_command, recognise_file
 from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.prompts.splits import split_prompts
@@ -193,7 +193,7 @@ def read_own_file(path: Path, *, seed: int = 0, split: bool = True) -> PromptSet
     try:
         return read_prompt_file(path, path.name, seed=seed, split=split)
     except UserError as error:
-        found = recognised_file(path)
+        found = recognise_file(path)
         if found is None:
             raise
         raise UserError(own_command(path, found)) from error

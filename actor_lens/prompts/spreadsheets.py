@@ -24,7 +24,7 @@ NumberedRow = tuple[int, dict[str, Any]]
 """The line from 1 that a row starts on, and its values by column."""
 
 _SEPARATORS = (",", ";", "\t")
-_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n")
+_SEPARATOR_LINE = re.compile(r"sep=([,;\t|])\r?\n")
 # What the first cell of a file without a header would say if it had one after all.
 _HEADERS = ("prompt", "instruction", "text", "goal")
 

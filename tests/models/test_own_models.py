@@ -117,7 +117,14 @@ def test_what_is_no_model_is_one_line(make, words):
 
 def test_what_says_how_to_load_is_not_taken_for_a_model_in_memory():
     made = tiny_chat_model()
-    for options in ({"device": "cpu"}, {"dtype": "float32"}, {"adapter": "x"}, {"revision": "v1"}):
+    al.load_model(made.hf, tokenizer=made.tokenizer, device="auto", dtype="auto")
+    for options in (
+        {"device": "cpu"},
+        {"device_map": "auto"},
+        {"dtype": "float32"},
+        {"adapter": "x"},
+        {"revision": "v1"},
+    ):
         message = refusal(
             lambda options=options: al.load_model(made.hf, tokenizer=made.tokenizer, **options)
         )

@@ -136,6 +136,11 @@ class TestRoundTrip:
         path = prompt_file(tmp_path, "sep=|\r\nprompt|label|split\r\na|benign|test", "mine.csv")
         assert list(load_prompts(path)) == [Prompt("a", "benign", "test")]
 
+    def test_a_quote_separates_no_cells(self, tmp_path):
+        path = prompt_file(tmp_path, 'sep="\nprompt,label,split\na,benign,test', "mine.csv")
+        with pytest.raises(UserError, match=r"line 1: no column .*found: \"sep="):
+            load_prompts(path)
+
     @pytest.mark.parametrize(
         ("content", "said"),
         [

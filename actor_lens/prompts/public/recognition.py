@@ -18,7 +18,7 @@ from actor_lens.prompts.rows import PromptWarning
 from actor_lens.text import plural
 
 
-def recognised(columns: Iterable[object], n_rows: int, file: str) -> BenchmarkSet | None:
+def recognise(columns: Iterable[object], n_rows: int, file: str) -> BenchmarkSet | None:
     """The one set that a file is of; None where none, or not only one, can be told.
 
     It is one of those whose columns are there, the most of them; of several, that with so many
@@ -43,7 +43,7 @@ def recognised(columns: Iterable[object], n_rows: int, file: str) -> BenchmarkSe
     return fitting[0] if len(fitting) == 1 else None
 
 
-def recognised_file(path: Path) -> BenchmarkSet | None:
+def recognise_file(path: Path) -> BenchmarkSet | None:
     """The set that a file holds; None where it is none or cannot be read."""
     if not path.is_file():
         return None
@@ -53,7 +53,7 @@ def recognised_file(path: Path) -> BenchmarkSet | None:
             rows = list(read_table(path))
     except UserError:
         return None
-    return recognised(rows[0][1], len(rows), path.name) if rows else None
+    return recognise(rows[0][1], len(rows), path.name) if rows else None
 
 
 def check_no_stranger(
@@ -73,7 +73,7 @@ def check_no_stranger(
     Raises:
         UserError: If it is another set.
     """
-    found = recognised(columns, n_rows, name)
+    found = recognise(columns, n_rows, name)
     if found is not None and found is not source:
         raise UserError(
             f"{name}: is a file of {found.title} and not of {source.title} (columns "

@@ -7,7 +7,7 @@ import pytest
 
 import actor_lens as al
 from actor_lens.prompts.public.catalogue import catalogue
-from actor_lens.prompts.public.recognition import recognised
+from actor_lens.prompts.public.recognition import recognise
 
 COLUMNS = {
     "xstest": ["id", "prompt", "type", "label", "focus", "note"],
@@ -48,8 +48,8 @@ def refusal(source):
 @pytest.mark.parametrize("name", COLUMNS)
 def test_each_set_is_known_by_its_columns_and_rows(name):
     (one,) = (one for one in catalogue() if one.name == name)
-    assert recognised(COLUMNS[name], one.rows or 7, "x.csv") is one
-    assert recognised([c.upper() for c in COLUMNS[name]], one.rows or 7, "x.csv") is one
+    assert recognise(COLUMNS[name], one.rows or 7, "x.csv") is one
+    assert recognise([c.upper() for c in COLUMNS[name]], one.rows or 7, "x.csv") is one
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_each_set_is_known_by_its_columns_and_rows(name):
     ],
 )
 def test_where_columns_are_not_enough_the_name_tells(columns, file, name):
-    found = recognised(columns, 5, file)
+    found = recognise(columns, 5, file)
     assert (found and found.name) == name
 
 
