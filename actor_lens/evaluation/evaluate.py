@@ -10,7 +10,7 @@ import pandas as pd
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole
-from actor_lens.evaluation.answers import HARMFUL_REPLY_LENGTH, answer
+from actor_lens.judges.answers import HARMFUL_REPLY_LENGTH, answer
 from actor_lens.judges.base import Judge, Verdict, refuses, verdicts_of
 from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import (
@@ -189,8 +189,8 @@ def evaluate(
     if isinstance(judge, FirstTokenJudge):
         tokens = judge.tokens
     openings = tokens.simplest if isinstance(tokens, RefusalOpenings) else tokens
-    first = None if isinstance(openings, RefusalOpenings) else openings
-    answers = answer(model, prompts, tokens=first, new_tokens=new_tokens, store=store)
+    first = openings.ids if isinstance(openings, RefusalTokens) else ()
+    answers = answer(model, prompts, first=first, new_tokens=new_tokens, store=store)
     scores = answers.refusal_scores
     if isinstance(openings, RefusalOpenings):  # these take passes of their own
         with stage("refusal scores"):

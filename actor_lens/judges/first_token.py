@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError
+from actor_lens.judges.answers import answer, log_odds
 from actor_lens.judges.base import Judge, Verdict
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.batches import TokenBatch
@@ -29,7 +30,7 @@ from actor_lens.models.prefix_cache import (
     TokenShift,
     take_logits_after_shifts,
 )
-from actor_lens.models.replies import Intervention, first_token_logits, generate_replies
+from actor_lens.models.replies import Intervention, first_token_logits
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result
 from actor_lens.text import clip, plural
@@ -213,7 +214,7 @@ def refusal_tokens(
     """
     judge = judge or KeywordJudge()
     openings = {
-        label: _openings(model, prompts.where(label=label)[:limit].texts, judge, new_tokens)
+        label: _openings(model, prompts.where(label=label)[:limit], judge, new_tokens)
         for label in ("harmful", "benign")
     }
     refusals, answers = openings["harmful"][True], openings["benign"][False]
@@ -323,25 +324,14 @@ def _digest(shifts: Mapping[int, TokenShift]) -> str:
     return digest.hexdigest()
 
 
-def log_odds(
-    logits: Float[Tensor, "prompt vocabulary"], ids: Int[Tensor, " id"]
-) -> Float[Tensor, " prompt"]:
-    """Log-odds of the total probability of some tokens, without overflow."""
-    rest = logits.to(torch.float32, copy=True)
-    inside = rest[:, ids].logsumexp(-1)
-    rest[:, ids] = -torch.inf
-    return inside - rest.logsumexp(-1)
-
-
 def _openings(
-    model: ChatModel, prompts: Sequence[str], judge: KeywordJudge, new_tokens: int
+    model: ChatModel, prompts: PromptSet, judge: KeywordJudge, new_tokens: int
 ) -> dict[bool, Counter[int]]:
     """How often each token begins a refusal (True) and an answer (False)."""
-    if not prompts:
+    if not len(prompts):
         raise UserError("refusal tokens need harmful and benign prompts; one of them is missing")
-    first = first_token_logits(model, prompts).argmax(dim=-1).tolist()
     counts: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
-    replies = generate_replies(model, prompts, new_tokens=new_tokens)
-    for token, reply in zip(first, replies, strict=True):
-        counts[judge.refused(reply)][token] += 1
+    answers = answer(model, prompts, new_tokens=new_tokens)
+    for ids, reply in zip(answers.ids, answers.replies, strict=True):
+        counts[judge.refused(reply)][ids[0]] += 1
     return counts

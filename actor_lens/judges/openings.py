@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.errors import UserError, check_whole
+from actor_lens.judges.answers import answer
 from actor_lens.judges.base import Judge, refuses, verdicts_of
 from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import (
@@ -31,7 +32,7 @@ from actor_lens.judges.first_token import (
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.replies import end_tokens, generate_replies, last_logits, processed
+from actor_lens.models.replies import last_logits, processed
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result
 from actor_lens.statistics.intervals import Estimate, wilson_interval
@@ -77,7 +78,7 @@ def refusal_openings(
     harmful, benign = prompts.where(label="harmful")[:limit], prompts.where(label="benign")[:limit]
     refusals = _beginnings(model, harmful, judge, True, new_tokens)
     answers = _beginnings(model, benign, judge, False, new_tokens)
-    if not len(refusals):
+    if not refusals:
         raise UserError(
             f"'{model.name}' refused none of the harmful prompts by the judge '{judge.name}': "
             "there is no over-refusal to study, or the judge does not know how it refuses"
@@ -91,8 +92,8 @@ def refusal_openings(
     return RefusalOpenings(
         ids=tuple(found),
         texts=tuple(str(model.tokenizer.decode(list(ids))) for ids in found),
-        refusals=tuple(len(refusals.that_begin(ids)) for ids in found),
-        answers=tuple(len(answers.that_begin(ids)) for ids in found),
+        refusals=tuple(len(_that_begin(refusals, ids)) for ids in found),
+        answers=tuple(len(_that_begin(answers, ids)) for ids in found),
         n_refusals=len(refusals),
         n_answers=len(answers),
     )
@@ -270,68 +271,27 @@ def _after(
     run_in_batches(model, rows, run)
 
 
-class _Beginnings:
-    """Replies of one kind, of which as many first tokens are known as were asked for.
-
-    The model is asked for a further token only where one is needed: it is what it would say next.
-    """
-
-    def __init__(self, model: ChatModel, prompts: Sequence[str]) -> None:
-        self._model, self._prompts = model, prompts
-        self._ids: list[Ids] = [()] * len(prompts)
-
-    def __len__(self) -> int:
-        return len(self._prompts)
-
-    def that_begin(self, beginning: Ids) -> list[Ids]:
-        """The first tokens of the replies that begin so."""
-        return [ids for ids in self._ids if ids[: len(beginning)] == beginning]
-
-    def extend(self, beginning: Ids) -> None:
-        """Learn the next token of the replies that begin so and whose next one is not known."""
-        rows = [
-            row
-            for row, ids in enumerate(self._ids)
-            if ids == beginning and ids[-1:] not in {(end,) for end in end_tokens(self._model)}
-        ]
-
-        def take(batch: TokenBatch, logits: Tensor) -> None:
-            for index, token in zip(batch.indices, logits.argmax(dim=-1).tolist(), strict=True):
-                self._ids[rows[index]] = (*beginning, token)
-
-        texts = [self._prompts[row] for row in rows]
-        _after(self._model, texts, [beginning] * len(rows), take)
-
-
 def _beginnings(
     model: ChatModel, prompts: PromptSet, judge: Judge, refused: bool, new_tokens: int
-) -> _Beginnings:
-    """The replies to prompts that the judge calls refusals, or answers."""
+) -> list[Ids]:
+    """Token ids of the replies that the judge calls refusals, or answers."""
     if not len(prompts):
         raise UserError("refusal openings need harmful and benign prompts; one of them is missing")
-    replies = generate_replies(model, prompts.texts, new_tokens=new_tokens)
-    verdicts = verdicts_of(judge, prompts, replies, ())
-    return _Beginnings(
-        model,
-        [
-            text
-            for text, verdict in zip(prompts.texts, verdicts, strict=True)
-            if refuses(verdict) is refused
-        ],
-    )
+    answers = answer(model, prompts, new_tokens=new_tokens)
+    verdicts = verdicts_of(judge, prompts, answers.replies, ())
+    pairs = zip(answers.ids, verdicts, strict=True)
+    return [ids for ids, verdict in pairs if refuses(verdict) is refused]
 
 
 def _openings(
-    beginning: Ids, refusals: _Beginnings, answers: _Beginnings, most_tokens: int
+    beginning: Ids, refusals: Sequence[Ids], answers: Sequence[Ids], most_tokens: int
 ) -> list[Ids]:
     """The shortest continuations of a beginning that tell refusals from answers."""
-    for replies in (refusals, answers):
-        replies.extend(beginning)
     found: list[Ids] = []
-    following = {ids[: len(beginning) + 1] for ids in refusals.that_begin(beginning)}
+    following = {ids[: len(beginning) + 1] for ids in _that_begin(refusals, beginning)}
     for one in sorted(following - {beginning}):
-        share = len(refusals.that_begin(one)) / len(refusals)
-        among_answers = len(answers.that_begin(one)) / max(1, len(answers))
+        share = len(_that_begin(refusals, one)) / len(refusals)
+        among_answers = len(_that_begin(answers, one)) / max(1, len(answers))
         if share < OPENS_REFUSALS:
             continue
         longer: list[Ids] = []
@@ -340,3 +300,7 @@ def _openings(
         if longer or share >= TIMES_AS_COMMON * among_answers:
             found += longer or [one]
     return found
+
+
+def _that_begin(replies: Sequence[Ids], beginning: Ids) -> list[Ids]:
+    return [ids for ids in replies if ids[: len(beginning)] == beginning]

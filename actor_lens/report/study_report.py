@@ -16,7 +16,6 @@ from markupsafe import Markup
 
 from actor_lens import figures
 from actor_lens.directions.targets import Targets
-from actor_lens.evaluation.answers import HARMFUL_REPLY_LENGTH
 from actor_lens.evaluation.changes import (
     EVERYTHING,
     NOTHING,
@@ -27,6 +26,7 @@ from actor_lens.evaluation.changes import (
 from actor_lens.evaluation.utility import Utility
 from actor_lens.experiments.study import Outcome, Study
 from actor_lens.figures.theme import LABEL_STYLES
+from actor_lens.judges.answers import HARMFUL_REPLY_LENGTH
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.rows import LABELS
 from actor_lens.report.layers_report import layers_content

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from actor_lens.cli import main
-from actor_lens.evaluation.answers import Answers
+from actor_lens.judges.answers import Answers
 from actor_lens.judges.keywords import judge_from_file, named_judge
 from actor_lens.models.chat_model import load_model
 from actor_lens.prompts.loading import load_prompts

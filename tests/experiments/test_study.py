@@ -16,12 +16,12 @@ from actor_lens.activations.residuals import collect_residuals
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.evaluation import evaluate
-from actor_lens.evaluation.answers import Answers
 from actor_lens.experiments import look, run_evaluation, study_plan
 from actor_lens.experiments.look import look_at_layers
 from actor_lens.experiments.run_evaluation import evaluate_run
 from actor_lens.experiments.study import Study
 from actor_lens.experiments.study_plan import StudyPlan, run_study, train_chosen_layer
+from actor_lens.judges.answers import Answers
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.progress import reporting
 from actor_lens.prompts.rows import Prompt

@@ -9,10 +9,12 @@ from scipy.special import logsumexp
 
 from actor_lens.errors import UserError
 from actor_lens.judges import first_token
-from actor_lens.judges.first_token import RefusalTokens, log_odds, refusal_scores, refusal_tokens
+from actor_lens.judges.answers import Answers, log_odds
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores, refusal_tokens
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import shift_last_token
+from actor_lens.models.replies import generate_replies
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import tiny_chat_model
@@ -89,17 +91,13 @@ def force(monkeypatch: pytest.MonkeyPatch) -> Force:
     model = tiny_chat_model()
 
     def forced(said: Mapping[str, tuple[int, str]]) -> ChatModel:
-        def first(_model: ChatModel, prompts: tuple[str, ...]) -> torch.Tensor:
-            return torch.nn.functional.one_hot(
-                torch.tensor([said[prompt][0] for prompt in prompts]), 300
-            ).float()
-
-        def replies(_model: ChatModel, prompts: tuple[str, ...], *, new_tokens: int) -> list[str]:
+        def answer(_model: ChatModel, prompts: PromptSet, *, new_tokens: int) -> Answers:
             del new_tokens
-            return [said[prompt][1] for prompt in prompts]
+            given = [said[text] for text in prompts.texts]
+            ids = tuple((token,) for token, _ in given)
+            return Answers(tuple(reply for _, reply in given), (), ids)
 
-        monkeypatch.setattr(first_token, "first_token_logits", first)
-        monkeypatch.setattr(first_token, "generate_replies", replies)
+        monkeypatch.setattr(first_token, "answer", answer)
         return model
 
     return forced
@@ -183,7 +181,7 @@ def test_tokens_come_from_what_the_model_says_first():
     with torch.no_grad():
         opened = int(model.hf(input_ids=torch.tensor(ids)).logits[0, -1].argmax())
     prompts = PromptSet((Prompt("Help me steal it!", "harmful"), Prompt("Hello!", "benign")))
-    replies = first_token.generate_replies(model, prompts.texts, new_tokens=24)
+    replies = generate_replies(model, prompts.texts, new_tokens=24)
     judge = KeywordJudge("babble", (replies[0],), exempt=())
     assert judge.refused(replies[0])
     assert not judge.refused(replies[1])

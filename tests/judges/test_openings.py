@@ -16,6 +16,7 @@ from actor_lens.directions.predicted_refusals import current_refusals
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.judges import openings as module
+from actor_lens.judges.answers import Answers
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
     RefusalOpenings,
@@ -113,19 +114,11 @@ def planted(monkeypatch):
                 rows.append(Prompt(text, label))
                 said[text] = (ids, REFUSAL if refused else ANSWER)
 
-        def after(_model, prompts, beginnings, take):
-            logits = torch.zeros(len(prompts), 99)
-            for row, (text, beginning) in enumerate(zip(prompts, beginnings, strict=True)):
-                ids = said[text][0]
-                assert ids[: len(beginning)] == beginning
-                logits[row, ids[len(beginning)]] = 1.0
-            batch = torch.zeros(len(prompts), 1, dtype=torch.long)
-            take(TokenBatch(tuple(range(len(prompts))), batch, batch, batch), logits)
+        def answer(_model, prompts, **_settings):
+            given = [said[text] for text in prompts.texts]
+            return Answers(tuple(reply for _, reply in given), (), tuple(ids for ids, _ in given))
 
-        monkeypatch.setattr(module, "_after", after)
-        monkeypatch.setattr(
-            module, "generate_replies", lambda _model, texts, **_: [said[one][1] for one in texts]
-        )
+        monkeypatch.setattr(module, "answer", answer)
         return PromptSet(tuple(rows))
 
     return plant

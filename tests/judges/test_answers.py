@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from actor_lens.activations.store import Store
-from actor_lens.evaluation import answers
-from actor_lens.evaluation.answers import Answers, answer
+from actor_lens.judges import answers
+from actor_lens.judges.answers import Answers, answer
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.batches import TokenBatch
@@ -23,7 +23,7 @@ NEW_TOKENS = 6
 
 
 def ask(model: ChatModel, store: Store | bool, prompts: PromptSet = PROMPTS) -> Answers:
-    return answer(model, prompts, tokens=TOKENS, new_tokens=NEW_TOKENS, store=store)
+    return answer(model, prompts, first=TOKENS.ids, new_tokens=NEW_TOKENS, store=store)
 
 
 class Rows:
@@ -70,7 +70,7 @@ def test_replies_and_scores_are_those_of_their_own_passes(architecture: str):
 
 
 def test_without_tokens_there_are_no_scores():
-    given = answer(shared_tiny_model(), PROMPTS, tokens=None, new_tokens=2, store=False)
+    given = answer(shared_tiny_model(), PROMPTS, new_tokens=2, store=False)
     assert np.isnan(given.refusal_scores).all()
 
 
@@ -133,7 +133,7 @@ def test_other_lengths_and_labels_are_answered_anew(tmp_path, rows: Rows):
     model, store = talkative_tiny_model("llama"), Store(tmp_path)
     ask(model, store)
     rows.seen.clear()
-    answer(model, PROMPTS, tokens=TOKENS, new_tokens=NEW_TOKENS - 1, store=store)
+    answer(model, PROMPTS, first=TOKENS.ids, new_tokens=NEW_TOKENS - 1, store=store)
     assert sorted(rows.seen) == list(range(len(PROMPTS)))
     rows.seen.clear()
     # What was a harmless prompt's reply is not taken for one that may be kept of a harmful prompt.

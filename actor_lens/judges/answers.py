@@ -6,7 +6,7 @@ the store, and other replies are generated again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
 from actor_lens.activations.store import Store
-from actor_lens.judges.first_token import RefusalTokens, log_odds
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.judges.thoughts import answer_in
 from actor_lens.models.batches import TokenBatch, run_in_batches
@@ -35,26 +34,28 @@ class Answers:
     Attributes:
         replies: Its replies.
         refusal_scores: First-token refusal scores; NaN where they were not asked for.
+        ids: Token ids of each reply, at least one.
     """
 
     replies: tuple[str, ...]
     refusal_scores: tuple[float, ...]
+    ids: tuple[tuple[int, ...], ...] = ()
 
 
 def answer(
     model: ChatModel,
     prompts: PromptSet,
     *,
-    tokens: RefusalTokens | None,
+    first: Sequence[int] = (),
     new_tokens: int,
-    store: Store | bool,
+    store: Store | bool = True,
 ) -> Answers:
     """Greedy replies, with the refusal scores of their first tokens from the same passes.
 
     Args:
         model: The model as it is now.
         prompts: The prompts.
-        tokens: How the untouched model begins refusals; None for no scores.
+        first: Ids of tokens that begin refusals; none for no scores.
         new_tokens: Longest reply, in tokens.
         store: Store that keeps replies and scores: True is the default store, False none. None is
             used for a model with a ``decoding``.
@@ -68,24 +69,24 @@ def answer(
     arrays: dict[Key, Array] = {
         "replies": Array({**common, **kind}, 1, ones, new_tokens, torch.int32)
     }
-    if tokens is not None:
-        kind = {"kind": "first_token_scores", "refusal_tokens": list(tokens.ids)}
+    if first:
+        kind = {"kind": "first_token_scores", "refusal_tokens": list(first)}
         arrays["scores"] = Array({**common, **kind}, 1, ones, 1, torch.float32)
     writer = ReplyWriter(model, prompts.texts, new_tokens, total=len(prompts))
-    replies: dict[int, str] = {}
+    replies: dict[int, list[int]] = {}
 
     def run(batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
         scores: list[Tensor] = []
 
         def take(logits: Tensor) -> None:
-            if tokens is not None:
-                scores.append(log_odds(logits, torch.tensor(tokens.ids)).cpu())
+            if first:
+                scores.append(log_odds(logits, torch.tensor(first)).cpu())
 
         rows = writer.write(batch, on_first=take)
         kept = []
         for index, ids in zip(batch.indices, rows, strict=True):
-            replies[index] = reply_text(model, ids)
-            harmless = prompts[index].label != "harmful" or _is_short_refusal(replies[index], judge)
+            replies[index], text = ids, reply_text(model, ids)
+            harmless = prompts[index].label != "harmful" or _is_short_refusal(text, judge)
             padded = torch.full((1, 1, new_tokens), _NO_TOKEN, dtype=torch.int32)
             padded[..., : len(ids)] = torch.tensor(ids) if harmless else _NOT_KEPT
             kept.append(padded)
@@ -104,18 +105,28 @@ def answer(
     )
     for index, ids in enumerate(values["replies"][0].tolist()):
         if index not in replies and ids[0] != _NOT_KEPT:
-            replies[index] = reply_text(model, [token for token in ids if token != _NO_TOKEN])
+            replies[index] = [token for token in ids if token != _NO_TOKEN]
 
     def write_again(batch: TokenBatch) -> None:
-        for index, ids in zip(batch.indices, writer.write(batch), strict=True):
-            replies[index] = reply_text(model, ids)
+        replies.update(zip(batch.indices, writer.write(batch), strict=True))
 
     left = [index for index in range(len(prompts)) if index not in replies]
     run_in_batches(model, token_ids, write_again, rows=left, new_tokens=new_tokens)
     scores = [float("nan")] * len(prompts)
-    if tokens is not None:
+    if first:
         scores = values["scores"][0, :, 0].tolist()
-    return Answers(tuple(replies[index] for index in range(len(prompts))), tuple(scores))
+    written = tuple(tuple(replies[index]) for index in range(len(prompts)))
+    return Answers(tuple(reply_text(model, ids) for ids in written), tuple(scores), written)
+
+
+def log_odds(
+    logits: Float[Tensor, "prompt vocabulary"], ids: Int[Tensor, " id"]
+) -> Float[Tensor, " prompt"]:
+    """Log-odds of the total probability of some tokens, without overflow."""
+    rest = logits.to(torch.float32, copy=True)
+    inside = rest[:, ids].logsumexp(-1)
+    rest[:, ids] = -torch.inf
+    return inside - rest.logsumexp(-1)
 
 
 def _is_short_refusal(reply: str, judge: KeywordJudge) -> bool:
