@@ -44,7 +44,7 @@ def run(job: Job) -> dict[str, Any]:
     on_gpu = model.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(model.device)
-    _reset_peak()
+    reset_peak()
     loaded = resident_bytes()
     measured = TASKS[job.task](model, prompts, job.settings)
     peak = torch.cuda.max_memory_allocated(model.device) if on_gpu else peak_bytes() - before
@@ -77,7 +77,7 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """Most memory that this process had in use since ``_reset_peak``, or ever on macOS."""
+    """Most memory that this process had in use since ``reset_peak``, or ever on macOS."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -86,7 +86,8 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
+    """Let ``peak_bytes`` count from now on."""
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/clear_refs").write_text("5")
 

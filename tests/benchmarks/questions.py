@@ -2,8 +2,8 @@
 
 ``--model FOLDER`` asks a real model; ``--shape 7B --device cuda`` one of random weights. Beside the
 part ``looks`` of ``actor-lens bench``: the largest difference of a logit from whole passes with a
-hook, what a trained layer costs at several depths, and the memory that scoring all layers takes
-over the model's own for 200 and for 2,000 prompts.
+hook, what a trained layer costs at several depths, and with ``--memory`` what scoring all layers
+takes over the model's own for 200 and for 2,000 prompts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from actor_lens.activations.residuals import collect_block_inputs
 from actor_lens.diagnostics.bench import machine_facts
 from actor_lens.diagnostics.bench_job import BenchSettings
 from actor_lens.diagnostics.bench_looks import looks
+from actor_lens.diagnostics.bench_process import peak_bytes, reset_peak, resident_bytes
 from actor_lens.diagnostics.bench_tasks import timed
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores_after_shifts
 from actor_lens.models.batches import TokenBatch, run_in_batches
@@ -99,20 +100,23 @@ def largest_difference(model: al.ChatModel, prompts: PromptSet) -> dict[str, Any
 
 
 def memory(model: al.ChatModel, prompts: PromptSet) -> dict[str, int]:
-    """Most memory that scoring all layers took over what the model takes, on a GPU, in bytes."""
+    """Most memory that scoring all layers took over what was in use before, in bytes."""
     peaks = {}
+    on_gpu = model.device.type == "cuda"
     for count in (200, 2000):
         many = (prompts.texts * count)[:count]
         shift: TokenShift = (
             torch.ones(count, device=model.device),
             torch.ones(model.d_model, device=model.device),
         )
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        reset_peak()
+        before = torch.cuda.memory_allocated() if on_gpu else resident_bytes()
         shifts = dict.fromkeys(range(model.n_layers), shift)
         refusal_scores_after_shifts(model, many, _TOKENS, shifts)
-        peaks[f"{count} prompts"] = torch.cuda.max_memory_allocated() - before
+        peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()
+        peaks[f"{count} prompts"] = peak - before
     return peaks
 
 
@@ -127,6 +131,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--reply-tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", action="store_true", help="takes 2,200 prompts through")
     words = parser.parse_args()
     if words.shape:
         dtype = getattr(torch, words.dtype)
@@ -148,7 +153,7 @@ def main() -> None:
         "trained_layers": trained_layers(model, prompts, words.rounds),
         "difference": largest_difference(model, prompts[:16]),
     }
-    if model.device.type == "cuda":
+    if words.memory:
         record["memory"] = memory(model, prompts)
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
 
