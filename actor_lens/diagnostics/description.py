@@ -24,6 +24,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import has_thinking_switch, takes_system_prompt
 from actor_lens.models.finite import NotFiniteError
 from actor_lens.models.replies import end_tokens
+from actor_lens.progress import stage
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
@@ -280,12 +281,16 @@ def _checks(model: ChatModel, prompts: PromptSet) -> tuple[SupportCheck, ...]:
             return last_activations(model, block, inputs, rows)[None].cpu()
 
     here = slice(layer, layer + 1)
+    alone = f"block {layer} alone against the model"
     one_by_one = f"collected residuals of {len(prompts)} prompts against forward hooks"
-    return (
-        _check(model, "residuals", one_by_one, truth, lambda: collected(1)),
-        _check(model, "padding", f"{one_by_one}, as one batch", truth, lambda: collected(3)),
-        _check(model, "training", f"block {layer} alone against the model", truth[here], trained),
-    )
+    with stage("checks against Hugging Face"):
+        return (
+            _check(model, "residuals", one_by_one, truth, lambda: collected(1)),
+            _check(model, "padding", f"{one_by_one}, as one batch", truth, lambda: collected(3)),
+            _check(
+                model, "training", f"block {layer} alone against the model", truth[here], trained
+            ),
+        )
 
 
 def _check(
