@@ -31,6 +31,11 @@ from actor_lens.progress import report
 
 # Share of the free memory that arrays may take which no store holds.
 _SHARE = 0.8
+# Settings that say where a model comes from or how it is held, not what it computes.
+_NOT_COMPUTED_WITH = {
+    *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"),
+    *("_attn_implementation", "_attn_implementation_autoset", "quantization_config", "use_cache"),
+}
 Key = int | str
 """An array of a collection: by its kind, or the inputs of a block by its layer."""
 Put = Callable[[Sequence[Tensor]], None]
@@ -180,6 +185,9 @@ def collect(
 def identity_of(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
     """What all arrays of a model and some prompts depend on; prompts are a hash, never text.
 
+    Weights alone do not say what a model computes: positions, soft caps, windows and the like are
+    settings of its configuration.
+
     Args:
         model: The model as it is now.
         token_ids: Token ids of every prompt.
@@ -187,8 +195,12 @@ def identity_of(model: ChatModel, token_ids: Sequence[Sequence[int]]) -> dict[st
     import transformers
 
     tokens = json.dumps([list(ids) for ids in token_ids]).encode()
+    config = model.hf.config.get_text_config().to_dict()
+    computing = {name: value for name, value in config.items() if name not in _NOT_COMPUTED_WITH}
+    settings = json.dumps(computing, sort_keys=True, default=str).encode()
     return {
         "model": model.identity,
+        "config": hashlib.blake2b(settings, digest_size=16).hexdigest(),
         "model_name": model.name,
         "tokens": hashlib.blake2b(tokens, digest_size=16).hexdigest(),
         "prompts": len(token_ids),

@@ -281,7 +281,6 @@ def _checks(model: ChatModel, prompts: PromptSet) -> tuple[SupportCheck, ...]:
             return last_activations(model, block, inputs, rows)[None].cpu()
 
     here = slice(layer, layer + 1)
-    alone = f"block {layer} alone against the model"
     one_by_one = f"collected residuals of {len(prompts)} prompts against forward hooks"
     with stage("checks against Hugging Face"):
         return (

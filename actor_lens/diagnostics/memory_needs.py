@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from actor_lens.models.batches import REPLY_BATCH_TOKENS
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import bytes_per_token, cache_bytes_per_token
 
@@ -24,8 +25,9 @@ class MemoryNeeds:
         train: ``collect + 16 * (parameters of the block) + inputs``: a float32 copy of the block,
             its gradients and the two moments of AdamW; the inputs of the block are the residuals
             of all training prompts at all tokens. None for quantised models, which are not trained.
-        evaluate: ``collect + cache + logits``: keys and values of ``BATCH_TOKENS`` tokens in every
-            layer, and float32 scores of the vocabulary for each prompt of the batch.
+        evaluate: ``collect + cache + logits``: keys and values of ``REPLY_BATCH_TOKENS`` tokens in
+            every layer, and float32 scores of the vocabulary for each prompt of the batch. Where
+            less is free, batches are smaller.
     """
 
     weights: int
@@ -50,12 +52,12 @@ def memory_needs(
     parameters = max(sum(p.numel() for p in block.parameters()) for block in model.blocks)
     inputs = train_prompts * prompt_tokens * model.d_model * model.hf.dtype.itemsize
     collect = weights + BATCH_TOKENS * bytes_per_token(model, prompt_tokens)
-    prompts = max(1, BATCH_TOKENS // prompt_tokens)
+    prompts = max(1, REPLY_BATCH_TOKENS // prompt_tokens)
     logits = prompts * int(model.hf.config.vocab_size) * _FLOAT32
     return MemoryNeeds(
         weights=weights,
         block=max(blocks),
         collect=collect,
         train=None if model.quantization else collect + 4 * _FLOAT32 * parameters + inputs,
-        evaluate=collect + BATCH_TOKENS * cache_bytes_per_token(model) + logits,
+        evaluate=collect + REPLY_BATCH_TOKENS * cache_bytes_per_token(model) + logits,
     )

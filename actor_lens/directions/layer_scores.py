@@ -300,7 +300,7 @@ def score_layers(
         if (labels == label).sum() < 2:
             raise UserError(f"scoring layers needs at least 2 {label} prompts")
     if model is not None:
-        tokens = tokens or refusal_tokens(model, projections.prompts)
+        tokens = tokens or refusal_tokens(model, projections.prompts, store=store)
     n_layers = projections.residuals.n_layers
     rows: list[LayerScore] = []
     causal: list[Measurement] = []

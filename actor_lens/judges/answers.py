@@ -1,28 +1,32 @@
 """Replies to prompts and how each begins, kept batch by batch for work that is cut short.
 
-What a model answers to a harmful prompt is never kept: of those prompts only short refusals lie in
-the store, and other replies are generated again.
+What a model answers to a harmful prompt is never kept: of those prompts only refusals of one
+sentence lie in the store, and other replies are generated again.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
 from actor_lens.activations.store import Store
 from actor_lens.judges.keywords import KeywordJudge
-from actor_lens.judges.thoughts import answer_in
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.replies import ReplyWriter, reply_text, tokens_with_room
+from actor_lens.models.memory import cache_bytes_per_token
+from actor_lens.models.replies import ReplyWriter, end_tokens, reply_text, tokens_with_room
 from actor_lens.prompts.sets import PromptSet
 
 HARMFUL_REPLY_LENGTH = 140
 """A refusal of a harmful prompt is told by its beginning; what follows this may be no refusal."""
+_ONE_SENTENCE = re.compile(rf"[^.!?:;<>\n]{{1,{HARMFUL_REPLY_LENGTH}}}[.!?]?")
 # Token ids are never negative.
 _NO_TOKEN, _NOT_KEPT = -1, -2
 
@@ -65,7 +69,14 @@ def answer(
     """
     token_ids, judge = tokens_with_room(model, prompts.texts, new_tokens), KeywordJudge()
     common, ones = identity_of(model, token_ids), [1] * len(prompts)
-    kind = {"kind": "replies", "new_tokens": new_tokens, "labels": list(prompts.labels)}
+    kind = {
+        "kind": "replies",
+        "version": 1,  # of how replies are written, and of which are kept
+        "ends": list(end_tokens(model)),
+        "device": model.device.type,
+        "new_tokens": new_tokens,
+        "labels": list(prompts.labels),
+    }
     arrays: dict[Key, Array] = {
         "replies": Array({**common, **kind}, 1, ones, new_tokens, torch.int32)
     }
@@ -80,16 +91,16 @@ def answer(
 
         def take(logits: Tensor) -> None:
             if first:
-                scores.append(log_odds(logits, torch.tensor(first)).cpu())
+                scores.append(log_odds(logits, torch.tensor(first, device="cpu")).cpu())
 
         rows = writer.write(batch, on_first=take)
         kept = []
         for index, ids in zip(batch.indices, rows, strict=True):
             replies[index], text = ids, reply_text(model, ids)
             harmless = prompts[index].label != "harmful" or _is_short_refusal(text, judge)
-            padded = torch.full((1, 1, new_tokens), _NO_TOKEN, dtype=torch.int32)
-            padded[..., : len(ids)] = torch.tensor(ids) if harmless else _NOT_KEPT
-            kept.append(padded)
+            padded = np.full((1, 1, new_tokens), _NO_TOKEN, dtype=np.int32)
+            padded[..., : len(ids)] = ids if harmless else _NOT_KEPT
+            kept.append(torch.from_numpy(padded))
         if "replies" in puts:
             puts["replies"](kept)
         if "scores" in puts:
@@ -102,16 +113,26 @@ def answer(
         run,
         store=store if model.decoding is None else False,
         new_tokens=new_tokens,
+        kept_per_token=cache_bytes_per_token(model),
     )
     for index, ids in enumerate(values["replies"][0].tolist()):
         if index not in replies and ids[0] != _NOT_KEPT:
             replies[index] = [token for token in ids if token != _NO_TOKEN]
 
-    def write_again(batch: TokenBatch) -> None:
-        replies.update(zip(batch.indices, writer.write(batch), strict=True))
-
     left = [index for index in range(len(prompts)) if index not in replies]
-    run_in_batches(model, token_ids, write_again, rows=left, new_tokens=new_tokens)
+    further = ReplyWriter(model, prompts.texts, new_tokens, total=len(left))
+
+    def write_again(batch: TokenBatch) -> None:
+        replies.update(zip(batch.indices, further.write(batch), strict=True))
+
+    run_in_batches(
+        model,
+        token_ids,
+        write_again,
+        rows=left,
+        new_tokens=new_tokens,
+        kept_per_token=cache_bytes_per_token(model),
+    )
     scores = [float("nan")] * len(prompts)
     if first:
         scores = values["scores"][0, :, 0].tolist()
@@ -130,6 +151,5 @@ def log_odds(
 
 
 def _is_short_refusal(reply: str, judge: KeywordJudge) -> bool:
-    """Whether all of a reply refuses; a thought before a refusal may hold what it refuses."""
-    whole = len(reply) <= HARMFUL_REPLY_LENGTH and answer_in(reply) == reply
-    return whole and judge.refused(reply)
+    """Whether a reply is one sentence that refuses: nothing else may follow, or stand before."""
+    return _ONE_SENTENCE.fullmatch(reply) is not None and judge.refused(reply)

@@ -44,7 +44,7 @@ OPENS_REFUSALS = 0.02
 TIMES_AS_COMMON = 5.0
 _NEEDS_SCORES = (
     "a first-token judge reads first-token refusal scores, and none were measured; evaluate with "
-    "tokens=refusal_tokens(model, prompts), of a model that refuses harmful validation prompts"
+    "tokens=al.judges.refusal_openings(model, prompts), of a model that refuses harmful ones"
 )
 
 
@@ -116,7 +116,7 @@ class RefusalOpenings(Result):
     def _headline(self) -> str:
         shown = clip(", ".join(map(repr, self.texts)), 100)
         return (
-            f"RefusalOpenings: {plural(len(self.ids), 'opening')} ({shown}) of "
+            f"RefusalOpenings: {plural(len(self.ids), 'opening')} ({shown}), which begin "
             f"{self.coverage:.0%} of {plural(self.n_refusals, 'judged refusal')}"
         )
 
@@ -140,7 +140,8 @@ class FirstTokenJudge:
     @property
     def identity(self) -> str:
         """Name, number and hash of the token ids."""
-        ids: Sequence[object] = () if self.tokens is None else self.tokens.ids
+        tokens = self.tokens.simplest if isinstance(self.tokens, RefusalOpenings) else self.tokens
+        ids: Sequence[object] = () if tokens is None else tokens.ids
         digest = hashlib.sha256(",".join(str(token) for token in ids).encode()).hexdigest()
         return f"{self.name}:{len(ids)}:{digest[:12]}"
 
@@ -194,12 +195,12 @@ def refusal_tokens(
     judge: KeywordJudge | None = None,
     new_tokens: int = 24,
     limit: int = 128,
+    store: Store | bool = True,
 ) -> RefusalTokens:
     """Find the tokens that open refusals from the model's own replies.
 
     A token counts if it begins at least 2 % of the refusals of harmful prompts and is at least
-    five times as common there as at the start of the answers to benign prompts. The replies are
-    used and dropped.
+    five times as common there as at the start of the answers to benign prompts.
 
     Args:
         model: Untouched model: tokens of a model that was changed would follow the change.
@@ -207,6 +208,8 @@ def refusal_tokens(
         judge: Keyword judge of the replies; the default list unless given.
         new_tokens: Length of the replies that are judged.
         limit: Greatest number of prompts of each label that are answered.
+        store: Store that keeps the replies, but for answers to harmful prompts: True is the
+            default store, False none.
 
     Raises:
         UserError: If the model refuses no harmful prompt, or begins refusals as it begins
@@ -214,7 +217,7 @@ def refusal_tokens(
     """
     judge = judge or KeywordJudge()
     openings = {
-        label: _openings(model, prompts.where(label=label)[:limit], judge, new_tokens)
+        label: _openings(model, prompts.where(label=label)[:limit], judge, new_tokens, store)
         for label in ("harmful", "benign")
     }
     refusals, answers = openings["harmful"][True], openings["benign"][False]
@@ -325,13 +328,17 @@ def _digest(shifts: Mapping[int, TokenShift]) -> str:
 
 
 def _openings(
-    model: ChatModel, prompts: PromptSet, judge: KeywordJudge, new_tokens: int
+    model: ChatModel,
+    prompts: PromptSet,
+    judge: KeywordJudge,
+    new_tokens: int,
+    store: Store | bool,
 ) -> dict[bool, Counter[int]]:
     """How often each token begins a refusal (True) and an answer (False)."""
     if not len(prompts):
         raise UserError("refusal tokens need harmful and benign prompts; one of them is missing")
     counts: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
-    answers = answer(model, prompts, new_tokens=new_tokens)
+    answers = answer(model, prompts, new_tokens=new_tokens, store=store)
     for ids, reply in zip(answers.ids, answers.replies, strict=True):
         counts[judge.refused(reply)][ids[0]] += 1
     return counts

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole
 from actor_lens.judges.answers import answer
 from actor_lens.judges.base import Judge, refuses, verdicts_of
@@ -54,12 +56,13 @@ def refusal_openings(
     new_tokens: int = 24,
     limit: int = 128,
     most_tokens: int = 4,
+    store: Store | bool = True,
 ) -> RefusalOpenings:
     """Find how a model begins its refusals, from its own replies.
 
     A beginning counts if at least 2 % of the refusals of harmful prompts have it, and at least five
     times the share of the answers to benign prompts. It is made longer, up to ``most_tokens``, as
-    long as more than 1 % of those answers have it, too. The replies are used and dropped.
+    long as more than 1 % of those answers have it, too.
 
     Args:
         model: Untouched model: openings of a model that was changed would follow the change.
@@ -68,6 +71,8 @@ def refusal_openings(
         new_tokens: Length of the replies that are judged.
         limit: Greatest number of prompts of each label that are answered.
         most_tokens: Longest opening, in tokens; 1 gives those of ``refusal_tokens``.
+        store: Store that keeps the replies, but for answers to harmful prompts: True is the
+            default store, False none.
 
     Raises:
         UserError: If the model refuses no harmful prompt, or begins refusals as it begins answers.
@@ -76,8 +81,8 @@ def refusal_openings(
     if isinstance(judge, FirstTokenJudge):  # it reads no reply
         judge = KeywordJudge()
     harmful, benign = prompts.where(label="harmful")[:limit], prompts.where(label="benign")[:limit]
-    refusals = _beginnings(model, harmful, judge, True, new_tokens)
-    answers = _beginnings(model, benign, judge, False, new_tokens)
+    ask = partial(_beginnings, model, judge=judge, new_tokens=new_tokens, store=store)
+    refusals, answers = ask(harmful, refused=True), ask(benign, refused=False)
     if not refusals:
         raise UserError(
             f"'{model.name}' refused none of the harmful prompts by the judge '{judge.name}': "
@@ -119,7 +124,7 @@ def opening_scores(
         return refusal_scores(model, prompts, openings)
     # Log-probabilities of each beginning that some opening has, the shorter ones first, and of each
     # way to leave them: nothing is taken as one less a number that is nearly one.
-    begun: dict[Ids, Tensor] = {(): torch.zeros(len(prompts), dtype=torch.float64)}
+    begun: dict[Ids, Tensor] = {(): torch.zeros(len(prompts), dtype=torch.float64, device="cpu")}
     left: list[Tensor] = []
     inner = {ids[:length] for ids in openings.ids for length in range(len(ids))}
     for beginning in sorted(inner, key=len):
@@ -172,13 +177,15 @@ class ScoreAgreement(Result):
             return ()
         return (
             f"refusal scores above {self.threshold:g} and judged replies agree on "
-            f"{self.accuracy.value:.0%} of {plural(self.accuracy.n, 'prompt')} ({self.missed} "
-            f"refusals missed, {self.false} answers taken for refusals; AUROC {self.auroc:.2f}; "
-            f"above {self.best_threshold:.2g}: {self.best_accuracy:.0%}): judged replies have the "
-            "last word",
+            f"{self.accuracy.value:.0%} of {plural(self.accuracy.n, 'prompt')} "
+            f"({plural(self.missed, 'refusal')} missed, {plural(self.false, 'answer')} taken for "
+            f"one; AUROC {self.auroc:.2f}): go by judged replies, or by the threshold "
+            f"{self.best_threshold:.2g}, with which {self.best_accuracy:.0%} of these agree",
         )
 
     def _headline(self) -> str:
+        if not self.accuracy.n:
+            return "ScoreAgreement: no prompt has both a score and a verdict"
         return (
             f"ScoreAgreement: scores above {self.threshold:g} and judged replies agree on "
             f"{self.accuracy.value:.0%} of {plural(self.accuracy.n, 'prompt')}; AUROC "
@@ -238,9 +245,9 @@ def _log_probabilities(
     model: ChatModel, prompts: Sequence[str], beginning: Ids, follow: Sequence[int]
 ) -> tuple[Float[Tensor, "prompt follow"], Float[Tensor, " prompt"]]:
     """Of each token that may follow a beginning of the reply, and of all others together."""
-    inside = torch.empty(len(prompts), len(follow), dtype=torch.float64)
-    rest = torch.empty(len(prompts), dtype=torch.float64)
-    ids = torch.tensor(follow)
+    inside = torch.empty(len(prompts), len(follow), dtype=torch.float64, device="cpu")
+    rest = torch.empty(len(prompts), dtype=torch.float64, device="cpu")
+    ids = torch.tensor(follow, device="cpu")
 
     def take(batch: TokenBatch, logits: Tensor) -> None:
         rows, logs = list(batch.indices), logits.double().log_softmax(dim=-1)
@@ -272,12 +279,18 @@ def _after(
 
 
 def _beginnings(
-    model: ChatModel, prompts: PromptSet, judge: Judge, refused: bool, new_tokens: int
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    judge: Judge,
+    refused: bool,
+    new_tokens: int,
+    store: Store | bool,
 ) -> list[Ids]:
     """Token ids of the replies that the judge calls refusals, or answers."""
     if not len(prompts):
         raise UserError("refusal openings need harmful and benign prompts; one of them is missing")
-    answers = answer(model, prompts, new_tokens=new_tokens)
+    answers = answer(model, prompts, new_tokens=new_tokens, store=store)
     verdicts = verdicts_of(judge, prompts, answers.replies, ())
     pairs = zip(answers.ids, verdicts, strict=True)
     return [ids for ids, verdict in pairs if refuses(verdict) is refused]

@@ -19,6 +19,9 @@ from actor_lens.models.memory import is_out_of_memory, token_budget
 from actor_lens.models.threads import suitable_threads
 from actor_lens.progress import report
 
+REPLY_BATCH_TOKENS = 16384
+"""Most tokens, those of the replies included, of a batch that replies are written to."""
+
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
@@ -143,7 +146,7 @@ class _Sizes:
         if model.batch_size is None:
             # A generated token is one short pass a prompt, and so is a question about what is kept:
             # only large batches keep a device busy.
-            cap = 16384 if generating else 4096 if kept_per_token else None
+            cap = REPLY_BATCH_TOKENS if generating else 4096 if kept_per_token else None
             self._budget = token_budget(model, longest, cap=cap, kept_per_token=kept_per_token)
 
     def next_count(self, length: int) -> int:

@@ -127,7 +127,7 @@ class PrefixCache:
 
 
 class KeptPrefixes:
-    """Prefix caches of many prompts, kept in memory for questions that follow.
+    """Prefix caches of many prompts, kept in memory for questions that follow, one at a time.
 
     Attributes:
         prompts: The user messages.
@@ -265,7 +265,8 @@ class _Recorder(nn.Module):
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Keep keys and values, as a key-value cache does."""
-        self.keys, self.values = keys, values
+        # Not views, which would keep queries alive where a block computes all three together.
+        self.keys, self.values = keys.contiguous(), values.contiguous()
         return keys, values
 
     def run_last(

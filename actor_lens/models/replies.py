@@ -17,6 +17,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import end_of_turn
 from actor_lens.models.decoding import Decoding, greedy_replies
 from actor_lens.models.finite import check_finite
+from actor_lens.models.memory import cache_bytes_per_token
 from actor_lens.progress import note, report
 
 if TYPE_CHECKING:
@@ -79,7 +80,13 @@ def continue_tokens(
         for index, ids in zip(batch.indices, writer.write(batch), strict=True):
             replies[index] = reply_text(model, ids)
 
-    run_in_batches(model, token_ids, reply, new_tokens=new_tokens)
+    run_in_batches(
+        model,
+        token_ids,
+        reply,
+        new_tokens=new_tokens,
+        kept_per_token=cache_bytes_per_token(model),
+    )
     return replies
 
 

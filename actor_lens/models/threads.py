@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from actor_lens.models.chat_model import ChatModel
@@ -24,7 +25,13 @@ _OPERATIONS, _BYTES = 1e11, 5e9
 # even on an idle machine, passes over whole batches (3 ms) take three quarters of the time.
 _WORTH = 3e-4
 _own = torch.get_num_threads()
-_named = any(os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+# What torch takes by itself: a core each, of those that this process may use.
+_usual = {os.cpu_count(), psutil.cpu_count(logical=False)}
+if hasattr(os, "sched_getaffinity"):
+    _usual.add(len(os.sched_getaffinity(0)))
+_named = _own not in _usual or any(
+    os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class ValidationChecks:
         """Prepare the checks on validation prompts, or None where there are none."""
         if validation is None:
             return None
-        tokens = tokens or refusal_tokens(model, validation)
+        tokens = tokens or refusal_tokens(model, validation, store=store)
         return cls(model, collect_block_inputs(model, validation, layer, store=store), tokens)
 
     def refused(self, block: nn.Module) -> dict[str, float]:

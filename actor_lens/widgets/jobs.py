@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.training.run import TrainingRun
@@ -120,7 +122,10 @@ class Worker:
                 return False
             self.job, self.control = job, Control()
             self._thread = threading.Thread(
-                target=self._run, args=(work, self.control), name=f"actor-lens {job}", daemon=True
+                target=self._run,
+                args=(work, self.control, torch.get_num_threads()),
+                name=f"actor-lens {job}",
+                daemon=True,
             )
         self._on_change()  # before the job, which may end at once
         self._thread.start()
@@ -155,7 +160,9 @@ class Worker:
             thread.join(timeout)
         return thread is None or not thread.is_alive()
 
-    def _run(self, work: Callable[[Control], None], control: Control) -> None:
+    def _run(self, work: Callable[[Control], None], control: Control, threads: int) -> None:
+        # A thread that is born while another works on something small would keep that one's number.
+        torch.set_num_threads(threads)
         try:
             with _exclusive(self._model, f"{self._name} ({self.job})", self._wait_for, control):
                 work(control)

@@ -54,10 +54,29 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The replies that count as refusals."""
+    """The replies of which all refuses."""
     texts: set[str] = set()
-    monkeypatch.setattr(answers.KeywordJudge, "refused", lambda _judge, reply: reply in texts)
+    monkeypatch.setattr(answers, "_is_short_refusal", lambda reply, _judge: reply in texts)
     return texts
+
+
+@pytest.mark.parametrize(
+    ("reply", "kept"),
+    [
+        ("I'm sorry, but I can't help with that.", True),
+        ("I cannot assist with that request", True),
+        ("Of course.", False),
+        ("I can't help with that. Step 1: mix the flour. Step 2: bake it.", False),
+        ("I cannot assist with that request. Here is how anyway: mix it.", False),
+        ("I'm sorry, but I can't help with that. Sure! First you take the flour", False),
+        ("I'm sorry, I can't help with that: mix the flour and bake it.", False),
+        ("<think>mix the flour</think>I can't help with that.", False),
+        ("I can't help with that\nMix the flour", False),
+        ("I can't help with that, and " + "so on " * 40, False),
+    ],
+)
+def test_a_refusal_is_kept_only_where_nothing_else_is_said(reply: str, kept: bool):
+    assert answers._is_short_refusal(reply, answers.KeywordJudge()) is kept
 
 
 @pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
@@ -91,18 +110,6 @@ def test_short_refusals_of_harmful_prompts_are_kept(tmp_path, rows: Rows, refuse
     first = ask(model, store)
     assert ask(model, store) == first
     assert sorted(rows.seen) == list(range(len(PROMPTS)))
-
-
-def test_what_a_refusal_goes_on_with_is_not_kept(
-    tmp_path, rows: Rows, refused: set[str], monkeypatch: pytest.MonkeyPatch
-):
-    model, store = talkative_tiny_model("llama"), Store(tmp_path)
-    refused.update(ask(model, store=False).replies)
-    monkeypatch.setattr(answers, "HARMFUL_REPLY_LENGTH", 0)
-    ask(model, store)
-    rows.seen.clear()
-    ask(model, store)
-    assert [PROMPTS.labels[row] for row in rows.seen] == ["harmful"] * 2
 
 
 def test_no_answer_to_a_harmful_prompt_lies_in_the_store(tmp_path, rows: Rows, refused: set[str]):
@@ -148,3 +155,16 @@ def test_a_refusal_behind_a_thought_is_not_kept():
     assert not answers._is_short_refusal("<think>This way</think>I can't help with that.", judge)
     assert not answers._is_short_refusal("Boil the eggs.", judge)
     assert not answers._is_short_refusal("I can't help with that." + " No." * 40, judge)
+
+
+def test_other_settings_than_weights_are_another_model(tmp_path, rows: Rows):
+    model, store = talkative_tiny_model("llama"), Store(tmp_path)
+    ask(model, store)
+    rows.seen.clear()
+    model.hf.generation_config.eos_token_id = 7
+    ask(model, store)
+    assert sorted(rows.seen) == list(range(len(PROMPTS)))
+    rows.seen.clear()
+    model.hf.config.rms_norm_eps = 1e-2
+    ask(model, store)
+    assert sorted(rows.seen) == list(range(len(PROMPTS)))

@@ -91,8 +91,7 @@ def force(monkeypatch: pytest.MonkeyPatch) -> Force:
     model = tiny_chat_model()
 
     def forced(said: Mapping[str, tuple[int, str]]) -> ChatModel:
-        def answer(_model: ChatModel, prompts: PromptSet, *, new_tokens: int) -> Answers:
-            del new_tokens
+        def answer(_model: ChatModel, prompts: PromptSet, **_settings: object) -> Answers:
             given = [said[text] for text in prompts.texts]
             ids = tuple((token,) for token, _ in given)
             return Answers(tuple(reply for _, reply in given), (), ids)

@@ -83,3 +83,16 @@ def test_batches_and_training_steps_of_a_small_model_take_one(monkeypatch: pytes
     model.blocks[2].mlp.register_forward_hook(lambda *_: steps.append(torch.get_num_threads()))
     finetune_layer(model, tiny_prompts(4), layer=2, epochs=1, store=False)
     assert 1 in steps
+
+
+def test_a_number_that_was_set_before_the_package_was_loaded_stays():
+    other = 1 + max(os.cpu_count() or 1, 2)
+    words = (
+        f"import torch; torch.set_num_threads({other}); "
+        "from actor_lens.models.threads import Threads; print(Threads.now())"
+    )
+    environment = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    ran = subprocess.run(
+        [sys.executable, "-c", words], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == f"Threads(number={other}, fixed=True)"

@@ -275,12 +275,12 @@ def test_without_validation_prompts_nothing_is_checked(model):
 def test_tokens_are_found_from_the_validation_prompts_unless_given(model, monkeypatch):
     asked = []
 
-    def found(*arguments):
-        asked.append(arguments)
+    def found(*arguments, store):
+        asked.append((*arguments, store))
         return TOKENS
 
     monkeypatch.setattr(safety_floor, "refusal_tokens", found)
-    assert ValidationChecks.of(model, 1, VALIDATION, None).tokens is TOKENS
-    assert asked == [(model, VALIDATION)]
+    assert ValidationChecks.of(model, 1, VALIDATION, None, store=False).tokens is TOKENS
+    assert asked == [(model, VALIDATION, False)]
     ValidationChecks.of(model, 1, VALIDATION, TOKENS)
     assert len(asked) == 1

@@ -198,7 +198,7 @@ def sweep_layers(
     if validation is not None and not len(validation):
         raise UserError("the validation prompts are empty; leave them out to rank by loss")
     if validation is not None:
-        tokens = tokens or refusal_tokens(model, validation)
+        tokens = tokens or refusal_tokens(model, validation, store=store)
     work = SweepWork(model, prompts, validation, shared, tokens, store)
     tally = Tally(cells, work, None if folder is None else user_path(folder), on_outcome)
     todo = [cell for cell in cells if cell not in tally.outcomes]
