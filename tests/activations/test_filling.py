@@ -199,9 +199,9 @@ def test_a_damaged_entry_is_told_of_and_computed_again(model, store):
 
 
 def test_entries_are_named_by_what_they_hold(model, store):
-    """What older versions have written under these identities is found."""
+    """What is written under these identities is found by a later version that keeps them."""
     everything(model, store)
-    common = {"model", "model_name", "tokens", "prompts", "computed_in", "transformers"}
+    common = {"model", "config", "model_name", "tokens", "prompts", "computed_in", "transformers"}
     identities = {entry.identity.get("layer"): entry.identity for entry in store.entries()}
     for layer, position in ((None, "last"), (0, "all"), (2, "all")):
         identity = dict(identities[layer])

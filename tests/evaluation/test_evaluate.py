@@ -318,7 +318,7 @@ def test_a_first_token_judge_needs_tokens_and_says_so_before_replies_are_generat
     model, monkeypatch
 ):
     monkeypatch.delattr(evaluation_module, "answer")
-    with pytest.raises(UserError, match=r"tokens=refusal_tokens\(model, prompts\)"):
+    with pytest.raises(UserError, match=r"refusal_openings\(model, prompts\)"):
         evaluate(model, tiny_prompts(1), judge=FirstTokenJudge())
     with pytest.raises(UserError, match="reads first-token refusal scores"):
         FirstTokenJudge().verdicts(tiny_prompts(1), ("",) * 3)
