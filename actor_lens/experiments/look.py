@@ -131,7 +131,8 @@ def look_at_layers(
             residuals = collect_residuals(model, validation)
         projections = project(residuals, directions)
     with clock("score"):
-        tokens = refusal_tokens(model, validation)
+        with stage("how refusals begin"):
+            tokens = refusal_tokens(model, validation)
         scores = score_layers(
             projections,
             model=model,

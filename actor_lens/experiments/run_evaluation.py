@@ -106,7 +106,8 @@ def evaluate_run(
         run.check_belongs_to(model)
     judge = as_judge(judge)
     tested, clock, after, tokens = prompts.for_testing(), Clock(), None, None
-    with suppress(UserError):  # the model refuses nothing there
+    # Nothing where the model refuses nothing there.
+    with suppress(UserError), stage("how refusals begin"):
         tokens = refusal_openings(model, prompts["validation"]).simplest
     ask = partial(evaluate, model, tested, judge=judge, tokens=tokens, new_tokens=new_tokens)
     with clock("evaluate"):
@@ -210,7 +211,8 @@ def evaluate_by_panel(
     chosen = [as_judge(judge) for judge in judges]
     check_judges(chosen)
     if any(isinstance(judge, FirstTokenJudge) and judge.tokens is None for judge in chosen):
-        tokens = refusal_openings(model, prompts["validation"]).simplest
+        with stage("how refusals begin"):
+            tokens = refusal_openings(model, prompts["validation"]).simplest
         chosen = [with_tokens(judge, tokens) for judge in chosen]
     evaluated = evaluate_run(model, prompts, run, judge=chosen[0], new_tokens=new_tokens)
     before = judge_panel(evaluated.before, chosen)
