@@ -96,7 +96,7 @@ def add_common(
         help="toy, starter, cautious, a .jsonl or .csv file, paper, or public sets from the hub or "
         "a file, such as xstest=path.csv,advbench,ultrachat:200; see actor-lens prompts list",
     )
-    add_balance(parser)
+    add_arrangement(parser)
     add("--out", metavar="DIR", default=out, help=f"folder for results; default: {out or 'none'}")
     add("--overwrite", action="store_true", help="write into a folder that holds files")
     add_seed(parser, seed)
@@ -111,8 +111,14 @@ def add_common(
     add_output(parser)
 
 
-def add_balance(parser: argparse.ArgumentParser) -> None:
-    """How prompts are matched before they are used; ``balanced`` reads this flag."""
+def add_arrangement(parser: argparse.ArgumentParser) -> None:
+    """How prompts are split and matched before they are used; ``arrange`` reads these flags."""
+    parser.add_argument(
+        "--split-by",
+        choices=("source",),
+        help="split anew, so that validation and test hold sources that training lacks; default: "
+        "the splits of the prompts, else prompt by prompt",
+    )
     parser.add_argument(
         "--balance",
         choices=("form",),

@@ -10,12 +10,15 @@ import argparse
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.printing import console, say
 from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
+from actor_lens.prompts.rows import SPLITS
+from actor_lens.text import clip, one_line
 
 if TYPE_CHECKING:
     from actor_lens.cli.progress import ProgressBars
@@ -49,7 +52,9 @@ def load_model_and_prompts(
     if arguments.seed is None:  # the seed that drew the splits which the run was trained on
         arguments.seed = run.config.seed if run is not None else 0
     prompts = load_prompts(arguments.prompts or _default_prompts(name, run), seed=arguments.seed)
-    prompts = balanced(prompts, arguments)
+    prompts = arrange(prompts, arguments)
+    if arguments.split_by is not None and not arguments.json:
+        say_sources(prompts)
     recorded = {} if run is None else dict(run.load_settings)
     if run is not None and name != run.model_name:
         for own in ("revision", "adapter"):  # another model has others
@@ -58,12 +63,16 @@ def load_model_and_prompts(
     return model, prompts, round(time.perf_counter() - started, 3)
 
 
-def balanced(prompts: PromptSet, arguments: argparse.Namespace) -> PromptSet:
-    """The prompts, matched as ``--balance`` says; how many are left is printed.
+def arrange(prompts: PromptSet, arguments: argparse.Namespace) -> PromptSet:
+    """Split prompts as ``--split-by`` says, match them as ``--balance`` says; say what is left.
 
     Raises:
-        UserError: If too few are left.
+        UserError: If there are too few sources, or too few prompts are left.
     """
+    if getattr(arguments, "split_by", None) is not None:
+        from actor_lens.prompts.splits import split_prompts
+
+        prompts = split_prompts(prompts, seed=arguments.seed, by_source=True)
     if getattr(arguments, "balance", None) is None:
         return prompts
     from actor_lens.prompts.form import balance_form
@@ -71,8 +80,20 @@ def balanced(prompts: PromptSet, arguments: argparse.Namespace) -> PromptSet:
     matched = balance_form(prompts, seed=arguments.seed)
     for split in ("train", "validation"):
         before, after = len(prompts.where(split=split)), len(matched.where(split=split))
-        say(f"Balanced by form: {after} of {before} {split} prompts are left.")
+        if not arguments.json:
+            say(f"Balanced by form: {after} of {before} {split} prompts are left.")
     return matched
+
+
+def say_sources(prompts: PromptSet) -> None:
+    """Print how many harmful prompts of each split come from which source, where it is known."""
+    for split in SPLITS:
+        harmful = prompts.where("harmful", split)
+        counts = Counter(one.source for one in harmful if one.source).most_common()
+        texts = [f"{clip(one_line(source), 40)} {n}" for source, n in counts[:8]]
+        more = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
+        if counts:
+            say(f"Harmful prompts of {split}, by source: {', '.join(texts)}{more}.")
 
 
 def sample_prompts(

@@ -3,8 +3,8 @@
 ``list`` names every public set that ``--prompts`` takes, with its licence. ``show`` says why the
 prompts of a set have their labels, and prints the first rows; ``show paper`` lists the parts of the
 mixture of the paper. ``check`` counts prompts and tokens, looks for near-duplicates across splits,
-which make a test too easy, and says how well the form of prompts alone (length, last mark, first
-word, characters) tells their labels apart.
+which make a test too easy, warns of labels from one source, and says how well the form of prompts
+alone (length, last mark, first word, characters) tells their labels apart.
 
 Nothing is written but the cache of the hub. A set that cannot be fetched, behind a licence click or
 offline, ends with exit code 2 and says where to click and how to name a file instead.
@@ -15,6 +15,7 @@ Examples:
     actor-lens prompts show paper
     actor-lens prompts check mine.jsonl --model toy
     actor-lens prompts check mine.jsonl --balance form
+    actor-lens prompts check advbench,hex-phi,harmbench,xstest,ultrachat --split-by source
     actor-lens prompts check xstest:100+advbench:100 --json
 """
 
@@ -24,14 +25,14 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
-    add_balance,
+    add_arrangement,
     add_command,
     add_count,
     add_group,
     add_json,
     add_seed,
 )
-from actor_lens.cli.inputs import balanced
+from actor_lens.cli.inputs import arrange, say_sources
 from actor_lens.cli.printing import label_text, print_json, print_table, say, warn
 from actor_lens.errors import UserError
 from actor_lens.text import clip, one_line
@@ -67,7 +68,7 @@ def add_commands(commands: Any) -> None:
         default="toy",
         help="tokenizer that counts tokens; default: toy",
     )
-    add_balance(check_parser)
+    add_arrangement(check_parser)
     for each in (show_parser, check_parser):
         add_seed(each)
     for each in (list_parser, show_parser, check_parser):
@@ -145,8 +146,8 @@ def show(arguments: argparse.Namespace) -> None:
         record = entry.summary()
         if prompts is not None:
             first = [
-                {"prompt": prompt.prompt, "label": prompt.label, "category": prompt.category}
-                for prompt in prompts[: arguments.rows]
+                {name: getattr(one, name) for name in ("prompt", "label", "category", "source")}
+                for one in prompts[: arguments.rows]
             ]
             record |= {"loaded": prompts.name, "counts": prompts.counts(), "first": first}
         print_json(record)
@@ -192,7 +193,8 @@ def _print_set(entry: BenchmarkSet) -> None:
 def _print_rows(prompts: PromptSet, count: int) -> None:
     """Print the numbers of prompts by label, and the first rows."""
     counts = ", ".join(f"{number} {label}" for label, number in prompts.counts().items() if number)
-    print(f"\n{prompts.name}: {len(prompts)} prompts ({counts})")
+    sources = ", ".join(sorted({one.source for one in prompts if one.source}))
+    print(f"\n{prompts.name}: {len(prompts)} prompts ({counts}), source {sources}")
     for prompt in prompts[:count]:
         category = f", {prompt.category}" if prompt.category else ""
         print(f"  [{prompt.label}{category}] {_plain(prompt.prompt)}")
@@ -239,7 +241,7 @@ def check(arguments: argparse.Namespace) -> None:
     from actor_lens.prompts.loading import load_prompts
     from actor_lens.statistics.form_control import form_control
 
-    prompts = balanced(load_prompts(arguments.source, seed=arguments.seed), arguments)
+    prompts = arrange(load_prompts(arguments.source, seed=arguments.seed), arguments)
     result = check_prompts(prompts, count_tokens=token_counter(arguments.model))
     # What is fitted and chosen rests on these; a set without splits is taken whole.
     rows = [row for row, one in enumerate(prompts) if one.split in ("train", "validation")]
@@ -284,6 +286,7 @@ def _print_check(result: PromptCheck, model: str) -> None:
         ),
         texts=3,
     )
+    say_sources(result.prompts)
     for warning in result.warnings:
         warn(warning)
     for row in result.overlaps.frame().head(10).to_dict("records"):

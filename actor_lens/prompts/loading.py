@@ -1,8 +1,8 @@
 """Labelled prompts: load them from wherever they are.
 
 A prompt file has one JSON object a line with `prompt` and `label` (`harmful`, `pseudo_harmful`
-or `benign`), and optionally `split`, `category` and `reply`; or it is a CSV file with those
-columns. Public prompt sets are loaded by name (`prompts.public`), and several sources mixed
+or `benign`), and optionally `split`, `category`, `source` and `reply`; or it is a CSV file with
+those columns. Public prompt sets are loaded by name (`prompts.public`), and several sources mixed
 (`mixtures`).
 """
 

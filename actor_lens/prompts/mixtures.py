@@ -95,7 +95,8 @@ def parse_mixture(source: str) -> tuple[Part, ...]:
 def load_mixture(source: str, *, seed: int = 0) -> PromptSet:
     """The prompts of all parts, with splits that keep twins and near-duplicates on one side.
 
-    Categories become "set/category" where there are several parts. A prompt that two parts hold
+    Categories become "set/category" where there are several parts, and a part is the source of
+    its prompts unless they name their own. A prompt that two parts hold
     with one label is kept once; with two labels, in neither. Prompts that resemble one whose split
     is given (by `PAPER` or by a prompt file) get that split too; those that resemble an `ood`
     prompt are left out. Each of these is counted in a warning.
@@ -200,7 +201,8 @@ def read_own_file(path: Path, *, seed: int = 0, split: bool = True) -> PromptSet
 
 
 def _with_prefix(prompt: Prompt, prefix: str) -> Prompt:
-    return replace(prompt, category=f"{prefix}/{prompt.category}" if prompt.category else prefix)
+    category = f"{prefix}/{prompt.category}" if prompt.category else prefix
+    return replace(prompt, category=category, source=prompt.source or prefix)
 
 
 def _join(sources: Sequence[GroupedPrompts], name: str) -> GroupedPrompts:

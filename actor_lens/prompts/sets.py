@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MAKE_PROMPTS = "give Prompt(text, label) for each, or read a file with load_prompts"
 _EXAMPLES = 3
+_IDENTITY = ("prompt", "label", "split", "category", "reply")
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,11 +101,13 @@ class PromptSet(Result):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over every field of every prompt in order (64 hex digits); the name is left out.
+        """SHA-256 over the fields of every prompt in order (64 hex digits).
 
-        Two sets with one fingerprint give the same results.
+        The name is left out, and so are sources, so that saying where prompts are from makes no
+        other prompts of them: a model never sees it. Two sets with one fingerprint give the same
+        results, but for the weights that a safety floor keeps: it looks at sources.
         """
-        rows = [[getattr(p, f.name) for f in fields(Prompt)] for p in self.prompts]
+        rows = [[getattr(p, name) for name in _IDENTITY] for p in self.prompts]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
     def select(self, indices: Iterable[int]) -> PromptSet:
@@ -116,11 +119,13 @@ class PromptSet(Result):
         label: Label | None = None,
         split: Split | None = None,
         category: str | None = None,
+        source: str | None = None,
     ) -> PromptSet:
-        """The prompts with this label, split and category; None takes all.
+        """The prompts with this label, split, category and source; None takes all.
 
         Raises:
-            UserError: If the label or split is not one there is; an unknown category matches none.
+            UserError: If the label or split is not one there is; an unknown category or source
+                matches none.
         """
         if label is not None:
             check_known("label", label, LABELS)
@@ -131,6 +136,7 @@ class PromptSet(Result):
                 label in (None, prompt.label)
                 and split in (None, prompt.split)
                 and category in (None, prompt.category)
+                and source in (None, prompt.source)
             )
         )
 
@@ -214,7 +220,7 @@ class PromptSet(Result):
         return {label: labels.count(label) for label in LABELS}
 
     def frame(self) -> pd.DataFrame:
-        """One row per prompt: prompt, label, split, category, reply (None where there is none)."""
+        """One row per prompt: prompt, label, split, category, reply, source (None for none)."""
         import pandas as pd
 
         columns = [f.name for f in fields(Prompt)]

@@ -1,16 +1,19 @@
-"""Splitting prompts into train, validation and test in fixed shares, near-duplicates together."""
+"""Splitting prompts into train, validation and test in fixed shares, one by one or by source."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from actor_lens.errors import UserError
+from actor_lens.prompts.checks import overlap_report
 from actor_lens.prompts.near_duplicates import group_similar
-from actor_lens.prompts.rows import Split
+from actor_lens.prompts.rows import LABELS, SPLITS, Prompt, PromptWarning, Split
 from actor_lens.prompts.sets import PromptSet, shuffle_key
+from actor_lens.text import plural
 
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 _Stratum = tuple[str, str | None]
@@ -23,12 +26,18 @@ def split_prompts(
     fractions: Sequence[float] = (0.5, 0.2, 0.3),
     seed: int = 0,
     groups: Sequence[Hashable] | None = None,
+    by_source: bool = False,
 ) -> PromptSet:
     """Give each prompt a split: seeded, stratified by label and category, twins on one side.
 
     Near-duplicates (see `near_duplicates`), and near-duplicates of those, go to the same split,
     also where their labels differ. Which split a prompt gets depends on the seed and on the texts,
     not on their order. Prompts marked `ood` stay so; other splits are given anew.
+
+    By source, whole sources are held out: the harmful prompts of one source are in one split, and
+    so are those of every label with enough sources; a label with fewer is split prompt by prompt,
+    with a warning. The shares are then shares of sources, so that training has several. Of
+    near-duplicates in two splits the one in the later split stays, with a warning.
 
     Args:
         prompts: Prompts to split.
@@ -37,28 +46,88 @@ def split_prompts(
         groups: One value for each prompt: equal values go to one split, as near-duplicates do, and
             None binds to nothing. For pairs in other words, such as the safe and the unsafe twin of
             a benchmark.
+        by_source: Whether to hold out whole sources.
 
     Raises:
         UserError: If the fractions do not add up, or a label has too few prompts that differ to
-            put one in each split.
+            put one in each split; by source, if harmful prompts have too few known sources.
         ValueError: If there are not as many groups as prompts.
     """
     _check_fractions(fractions)
     if groups is not None and len(groups) != len(prompts):
         raise ValueError(f"{len(groups)} groups for {len(prompts)} prompts")
     indices = [index for index, prompt in enumerate(prompts) if prompt.split != "ood"]
+    held_out: Collection[str] = ()
+    if by_source:
+        needed = sum(share > 0 for share in fractions)
+        held_out = _labels_to_hold_out(prompts.select(indices), needed)
+    whole = [index for index in indices if prompts[index].label in held_out]
+    single = [index for index in indices if prompts[index].label not in held_out]
     numbers = group_similar(
-        [prompts[index].prompt for index in indices],
-        groups=None if groups is None else [groups[index] for index in indices],
+        [prompts[index].prompt for index in single],
+        groups=None if groups is None else [groups[index] for index in single],
     )
-    together: dict[int, list[int]] = defaultdict(list)
-    for index, number in zip(indices, numbers, strict=True):
+    together: dict[Hashable, list[int]] = defaultdict(list)
+    for index, number in zip(single, numbers, strict=True):
         together[number].append(index)
+    for index in whole:
+        together[prompts[index].source].append(index)
     result = list(prompts)
-    for members, split in _choose(prompts, list(together.values()), fractions, seed):
+    for members, split in _choose(prompts, list(together.values()), fractions, seed, held_out):
         for index in members:
             result[index] = replace(result[index], split=split)
-    return replace(prompts, prompts=tuple(result))
+    done = replace(prompts, prompts=tuple(result))
+    return _without_overlaps(done) if by_source else done
+
+
+def _labels_to_hold_out(prompts: PromptSet, needed: int) -> list[str]:
+    """Labels with a source for each split.
+
+    Raises:
+        UserError: If that of harmful prompts is not among them.
+    """
+    enough: list[str] = []
+    few: list[str] = []
+    for label in LABELS:
+        sources = {prompt.source for prompt in prompts.where(label=label)}
+        if None not in sources and len(sources) >= needed:
+            enough.append(label)
+        elif sources:
+            known = plural(len(sources - {None}), "known source")
+            few.append(f"{label} prompts from {known}{' and unknown ones' * (None in sources)}")
+    if few and "harmful" not in enough:
+        raise UserError(
+            f"{few[0]}; to hold whole ones out, each prompt needs a 'source' and the label at "
+            f"least {needed}: name them, add prompts of others, or split prompt by prompt "
+            "(by_source=False, no --split-by)"
+        )
+    if few:
+        message = f"split prompt by prompt, for want of {needed} sources: {'; '.join(few)}"
+        warnings.warn(f"{prompts.name}: {message}", PromptWarning, stacklevel=3)
+    return enough
+
+
+def _without_overlaps(prompts: PromptSet) -> PromptSet:
+    """Leave out prompts with a near-duplicate in a later split, and see that no label is lost.
+
+    Raises:
+        UserError: If a split lacks a label that another has.
+    """
+    pairs = overlap_report(prompts).pairs
+    rank = [SPLITS.index(prompt.split or "train") for prompt in prompts]
+    dropped = {min(first, second, key=rank.__getitem__) for first, second, _ in pairs}
+    kept = prompts.select(index for index in range(len(prompts)) if index not in dropped)
+    if dropped:
+        message = f"{len(dropped)} prompts left out, as they resemble those of sources held out"
+        warnings.warn(f"{prompts.name}: {message}", PromptWarning, stacklevel=3)
+    for label in {prompt.label for prompt in prompts if prompt.split != "ood"}:
+        for split in _SPLITS:
+            if prompts.where(split=split) and not kept.where(label, split):
+                raise UserError(
+                    f"by source, no {label} prompts are left in the {split} split; try another "
+                    "seed, add sources, or split prompt by prompt (by_source=False, no --split-by)"
+                )
+    return kept
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:
@@ -86,7 +155,11 @@ class _Group:
 
 
 def _choose(
-    prompts: PromptSet, together: Sequence[Sequence[int]], fractions: Sequence[float], seed: int
+    prompts: PromptSet,
+    together: Sequence[Sequence[int]],
+    fractions: Sequence[float],
+    seed: int,
+    held_out: Collection[str],
 ) -> list[tuple[Sequence[int], Split]]:
     """The indices of each group, and its split: label shares first, then label and category.
 
@@ -95,16 +168,23 @@ def _choose(
     share is smaller).
     """
     groups = [
-        _Group(
-            members,
-            key=min(shuffle_key(seed, prompts[index].prompt) for index in members),
-            strata=tuple((prompts[index].label, prompts[index].category) for index in members),
-        )
-        for members in together
+        _group([prompts[i] for i in members], members, seed, held_out) for members in together
     ]
     table = _Table(groups, fractions)
     groups.sort(key=lambda group: (-len(group.strata), group.key))
     return [(group.members, table.place(group)) for group in groups]
+
+
+def _group(
+    prompts: Sequence[Prompt], members: Sequence[int], seed: int, held_out: Collection[str]
+) -> _Group:
+    """Prompts that go one way; a source that is held out counts once for each of its labels."""
+    if prompts[0].label in held_out:
+        labels = sorted({prompt.label for prompt in prompts})
+        key = shuffle_key(seed, str(prompts[0].source))
+        return _Group(members, key, tuple((label, None) for label in labels))
+    key = min(shuffle_key(seed, prompt.prompt) for prompt in prompts)
+    return _Group(members, key, tuple((prompt.label, prompt.category) for prompt in prompts))
 
 
 class _Table:

@@ -23,6 +23,7 @@ from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import template_warnings
 from actor_lens.progress import warn
+from actor_lens.prompts.checks import source_warnings
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.training.config import FinetuneConfig, config_with
 from actor_lens.training.loop import CHECKPOINT_SECONDS, train_block
@@ -86,7 +87,7 @@ def finetune_layer(
     require_labels(prompts, _MIN_PROMPTS)
     if resume is not None:
         check_resumable(model, prompts, config, resume)
-    for warning in template_warnings(model.tokenizer):
+    for warning in (*template_warnings(model.tokenizer), *source_warnings(prompts)):
         warn(warning)
     started = time.perf_counter()
     inputs = collect_block_inputs(model, prompts, config.layer, store=store)

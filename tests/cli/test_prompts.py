@@ -1,6 +1,7 @@
 """`actor-lens prompts` shows what the functions give, and warns of what spoils a test."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,19 +11,20 @@ from actor_lens import cli
 from actor_lens.prompts.checks import check_prompts, token_counter
 from actor_lens.prompts.mixtures import PAPER
 from actor_lens.prompts.public.catalogue import catalogue
+from tests.support.labelled import words
 from tests.support.logs import transformers_log
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "benchmarks"
 
 
-def output(capsys, *words):
+def output(capsys, *arguments):
     """What a command prints; it must succeed."""
-    assert cli.main([str(word) for word in words]) == 0
+    assert cli.main([str(one) for one in arguments]) == 0
     return capsys.readouterr().out
 
 
-def record(capsys, *words):
-    return json.loads(output(capsys, *words, "--json"))
+def record(capsys, *arguments):
+    return json.loads(output(capsys, *arguments, "--json"))
 
 
 def test_list_has_a_row_for_every_set(capsys):
@@ -52,6 +54,7 @@ def test_show_takes_a_set_as_prompts_does(capsys):
     shown = record(capsys, "prompts", "show", source)
     assert shown["loaded"] == "xstest/homonyms=xstest.csv"
     assert [row["category"] for row in shown["first"]] == ["homonyms", "homonyms"]
+    assert {row["source"] for row in shown["first"]} == {"xstest"}
 
 
 def test_show_without_rows_fetches_nothing(capsys):
@@ -215,3 +218,23 @@ def test_check_says_where_form_explains_labels_and_balances_it(capsys, tmp_path)
     text = capsys.readouterr().out
     assert "Balanced by form: 12 of 60 train prompts are left." in text
     assert "form alone, training and validation" in text
+
+
+def test_check_names_sources_and_splits_by_them(capsys, tmp_path):
+    rows = [
+        {"prompt": f"{words[n]} {words[n + 90]}", "label": label, "source": f"{label} {n // 3 % 4}"}
+        for n, label in enumerate(["harmful", "pseudo_harmful", "benign"] * 8)
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli.main(["prompts", "check", str(path), "--split-by", "source"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"of train, by source: harmful \d \d, harmful \d \d\. ", text)
+    assert re.search(r"of test, by source: harmful \d \d\. ", text)
+    alone = [{**row, "source": row["label"]} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in alone))
+    assert cli.main(["prompts", "check", str(path), "--json"]) == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert "one source (harmful)" in warning
+    assert cli.main(["prompts", "check", str(path), "--split-by", "source"]) == 2
+    assert "harmful prompts from 1 known source;" in capsys.readouterr().err

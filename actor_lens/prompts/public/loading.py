@@ -159,7 +159,8 @@ def _read(
         if not reading.prompt:
             empty.append(row.place)
             continue
-        prompt = Prompt(reading.prompt, reading.label, category=reading.category or None)
+        category = reading.category or None
+        prompt = Prompt(reading.prompt, reading.label, category=category, source=source.name)
         earlier = prompts.get(prompt.prompt)
         if earlier is None or (earlier[0].label == "benign" and prompt.label == "harmful"):
             # A prompt with a safe and an unsafe answer (BeaverTails) is harmful.
