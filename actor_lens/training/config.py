@@ -57,8 +57,8 @@ class FinetuneConfig:
         lr: Learning rate of AdamW.
         batch_size: Prompts in a training step.
         weight_decay: Weight decay of AdamW.
-        safety_floor: Most by which the share of refused harmful validation prompts may fall, or
-            None for no such limit.
+        safety_floor: Most by which the share of refused harmful validation prompts may fall, of
+            all and of those from sources that training lacks, or None for no such limit.
         seed: Seed of the order of the prompts.
 
     Raises:

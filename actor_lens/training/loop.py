@@ -20,7 +20,7 @@ from actor_lens.models.finite import NotFiniteError
 from actor_lens.training.block_trainer import BlockTrainer, DivergedError
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import Status, TrainingRun, TrainingStep
-from actor_lens.training.safety_floor import KeptWeights, ValidationChecks
+from actor_lens.training.safety_floor import KeptWeights, Refusals, ValidationChecks
 
 CHECKPOINT_SECONDS = 10.0
 """Least time between two checkpoints: saving takes a moment, and a short run loses little."""
@@ -60,7 +60,8 @@ def train_block(
     """
     started = time.perf_counter()
     trainer = BlockTrainer(model, config, inputs, vector)
-    kept = KeptWeights(trainer, checks, config.safety_floor)
+    trained_sources = {one.source for one in inputs.prompts.where(label="harmful")}
+    kept = KeptWeights(trainer, checks, config.safety_floor, trained_sources)
     history: list[TrainingStep] = []
     if resume is not None and resume.resume_state is not None:
         trainer.load_state(resume.resume_state)
@@ -83,6 +84,7 @@ def train_block(
             prompts_fingerprint=inputs.prompts.fingerprint,
             train_prompts=inputs.prompts.counts(),
             refused_before=kept.refused_before,
+            harmful_sources=kept.sources(best_step),
             seconds={"train": time.perf_counter() - started},
             prompts_name=inputs.prompts.name,
             chosen=resume.chosen if resume is not None else None,
@@ -165,17 +167,17 @@ def _record(
     trainer: BlockTrainer, checks: ValidationChecks | None, kept: KeptWeights, started: float
 ) -> TrainingStep:
     """Describe the last step; at the end of an epoch its weights are checked first."""
-    refused: dict[str, float] = {}
+    refusals: Refusals | None = None
     held_out: dict[str, float] = {}
     if trainer.step % trainer.steps_per_epoch == 0:
         trainer.check_sound()
         if checks is not None:
             try:
-                refused = checks.refused(trainer.block)
+                refusals = checks.refusals(trainer.block)
             except NotFiniteError as error:  # the model's dtype holds less than training's float32
                 raise DivergedError(f"Step {trainer.step} diverged ({error}).") from error
             held_out = checks.projections(trainer.block, trainer.unit)
-        kept.consider(trainer.step, trainer.block, refused)
+        kept.consider(trainer.step, trainer.block, refusals)
     loss, losses = trainer.last_losses()
     projections, cosine = trainer.drift()
     return TrainingStep(
@@ -186,7 +188,7 @@ def _record(
         losses=losses,
         projections=projections,
         direction_cosine=cosine,
-        refused=refused,
+        refused={} if refusals is None else refusals.shares(),
         seconds=time.perf_counter() - started,
         held_out_projections=held_out,
     )

@@ -15,7 +15,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.weights import overwritten, tensor_digest
 from actor_lens.prompts.rows import LABELS
 from actor_lens.results import Result, plain
-from actor_lens.text import plural
+from actor_lens.text import clip, one_line, percent, plural
 from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ class TrainingRun(Result):
         train_prompts: Number of training prompts of each label.
         refused_before: Share of validation prompts of each label that began a refusal before
             training, empty where there were none; the safety floor is measured from it.
+        harmful_sources: For each known source of the harmful validation prompts ``n`` of them, the
+            shares that began a refusal ``before`` and ``after`` training, with ``state``, and
+            whether it was ``trained_on``; empty where ``state`` was not checked.
         seconds: Time of collecting the block inputs and of the training steps.
         prompts_name: Name that the training prompts were loaded by.
         chosen: How the layer was chosen (the fields of ``LayerChoice``), None where it was named.
@@ -114,6 +117,7 @@ class TrainingRun(Result):
     chosen: Mapping[str, Any] | None = None
     load_settings: Mapping[str, str] = field(default_factory=dict)
     resume_state: ResumeState | None = None
+    harmful_sources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     _figure = "training_curves"
     _hint = "weights: with run.applied_to(model)"
@@ -132,6 +136,17 @@ class TrainingRun(Result):
     def trained_parameters(self) -> int:
         """Number of trained parameters: those of one block."""
         return sum(tensor.numel() for tensor in self.state.values())
+
+    @property
+    def worst_source(self) -> str:
+        """The source whose harmful validation prompts lost most refusals, in words; "" for none."""
+        fall = {name: one["before"] - one["after"] for name, one in self.harmful_sources.items()}
+        if not fall or max(fall.values()) <= 0:
+            return ""
+        name = max(fall, key=fall.__getitem__)
+        of = self.harmful_sources[name]
+        shares = f"{percent(of['before'])} to {percent(of['after'])} of {of['n']} refused"
+        return f"harmful prompts of {clip(one_line(name), 40)} lost most: {shares}"
 
     def frame(self) -> pd.DataFrame:
         """One row a step.
@@ -239,7 +254,8 @@ class TrainingRun(Result):
         ended = f"{self.status} after {plural(len(self.history), 'step')}"
         loss = f", loss {self.history[-1].loss:.3g}" if self.history else ""
         kept = f"weights of step {self.best_step}"
-        return f"TrainingRun: layer {self.layer} of {self.model_name}, {ended}{loss}, {kept}"
+        about = f"TrainingRun: layer {self.layer} of {self.model_name}, {ended}{loss}, {kept}"
+        return "; ".join(part for part in (about, self.worst_source) if part)
 
 
 def history_frame(history: Sequence[TrainingStep]) -> pd.DataFrame:

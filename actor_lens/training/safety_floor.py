@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,32 @@ _UNCHANGED = (
 )
 
 
+@dataclass(frozen=True)
+class Refusals:
+    """Which validation prompts begin a refusal.
+
+    Attributes:
+        prompts: The prompts.
+        refused: Whether each of them does.
+    """
+
+    prompts: PromptSet
+    refused: tuple[bool, ...]
+
+    def shares(self) -> dict[str, float]:
+        """Share of each label that is there."""
+        labels = dict.fromkeys(self.prompts.labels)
+        return {label: self.share(label) for label in labels}
+
+    def share(self, label: str, sources: Collection[str] | None = None) -> float:
+        """Share of the prompts of a label, where sources are given of those from them."""
+        return fmean(
+            refused
+            for prompt, refused in zip(self.prompts, self.refused, strict=True)
+            if prompt.label == label and (sources is None or prompt.source in sources)
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class ValidationChecks:
     """Refusals and projections of validation prompts, continued from cached block inputs."""
@@ -37,8 +64,8 @@ class ValidationChecks:
     model: ChatModel
     inputs: BlockInputs
     tokens: RefusalTokens
-    refused_untrained: Mapping[str, float] | None = None
-    """What ``refused`` gives for the untrained block, where that is known already."""
+    untrained: Refusals | None = None
+    """What ``refusals`` gives for the untrained block, where that is known already."""
 
     @classmethod
     def of(
@@ -58,20 +85,22 @@ class ValidationChecks:
 
     def refused(self, block: nn.Module) -> dict[str, float]:
         """Share of each label that begins a refusal with ``block`` in place."""
+        return self.refusals(block).shares()
+
+    def refusals(self, block: nn.Module) -> Refusals:
+        """Which prompts begin a refusal with ``block`` in place."""
         dtype = self.model.hf.dtype
         block = copy.deepcopy(block).to(dtype)
-        labels = self.inputs.prompts.labels
-        counts = {label: [0, 0] for label in labels}
         ids = torch.tensor(self.tokens.ids, device="cpu")
         lengths = [len(states) for states in self.inputs.hidden_states]
-        by_length = sorted(range(len(labels)), key=lengths.__getitem__)
-        for start in range(0, len(labels), _BATCH_SIZE):
+        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+        refused = [False] * len(lengths)
+        for start in range(0, len(lengths), _BATCH_SIZE):
             rows = by_length[start : start + _BATCH_SIZE]
             scores = log_odds(self._logits(block, rows), ids).tolist()
             for row, score in zip(rows, scores, strict=True):
-                counts[labels[row]][0] += int(score > 0)
-                counts[labels[row]][1] += 1
-        return {label: refused / n for label, (refused, n) in counts.items()}
+                refused[row] = score > 0
+        return Refusals(self.inputs.prompts, tuple(refused))
 
     def projections(self, block: nn.Module, unit: Float[Tensor, " d_model"]) -> dict[str, float]:
         """Mean projection of each label on a direction, at the last token after the block.
@@ -106,17 +135,61 @@ class ValidationChecks:
 
 
 class KeptWeights:
-    """Which weights a run will end with: the last sound ones, or the best admissible ones."""
+    """Which weights a run will end with: the last sound ones, or the best admissible ones.
+
+    The floor holds for the harmful prompts taken together and, where sources are known, for those
+    from sources that training lacks, taken together: one source has too few for a floor of its own.
+    """
 
     def __init__(
-        self, trainer: BlockTrainer, checks: ValidationChecks | None, floor: float | None
+        self,
+        trainer: BlockTrainer,
+        checks: ValidationChecks | None,
+        floor: float | None,
+        trained_sources: Collection[str | None] = (),
     ) -> None:
-        """Measure the untrained weights."""
+        """Measure the untrained weights.
+
+        Args:
+            trainer: The block before its first step.
+            checks: Checks on validation prompts.
+            floor: Most by which a share of refused harmful prompts may fall; None for no limit.
+            trained_sources: Sources of the harmful training prompts.
+        """
         self._floor = floor
         self._last_sound = (0, _weights(trainer.block))
         self._best: tuple[float, int, dict[str, Tensor]] | None = None
-        self.refused_before = _refused_at_start(trainer.block, checks)
-        self._weigh(0, self._last_sound[1], self.refused_before)
+        self._at: dict[int, Refusals] = {}
+        self._unseen: set[str] = set()
+        if checks is None:
+            return
+        self._at[0] = checks.untrained or checks.refusals(trainer.block)
+        self._unseen = {*_harmful_sources(self._at[0].prompts)} - {*trained_sources}
+        self._weigh(0, self._last_sound[1], self._at[0])
+
+    @property
+    def refused_before(self) -> dict[str, float]:
+        """Share of validation prompts of each label that the untrained weights refuse."""
+        return self._at[0].shares() if self._at else {}
+
+    def sources(self, step: int) -> dict[str, dict[str, float]]:
+        """Of the harmful prompts of each source: their number, and shares refused at 0 and then.
+
+        Args:
+            step: A step whose weights were checked; of others nothing is known.
+        """
+        if step not in self._at:
+            return {}
+        before, after = self._at[0], self._at[step]
+        return {
+            source: {
+                "n": len(before.prompts.where(label="harmful", source=source)),
+                "before": before.share("harmful", {source}),
+                "after": after.share("harmful", {source}),
+                "trained_on": source not in self._unseen,
+            }
+            for source in _harmful_sources(before.prompts)
+        }
 
     def take_over(
         self, trainer: BlockTrainer, checks: ValidationChecks | None, resume: TrainingRun
@@ -126,12 +199,13 @@ class KeptWeights:
         if checks is None or self._floor is None:
             return
         block = trained_block(checks.model, resume).float()
-        self._weigh(resume.best_step, _weights(block), checks.refused(block))
+        self._weigh(resume.best_step, _weights(block), checks.refusals(block))
 
-    def consider(self, step: int, block: nn.Module, refused: Mapping[str, float]) -> None:
+    def consider(self, step: int, block: nn.Module, refusals: Refusals | None) -> None:
         """Weigh sound weights after an epoch; ties go to the later ones."""
         self._last_sound = (step, _weights(block))
-        self._weigh(*self._last_sound, refused)
+        if refusals is not None:
+            self._weigh(*self._last_sound, refusals)
 
     def result(self, trainer: BlockTrainer) -> tuple[nn.Module, int, str]:
         """The block to keep, its step, and what to tell the user about it."""
@@ -147,15 +221,20 @@ class KeptWeights:
         trainer.step, weights = self._last_sound
         trainer.block.load_state_dict(weights)
 
-    def _weigh(self, step: int, weights: dict[str, Tensor], refused: Mapping[str, float]) -> None:
-        if self._floor is None or not refused:
+    def _weigh(self, step: int, weights: dict[str, Tensor], refusals: Refusals) -> None:
+        self._at[step] = refusals
+        if self._floor is None or self._falls(refusals) > self._floor + 1e-9:
+            # Shares are counts over n: the allowance must not fail by a rounding error.
             return
-        # Shares are counts over n: the allowance must not fail by a rounding error.
-        if refused["harmful"] < self.refused_before["harmful"] - self._floor - 1e-9:
-            return
-        score = ranking_score(refused)
+        score = ranking_score(refusals.shares())
         if self._best is None or score >= self._best[0]:
             self._best = (score, step, weights)
+
+    def _falls(self, refusals: Refusals) -> float:
+        """By how much refusals of harmful prompts fell, of all or of sources not trained on."""
+        groups = [None, self._unseen] if self._unseen else [None]
+        before = self._at[0]
+        return max(before.share("harmful", g) - refusals.share("harmful", g) for g in groups)
 
 
 def trained_block(model: ChatModel, run: TrainingRun) -> nn.Module:
@@ -166,11 +245,10 @@ def trained_block(model: ChatModel, run: TrainingRun) -> nn.Module:
     return block
 
 
-def _refused_at_start(block: nn.Module, checks: ValidationChecks | None) -> Mapping[str, float]:
-    if checks is None:
-        return {}
-    known = checks.refused_untrained
-    return checks.refused(block) if known is None else known
+def _harmful_sources(prompts: PromptSet) -> list[str]:
+    """Known sources of the harmful prompts, each once."""
+    named = (prompt.source for prompt in prompts if prompt.label == "harmful")
+    return list(dict.fromkeys(source for source in named if source))
 
 
 def _weights(block: nn.Module) -> dict[str, Tensor]:

@@ -1,11 +1,14 @@
 """A safety floor keeps the best weights at which harmful refusals did not fall by more than it.
 
 Best is the highest trade-off score, later ones win ties, the untrained weights are a candidate,
-and shares at the very edge of the floor are within it. Checks on cached block inputs give what the
-whole model gives with the block in place, refusals and projections alike.
+and shares at the very edge of the floor are within it. Harmful prompts of sources that training
+lacks have a floor of their own, together, and a run says what came of each source. Checks on cached
+block inputs give what the whole model gives with the block in place, refusals and projections
+alike.
 """
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jaxtyping
@@ -14,9 +17,13 @@ import torch
 from torch import nn
 
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
+from actor_lens.progress import reporting
+from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.training import block_trainer, safety_floor
 from actor_lens.training.block_trainer import BlockTrainer
-from actor_lens.training.safety_floor import KeptWeights, ValidationChecks
+from actor_lens.training.safety_floor import KeptWeights, Refusals, ValidationChecks
+from tests.support.reports import Recorder
 from tests.support.tiny_models import SOME_ARCHITECTURES, tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
 
@@ -26,6 +33,19 @@ VALIDATION = tiny_prompts(4, offset=20)
 
 def shares(harmful, pseudo_harmful, benign=0.0):
     return {"harmful": harmful, "pseudo_harmful": pseudo_harmful, "benign": benign}
+
+
+def refusals(n, said, sources=()):
+    """So many prompts of each label, of which the shares are refused; sources of the harmful ones.
+
+    Sources are given as (name, number, number refused), and then no shares of harmful ones are.
+    """
+    rows = [(label, None, index < round(said[label] * n)) for label in said for index in range(n)]
+    if sources:
+        rows = [row for row in rows if row[0] != "harmful"]
+        rows += [("harmful", name, i < k) for name, count, k in sources for i in range(count)]
+    prompts = [Prompt(f"{i}", label, source=name) for i, (label, name, _) in enumerate(rows)]
+    return Refusals(PromptSet(tuple(prompts)), tuple(refused for *_, refused in rows))
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +58,8 @@ def scripted(monkeypatch):
     """Checks that say what they are told to, first of the untrained block, then of each epoch."""
 
     def script(*answers):
-        said = iter([shares(*answer) for answer in answers])
-        monkeypatch.setattr(ValidationChecks, "refused", lambda *_: next(said))
+        said = iter([refusals(20, shares(*answer)) for answer in answers])
+        monkeypatch.setattr(ValidationChecks, "refusals", lambda *_: next(said))
 
     return script
 
@@ -133,15 +153,71 @@ def test_the_edge_of_the_floor_is_within_it(monkeypatch):
     block = nn.Linear(1, 1)
     trainer = SimpleNamespace(block=block, step=9)
     for n in range(1, 21):
+        first, later = (
+            [refusals(n, shares(k / n, pseudo)) for k in range(n + 1)] for pseudo in (1.0, 0.0)
+        )
         for before in range(n + 1):
             for allowed in range(before + 1):
-                said = shares(before / n, 1.0)
-                checks = SimpleNamespace(refused=lambda _, said=said: said, refused_untrained=None)
+                checks = SimpleNamespace(untrained=first[before])
                 for fallen in {allowed, min(allowed + 1, before)}:
                     kept = KeptWeights(trainer, checks, allowed / n)
-                    kept.consider(3, block, shares((before - fallen) / n, 0.0))
+                    kept.consider(3, block, later[before - fallen])
                     within = fallen <= allowed
                     assert kept.result(trainer)[1] == (3 if within else 0)
+
+
+@pytest.mark.parametrize(
+    ("trained", "floor", "best"),
+    [
+        (("a",), 0.1, 0),  # of 10 prompts of b and c two are lost
+        (("a",), 0.2, 3),
+        (("a", "b"), 0.3, 0),  # two of 5 of c
+        ((None, "b", "c"), 0.1, 3),  # a is not trained on, and lost nothing
+        (("a", "b", "c"), 0.1, 3),  # two of 20: no source is unseen
+        ((), 0.1, 3),  # all are, and together they are all there is
+    ],
+)
+def test_sources_that_are_not_trained_on_have_a_floor_together(monkeypatch, trained, floor, best):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # lets stand-ins pass
+    trainer = SimpleNamespace(block=nn.Linear(1, 1), step=3)
+    sizes = [("a", 10, 10), ("b", 5, 5), ("c", 5, 5)]
+    checks = SimpleNamespace(untrained=refusals(4, shares(1.0, 1.0), sizes))
+    kept = KeptWeights(trainer, checks, floor, trained)
+    now = [*sizes[:2], ("c", 5, 3)]
+    kept.consider(3, trainer.block, refusals(4, shares(1.0, 0.0), now))
+    assert kept.result(trainer)[1] == best
+    assert kept.sources(3) == {
+        name: {"n": n, "before": 1.0, "after": k / n, "trained_on": name in trained}
+        for name, n, k in now
+    }
+    assert kept.sources(2) == {}
+
+
+def test_a_run_says_what_came_of_each_source(model, tmp_path):
+    named = [replace(one, source=f"set {i // 3 % 2}") for i, one in enumerate(VALIDATION)]
+    checked = PromptSet(tuple(named))
+    run = quick_run(model, validation=checked, tokens=TOKENS, lr=1e-2)
+    with run.applied_to(model):
+        after = refusal_scores(model, checked.texts, TOKENS) > 0
+    before = refusal_scores(model, checked.texts, TOKENS) > 0
+    assert set(run.harmful_sources) == {"set 0", "set 1"}
+    for name, found in run.harmful_sources.items():
+        rows = [i for i, p in enumerate(checked) if (p.label, p.source) == ("harmful", name)]
+        shares = {"before": before[rows].float().mean(), "after": after[rows].float().mean()}
+        assert found == {"n": 2, **shares, "trained_on": False}
+    run.save(tmp_path)
+    assert type(run).load(tmp_path).harmful_sources == run.harmful_sources
+    lost = replace(run, harmful_sources={"a": {"n": 4, "before": 1.0, "after": 0.5}})
+    assert "harmful prompts of a lost most: 100.0 % to 50.0 % of 4 refused" in repr(lost)
+
+
+def test_training_on_harmful_prompts_of_one_source_is_warned_of(model):
+    for source, warned in ((None, 0), ("a", 1)):
+        prompts = PromptSet(tuple(replace(one, source=source) for one in tiny_prompts()))
+        with reporting(heard := Recorder()):
+            quick_run(model, prompts, epochs=1)
+            quick_run(model, prompts, epochs=1)
+        assert len([text for text in heard.warnings if "one source (a)" in text]) == warned
 
 
 # ---- What the checks measure ----
@@ -268,7 +344,7 @@ def test_checks_of_a_bfloat16_model_run_in_its_type():
 def test_without_validation_prompts_nothing_is_checked(model):
     assert ValidationChecks.of(model, 1, None, None) is None
     run = quick_run(model)
-    assert run.refused_before == {}
+    assert run.refused_before == run.harmful_sources == {}
     assert all(step.refused == step.held_out_projections == {} for step in run.history)
 
 

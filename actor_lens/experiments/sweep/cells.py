@@ -26,7 +26,7 @@ from actor_lens.statistics.rates import ranking_score
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.loop import train_block
 from actor_lens.training.run import TrainingRun, TrainingStep
-from actor_lens.training.safety_floor import ValidationChecks, trained_block
+from actor_lens.training.safety_floor import Refusals, ValidationChecks, trained_block
 
 CellStatus = Literal["completed", "diverged", "failed"]
 # Share of the free memory for block inputs that no store holds.
@@ -162,6 +162,7 @@ class SweepWork:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"collect": 0.0, "train": 0.0, "score": 0.0}
     )
+    _untrained: Refusals | None = None
 
     def about(self) -> dict[str, Any]:
         """What outcomes depend on, beside the cell."""
@@ -213,10 +214,10 @@ class SweepWork:
                 checks = None
                 if self.validation is not None and self.tokens is not None:
                     checks = ValidationChecks(self.model, held_out.pop(layer), self.tokens)
-                    if not self.refused_before:
-                        untrained = self.model.blocks[layer]
-                        self.refused_before = checks.refused(untrained)
-                    checks = replace(checks, refused_untrained=self.refused_before)
+                    if self._untrained is None:
+                        self._untrained = checks.refusals(self.model.blocks[layer])
+                        self.refused_before = self._untrained.shares()
+                    checks = replace(checks, untrained=self._untrained)
                 yield layer, train.pop(layer), checks
             left = left[len(group) :]
 

@@ -8,7 +8,7 @@ A cell whose worker dies is run again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,7 +24,7 @@ from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.models.threads import Threads
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
-from actor_lens.training.safety_floor import ValidationChecks
+from actor_lens.training.safety_floor import Refusals, ValidationChecks
 
 # How often a cell is run again after its worker died.
 _RETRIES = 3
@@ -59,7 +59,7 @@ class _Task:
     identity: str
     shared: FinetuneConfig
     tokens: RefusalTokens | None
-    refused_untrained: Mapping[str, float] | None
+    untrained: Refusals | None
     threads: Threads
 
 
@@ -92,7 +92,7 @@ def ray_outcomes(work: SweepWork, cells: Sequence[SweepCell]) -> Iterator[CellOu
                 identity=work.model.identity,
                 shared=work.shared,
                 tokens=None if checks is None else checks.tokens,
-                refused_untrained=None if checks is None else checks.refused_untrained,
+                untrained=None if checks is None else checks.untrained,
                 threads=Threads.now(),
             )
             train = ray.put(_PackedInputs.of(inputs))
@@ -138,7 +138,7 @@ def _on_worker(
     checks = None
     if held_out is not None and task.tokens is not None:
         inputs = held_out.unpacked(model.hf.dtype)
-        checks = ValidationChecks(model, inputs, task.tokens, task.refused_untrained)
+        checks = ValidationChecks(model, inputs, task.tokens, task.untrained)
     return run_cell(model, cell, task.shared, train.unpacked(model.hf.dtype), checks)[0]
 
 

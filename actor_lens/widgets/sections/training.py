@@ -176,7 +176,7 @@ class TrainSection(Section):
             result = (
                 f"Layer {run.layer}: {run.status}; the weights of step {run.best_step} are kept."
             )
-            self.text.value = paragraph(safe(f"{result} {run.message}"))
+            self.text.value = paragraph(safe(f"{result} {run.message} {run.worst_source}"))
         else:
             self.text.value = ""
 
@@ -303,7 +303,9 @@ class TrainSection(Section):
             name: now[name].to(tensor.dtype) if name in now else tensor
             for name, tensor in run.state.items()
         }
-        return replace(run, state=state, best_step=run.resume_state.step, resume_state=None)
+        return replace(
+            run, state=state, best_step=run.resume_state.step, resume_state=None, harmful_sources={}
+        )
 
     def _keep_step(self) -> None:
         self._use(self.recorded[self.rewind.value])
