@@ -35,6 +35,7 @@ _RARE = {
     "collect_activations collect_block_inputs",
     "activations.store": "Store default_store",
     "diagnostics.description": "ModelDescription",
+    "directions.just_enough_shift": "JustEnoughShift",
     "directions.layer_scores": "LayerChoice LayerScores",
     "directions.predicted_refusals": "PredictedRefusals",
     "directions.projections": "LayerMap Projections TokenProjections",

@@ -17,6 +17,7 @@ import torch
 import actor_lens
 from actor_lens.activations.residuals import collect_activations
 from actor_lens.activations.store import Store
+from actor_lens.directions.just_enough_shift import JustEnoughShift
 from actor_lens.directions.layer_scores import score_layers
 from actor_lens.directions.predicted_refusals import current_refusals, predict_refusals
 from actor_lens.directions.projections import layer_map, project, token_projections
@@ -69,6 +70,14 @@ class Made:
 @shown
 def model(_folder: Path) -> Any:
     return Made.model
+
+
+@shown
+def just_enough(_folder: Path) -> Any:
+    along = Made.projections.values[1]
+    gammas = 0.1 * along
+    gammas[1] = torch.nan
+    return JustEnoughShift(gammas, along, PROMPTS, 1, 2.0, -1.0, 1.0, (0.5, 1.0), 8, "none", 4)
 
 
 @shown

@@ -1,10 +1,13 @@
-"""The command ``layers``: score every layer and say which to train.
+"""The commands ``layers``, which scores every layer, and ``enough``, which looks closer at one.
 
 Directions are fitted on the training prompts and scored on the validation prompts; nothing is
 trained. Layers whose score lies within the interval of the best one tie, and the reason for the
 recommended one is printed. ``actor-lens sweep`` trains the layers instead of predicting.
 
-Files in ``--out``:
+``enough`` finds for each over-refused prompt of a split the least shift against R at the layer with
+which it is answered, and fits a line: how much of the way to go, and from where to count.
+
+Files in ``--out`` of ``layers`` (those of ``enough`` begin with that name):
     layers.csv: One row a layer, score and pair of labels, with 95 % intervals and the band under
         permuted labels.
     layers.html: Figures of projections and scores, offline.
@@ -17,11 +20,14 @@ Examples:
     actor-lens layers
     actor-lens layers --model HuggingFaceTB/SmolLM2-135M-Instruct --prompts starter --out look
     actor-lens layers --by auroc --alpha 0.5 --json
+    actor-lens enough --layer 4 --split test --out enough
+    actor-lens enough --gammas 0.05,0.1,0.2,0.3,0.4,0.5,0.6,0.8,1 --bisect --json
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from functools import partial
 from typing import Any
 
@@ -30,20 +36,25 @@ from actor_lens.cli.arguments import (
     add_choice,
     add_command,
     add_common,
+    add_layer,
+    add_replies,
     add_settings,
     settings_of,
 )
 from actor_lens.cli.inputs import (
     load_model_and_prompts,
     model_settings,
+    open_judge,
     open_progress,
     sample_prompts,
 )
-from actor_lens.cli.printing import give_results, print_layers
+from actor_lens.cli.printing import give_results, print_layers, say
+from actor_lens.cli.values import numbers
 from actor_lens.cli.writing import prepare_out
-from actor_lens.directions.options import SCORES
+from actor_lens.directions.options import PAPER_GAMMAS, SCORES
 from actor_lens.errors import check_choice
 from actor_lens.results import versions
+from actor_lens.text import percent
 from actor_lens.training.config import FinetuneConfig
 
 
@@ -53,6 +64,18 @@ def add_commands(commands: Any) -> None:
     add_common(parser)
     add_choice(parser)
     add_settings(parser, *TARGET_SETTINGS)
+    text = "the least shift with which each over-refused prompt is answered"
+    parser = add_command(commands, "enough", enough, text)
+    add_common(parser)
+    add_layer(parser, "block to shift after; default: auto, chosen by the validation prompts")
+    add_choice(parser)
+    add = parser.add_argument
+    add("--split", default="validation", metavar="NAME", help="prompts; default: validation")
+    shown = ",".join(f"{gamma:g}" for gamma in PAPER_GAMMAS)
+    text = f"shares of R to try; default: {shown}, as in the paper"
+    add("--gammas", type=numbers, default=PAPER_GAMMAS, metavar="X,..", help=text)
+    add("--bisect", action="store_true", help="halve the range instead of trying one by one")
+    add_replies(parser)
 
 
 def layers(arguments: argparse.Namespace) -> None:
@@ -99,3 +122,80 @@ def layers(arguments: argparse.Namespace) -> None:
     tables = {"layers.csv": look.scores.frame}
     show = partial(print_layers, look.scores, choice)
     give_results(arguments, out, record, tables, show, "layers.html")
+
+
+def enough(arguments: argparse.Namespace) -> None:
+    """Measure how much is enough for each over-refused prompt.
+
+    Raises:
+        UserError: If a setting is not allowed, the prompts lack a label or the split, the model
+            refuses none of them, or ``--out`` cannot be written.
+    """
+    out = prepare_out(arguments)
+    judge = open_judge(arguments)
+    with open_progress(arguments):
+        from actor_lens.activations.residuals import collect_residuals
+        from actor_lens.directions.just_enough_shift import check_gammas, just_enough_shift
+        from actor_lens.directions.refusal_directions import refusal_directions
+        from actor_lens.experiments.look import look_at_layers
+
+        check_gammas(arguments.gammas)  # now, not after a look at all layers
+        model, prompts, load_seconds = load_model_and_prompts(arguments)
+        train = sample_prompts(prompts.where(split="train"), arguments)
+        layer = arguments.layer
+        if layer is None:
+            look = look_at_layers(model, prompts, train=train, seed=arguments.seed)
+            layer, directions = look.scores.best(arguments.by).layer, look.directions
+        else:
+            layer = model.check_layer(layer)
+            directions = refusal_directions(collect_residuals(model, train))
+        started = time.perf_counter()
+        shift = just_enough_shift(
+            model,
+            prompts.where(split=arguments.split),
+            directions,
+            layer,
+            gammas=arguments.gammas,
+            bisect=arguments.bisect,
+            judge=judge,
+            new_tokens=arguments.new_tokens,
+            seed=arguments.seed,
+        )
+    record = {
+        "model": model.name,
+        "prompts": prompts.name,
+        "split": arguments.split,
+        "train_prompts": train.counts(),
+        **shift.summary(),
+        "model_settings": model_settings(model),
+        "seconds": {"load": load_seconds, "measure": round(time.perf_counter() - started, 3)},
+        "versions": versions(),
+    }
+    if out is not None:
+        from actor_lens.figures import config
+        from actor_lens.report.pages import write_page
+
+        write_page(shift.plot().to_html(config=config()), out / "enough.html")
+    give_results(
+        arguments, out, record, {"enough.csv": shift.frame}, partial(_print, record), "enough.html"
+    )
+
+
+def _print(record: dict[str, Any]) -> None:
+    """Print how many prompts a shift was enough for, the line, and how to train with it."""
+    missed = record["n_not_enough"]
+    say(
+        f"Layer {record['layer']}: {record['n_refused']} of {record['n_harmless']} harmless "
+        f"{record['split']} prompts are refused"
+        + (f"; for {missed} of them nothing tried was enough." if missed else ".")
+    )
+    r, origin = record["correlation"], record["origin"]
+    if origin["value"] is None:
+        say("Too few prompts, or too much alike, for a line.")
+        return
+    say(
+        f"r {r['value']:.2f} ({r['low']:.2f} to {r['high']:.2f}) between projection and shift. "
+        f"Line: alpha {record['alpha']:.2g}, origin {origin['value']:.3g} ({origin['low']:.3g} to "
+        f"{origin['high']:.3g}), {percent(record['origin_place'])} of the way from the benign mean "
+        f"({record['benign_mean']:.3g}) to the harmful mean ({record['harmful_mean']:.3g})."
+    )

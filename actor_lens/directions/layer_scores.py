@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from actor_lens.activations.store import Store
-from actor_lens.directions.options import SCORES, Origin, Score
+from actor_lens.directions.options import SCORES, Origin, Score, fixed_origin
 from actor_lens.directions.predicted_refusals import (
     PredictedRefusals,
     predict_refusals_by_layer,
@@ -282,7 +282,8 @@ def score_layers(
         model: Model for the causal score; without it that score is left out.
         tokens: How the model begins refusals; by default taken from its replies to the prompts.
         alpha: Alpha of the targets, for the causal score.
-        origin: Origin of the targets, for the causal score.
+        origin: Origin of the targets, for the causal score; the benign mean stands in for a fitted
+            one, which is known at single layers only.
         rounds: Number of rounds of the bootstrap and of the permutations.
         seed: Seed of the resampling.
         store: Store that keeps the predicted refusal scores, for the next time and where the work
@@ -301,7 +302,7 @@ def score_layers(
             raise UserError(f"scoring layers needs at least 2 {label} prompts")
     if model is not None:
         tokens = tokens or refusal_tokens(model, projections.prompts, store=store)
-    n_layers = projections.residuals.n_layers
+    n_layers, origin = projections.residuals.n_layers, fixed_origin(origin)
     rows: list[LayerScore] = []
     causal: list[Measurement] = []
     if model is not None and tokens is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.activations.residuals import Residuals
-from actor_lens.directions.options import ORIGINS, Origin
+from actor_lens.directions.options import FIXED_ORIGINS, ORIGINS, Origin
 from actor_lens.errors import UserError, check_choice
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.rows import LABELS
@@ -33,10 +34,12 @@ class Directions(Result):
     Attributes:
         vectors: R of the paper at every layer, not normalised.
         means: Mean residual of each label that was present.
+        fitted: By layer, the place of an origin that was fitted there; see ``with_fitted``.
     """
 
     vectors: Float[Tensor, "layer d_model"]
     means: Mapping[str, Float[Tensor, "layer d_model"]]
+    fitted: Mapping[int, float] = field(default_factory=dict)
 
     _hint = "next: al.project(residuals, directions)"
 
@@ -57,16 +60,29 @@ class Directions(Result):
         Args:
             origin: ``"zero"``, the paper's formula as written; ``"benign_mean"``, the projection
                 of the mean benign prompt; ``"midpoint"``, half way to that of the mean harmful
-                prompt.
+                prompt; ``"fitted"``, that of ``with_fitted``, NaN at layers without one.
 
         Raises:
             UserError: If the origin has another name.
         """
+        benign = self.mean_projections("benign")
+        places = [self.fitted.get(layer, math.nan) for layer in range(len(benign))]
         return origin_on(
             origin,
-            benign=self.mean_projections("benign"),
+            benign=benign,
             harmful=self.mean_projections("harmful"),
+            place=benign.new_tensor(places),
         )
+
+    def with_fitted(self, layer: int, place: float) -> Directions:
+        """These directions, with the origin that was fitted at a layer.
+
+        Args:
+            layer: The layer.
+            place: The origin on a scale on which the projection of the mean benign prompt is 0 and
+                that of the mean harmful prompt 1 (``JustEnoughShift.origin_place``).
+        """
+        return replace(self, fitted={**self.fitted, layer: place})
 
     def check_fit(self, residuals: Residuals) -> None:
         """Refuse residuals of a model of another shape.
@@ -114,20 +130,29 @@ class Directions(Result):
         return pd.DataFrame({"layer": range(len(norms)), "norm": norms, **columns})
 
 
-def origin_on(origin: Origin, *, benign: Tensor, harmful: Tensor) -> Tensor:
+def origin_on(
+    origin: Origin, *, benign: Tensor, harmful: Tensor, place: Tensor | float | None = None
+) -> Tensor:
     """An origin on the refusal direction, from the projections of two class means.
 
     Args:
         origin: See ``Directions.origins``.
         benign: Projection of the mean benign prompt, of any shape.
         harmful: The same for harmful prompts.
+        place: Place of a fitted origin, between 0 for benign and 1 for harmful.
 
     Raises:
-        UserError: If the origin has another name.
+        UserError: If the origin has another name, or is fitted and has no place.
     """
     check_choice("origin", origin, ORIGINS)
     if origin == "zero":
         return torch.zeros_like(benign)
+    if origin == "fitted":
+        if place is None:
+            raise UserError(
+                "no origin was fitted on this direction; name one of " + ", ".join(FIXED_ORIGINS)
+            )
+        return benign + place * (harmful - benign)
     return benign if origin == "benign_mean" else (benign + harmful) / 2
 
 

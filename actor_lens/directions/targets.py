@@ -17,6 +17,7 @@ Source: Dabas et al. 2025 (arXiv 2507.04250).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.activations.residuals import Residuals
-from actor_lens.directions.options import SHIFTS, Origin, Shift
+from actor_lens.directions.options import FIXED_ORIGINS, SHIFTS, Origin, Shift
 from actor_lens.directions.refusal_directions import Directions
-from actor_lens.errors import check_choice, check_positive
+from actor_lens.errors import UserError, check_choice, check_positive
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
@@ -55,7 +56,7 @@ class Targets(Result):
         layer: The layer.
         directions: Directions that R and the origin come from.
         alpha: Share of the distance to the origin.
-        origin: ``"zero"``, ``"benign_mean"`` or ``"midpoint"``.
+        origin: ``"zero"``, ``"benign_mean"``, ``"midpoint"`` or ``"fitted"``.
         shift: ``"projected"`` or ``"uniform"``.
     """
 
@@ -207,18 +208,24 @@ def just_enough_targets(
             ``alpha`` times R (the paper's ablation).
 
     Raises:
-        UserError: If an argument has a value that is not allowed, or the directions belong to a
-            model of another shape.
+        UserError: If an argument has a value that is not allowed, no origin was fitted at the
+            layer, or the directions belong to a model of another shape.
     """
     directions.check_fit(residuals)
     layer = residuals.check_layer(layer)
     activations = residuals.at(layer)
     alpha = check_positive("alpha", alpha)
     vector = directions.vectors[layer]
+    place = float(directions.origins(origin)[layer])
+    if math.isnan(place):
+        raise UserError(
+            f"no origin was fitted at layer {layer}: measure it with al.just_enough_shift and "
+            "directions.with_fitted, or name one of " + ", ".join(FIXED_ORIGINS)
+        )
     shifts = target_shifts(
         activations,
         vector,
-        float(directions.origins(origin)[layer]),
+        place,
         label_signs(residuals.prompts.labels),
         alpha=alpha,
         shift=shift,

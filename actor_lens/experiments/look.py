@@ -64,9 +64,9 @@ class Look(Result):
         """The training prompts that were used."""
         return self.train_residuals.prompts
 
-    def targets(self, config: FinetuneConfig) -> Targets:
-        """Where a fine-tune with these settings would move the training prompts."""
-        return targets_of(self.train_residuals, self.directions, config)
+    def targets(self, config: FinetuneConfig, place: float | None = None) -> Targets:
+        """Where a fine-tune would move the training prompts; see ``targets_of``."""
+        return targets_of(self.train_residuals, self.directions, config, place)
 
     def frame(self) -> pd.DataFrame:
         """One row a layer, score and pair of labels, as in ``LayerScores.frame``."""
@@ -154,14 +154,22 @@ def look_at_layers(
     )
 
 
-def targets_of(residuals: Residuals, directions: Directions, config: FinetuneConfig) -> Targets:
+def targets_of(
+    residuals: Residuals,
+    directions: Directions,
+    config: FinetuneConfig,
+    place: float | None = None,
+) -> Targets:
     """Where a fine-tune with these settings would move some prompts.
 
     Args:
         residuals: Residuals of the prompts.
         directions: Refusal directions at every layer.
         config: Settings of the fine-tune.
+        place: Place of the origin where it is fitted, from ``fitted_place``.
     """
+    if place is not None:
+        directions = directions.with_fitted(config.layer, place)
     return just_enough_targets(
         residuals,
         directions,

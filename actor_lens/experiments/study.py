@@ -123,7 +123,7 @@ class Study(Result):
     @cached_property
     def targets(self) -> Targets:
         """Targets of the training prompts, as previewed before training."""
-        return self.look.targets(self.run.config)
+        return self.look.targets(self.run.config, self.run.origin_place)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from actor_lens.activations.residuals import collect_residuals
+from actor_lens.directions.just_enough_shift import fitted_place
 from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.directions.options import SCORES, Score
 from actor_lens.directions.projections import Projections, project
@@ -178,7 +179,8 @@ def train_chosen_layer(
         choice = _choose_layer(model, look, settings, plan.by, clock)
         settings = replace(settings, layer=choice.layer)
     else:
-        _warn_before_training(look, settings, [settings.layer])
+        place = None if run is None else run.origin_place
+        _warn_before_training(model, look, settings, [settings.layer], place)
 
     def with_choice(trained: TrainingRun) -> TrainingRun:
         if choice is None:
@@ -239,7 +241,7 @@ def _choose_layer(
     """The layer of the best score; ties are settled by training each of them."""
     choice = look.scores.best(by)
     settle = by is None and len(choice.ties) > 1
-    _warn_before_training(look, settings, choice.ties if settle else [choice.layer])
+    _warn_before_training(model, look, settings, choice.ties if settle else [choice.layer])
     if not settle:
         return choice
     with clock("trials"):
@@ -256,10 +258,23 @@ def _choose_layer(
     return choice.settled(sweep.best.layer, sweep.reason)
 
 
-def _warn_before_training(look: Look, settings: FinetuneConfig, layers: Iterable[int]) -> None:
+def _warn_before_training(
+    model: ChatModel,
+    look: Look,
+    settings: FinetuneConfig,
+    layers: Iterable[int],
+    place: float | None = None,
+) -> None:
     _warn(look.scores.warnings)
     for layer in layers:
-        preview = look.targets(replace(settings, layer=layer)).preview()
+        try:
+            known = place
+            if known is None:
+                known = fitted_place(settings.origin, model, look.train, layer)
+        except UserError as error:  # other layers may do, and training says so too
+            _warn([str(error)])
+            continue
+        preview = look.targets(replace(settings, layer=layer), known).preview()
         _warn(preview.warnings, name=f"layer {layer}")
 
 
@@ -279,11 +294,12 @@ def _train_variant(
     per_label = changes.get("per_label", plan.per_label)
     train = _sample(study.prompts, per_label, study.run.config.seed)
     settings = _variant_settings(study.run.config, changes)
+    place = fitted_place(settings.origin, model, train, settings.layer)
     if train == study.look.train:
-        targets = study.look.targets(settings)
+        targets = study.look.targets(settings, place)
     else:
         residuals = collect_residuals(model, train)
-        targets = targets_of(residuals, refusal_directions(residuals), settings)
+        targets = targets_of(residuals, refusal_directions(residuals), settings, place)
     _warn(targets.preview().warnings, name=f"comparison '{name}'")
     with stage(f"comparison '{name}'", 1) as done:
         run = finetune_layer(model, train, settings)

@@ -13,6 +13,7 @@ button that uploads a figure, and with it the prompts.
     residuals of a layer    layer_map
     scores of layers        layer_scores
     targets                 target_preview
+    just-enough shifts      just_enough_shift
     training run            training_curves
     evaluations             refusal_rates
     panel of judges         judge_confusion
@@ -33,7 +34,7 @@ from actor_lens.figures.leaderboard import (
     leaderboard_table,
     tradeoff_scores,
 )
-from actor_lens.figures.planes import layer_map, prompt_shifts
+from actor_lens.figures.planes import just_enough_shift, layer_map, prompt_shifts
 from actor_lens.figures.projections import projections_by_layer
 from actor_lens.figures.prompts import prompts_at_layer, token_heatmap
 from actor_lens.figures.targets import target_preview
@@ -47,6 +48,7 @@ __all__ = [
     "compose",
     "config",
     "judge_confusion",
+    "just_enough_shift",
     "layer_map",
     "layer_outcomes",
     "layer_scores",

@@ -1,4 +1,4 @@
-"""Prompts as points on a plane: one layer as a map, and projections before against after.
+"""Prompts as points on a plane: one layer as a map, where they moved, and how much is enough.
 
 Every mark is a prompt that can be read on hover; large sets are thinned evenly, the same way at
 every call.
@@ -21,9 +21,11 @@ from actor_lens.figures.frames import (
     prompt_hovers,
     thinned,
 )
+from actor_lens.figures.targets import draw_references
 from actor_lens.figures.theme import INK, LABEL_STYLES, RULE, escape, finish
 
 if TYPE_CHECKING:
+    from actor_lens.directions.just_enough_shift import JustEnoughShift
     from actor_lens.directions.projections import LayerMap, Projections
 
 # At most so many prompts of a label, and so many marks of targets.
@@ -202,4 +204,83 @@ def _target_line(label: str, targets: pd.DataFrame) -> go.Scatter:
         hovertemplate="target %{y:.3g} for a prompt at %{x:.3g}"
         f"<extra>{style.name}: target</extra>",
         meta={"kind": "target", "label": label},
+    )
+
+
+def just_enough_shift(shift: JustEnoughShift) -> go.Figure:
+    """Draw the least shift that each over-refused prompt needs against its projection.
+
+    Each mark is a prompt: further right it lies further toward refusal, further up it needs more.
+    The line is the least-squares fit; where it meets zero no shift is needed, the fitted origin.
+    Open marks on the upper edge: prompts that no shift tried was enough for; the line leaves them
+    out. The x axis is in units of the residual stream, the y axis in lengths of R.
+
+    Reads columns prompt_index, prompt, label, category, projection, gamma, line and the summary.
+
+    What to look for: marks that rise to the right. Then each prompt needs a shift of its own, and
+    one shift for all is too much for some and too little for others.
+
+    How it is misread: gammas are steps of a grid, so marks lie in rows. The line is an average:
+    half of the prompts need more than it says. Where many marks are open, the others are a
+    selection of easy prompts, and the line is theirs. Nothing is said of harmful prompts.
+
+    Args:
+        shift: Shifts at one layer, from `just_enough_shift`.
+
+    Returns:
+        `meta` of a trace holds its `kind` (`points`, `missed` or `line`) and of marks its `label`.
+    """
+    about, frame = shift.summary(), finite_rows(shift.frame(), ["projection"])
+    edge = 1.08 * max(about["tried"])
+    known = finite_rows(frame, ["gamma"])
+    missed = frame[frame["gamma"].isna()].assign(gamma=edge)
+    figure, levels = go.Figure(), 1
+    notes = ["Too few prompts, or too much alike, for a line."]
+    r, origin = about["correlation"], about["origin"]["value"]
+    if origin is not None:
+        _draw_line(figure, known, origin)
+        means = pd.DataFrame([{**about, "origin": origin}])
+        levels = draw_references(figure, means, frame[["projection"]])
+        notes = [
+            f"r {r['value']:.2f} ({r['low']:.2f} to {r['high']:.2f}) over {r['n']} prompts. "
+            f"Line: alpha {about['alpha']:.2g}, origin {origin:.3g}."
+        ]
+    for label in labels_in(frame):
+        words = "<br>projection %{x:.3g}, gamma %{y:.3g}"
+        figure.add_trace(_prompt_marks(label, known, "projection", "gamma", words))
+        if (missed["label"] == label).any():
+            marks = _prompt_marks(label, missed, "projection", "gamma", "<br>nothing was enough")
+            marks.update(showlegend=False, meta={"kind": "missed", "label": label})
+            marks.marker.update(symbol=f"{LABEL_STYLES[label].symbol}-open", line_width=1.5)
+            figure.add_trace(marks)
+    if len(missed):
+        notes.append(f"Open marks: {len(missed)} prompts for which nothing tried was enough.")
+    figure.update_xaxes(title_text="projection on the refusal direction")
+    figure.update_yaxes(title_text="least gamma that is enough", range=[0, 1.05 * edge])
+    return finish(
+        figure,
+        title=f"How much is enough for each prompt, layer {about['layer']}",
+        notes=notes,
+        height=480,
+        names_above=levels,
+        empty="no over-refused prompts to show",
+    )
+
+
+def _draw_line(figure: go.Figure, known: pd.DataFrame, origin: float) -> None:
+    """Draw the fitted line over the prompts, and down to zero where that is to their left."""
+    ends = known.loc[[known["projection"].idxmin(), known["projection"].idxmax()]]
+    x, y = ends["projection"].tolist(), ends["line"].tolist()
+    if origin < x[0]:
+        x, y = [origin, *x], [0.0, *y]
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=y,
+            name="fitted line",
+            mode="lines",
+            line={"color": INK, "width": 1.5},
+            hoverinfo="skip",
+            meta={"kind": "line"},
+        )
     )

@@ -69,7 +69,7 @@ def target_preview(targets: Targets) -> go.Figure:
         mean = means[means["label"] == label]
         if len(mean):
             _draw_arrow(figure, mean.iloc[0], row)
-    levels = _draw_references(figure, means, frame) if labels else 1
+    levels = draw_references(figure, means, frame[["before", "after"]]) if labels else 1
     if labels:
         _name_rows(figure, means, labels)
     return finish(
@@ -176,13 +176,21 @@ def _row_name(label: str, means: pd.DataFrame) -> str:
     return name
 
 
-def _draw_references(figure: go.Figure, means: pd.DataFrame, frame: pd.DataFrame) -> int:
-    """Draw the named vertical lines; return the number of levels that their names need.
+def draw_references(figure: go.Figure, means: pd.DataFrame, places: pd.DataFrame) -> int:
+    """Draw vertical lines for class means and origin, named above the plot.
 
     Names that would touch one another are written on separate levels.
+
+    Args:
+        figure: Changed in place.
+        means: Table whose columns origin, harmful_mean and benign_mean hold one projection each.
+        places: Projections of everything else on the x axis.
+
+    Returns:
+        The number of levels that the names need.
     """
     columns = ["origin", "harmful_mean", "benign_mean"]
-    marks = [frame[["before", "after"]].to_numpy(dtype=float), means[columns].to_numpy(dtype=float)]
+    marks = [places.to_numpy(dtype=float), means[columns].to_numpy(dtype=float)]
     values = np.concatenate([mark[np.isfinite(mark)] for mark in marks])
     width = float(np.ptp(values)) or 1.0
     last_x, level, levels = -np.inf, 0, 1

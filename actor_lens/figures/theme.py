@@ -75,7 +75,12 @@ LABEL_STYLES = {
     "pseudo_harmful": Style("pseudo-harmful", "#0072B2", "diamond", "dash"),
     "benign": Style("benign", "#009E73", "circle", "dot"),
 }
-ORIGIN_NAMES = {"zero": "zero", "benign_mean": "benign mean", "midpoint": "midpoint of the means"}
+ORIGIN_NAMES = {
+    "zero": "zero",
+    "benign_mean": "benign mean",
+    "midpoint": "midpoint of the means",
+    "fitted": "fitted origin",
+}
 
 
 def config() -> dict[str, Any]:

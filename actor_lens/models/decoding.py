@@ -23,6 +23,9 @@ from actor_lens.models.memory import token_budget
 if TYPE_CHECKING:
     from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
 
+Start = tuple[Float[Tensor, "prompt vocabulary"], "DynamicCache"]
+"""Scores of the first reply tokens, and the cache with the prompts in it."""
+
 # Rows leave once one in so many has ended: to leave is to copy what the others keep.
 _LEAVE_TOGETHER = 8
 
@@ -51,7 +54,9 @@ class _OwnWayError(Exception):
     """A model decodes in a way of its own."""
 
 
-def greedy_replies(model: ChatModel, batch: TokenBatch, decoding: Decoding) -> list[list[int]]:
+def greedy_replies(
+    model: ChatModel, batch: TokenBatch, decoding: Decoding, start: Start | None = None
+) -> list[list[int]]:
     """Token ids of the greedy reply to each prompt, its end token included.
 
     Where hooks change the model, or processors the scores, rows stay when their replies have ended,
@@ -63,13 +68,15 @@ def greedy_replies(model: ChatModel, batch: TokenBatch, decoding: Decoding) -> l
         model: Replies come from ``model.hf`` as it is now.
         batch: The prompts.
         decoding: How replies go on.
+        start: Where the prompts have been read already, scores of the first reply tokens and a
+            cache made by ``join``, which is used up. Only for a model that ``reads_plainly``.
 
     Raises:
         NotFiniteError: If logits are not finite.
     """
     with torch.no_grad():
         try:
-            rows = _Rows(model, batch, decoding)
+            rows = _Rows(model, batch, decoding, start)
         except _OwnWayError:
             return _generated(model, batch, decoding)
         everything = _work(batch, decoding)
@@ -89,18 +96,20 @@ class _Rows:
         replies: Token ids of the reply to each prompt of the batch, as far as it goes.
     """
 
-    def __init__(self, model: ChatModel, batch: TokenBatch, decoding: Decoding) -> None:
-        """Read the prompts.
+    def __init__(
+        self, model: ChatModel, batch: TokenBatch, decoding: Decoding, start: Start | None
+    ) -> None:
+        """Read the prompts, unless they have been read.
 
         Raises:
             _OwnWayError: If the model's cache is not made of keys and values of single tokens.
         """
-        if _prepares_inputs(model):
+        if not reads_plainly(model):
             raise _OwnWayError
         self._model, self._decoding = model, decoding
         hooked = model.is_hooked
         self._stay = hooked or bool(decoding.processors)
-        self._scores, self._cache = _read(model, batch, decoding, together=hooked)
+        self._scores, self._cache = start or _read(model, batch, decoding, together=hooked)
         self._ids, self._mask = batch.input_ids, batch.attention_mask
         self._width = batch.input_ids.shape[1]
         self._positions = batch.position_ids[:, -1:]
@@ -213,12 +222,12 @@ def _work(batch: TokenBatch, decoding: Decoding) -> int:
     return int(batch.attention_mask.sum()) + len(batch.indices) * decoding.new_tokens
 
 
-def _prepares_inputs(model: ChatModel) -> bool:
-    """Whether the model's class says how tokens are put into it while it generates."""
+def reads_plainly(model: ChatModel) -> bool:
+    """Whether the model's class leaves it to transformers how tokens are put into it."""
     from transformers import GenerationMixin
 
     own = getattr(type(model.hf), "prepare_inputs_for_generation", None)
-    return own is not GenerationMixin.prepare_inputs_for_generation
+    return own is GenerationMixin.prepare_inputs_for_generation
 
 
 def _generated(model: ChatModel, batch: TokenBatch, decoding: Decoding) -> list[list[int]]:

@@ -6,12 +6,15 @@ transformers' own copies every key and value in order to add those of one token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, cat
 from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def is_plain(cache: object, n_tokens: int) -> bool:
@@ -26,6 +29,29 @@ def is_plain(cache: object, n_tokens: int) -> bool:
         and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
         and all(getattr(layer, "is_initialized", False) for layer in cache.layers)
     )
+
+
+def plain_cache(
+    config: PreTrainedConfig, keys_and_values: Sequence[tuple[Tensor, Tensor]]
+) -> DynamicCache | None:
+    """The cache that a model would hold after it has read some prompts.
+
+    Args:
+        config: Configuration of the model.
+        keys_and_values: Keys and values of all tokens at each of its blocks.
+
+    Returns:
+        None where the model's cache is not plain.
+    """
+    cache = DynamicCache(config=config)
+    if len(cache.layers) != len(keys_and_values):
+        return None
+    for layer, (keys, values) in zip(cache.layers, keys_and_values, strict=True):
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            return None
+        assert isinstance(layer, DynamicLayer)
+        layer.update(keys, values)
+    return cache
 
 
 def join(caches: Sequence[DynamicCache], room: int) -> DynamicCache:

@@ -96,6 +96,17 @@ class PrefixCache:
                 logits = self._head(torch.cat(finals[start : start + together]))
                 yield from zip(chosen, logits.chunk(len(chosen)), strict=True)
 
+    def keys_and_values(self, rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of all tokens of some prompts at each block, as copies.
+
+        Above a layer that was asked about alone, the last token's are those of the last question.
+
+        Args:
+            rows: Places of the prompts in the batch.
+        """
+        chosen = list(rows)
+        return [(block.keys[chosen], block.values[chosen]) for block in self._blocks]
+
     def _finals(
         self, layers: Sequence[int], residuals: Mapping[int, Tensor]
     ) -> list[Float[Tensor, "prompt d_model"]]:

@@ -133,7 +133,7 @@ class ReplyWriter:
         decoding = Decoding(
             new_tokens=self._new_tokens,
             ends=end_tokens(self._model),
-            processors=_processors(self._model, self._prompts, batch),
+            processors=score_processors(self._model, self._prompts, batch),
             on_part=lambda share: self._report(share * len(batch.indices)),
             on_first=on_first,
         )
@@ -245,12 +245,12 @@ def processed(
         batch: Those whose logits are given.
         logits: Logits of their first reply tokens.
     """
-    for process in _processors(model, prompts, batch):
+    for process in score_processors(model, prompts, batch):
         logits = process(batch.input_ids, logits)
     return logits
 
 
-def _processors(
+def score_processors(
     model: ChatModel, prompts: Sequence[str], batch: TokenBatch
 ) -> list[LogitsProcessor]:
     """What the model's way of decoding does to the next-token scores of a batch."""

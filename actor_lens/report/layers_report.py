@@ -9,7 +9,7 @@ from typing import Any
 
 from actor_lens import figures
 from actor_lens.directions.layer_scores import LayerChoice
-from actor_lens.directions.options import Origin
+from actor_lens.directions.options import Origin, fixed_origin
 from actor_lens.directions.projections import Projections, layer_map
 from actor_lens.errors import UserError
 from actor_lens.experiments.look import Look
@@ -77,9 +77,9 @@ def layers_content(
         look: Scores and projections of every layer.
         layer: The layer to mark.
         choice: Choice of this layer; None where the user named it.
-        origin: Origin that projections are counted from.
+        origin: Origin that projections are counted from; the benign mean for a fitted one.
     """
-    scores, projections = look.scores, look.projections
+    scores, projections, origin = look.scores, look.projections, fixed_origin(origin)
     plots = {
         "projections": plot_in_page(
             "projections", figures.projections_by_layer(projections, layer=layer, origin=origin)

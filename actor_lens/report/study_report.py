@@ -256,6 +256,7 @@ _SETTINGS_IN_WORDS: dict[tuple[str, object], str] = {
     ("origin", "zero"): "projections are counted from zero, as the paper's formula is written",
     ("origin", "midpoint"): "projections are counted from the midpoint of the two class means",
     ("origin", "benign_mean"): "projections are counted from the benign mean",
+    ("origin", "fitted"): "projections are counted from where the shifts that prompts need say",
     ("shift", "uniform"): "every prompt is moved equally far, by the length of R",
     ("shift", "projected"): "every prompt is moved by its own projection",
     ("anchor", "current"): "targets are taken anew from the weights of the moment, as in the paper",

@@ -44,6 +44,7 @@ class BlockTrainer:
         config: FinetuneConfig,
         inputs: BlockInputs,
         vector: Float[Tensor, " d_model"] | None = None,
+        place: float | None = None,
     ) -> None:
         """Copy the block and take the initial activations, R and origin.
 
@@ -52,11 +53,12 @@ class BlockTrainer:
             config: Settings.
             inputs: Inputs of the block for the training prompts.
             vector: A vector in the place of R in fixed targets, for controls; None for R.
+            place: Place of the origin between the class means, where it is fitted.
 
         Raises:
             UserError: If the activations are not finite, or R is zero.
         """
-        self.config = config
+        self.config, self._place = config, place
         self.labels = inputs.prompts.labels
         self.step = 0
         self.torn = False  # True while weights are half updated, where Ctrl-C may strike
@@ -264,6 +266,7 @@ class BlockTrainer:
             self.config.origin,
             benign=self._mean(activations, "benign") @ unit,
             harmful=self._mean(activations, "harmful") @ unit,
+            place=self._place,
         )
 
     def _mean(self, activations: Tensor, label: str) -> Float[Tensor, " d_model"]:

@@ -46,7 +46,8 @@ class FinetuneConfig:
     Attributes:
         layer: The block that is trained, from 0.
         alpha: How much of the way to the origin a target goes.
-        origin: ``"benign_mean"``, ``"midpoint"`` or ``"zero"`` (the paper's formula).
+        origin: ``"benign_mean"``, ``"midpoint"``, ``"zero"`` (the paper's formula) or ``"fitted"``,
+            where ``just_enough_shift`` says of the training prompts that no shift is needed.
         anchor: ``"initial"`` takes activations and R in the targets from the untrained weights, a
             fixed point; ``"current"``, as in the paper, from the weights of the moment, a target
             that recedes.
@@ -71,7 +72,8 @@ class FinetuneConfig:
         "benign_mean",
         partial(check_choice, choices=ORIGINS),
         choices=ORIGINS,
-        help="where a projection counts as none; zero is the paper's formula",
+        help="where a projection counts as none; zero is the paper's formula, fitted is measured "
+        "on the training prompts before training",
     )
     anchor: Anchor = _setting(
         "initial",

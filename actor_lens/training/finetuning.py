@@ -18,6 +18,7 @@ from typing import Any
 
 from actor_lens.activations.residuals import collect_block_inputs
 from actor_lens.activations.store import Store
+from actor_lens.directions.just_enough_shift import JustEnoughShift, fitted_place
 from actor_lens.errors import UserError, check_number
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
@@ -43,6 +44,7 @@ def finetune_layer(
     on_step: Callable[[TrainingStep], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     resume: TrainingRun | None = None,
+    enough: JustEnoughShift | None = None,
     on_checkpoint: Callable[[TrainingRun], None] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     store: Store | bool = True,
@@ -67,6 +69,8 @@ def finetune_layer(
         should_stop: Function called before every step; a true answer ends training.
         resume: A run with the same settings (``epochs`` may differ) to continue from where it
             stopped. The result equals that of a run that never stopped.
+        enough: Where the origin is fitted, shifts that were measured at the layer; the training
+            prompts are measured unless given.
         on_checkpoint: Function called with the run so far now and then, at the end of an epoch.
             If it saves the run, ``resume`` can continue it after a crash.
         checkpoint_seconds: Least time between two checkpoints. 0 hands one out after every epoch
@@ -78,7 +82,8 @@ def finetune_layer(
 
     Raises:
         UserError: If a setting is not allowed, a label has too few prompts, a safety floor is
-            asked for without harmful validation prompts, or ``resume`` does not fit.
+            asked for without harmful validation prompts, ``resume`` does not fit, or an origin
+            cannot be fitted.
     """
     config = config_with(config, **settings)
     check_config(model, config, validation)
@@ -90,6 +95,9 @@ def finetune_layer(
     for warning in (*template_warnings(model.tokenizer), *source_warnings(prompts)):
         warn(warning)
     started = time.perf_counter()
+    place = None if resume is None else resume.origin_place
+    if resume is None:
+        place = fitted_place(config.origin, model, prompts, config.layer, enough, store=store)
     inputs = collect_block_inputs(model, prompts, config.layer, store=store)
     collected = time.perf_counter()
     checks = ValidationChecks.of(model, config.layer, validation, tokens, store=store)
@@ -103,6 +111,7 @@ def finetune_layer(
         resume=resume,
         on_checkpoint=on_checkpoint,
         checkpoint_seconds=checkpoint_seconds,
+        place=place,
     )
     seconds = {"collect": collected - started, "train": time.perf_counter() - collected}
     if resume is not None:

@@ -38,6 +38,7 @@ def train_block(
     on_checkpoint: Callable[[TrainingRun], None] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     vector: Float[Tensor, " d_model"] | None = None,
+    place: float | None = None,
 ) -> TrainingRun:
     """Train one block on its cached inputs, with settings that were checked already.
 
@@ -54,12 +55,13 @@ def train_block(
         checkpoint_seconds: Least time between two checkpoints; 0 hands one out after every epoch
             but the last.
         vector: A vector in the place of R in fixed targets, for controls; None for R.
+        place: Place of the origin where it is fitted, from ``fitted_place``.
 
     Raises:
         UserError: If activations are not finite or R is zero.
     """
     started = time.perf_counter()
-    trainer = BlockTrainer(model, config, inputs, vector)
+    trainer = BlockTrainer(model, config, inputs, vector, place)
     trained_sources = {one.source for one in inputs.prompts.where(label="harmful")}
     kept = KeptWeights(trainer, checks, config.safety_floor, trained_sources)
     history: list[TrainingStep] = []
@@ -89,6 +91,7 @@ def train_block(
             prompts_name=inputs.prompts.name,
             chosen=resume.chosen if resume is not None else None,
             load_settings=model.load_settings,
+            origin_place=place,
             resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
         )
 

@@ -98,6 +98,8 @@ class TrainingRun(Result):
         chosen: How the layer was chosen (the fields of ``LayerChoice``), None where it was named.
         load_settings: Settings that the model was loaded with (``ChatModel.load_settings``):
             ``load_model(run.model_name, **run.load_settings)`` loads it again.
+        origin_place: Place of a fitted origin, 0 at the benign mean and 1 at the harmful mean;
+            None where the origin was not fitted.
         resume_state: State from which training can go on; None on runs that diverged.
     """
 
@@ -116,6 +118,7 @@ class TrainingRun(Result):
     prompts_name: str = ""
     chosen: Mapping[str, Any] | None = None
     load_settings: Mapping[str, str] = field(default_factory=dict)
+    origin_place: float | None = None
     resume_state: ResumeState | None = None
     harmful_sources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 

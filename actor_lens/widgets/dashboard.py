@@ -31,6 +31,7 @@ from actor_lens.widgets.linked_figure import LinkedFigure
 from actor_lens.widgets.parts import layer_slides, paragraph, row, safe
 from actor_lens.widgets.sections.base import Section
 from actor_lens.widgets.sections.comparison import CompareSection
+from actor_lens.widgets.sections.enough import EnoughSection
 from actor_lens.widgets.sections.layers import LayersSection
 from actor_lens.widgets.sections.probe import ProbeSection
 from actor_lens.widgets.sections.prompts import PromptsSection
@@ -48,6 +49,7 @@ _SECTIONS: tuple[type[Section], ...] = (
     PromptsSection,
     ProbeSection,
     WhatIfSection,
+    EnoughSection,
     TrainSection,
     CompareSection,
 )
@@ -60,7 +62,7 @@ _numbers = count(1)
 class Dashboard(FigureBox):
     """A model and its prompts, to be looked at, previewed, trained and compared.
 
-    The user sees a line about the model, a slider and a menu for the layer, six buttons that open
+    The user sees a line about the model, a slider and a menu for the layer, seven buttons that open
     sections, one figure, and below it the section's text and any error. A click on a layer in any
     panel sets ``layer``; a click on a prompt or a lasso around some sets ``selection``. The next
     cell reads these traits, sets them or watches them.

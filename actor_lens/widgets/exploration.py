@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import traitlets
 
+from actor_lens.directions.just_enough_shift import JustEnoughShift
 from actor_lens.directions.layer_scores import LayerChoice
-from actor_lens.directions.options import ORIGINS, Origin, Shift
+from actor_lens.directions.options import FIXED_ORIGINS, Origin, Shift
 from actor_lens.directions.predicted_refusals import (
     PredictedRefusals,
     current_refusals,
@@ -85,6 +86,7 @@ class Exploration(traitlets.HasTraits):
         sweep: All outcomes, once every layer was tried.
         sweep_config: Settings that the layers were tried with.
         predictions: Refusals with every drawn prompt at its target, by ``target_settings``.
+        shifts: Shifts that over-refused drawn prompts need, by layer.
         probe: The last prompt that the user wrote, or None.
         comparisons: Test prompts before and after, by number of the run.
         projections_after: Projections of the drawn prompts with a run, by its number.
@@ -101,7 +103,7 @@ class Exploration(traitlets.HasTraits):
 
     layer = traitlets.Int()
     selection = traitlets.Tuple()
-    origin: Any = traitlets.Enum(ORIGINS, FinetuneConfig.origin)
+    origin: Any = traitlets.Enum(FIXED_ORIGINS, FinetuneConfig.origin)
     view = traitlets.Unicode("projection")
     settings = traitlets.Instance(FinetuneConfig)
     run = traitlets.Instance(TrainingRun, allow_none=True)
@@ -110,6 +112,7 @@ class Exploration(traitlets.HasTraits):
     outcomes = traitlets.Tuple()
     sweep = traitlets.Instance(LayerSweep, allow_none=True)
     predictions: traitlets.Dict[TargetSettings, PredictedRefusals] = traitlets.Dict()
+    shifts: traitlets.Dict[int, JustEnoughShift] = traitlets.Dict()
     probe = traitlets.Instance(ProbeResult, allow_none=True)
     comparisons: traitlets.Dict[int, RunComparison] = traitlets.Dict()
     projections_after: traitlets.Dict[int, Projections] = traitlets.Dict()

@@ -152,12 +152,12 @@ def setting_widget(
         name: Field of ``FinetuneConfig``.
         config: Settings that hold the value to begin with.
         kind: Widget to make; a menu for settings with choices.
-        choices: Each allowed value with its name in the menu.
+        choices: Values of the menu, each with its name.
         options: Options of the widget, such as its description and limits.
     """
     if choices is not None:
         allowed = _SETTINGS[name].metadata["choices"]
-        options["options"] = [(choices[value], value) for value in allowed]
+        options["options"] = [(choices[value], value) for value in allowed if value in choices]
     return kind(value=getattr(config, name), tooltip=_SETTINGS[name].metadata["help"], **options)
 
 

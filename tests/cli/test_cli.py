@@ -198,6 +198,10 @@ def one_line_error(capsys):
         (["train", "--no-evaluate", "--report"], "--no-evaluate"),
         (["evaluate", "--run", "no-such-run"], "no-such-run"),
         (["report"], "--run"),
+        (["enough", "--layer", "99", "--quiet"], "layers 0 to 7"),
+        (["enough", "--gammas", "0.5,0.2", "--quiet"], "from small to large"),
+        (["enough", "--gammas", ""], "--gammas"),
+        (["enough", "--layer", "4", "--split", "north", "--quiet"], "over-refusal"),
         (["toy"], "COMMAND"),
         (["toy", "train"], "--out"),
     ],
@@ -358,6 +362,38 @@ def test_layers_writes_what_it_prints(few_prompts, tmp_path, capsys):
     assert {score["layer"] for score in printed["scores"]} == set(range(n_layers))
     assert printed["layer"] in printed["layer_ties"]
     assert {path.name for path in out.iterdir()} == {"summary.json", "layers.csv", "layers.html"}
+
+
+def test_enough_writes_what_it_prints(few_prompts, tmp_path, capsys):
+    out = tmp_path / "enough"
+    words = ["enough", "--prompts", few_prompts, "--layer", "4", "--new-tokens", "12", "--quiet"]
+    assert run_cli(*words, "--out", out, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((out / "summary.json").read_text())
+    rows = pd.read_csv(out / "enough.csv")
+    assert len(rows) == printed["n_refused"] <= printed["n_harmless"] == 24
+    assert rows["gamma"].isna().sum() == printed["n_not_enough"]
+    assert set(rows["gamma"].dropna()) <= set(printed["tried"])
+    assert "How much is enough" in (out / "enough.html").read_text()
+    assert run_cli(*words) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{printed['n_refused']} of 24 harmless validation prompts are refused" in text
+    assert f"alpha {printed['alpha']:.2g}" in text
+
+
+def test_train_with_a_fitted_origin_records_where_it_lies(few_prompts, tmp_path, capsys):
+    out = tmp_path / "fitted"
+    words = ["train", "--prompts", few_prompts, "--layer", "4", "--origin", "fitted"]
+    assert run_cli(*words, "--no-evaluate", "--epochs", "1", "--out", out, "--quiet") == 0
+    run = al.TrainingRun.load(out)
+    assert run.config.origin == "fitted"
+    train = al.load_prompts(str(few_prompts)).where(split="train")
+    model = al.load_model("toy")
+    directions = al.refusal_directions(al.collect_residuals(model, train))
+    shift = al.just_enough_shift(model, train, directions, 4)
+    assert run.origin_place == pytest.approx(shift.origin_place, rel=1e-6)
+    assert run_cli("report", "--run", out, "--prompts", few_prompts, "--out", tmp_path / "r") == 0
+    assert "fitted origin" in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_report_of_a_run_is_one_file(trained, few_prompts, tmp_path):

@@ -196,6 +196,34 @@ def targets(per_label: int = 8, labels: tuple[str, ...] = LABELS, origin: float 
     return Targets(table, Preview(means.assign(wrong_way=wrong), warnings))
 
 
+@dataclass
+class Shifts:
+    """Shifts that over-refused prompts need, as their table and what the summary says of them."""
+
+    table: pd.DataFrame
+    about: dict[str, object]
+
+    def frame(self) -> pd.DataFrame:
+        return self.table
+
+    def summary(self) -> dict[str, object]:
+        return self.about
+
+
+def shifts(per_label: int = 8, missed: int = 2, *, line: bool = True) -> Shifts:
+    """Needed shifts that rise from an origin at 1, for some of which nothing was enough."""
+    table = prompt_table(per_label, ("pseudo_harmful", "benign"))
+    table["projection"] = np.linspace(2, 9, len(table))
+    table["gamma"] = (0.1 * (table["projection"] - 1)).round(1)
+    table.loc[table.index[:missed], "gamma"] = np.nan
+    table["line"] = 0.1 * (table["projection"] - 1) if line else np.nan
+    known = {"value": 1.0, "low": 0.5, "high": 1.5, "n": len(table) - missed}
+    nothing = {"value": None, "low": None, "high": None, "n": 0}
+    about = {"layer": 4, "tried": [0.1, 0.5, 1.0], "benign_mean": -2.0, "harmful_mean": 10.0}
+    about |= {"correlation": known if line else nothing, "origin": known if line else nothing}
+    return Shifts(table, {**about, "alpha": 1.2 if line else None})
+
+
 def training(n_steps: int = 30, check_every: int = 10) -> pd.DataFrame:
     steps = np.arange(1, n_steps + 1)
     rng = np.random.default_rng(2)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from actor_lens.activations.residuals import Residuals
+from actor_lens.directions.just_enough_shift import JustEnoughShift
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import RefusalTokens
@@ -350,6 +351,39 @@ def test_a_continued_run_equals_one_that_never_stopped(model, tmp_path, settings
     assert len(stopped.history) == steps
     stopped.save(tmp_path)
     assert_same_result(quick_run(model, **settings, resume=TrainingRun.load(tmp_path)), whole)
+
+
+def enough_at(place):
+    """Shifts on a line that is zero at a place between means at 0 and 1."""
+    along = torch.linspace(place + 0.2, place + 2, 5)
+    prompts = PromptSet(tuple(Prompt(f"Kill {n}", "pseudo_harmful") for n in range(5)))
+    return JustEnoughShift(along - place, along, prompts, 1, 1.0, 0.0, 1.0, (2.0,), 9, "none", 4)
+
+
+@pytest.mark.parametrize(("place", "fixed"), [(0.0, "benign_mean"), (0.5, "midpoint")])
+@pytest.mark.parametrize("anchor", ["initial", "current"])
+def test_a_fitted_origin_is_where_the_needed_shifts_say(model, place, fixed, anchor):
+    fitted = quick_run(model, origin="fitted", enough=enough_at(place), anchor=anchor)
+    expected = quick_run(model, origin=fixed, anchor=anchor)
+    assert fitted.origin_place == pytest.approx(place, abs=1e-6)
+    assert expected.origin_place is None
+    for name, tensor in expected.state.items():
+        torch.testing.assert_close(fitted.state[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_continued_run_keeps_the_origin_that_was_fitted(model, tmp_path):
+    settings = {"origin": "fitted", "enough": enough_at(0.3)}
+    whole = quick_run(model, **settings)
+    stopped = quick_run(model, **settings, should_stop=stop_after(3))
+    stopped.save(tmp_path)
+    again = quick_run(model, origin="fitted", resume=TrainingRun.load(tmp_path))
+    assert again.origin_place == whole.origin_place
+    assert_same_result(again, whole)
+
+
+def test_shifts_of_another_layer_are_refused(model):
+    with pytest.raises(UserError, match="measured at layer 1, and layer 2"):
+        quick_run(model, origin="fitted", enough=enough_at(0.3), layer=2)
 
 
 def test_a_run_stopped_twice_equals_one_that_never_stopped(model):

@@ -339,6 +339,31 @@ def predicted_rates(model, look, layer, *, alpha):
     return sorted(al.predict_refusals(model, targets, look.tokens).rates()["refused"])
 
 
+# ---- How much is enough ----
+
+
+def test_how_much_shows_the_shift_that_each_refused_prompt_needs(dashboard, model, look):
+    section = dashboard.sections["How much"]
+    dashboard.section = "How much"
+    dashboard.layer = 4
+    assert "Press Measure" in section.text.value
+    section.measure.click()
+    finish(dashboard)
+    shift = al.just_enough_shift(model, look.projections.prompts, look.directions, 4)
+    table = shift.frame().query("label == 'pseudo_harmful' and gamma == gamma")
+    marks = drawn(dashboard, "enough", "points", label="pseudo_harmful")
+    assert sorted(zip(marks.x, marks.y, strict=True)) == sorted(
+        zip(table["projection"], table["gamma"], strict=True)
+    )
+    assert f"r {shift.line.correlation.value:.2f}" in section.text.value
+    assert f"{len(shift.prompts)} of {shift.n_harmless}" in section.text.value
+    dashboard.layer = 3
+    assert "Press Measure" in section.text.value
+    dashboard.layer = 4
+    assert section.text.value.count("r 0.") == 1
+    assert set(dashboard.exploration.shifts) == {4}
+
+
 # ---- Every layer ----
 
 

@@ -16,6 +16,7 @@ import torch
 from actor_lens.activations.filling import TooLargeForMemory
 from actor_lens.activations.residuals import BlockInputs, collect_activations
 from actor_lens.activations.store import Store
+from actor_lens.directions.just_enough_shift import fitted_place
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
@@ -95,11 +96,12 @@ def run_cell(
     *,
     on_step: Callable[[TrainingStep], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    store: Store | bool = True,
 ) -> tuple[CellOutcome, TrainingRun | None]:
     """Train a cell on cached inputs and score it on validation prompts; no run where it failed.
 
     With a safety floor the validation prompts are looked at after every epoch, else once at the
-    end.
+    end. The store keeps the shifts behind a fitted origin.
 
     Raises:
         KeyboardInterrupt: If training was interrupted: half a cell is no outcome.
@@ -107,6 +109,7 @@ def run_cell(
     settings = cell.settings(shared)
     started = time.perf_counter()
     try:
+        place = fitted_place(settings.origin, model, inputs.prompts, cell.layer, store=store)
         run = train_block(
             model,
             inputs,
@@ -114,6 +117,7 @@ def run_cell(
             checks=checks if settings.safety_floor is not None else None,
             on_step=on_step,
             should_stop=should_stop,
+            place=place,
         )
     except UserError as error:
         return CellOutcome(cell, "failed", str(error)), None
@@ -194,6 +198,7 @@ class SweepWork:
                     checks,
                     on_step=on_step,
                     should_stop=should_stop,
+                    store=self.store,
                 )
                 self.count_seconds(outcome)
                 yield outcome, run

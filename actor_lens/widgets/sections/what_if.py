@@ -11,6 +11,7 @@ from typing import Any
 import ipywidgets as ipw
 
 from actor_lens import figures
+from actor_lens.directions.options import FIXED_ORIGINS
 from actor_lens.directions.predicted_refusals import PredictedRefusals
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import NOTE_LINE, ORIGIN_NAMES
@@ -58,7 +59,8 @@ class WhatIfSection(Section):
             description="alpha",
             continuous_update=False,
         )
-        self.origin = setting_widget("origin", settings, choices=ORIGIN_NAMES, description="Origin")
+        fixed = {origin: ORIGIN_NAMES[origin] for origin in FIXED_ORIGINS}  # known everywhere
+        self.origin = setting_widget("origin", settings, choices=fixed, description="Origin")
         self.anchor = setting_widget(
             "anchor", settings, choices=_ANCHOR_NAMES, description="Targets"
         )
