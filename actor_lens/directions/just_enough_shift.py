@@ -85,7 +85,7 @@ class JustEnoughShift(Result):
     seed: int = 0
 
     _figure = "just_enough_shift"
-    _hint = "train with it: al.finetune_layer(model, prompts, layer=..., origin='fitted')"
+    _hint = "training: al.finetune_layer(..., origin='fitted', enough=shift)"
 
     @cached_property
     def line(self) -> Line:

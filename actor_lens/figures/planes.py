@@ -255,7 +255,7 @@ def just_enough_shift(shift: JustEnoughShift) -> go.Figure:
             figure.add_trace(marks)
     if len(missed):
         notes.append(f"Open marks: {len(missed)} prompts for which nothing tried was enough.")
-    figure.update_xaxes(title_text="projection on the refusal direction")
+    figure.update_xaxes(title_text="projection on the refusal direction, from zero")
     figure.update_yaxes(title_text="least gamma that is enough", range=[0, 1.05 * edge])
     return finish(
         figure,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import warnings
 
+import pandas as pd
 import pytest
 
 import actor_lens as al
@@ -381,7 +382,7 @@ def test_enough_writes_what_it_prints(few_prompts, tmp_path, capsys):
     assert f"alpha {printed['alpha']:.2g}" in text
 
 
-def test_train_with_a_fitted_origin_records_where_it_lies(few_prompts, tmp_path, capsys):
+def test_train_with_a_fitted_origin_records_where_it_lies(few_prompts, tmp_path):
     out = tmp_path / "fitted"
     words = ["train", "--prompts", few_prompts, "--layer", "4", "--origin", "fitted"]
     assert run_cli(*words, "--no-evaluate", "--epochs", "1", "--out", out, "--quiet") == 0

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 from actor_lens.activations.residuals import Residuals, collect_residuals
-from actor_lens.directions.options import ORIGINS
+from actor_lens.directions.options import FIXED_ORIGINS
 from actor_lens.directions.projections import layer_map, project, token_projections
 from actor_lens.directions.refusal_directions import Directions, refusal_directions
 from actor_lens.errors import UserError
@@ -93,7 +93,7 @@ def test_only_the_way_along_the_direction_counts(residuals: Residuals):
     torch.testing.assert_close(after - before, torch.full_like(before, 2.5), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("origin", ORIGINS)
+@pytest.mark.parametrize("origin", FIXED_ORIGINS)
 def test_frame_subtracts_the_origin_of_each_layer(residuals: Residuals, origin: str):
     directions = refusal_directions(residuals)
     projections = project(residuals, directions)
@@ -193,7 +193,7 @@ def test_tokens_are_those_of_the_templated_prompt():
     )
 
 
-@pytest.mark.parametrize("origin", ORIGINS)
+@pytest.mark.parametrize("origin", FIXED_ORIGINS)
 def test_table_of_tokens_subtracts_the_origin_of_each_layer(origin: str):
     model = shared_tiny_model()
     directions = fitted_on(model)
