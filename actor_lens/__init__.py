@@ -37,7 +37,7 @@ _RARE = {
     "diagnostics.description": "ModelDescription",
     "directions.just_enough_shift": "JustEnoughShift",
     "directions.layer_scores": "LayerChoice LayerScores",
-    "directions.predicted_refusals": "PredictedRefusals",
+    "directions.predicted_refusals": "PredictedRefusals current_refusals",
     "directions.projections": "LayerMap Projections TokenProjections",
     "directions.refusal_directions": "Directions",
     "directions.targets": "TargetPreview Targets",

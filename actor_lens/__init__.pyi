@@ -8,7 +8,6 @@ from .activations.residuals import collect_residuals as collect_residuals
 from .diagnostics.description import describe as describe
 from .directions.just_enough_shift import just_enough_shift as just_enough_shift
 from .directions.layer_scores import score_layers as score_layers
-from .directions.predicted_refusals import current_refusals as current_refusals
 from .directions.predicted_refusals import predict_refusals as predict_refusals
 from .directions.projections import layer_map as layer_map
 from .directions.projections import project as project

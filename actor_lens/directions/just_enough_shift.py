@@ -210,9 +210,9 @@ def just_enough_shift(
     with stage("just-enough shifts"):
         found = _search(model, refused, vector, layer, tried, bisect, judge, new_tokens, store)
     places, along = found.unbind(dim=-1)
-    enough = torch.tensor([*tried, float("nan")], device="cpu")[places.long()]
+    grid = torch.tensor([*tried, float("nan")], dtype=torch.float64, device="cpu")
     return JustEnoughShift(
-        gammas=enough,
+        gammas=grid[places.long()],
         projections=along.clone(),
         prompts=refused,
         layer=layer,

@@ -70,18 +70,21 @@ class ShiftedReplies:
             NotFiniteError: If logits are not finite.
         """
         chosen, whole = list(rows), self._batch
+        start = self._start(chosen, shifts, new_tokens)
+        mask = whole.attention_mask[chosen]
+        # What is read anew is read without the padding that only longer prompts need.
+        first = 0 if start is not None else int(mask.argmax(dim=1).min())
         part = TokenBatch(
             indices=tuple(whole.indices[row] for row in chosen),
-            input_ids=whole.input_ids[chosen],
-            attention_mask=whole.attention_mask[chosen],
-            position_ids=whole.position_ids[chosen],
+            input_ids=whole.input_ids[chosen][:, first:],
+            attention_mask=mask[:, first:],
+            position_ids=whole.position_ids[chosen][:, first:],
         )
         decoding = Decoding(
             new_tokens=new_tokens,
             ends=end_tokens(self._model),
             processors=score_processors(self._model, self._prompts, part),
         )
-        start = self._start(chosen, shifts, new_tokens)
         if start is not None:
             return greedy_replies(self._model, part, decoding, start)
         with shift_last_token(self._model, self._layer, shifts):

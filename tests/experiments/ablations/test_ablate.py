@@ -202,7 +202,7 @@ class TestResume:
 
 def test_ablations_show_themselves_in_two_lines(model):
     result = ablated(model, ["shift", "origin"])
-    assert repr(result).startswith("Ablations of shift and origin: 5 fine-tunes on ")
+    assert repr(result).startswith("Ablations of shift and origin: 6 fine-tunes on ")
     assert len(repr(result).splitlines()) == 2
     assert not any(prompt in result._repr_html_() for prompt in PROMPTS.texts)
 
