@@ -179,7 +179,8 @@ def train_chosen_layer(
         choice = _choose_layer(model, look, settings, plan.by, clock)
         settings = replace(settings, layer=choice.layer)
     else:
-        place = None if run is None else run.origin_place
+        known = run or resume
+        place = None if known is None else known.origin_place
         _warn_before_training(model, look, settings, [settings.layer], place)
 
     def with_choice(trained: TrainingRun) -> TrainingRun:
