@@ -123,7 +123,8 @@ def _list(arguments: argparse.Namespace) -> None:
         return
     print_table("Model types that were tried", ("type", "models"), TRIED.items(), texts=2)
     say(
-        f"Bundled: {', '.join(BUNDLED_MODELS)}. By name: smollm2 (actor-lens models --get smollm2)."
+        f"Bundled: {', '.join(BUNDLED_MODELS)}. By name: smollm2 and, over-cautious, "
+        "smollm2-cautious (actor-lens models --get smollm2)."
     )
     say("Look at a model before you work on it: actor-lens models --model NAME|DIR")
 

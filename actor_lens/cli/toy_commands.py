@@ -1,17 +1,22 @@
-"""The command ``toy train``: build the bundled model anew.
+"""The commands ``toy train`` and ``cautious train``: build what is bundled anew.
 
-It draws a small language, trains a tokenizer and a model on it until the model over-refuses, and
-measures that: minutes on a CPU. With the same seed and versions it builds the same model.
+``toy train`` draws a small language, trains a tokenizer and a model on it until the model
+over-refuses, and measures that: minutes on a CPU. ``cautious train`` trains the adapter with which
+SmolLM2 over-refuses (``--model smollm2-cautious``): half an hour on two cores. With the same seed
+and versions both build the same.
 
 Files in ``--out``, which is needed here:
-    The model as a Hugging Face folder, and its prompts as JSON lines: names to give to ``--model``
-        and ``--prompts``.
-    summary.json: Refusal rates of the new model; what ``--json`` prints.
+    toy train: The model as a Hugging Face folder, and its prompts as JSON lines: names to give to
+        ``--model`` and ``--prompts``.
+    cautious train: The adapter as PEFT saves one, in the folder ``smollm2-cautious``: a name to
+        give to ``--adapter``.
+    summary.json: Refusal rates; what ``--json`` prints.
 
-Ctrl-C leaves no half-written model.
+Ctrl-C leaves nothing half-written.
 
 Examples:
     actor-lens toy train --out my-toy --seed 1
+    actor-lens cautious train --out my-adapter --seed 1
 """
 
 from __future__ import annotations
@@ -27,18 +32,25 @@ from actor_lens.cli.writing import prepare_out
 from actor_lens.text import percent
 
 if TYPE_CHECKING:
+    from actor_lens.experiments.cautious import CautiousReport
     from actor_lens.toy.building import ToyReport
 
 
 def add_commands(commands: Any) -> None:
-    """Register ``toy`` and what is below it."""
+    """Register ``toy`` and ``cautious``, and what is below them."""
     inner = add_group(commands, "toy", "rebuild the bundled model")
-    toy = add_command(inner, "train", toy_train, "train the bundled model from scratch on a CPU")
-    add = toy.add_argument
-    add("--out", metavar="DIR", required=True, help="folder for model and prompts")
-    add("--overwrite", action="store_true", help="write into a folder with files")
-    add_seed(toy)
-    add_output(toy)
+    text = "train the bundled model from scratch on a CPU"
+    _add_training(add_command(inner, "train", toy_train, text), "model and prompts")
+    inner = add_group(commands, "cautious", "rebuild the adapter of smollm2-cautious")
+    text = "train the adapter that makes SmolLM2 over-cautious"
+    _add_training(add_command(inner, "train", cautious_train, text), "the adapter")
+
+
+def _add_training(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--out", metavar="DIR", required=True, help=f"folder for {what}")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder with files")
+    add_seed(parser)
+    add_output(parser)
 
 
 def toy_train(arguments: argparse.Namespace) -> None:
@@ -55,6 +67,32 @@ def toy_train(arguments: argparse.Namespace) -> None:
         result = train_toy(out, seed=arguments.seed)
     show = partial(_print, result)
     give_results(arguments, out, result.summary(), {}, show, "summary.json")
+
+
+def cautious_train(arguments: argparse.Namespace) -> None:
+    """Train the adapter of ``smollm2-cautious`` anew.
+
+    Raises:
+        UserError: If the base model is not here, or ``--out`` cannot be written, or holds files and
+            ``--overwrite`` was not given.
+    """
+    out = prepare_out(arguments)
+    assert out is not None
+    with open_progress(arguments):
+        from actor_lens.experiments.cautious import train_cautious
+        from actor_lens.models.chat_model import load_model
+        from actor_lens.models.smollm2 import CAUTIOUS, SMOLLM2
+
+        result = train_cautious(out / CAUTIOUS, load_model(SMOLLM2), seed=arguments.seed)
+    show = partial(_print_cautious, result)
+    give_results(arguments, out, result.summary(), {}, show, "summary.json")
+
+
+def _print_cautious(result: CautiousReport) -> None:
+    """Print refusals by label, and where the adapter is."""
+    for label, share in result.refused.items():
+        print(f"{label}: {percent(share)} of {result.evaluation.rate(label).n} refused")
+    print(f"{result.parameters:,} parameters in {result.seconds:.0f} s: {result.adapter}")
 
 
 def _print(result: ToyReport) -> None:

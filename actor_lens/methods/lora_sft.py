@@ -68,7 +68,20 @@ class LayerLoraSFT(LoraSFT):
 def lora_trainee(
     model: ChatModel, *, rank: int, scale: float, seed: int, layer: int | None = None
 ) -> Trainee:
-    """Adapters in a second module tree over the tensors of the model: in one block, or in all.
+    """Adapters in one block or in all, trained on replies and merged into the weights.
+
+    Raises:
+        UserError: If PEFT is not installed, or the blocks hold no linear map that it knows.
+    """
+    hf = adapted_twin(model, rank=rank, scale=scale, seed=seed, layer=layer)
+    parameters = [parameter for parameter in hf.parameters() if parameter.requires_grad]
+    return Trainee(parameters, partial(reply_loss, hf), partial(merged_weights, hf))
+
+
+def adapted_twin(
+    model: ChatModel, *, rank: int, scale: float, seed: int, layer: int | None = None
+) -> PreTrainedModel:
+    """A second module tree over the tensors of the model, with adapters in one block or in all.
 
     Raises:
         UserError: If PEFT is not installed, or the blocks hold no linear map that it knows.
@@ -93,8 +106,7 @@ def lora_trainee(
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         torch.manual_seed(seed)
         peft.get_peft_model(hf, config)  # puts adapters into ``hf`` itself
-    parameters = [parameter for parameter in hf.parameters() if parameter.requires_grad]
-    return Trainee(parameters, partial(reply_loss, hf), partial(merged_weights, hf))
+    return hf
 
 
 def merged_weights(hf: PreTrainedModel) -> dict[str, Tensor]:

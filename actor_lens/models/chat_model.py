@@ -322,7 +322,8 @@ def load_model(
 
     Args:
         name: ``"toy"`` (bundled), ``"smollm2"`` (fetched by ``actor-lens models --get smollm2`` or
-            from the hub), a folder with config, safetensors and tokenizer, a hub name, or a
+            from the hub), ``"smollm2-cautious"`` (that with the bundled adapter, which makes it
+            refuse too much), a folder with config, safetensors and tokenizer, a hub name, or a
             ``.gguf`` file as llama.cpp and Ollama use it (extra ``gguf``); or a model itself: one
             of transformers, with its tokenizer, or a ``TransformerBridge`` of TransformerLens.
             Tensors are shared with it; a model of transformers is switched to eager attention,

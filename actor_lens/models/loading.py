@@ -47,7 +47,7 @@ from actor_lens.models.options import (
     Quantization,
 )
 from actor_lens.models.quantization import quantization_config, quantization_of
-from actor_lens.models.smollm2 import SMOLLM2, find_smollm2
+from actor_lens.models.smollm2 import CAUTIOUS, SMOLLM2, cautious_adapter, find_smollm2
 from actor_lens.models.torch_defaults import torch_defaults
 from actor_lens.text import one_line
 
@@ -83,6 +83,8 @@ def read_checkpoint(
     """
     import transformers
 
+    if name == CAUTIOUS:
+        name, adapter = SMOLLM2, cautious_adapter(adapter)
     name = find_smollm2() if name == SMOLLM2 else name
     source = _resolve(name)
     local = os.path.exists(source)

