@@ -48,6 +48,7 @@ ACCEPTANCE = (
     "report",
     "statistics/test_separation.py",
     "test_packaging.py",
+    "test_real_model.py",
     "toy",
     "training/test_finetuning.py",
     "training/test_safety_floor.py",

@@ -93,8 +93,8 @@ def add_common(
     add(
         "--prompts",
         metavar="NAME|FILE",
-        help="toy, starter, cautious, a .jsonl or .csv file, paper, or public sets from the hub or "
-        "a file, such as xstest=path.csv,advbench,ultrachat:200; see actor-lens prompts list",
+        help="toy, starter, twins, cautious, a .jsonl or .csv file, paper, public sets from the hub "
+        "or a file, or several: xstest=path.csv,advbench,ultrachat:200; see actor-lens prompts list",
     )
     add_arrangement(parser)
     add("--out", metavar="DIR", default=out, help=f"folder for results; default: {out or 'none'}")
@@ -180,6 +180,13 @@ def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) 
     """Every setting of a fine-tune of one layer, and of its evaluation."""
     add_layer(parser, "block to train; default: auto, chosen by the validation prompts")
     add_choice(parser)
+    parser.add_argument(
+        "--settings",
+        choices=("own", "auto"),
+        default="own",
+        help="auto: find alpha and learning rate too, by trials on the validation prompts; "
+        "default: own, those of the flags",
+    )
     add_settings(parser, *TRAINING_SETTINGS)
     parser.add_argument(
         "--resume",

@@ -186,11 +186,12 @@ def _default_prompts(model: str, run: TrainingRun | None) -> str:
     Raises:
         UserError: If the run was trained on a file, whose place is not known.
     """
+    from actor_lens.models.smollm2 import CAUTIOUS
     from actor_lens.prompts.mixtures import BUNDLED
 
     if run is None:
-        return "toy" if model == "toy" else "starter"
-    if run.prompts_name in BUNDLED:
+        return {"toy": "toy", CAUTIOUS: "starter,twins"}.get(model, "starter")
+    if set(run.prompts_name.split(",")) <= set(BUNDLED):
         return run.prompts_name
     raise UserError(
         f"the run was trained on the prompts '{run.prompts_name}'; give that file with --prompts"

@@ -145,6 +145,7 @@ def _train_and_evaluate(
         settings=FinetuneConfig(layer=layer, seed=arguments.seed, **settings_of(arguments)),
         choose_layer=arguments.layer is None,
         by=arguments.by,
+        search=_searches(arguments),
         per_label=arguments.per_label,
         variants=arguments.variants,
         new_tokens=arguments.new_tokens,
@@ -168,6 +169,20 @@ def _train_and_evaluate(
     record = {**study.summary(), "model_settings": model_settings(model)}
     record["seconds"] = {"load": load_seconds, **record["seconds"]}
     return record, study
+
+
+def _searches(arguments: argparse.Namespace) -> bool:
+    """Whether alpha and learning rate are to be found.
+
+    Raises:
+        UserError: If one of them was given as well.
+    """
+    if arguments.settings == "own":
+        return False
+    for name in ("alpha", "lr"):
+        if getattr(arguments, name) != getattr(FinetuneConfig, name):
+            raise UserError(f"--{name} and --settings auto were given, which finds it; give one")
+    return True
 
 
 def _resumed(arguments: argparse.Namespace) -> TrainingRun | None:

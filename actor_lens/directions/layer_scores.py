@@ -194,6 +194,25 @@ class LayerScores(Result):
         Raises:
             UserError: If the score is not known or was not measured.
         """
+        rows = self._measured(by)
+        top = max(rows, key=lambda row: row.measurement.value)
+        ties = tuple(
+            row.layer for row in rows if row is top or row.measurement.value >= top.measurement.low
+        )
+        layer = min(ties, key=self._tie_break)
+        return LayerChoice(layer, top.score, self._reason(top, layer, ties), ties)
+
+    def ranking(self, by: Score | None = None) -> list[int]:
+        """All layers by a score, the best first; equal ones as ``best`` breaks ties.
+
+        Arguments and errors are those of ``best``.
+        """
+        rows = self._measured(by)
+        rows.sort(key=lambda row: (-row.measurement.value, *self._tie_break(row.layer)))
+        return [row.layer for row in rows]
+
+    def _measured(self, by: Score | None) -> list[LayerScore]:
+        """What a score gave for each layer; of a separation, that of harmful against benign."""
         if by is None:
             by = "causal" if self._of("causal", "all") else "silhouette"
         check_choice("score", by, SCORES)
@@ -201,12 +220,7 @@ class LayerScores(Result):
         rows = [row for row in self._of(by, pair) if not math.isnan(row.measurement.value)]
         if not rows:
             raise UserError(f"score '{by}' was not measured; pass the model to score_layers")
-        top = max(rows, key=lambda row: row.measurement.value)
-        ties = tuple(
-            row.layer for row in rows if row is top or row.measurement.value >= top.measurement.low
-        )
-        layer = min(ties, key=self._tie_break)
-        return LayerChoice(layer, by, self._reason(top, layer, ties), ties)
+        return rows
 
     def _of(self, score: Score, pair: Pair | Literal["all"]) -> list[LayerScore]:
         return [row for row in self.rows if row.score == score and row.pair == pair]

@@ -71,7 +71,7 @@ class Recipe:
 
     mislabelled: int = 70
     epochs: int = 3
-    lr: float = 5e-4
+    lr: float = 8e-4
     warm_up: int = 15
     batch_size: int = 16
     rank: int = 8

@@ -32,6 +32,14 @@ from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config, check_resumable, finetune_layer
 from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests
 
+AUTO_ALPHAS = (1.0, 2.0, 3.0)
+"""Alphas that are tried where settings are found: the toy wants the least, real models more."""
+AUTO_LRS = (3e-4, 1e-3)
+"""Learning rates that are tried with each."""
+_MOST_LAYERS = 4
+# Cells of the search whose whole replies are judged.
+_JUDGED = 4
+
 
 @dataclass(frozen=True)
 class StudyPlan:
@@ -43,6 +51,9 @@ class StudyPlan:
             continued keeps its own layer.
         by: The score to choose by. None chooses by the default of ``LayerScores.best`` and settles
             ties by training each tied layer (``sweep_layers``). A resumed run keeps its layer.
+        search: Whether alpha and learning rate are found too: a few of each are tried at up to
+            four layers, those that tie or else the best ones, and the whole replies of the best
+            trials to the validation prompts decide. With ``choose_layer`` off, at the one layer.
         per_label: Most training prompts of each label, one number for all or one for each; None
             takes all. A run that is shown has the numbers that it was trained with.
         variants: Further fine-tunes at the same layer to show beside the first: a name, and the
@@ -55,6 +66,7 @@ class StudyPlan:
     settings: FinetuneConfig
     choose_layer: bool = True
     by: Score | None = None
+    search: bool = False
     per_label: int | Mapping[str, int] | None = 60
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     new_tokens: int = 64
@@ -175,9 +187,8 @@ def train_chosen_layer(
     )
     clock = Clock()
     choice = choice_of(run or resume)
-    if plan.choose_layer and run is None and resume is None:
-        choice = _choose_layer(model, look, settings, plan.by, clock)
-        settings = replace(settings, layer=choice.layer)
+    if run is None and resume is None and (plan.choose_layer or plan.search):
+        choice, settings = _choose(model, look, settings, plan, clock)
     else:
         known = run or resume
         place = None if known is None else known.origin_place
@@ -236,27 +247,55 @@ def _check_plan(
     return settings, train
 
 
-def _choose_layer(
-    model: ChatModel, look: Look, settings: FinetuneConfig, by: Score | None, clock: Clock
-) -> LayerChoice:
-    """The layer of the best score; ties are settled by training each of them."""
-    choice = look.scores.best(by)
-    settle = by is None and len(choice.ties) > 1
-    _warn_before_training(model, look, settings, choice.ties if settle else [choice.layer])
-    if not settle:
-        return choice
+def _choose(
+    model: ChatModel, look: Look, settings: FinetuneConfig, plan: StudyPlan, clock: Clock
+) -> tuple[LayerChoice | None, FinetuneConfig]:
+    """The layer of the best score, and the settings to train it with; no choice of a named layer.
+
+    Ties are settled by training each of them; a search tries settings at each layer as well.
+    """
+    choice = look.scores.best(plan.by) if plan.choose_layer else None
+    if choice is None:
+        layers = [settings.layer]
+    elif plan.search:
+        layers = look.scores.ranking(plan.by)[:_MOST_LAYERS]
+    elif plan.by is None:
+        layers = list(choice.tried_order)
+    else:
+        layers = [choice.layer]
+    _warn_before_training(model, look, settings, layers)
+    if len(layers) == 1 and not plan.search:
+        return choice, replace(settings, layer=layers[0])
     with clock("trials"):
         sweep = sweep_layers(
             model,
             look.train,
             look.prompts["validation"],
-            layers=choice.tried_order,
-            alphas=[settings.alpha],
+            layers=layers,
+            alphas=AUTO_ALPHAS if plan.search else [settings.alpha],
+            lrs=AUTO_LRS if plan.search else None,
             seeds=[settings.seed],
             settings=settings,
             tokens=look.tokens,
+            judge_best=_JUDGED if plan.search else 0,
+            judge=plan.judge,
+            new_tokens=plan.new_tokens,
         )
-    return choice.settled(sweep.best.layer, sweep.reason)
+    best = sweep.best.config
+    if choice is None:
+        return None, best
+    if not plan.search:
+        return choice.settled(best.layer, sweep.reason), best
+    reason = (
+        f"the {len(layers)} layers with the best {choice.by} score were tried with alpha "
+        f"{_listed(AUTO_ALPHAS)} and learning rate {_listed(AUTO_LRS)}; {sweep.reason}, with alpha "
+        f"{best.alpha:g} and learning rate {best.lr:g}"
+    )
+    return LayerChoice(best.layer, choice.by, reason, tuple(layers)), best
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def _warn_before_training(

@@ -37,11 +37,11 @@ def load_prompts(
     data sets have it under "prompt" or "messages": one of the user, with or without its reply.
 
     Args:
-        source: "toy" (for the bundled model), "starter" (for real chat models), "cautious" (to make
-            one refuse too much; all in split train), the path of a .jsonl or .csv file, or a
-            mixture such as "xstest=path.csv,advbench,ultrachat:200" or "paper,hex-phi=folder":
-            public prompt sets from the hub or from files, bundled prompts and prompt files, split
-            together (see `mixtures`). Or rows as a file has them, in memory: a pandas DataFrame, or
+        source: "toy" (for the bundled model), "starter" and "twins" (for real chat models),
+            "cautious" (to make one refuse too much; all in split train), the path of a .jsonl or
+            .csv file, or a mixture such as "starter,twins", "xstest=path.csv,ultrachat:200" or
+            "paper,hex-phi=folder": public prompt sets from the hub or from files, bundled prompts
+            and prompt files, split together (see `mixtures`). Or rows as a file has them, in memory: a pandas DataFrame, or
             anything that gives dicts or `Prompt`s.
         seed: Seed of the samples, and of the split where there is none.
 

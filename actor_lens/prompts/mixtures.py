@@ -28,7 +28,7 @@ from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.prompts.splits import split_prompts
 
-BUNDLED = ("toy", "starter", "cautious")
+BUNDLED = ("toy", "starter", "twins", "cautious")
 
 
 @dataclass(frozen=True)

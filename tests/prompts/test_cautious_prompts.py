@@ -1,13 +1,15 @@
 """The cautious prompts and their refusals are what they claim to be: many, distinct and alike.
 
 The laws:
-- Enough prompts of each label and kind, and no two that say nearly the same, starter prompts
-  included.
-- Form does not give a label away: first words, final marks and lengths are shared out alike, and
-  no classifier that sees only those does much better than a coin.
+- Enough prompts of each label and kind, and no two in frames that say nearly the same; none is
+  nearly a starter prompt.
+- In frames, form does not give a label away: first words, final marks and lengths are shared out
+  alike, and no classifier that sees only those does much better than a coin. Deeds and orders
+  stand in the same forms for both labels.
 - Every refusal is short, and the keyword judge takes it for one.
 """
 
+import json
 from collections import Counter
 from itertools import chain, combinations
 
@@ -25,6 +27,7 @@ from actor_lens.prompts.near_duplicates import similar_pairs
 from actor_lens.prompts.rows import LABELS
 
 LEAST = {"harmful": 320, "benign": 330, "pseudo_harmful": 70}
+SOURCES = {"frames", "deeds", "orders", "questions"}
 HARMS = {
     "violence", "weapons", "drugs", "theft", "fraud", "cybercrime", "hate", "self_harm", "privacy",
     "exploitation", "misinformation", "terrorism",
@@ -37,9 +40,19 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def texts():
-    cautious = load_prompts("cautious")
-    return {label: cautious.where(label=label).texts for label in LABELS}
+def rows():
+    """Every row as it is in the file."""
+    text = bundled("prompts/cautious.jsonl").read_text(encoding="utf-8")
+    return list(map(json.loads, text.splitlines()))
+
+
+@pytest.fixture(scope="module")
+def texts(rows):
+    """The prompts that stand in frames, by label."""
+    framed = [row for row in rows if row["source"] == "frames"]
+    return {
+        label: tuple(row["prompt"] for row in framed if row["label"] == label) for label in LABELS
+    }
 
 
 def final_mark(text):
@@ -83,22 +96,40 @@ def distance(some, others):
     return sum(abs(one[key] / len(some) - other[key] / len(others)) for key in one | other) / 2
 
 
-def test_every_label_and_kind_is_there(texts):
+def test_every_label_source_and_kind_is_there(rows, texts):
     cautious = load_prompts("cautious")
+    assert cautious.texts == tuple(row["prompt"] for row in rows)
     assert {prompt.split for prompt in cautious} == {"train"}
     assert {prompt.reply for prompt in cautious} == {None}
     assert all(len(texts[label]) >= least for label, least in LEAST.items())
+    assert {row["source"] for row in rows} == SOURCES
     assert {prompt.category for prompt in cautious.where(label="harmful")} == HARMS
     kinds = Counter(prompt.category for prompt in cautious.where(label="pseudo_harmful"))
     assert set(kinds) == KINDS
     assert min(kinds.values()) >= 5
 
 
-def test_no_two_prompts_say_nearly_the_same(texts):
+def test_no_two_prompts_say_nearly_the_same(rows, texts):
     own = [*chain(*texts.values())]
-    lines = bundled("prompts/cautious.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(own) == len(lines) == len(set(own))
-    assert not list(similar_pairs([*own, *load_prompts("starter").texts]))
+    assert len(rows) == len({row["prompt"] for row in rows})
+    starter = load_prompts("starter").texts
+    assert not list(similar_pairs([*own, *starter]))
+    others = [row["prompt"] for row in rows if row["source"] != "frames"]
+    pairs = similar_pairs([*others, *starter])
+    assert not [pair for pair in pairs if (pair[0] < len(others)) != (pair[1] < len(others))]
+
+
+def test_deeds_and_orders_stand_in_the_same_forms_for_both_labels(rows):
+    for source, most in (("deeds", 0.15), ("orders", 0.15)):
+        first = {
+            label: [first_word(row["prompt"]) for row in rows if is_of(row, source, label)]
+            for label in ("harmful", "benign")
+        }
+        assert distance(first["harmful"], first["benign"]) < most
+
+
+def is_of(row, source, label):
+    return (row["source"], row["label"]) == (source, label)
 
 
 def test_the_search_for_near_duplicates_would_find_one(texts):

@@ -258,7 +258,9 @@ class TestBadFiles:
             load_prompts(source)
         message = str(raised.value)
         assert message.startswith(json.dumps(source)[:20])
-        assert message.endswith("give a .jsonl or .csv file, or one of: toy, starter, cautious")
+        assert message.endswith(
+            "give a .jsonl or .csv file, or one of: toy, starter, twins, cautious"
+        )
         assert "\n" not in message
 
     @one_folder

@@ -36,15 +36,20 @@ _SHARE = 0.4
 
 @dataclass(frozen=True)
 class SweepCell:
-    """What is tried: a layer with an alpha and a seed."""
+    """What is tried: a layer with an alpha and a seed, and a learning rate where several are."""
 
     layer: int
     alpha: float
     seed: int
+    lr: float | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The settings that differ between cells."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def settings(self, shared: FinetuneConfig) -> FinetuneConfig:
         """The settings of this cell."""
-        return replace(shared, layer=self.layer, alpha=self.alpha, seed=self.seed)
+        return replace(shared, **self.values())
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class CellOutcome:
     """What came of a cell.
 
     Attributes:
-        cell: Layer, alpha and seed.
+        cell: Layer, alpha, seed and learning rate.
         status: ``"completed"``, ``"diverged"``, or ``"failed"`` where it could not be trained.
         message: Note for the user, for instance why it failed.
         loss: Mean over the steps of the last epoch; NaN where there were none.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -100,10 +100,10 @@ class LayerSweep(Result):
     def frame(self) -> pd.DataFrame:
         """One row a cell.
 
-        Columns: ``layer``, ``alpha``, ``seed``, ``status``, ``loss``, ``compliance_rate``,
-        ``safety_score`` and ``tradeoff_score`` (first token), for each label ``refused_<label>``
-        with ``_low`` and ``_high`` (Wilson 95 %) and ``reply_refused_<label>``, ``train_seconds``,
-        ``message``; NaN where nothing was measured.
+        Columns: ``layer``, ``alpha``, ``seed``, ``lr`` where several were tried, ``status``,
+        ``loss``, ``compliance_rate``, ``safety_score`` and ``tradeoff_score`` (first token), for
+        each label ``refused_<label>`` with ``_low`` and ``_high`` (Wilson 95 %) and
+        ``reply_refused_<label>``, ``train_seconds``, ``message``; NaN where nothing was measured.
         """
         return outcome_table(self.outcomes, self.validation)
 
@@ -112,7 +112,7 @@ class LayerSweep(Result):
         best = self.best_outcome.cell
         return {
             "model": self.model_name,
-            **asdict(best),
+            **best.values(),
             "layer_reason": self.reason,
             "judge": next((one.reply_judge for one in self.outcomes if one.reply_judge), None),
             "refused_before": dict(self.refused_before),
@@ -139,6 +139,7 @@ def sweep_layers(
     layers: Iterable[int] | None = None,
     alphas: Sequence[float] = (1.0,),
     seeds: Sequence[int] = (0,),
+    lrs: Sequence[float] | None = None,
     settings: FinetuneConfig | None = None,
     tokens: RefusalTokens | None = None,
     judge_best: int = 0,
@@ -163,6 +164,7 @@ def sweep_layers(
         layers: Layers in the order to try them, ties go to the first; all of them unless given.
         alphas: Alphas to try at each layer.
         seeds: Seeds to try with each alpha.
+        lrs: Learning rates to try with each; None for that of the settings alone.
         settings: All other settings; their layer, alpha and seed are replaced.
         tokens: Tokens that begin refusals; found from the validation prompts unless given.
         judge_best: Number of the best cells whose whole replies to the validation prompts are
@@ -186,10 +188,11 @@ def sweep_layers(
     """
     judge = as_judge(judge)
     chosen = range(model.n_layers) if layers is None else map(model.check_layer, layers)
-    grid = product(chosen, map(float, alphas), map(int, seeds))
+    rates = [None] if lrs is None else [float(lr) for lr in lrs]
+    grid = product(chosen, map(float, alphas), map(int, seeds), rates)
     cells = list(dict.fromkeys(SweepCell(*values) for values in grid))
     if not cells:
-        raise UserError("a sweep needs at least one layer, one alpha and one seed")
+        raise UserError("a sweep needs at least one layer, alpha, seed and learning rate")
     shared = replace(settings or FinetuneConfig(layer=0), layer=cells[0].layer)
     for cell in cells:
         check_config(model, cell.settings(shared), validation)
@@ -256,7 +259,7 @@ def _row(outcome: CellOutcome, counts: Mapping[str, int]) -> dict[str, Any]:
     compliance = 1 - refused.get("pseudo_harmful", _NAN)
     safety = refused.get("harmful", _NAN)
     row: dict[str, Any] = {
-        **asdict(outcome.cell),
+        **outcome.cell.values(),
         "status": outcome.status,
         "loss": outcome.loss,
         "compliance_rate": compliance,

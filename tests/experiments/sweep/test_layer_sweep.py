@@ -85,6 +85,16 @@ def test_each_cell_is_trained_as_it_would_be_alone(model, safety_floor):
     assert same_bits(before, copied_tensors(model))
 
 
+def test_learning_rates_are_tried_with_each_cell(model, tmp_path):
+    sweep = sweep_of(model, [1, 2], lrs=(1e-3, 1e-2), folder=tmp_path)
+    assert list(sweep.frame()["lr"]) == [1e-3, 1e-2, 1e-3, 1e-2]
+    best = alone(model, sweep.best.layer, lr=sweep.best.config.lr)
+    assert same_bits(dict(sweep.best.state), dict(best.state))
+    again = sweep_of(model, [2], lrs=(1e-2,), folder=tmp_path)
+    assert again.outcomes == sweep.outcomes[-1:]
+    assert "lr" not in sweep_of(model, [1]).frame()
+
+
 def test_one_sweep_over_all_layers_is_the_layers_one_by_one(model):
     whole = sweep_of(model, None, alphas=[0.5, 1.0], seeds=[0, 1])
     assert [vars(one.cell) for one in whole.outcomes] == [
