@@ -93,8 +93,8 @@ def add_common(
     add(
         "--prompts",
         metavar="NAME|FILE",
-        help="toy, starter, twins, cautious, a .jsonl or .csv file, paper, public sets from the hub "
-        "or a file, or several: xstest=path.csv,advbench,ultrachat:200; see actor-lens prompts list",
+        help="toy, starter, twins, cautious, a .jsonl or .csv file, paper, public sets from the "
+        "hub or a file, or several: xstest=path.csv,advbench,ultrachat:200; see prompts list",
     )
     add_arrangement(parser)
     add("--out", metavar="DIR", default=out, help=f"folder for results; default: {out or 'none'}")

@@ -41,8 +41,8 @@ def load_prompts(
             "cautious" (to make one refuse too much; all in split train), the path of a .jsonl or
             .csv file, or a mixture such as "starter,twins", "xstest=path.csv,ultrachat:200" or
             "paper,hex-phi=folder": public prompt sets from the hub or from files, bundled prompts
-            and prompt files, split together (see `mixtures`). Or rows as a file has them, in memory: a pandas DataFrame, or
-            anything that gives dicts or `Prompt`s.
+            and prompt files, split together (see `mixtures`). Or rows as a file has them, in
+            memory: a pandas DataFrame, or anything that gives dicts or `Prompt`s.
         seed: Seed of the samples, and of the split where there is none.
 
     Raises:
