@@ -115,12 +115,12 @@ def test_no_two_prompts_say_nearly_the_same(rows, texts):
     starter = load_prompts("starter").texts
     assert not list(similar_pairs([*own, *starter]))
     others = [row["prompt"] for row in rows if row["source"] != "frames"]
-    pairs = similar_pairs([*others, *starter])
+    pairs = similar_pairs([*others, *starter], threshold=0.75)
     assert not [pair for pair in pairs if (pair[0] < len(others)) != (pair[1] < len(others))]
 
 
 def test_deeds_and_orders_stand_in_the_same_forms_for_both_labels(rows):
-    for source, most in (("deeds", 0.15), ("orders", 0.15)):
+    for source, most in (("deeds", 0.15), ("orders", 0.2)):
         first = {
             label: [first_word(row["prompt"]) for row in rows if is_of(row, source, label)]
             for label in ("harmful", "benign")
