@@ -7,6 +7,7 @@ one by one; the model is left bit for bit as it was; what cannot work is told be
 import json
 import math
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from actor_lens.experiments.look import look_at_layers
 from actor_lens.experiments.run_evaluation import evaluate_run
 from actor_lens.experiments.study import Study
 from actor_lens.experiments.study_plan import StudyPlan, run_study, train_chosen_layer
+from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.answers import Answers
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.progress import reporting
@@ -206,6 +208,38 @@ def test_chosen_layer_is_that_of_the_scores(done):
     assert record["layer_reason"] == choice.reason
     assert record["layer_ties"] == list(choice.ties)
     assert "causal" in {row.score for row in done.look.scores.rows}
+
+
+@pytest.mark.parametrize("choose", [True, False])
+def test_a_search_trains_with_the_settings_whose_trial_was_best(model, choose, monkeypatch):
+    sweeps = []
+
+    def recorded(*args, **options):
+        sweeps.append(sweep_layers(*args, **options))
+        return sweeps[0]
+
+    monkeypatch.setattr(study_plan, "sweep_layers", recorded)
+    study = train_chosen_layer(
+        model, PROMPTS, replace(PLAN, search=True, choose_layer=choose), on_checkpoint=None
+    )
+    (sweep,) = sweeps
+    tried = {(o.cell.alpha, o.cell.lr) for o in sweep.outcomes}
+    assert tried == set(product(study_plan.AUTO_ALPHAS, study_plan.AUTO_LRS))
+    layers = {o.cell.layer for o in sweep.outcomes}
+    assert layers == (set(study.look.scores.ranking()[:4]) if choose else {SETTINGS.layer})
+    assert study.run.config == sweep.best.config
+    assert same_bits(dict(study.run.state), dict(sweep.best.state))
+    assert (study.choice is not None) == choose
+    if choose:
+        assert f"alpha {study.run.config.alpha:g}" in study.choice.reason
+
+
+def test_a_ranking_begins_with_the_best_and_names_every_layer(done):
+    scores = done.look.scores
+    causal = scores.frame().query("score == 'causal'").set_index("layer")["value"]
+    ranking = scores.ranking("causal")
+    assert sorted(ranking) == list(range(scores.n_layers))
+    assert list(causal[ranking]) == sorted(causal, reverse=True)
 
 
 def test_warnings_are_those_of_before_training(done):

@@ -97,7 +97,7 @@ def test_learning_rates_are_tried_with_each_cell(model, tmp_path):
 
 def test_one_sweep_over_all_layers_is_the_layers_one_by_one(model):
     whole = sweep_of(model, None, alphas=[0.5, 1.0], seeds=[0, 1])
-    assert [vars(one.cell) for one in whole.outcomes] == [
+    assert [one.cell.values() for one in whole.outcomes] == [
         {"layer": layer, "alpha": alpha, "seed": seed}
         for layer in range(model.n_layers)
         for alpha in (0.5, 1.0)
