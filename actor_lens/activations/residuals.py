@@ -21,7 +21,7 @@ from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole, unboxed
 from actor_lens.files.sizes import format_size
 from actor_lens.models.batches import TokenBatch, left_padding
-from actor_lens.models.blocks import Tap, tap_block_inputs
+from actor_lens.models.blocks import Tap, tap_blocks
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
 from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
@@ -218,7 +218,7 @@ def collect_residuals(
     *,
     store: Store | bool = True,
 ) -> Residuals:
-    """Cache ``resid_post`` of every layer at the last templated token, through TransformerLens.
+    """Cache ``resid_post`` of every layer at the last templated token.
 
     Prompts run in left-padded batches of like length with attention masks; a batch gives what each
     prompt alone gives. The last token is taken out while the model runs, and the pass ends after
@@ -316,9 +316,11 @@ def observe_residuals(
     take: Callable[[int, Tensor], None],
     taps: Mapping[int, Tap] | None = None,
 ) -> None:
-    """Run a batch through TransformerLens and hand out ``resid_post`` of each layer as it comes.
+    """Run a batch and hand out ``resid_post`` of each layer as it comes.
 
-    The pass ends after the last block: there are no logits and no KV cache.
+    The pass ends after the last block: there are no logits and no KV cache. It runs the blocks of
+    Hugging Face themselves, for TransformerLens takes milliseconds a layer in Python; where
+    ``model.bridge`` is hooked, it goes through TransformerLens, and the hooks act.
 
     Args:
         model: The model to look into.
@@ -326,6 +328,10 @@ def observe_residuals(
         take: Function of each layer, in order, and its residuals ``[prompt, token, d_model]``.
         taps: Functions by layer, called with ``resid_pre`` of the same shape.
     """
+    if not model.bridge_is_hooked:
+        after = {layer: partial(take, layer) for layer in range(model.n_layers)}
+        tap_blocks(model, batch, before=taps, after=after)
+        return
 
     def hand_out(residual: Tensor, hook: Any, layer: int) -> None:  # noqa: ARG001
         take(layer, residual)
@@ -369,8 +375,7 @@ def _pass(model: ChatModel, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
 
     taps = {key: partial(hand_on, put=put) for key, put in puts.items() if isinstance(key, int)}
     if "residuals" not in puts:
-        with torch.no_grad():
-            tap_block_inputs(model, taps, batch.input_ids, batch.attention_mask, batch.position_ids)
+        tap_blocks(model, batch, before=taps)
         return
     last: list[Tensor] = []
 

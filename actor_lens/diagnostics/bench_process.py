@@ -39,7 +39,7 @@ def run(job: Job) -> dict[str, Any]:
     before = resident_bytes()
     model = load_model(**job.model)
     prompts = load_prompts(job.prompts)
-    if job.task in ("collection", "collect"):
+    if job.task == "collection":
         _ = model.bridge  # making it takes seconds, once
     on_gpu = model.device.type == "cuda"
     if on_gpu:

@@ -220,7 +220,7 @@ def project(residuals: Residuals, directions: Directions) -> Projections:
 def token_projections(model: ChatModel, prompt: str, directions: Directions) -> TokenProjections:
     """Project the residual at every token of a templated prompt, at every layer.
 
-    Through TransformerLens, projected while the model runs: no residuals are kept.
+    Projected while the model runs: no residuals are kept.
 
     Args:
         model: The model as it is now, for instance inside ``run.applied_to(model)``.

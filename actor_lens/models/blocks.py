@@ -22,13 +22,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Tap = Callable[[Tensor], None]
-"""Function that is called with what a block receives, ``[prompt, token, d_model]``."""
+"""Function that is called with a residual stream, ``[prompt, token, d_model]``."""
 
 
 class _Reached(Exception):
@@ -57,19 +58,27 @@ class _CallRecorder(nn.Module):
 
 
 class _Tapped(nn.Module):
-    """Stands in for a block: hands out what it receives, then runs it or ends the pass."""
+    """Stands in for a block: hands out what it receives and gives, and may end the pass."""
 
-    def __init__(self, block: nn.Module, tap: Tap, *, ends_pass: bool) -> None:
+    def __init__(
+        self, block: nn.Module, before: Tap | None, after: Tap | None, *, ends_pass: bool
+    ) -> None:
         super().__init__()
         self.block = block
-        self._tap = tap
+        self._before, self._after = before, after
         self._ends_pass = ends_pass
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        self._tap(hidden_states)
+        if self._before is not None:
+            self._before(hidden_states)
+        if self._after is None and self._ends_pass:
+            raise _Reached
+        output = self.block(hidden_states, *args, **kwargs)
+        if self._after is not None:
+            self._after(stream_of(output))
         if self._ends_pass:
             raise _Reached
-        return self.block(hidden_states, *args, **kwargs)
+        return output
 
 
 class _FromCache(nn.Module):
@@ -137,34 +146,40 @@ def graft_from_cache(
     return graft(model, {**below, layer: start})
 
 
-def tap_block_inputs(
+def tap_blocks(
     model: ChatModel,
-    taps: Mapping[int, Tap],
-    input_ids: Int[Tensor, "prompt token"],
-    attention_mask: Int[Tensor, "prompt token"],
-    position_ids: Int[Tensor, "prompt token"],
+    batch: TokenBatch,
+    *,
+    before: Mapping[int, Tap] | None = None,
+    after: Mapping[int, Tap] | None = None,
 ) -> None:
-    """Hand out what some blocks receive (``resid_pre``), in a pass that ends at the deepest.
+    """Hand out the residual stream around some blocks, in a pass that ends at the last of them.
 
     Args:
         model: The model, which stays as it is.
-        taps: Functions by layer, called with ``[prompt, token, d_model]`` at their block.
-        input_ids: Token ids of a batch.
-        attention_mask: 0 on padding.
-        position_ids: Positions from the first token that is not padding.
+        batch: Prompts, padded on the left.
+        before: Functions by layer that take what their block receives (``resid_pre``).
+        after: Functions by layer that take what their block gives (``resid_post``).
     """
-    last = max(taps)
+    before, after = before or {}, after or {}
+    layers = {*before, *after}
     tapped: dict[int, nn.Module] = {
-        layer: _Tapped(model.blocks[layer], tap, ends_pass=layer == last)
-        for layer, tap in taps.items()
+        layer: _Tapped(
+            model.blocks[layer],
+            before.get(layer),
+            after.get(layer),
+            ends_pass=layer == max(layers),
+        )
+        for layer in layers
     }
-    _run_until_reached(
-        graft(model, tapped).base_model,
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=position_ids,
-        use_cache=False,
-    )
+    with torch.no_grad():
+        _run_until_reached(
+            graft(model, tapped).base_model,
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
 
 
 def block_arguments(
@@ -216,9 +231,13 @@ def last_token_output(
     last = arguments_at_last_position(arguments, n_tokens=hidden_states.shape[1])
     replay = _KeyValueReplay(recorder.keys_values)
     output = block(hidden_states[:, -1:], **{**last, "past_key_values": replay})
-    if isinstance(output, tuple):
-        output = output[0]
-    return output[:, -1]  # type: ignore[no-any-return]
+    return stream_of(output)[:, -1]
+
+
+def stream_of(output: Any) -> Float[Tensor, "prompt token d_model"]:
+    """The residual stream in what a block returns; some return more beside it."""
+    stream: Tensor = output[0] if isinstance(output, tuple) else output
+    return stream
 
 
 def _run_until_reached(module: nn.Module, *args: Any, **kwargs: Any) -> None:

@@ -113,16 +113,20 @@ class ChatModel:
 
     @property
     def is_hooked(self) -> bool:
-        """Whether hooks may change what a forward pass computes."""
+        """Whether hooks may change what a forward pass computes, of ``hf`` or of ``bridge``."""
         hooks = (
             hook
             for module in self.hf.modules()
             for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         )
         # Once asked for hidden states or attentions, transformers leaves hooks that only record.
-        if any(hook.__module__ != "transformers.utils.output_capturing" for hook in hooks):
-            return True
-        if "bridge" not in self.__dict__:  # not made yet, so nobody has hooked it
+        own = (hook.__module__ != "transformers.utils.output_capturing" for hook in hooks)
+        return any(own) or self.bridge_is_hooked
+
+    @property
+    def bridge_is_hooked(self) -> bool:
+        """Whether there are hooks of TransformerLens; the bridge is not made to find out."""
+        if "bridge" not in self.__dict__:
             return False
         return any(point.has_hooks() for point in self.bridge.hook_dict.values())
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from actor_lens.models.batches import TokenBatch, run_in_batches
-from actor_lens.models.blocks import arguments_at_last_position, bound_arguments, graft
+from actor_lens.models.blocks import arguments_at_last_position, bound_arguments, graft, stream_of
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
 from actor_lens.models.interventions import shift_last_token
@@ -271,7 +271,7 @@ class _Recorder(nn.Module):
         if not self.keys.numel():
             raise NoKeyValueCache(type(self.block).__name__)
         self._arguments = arguments_at_last_position(arguments, hidden_states.shape[1])
-        self.residual = _hidden(output)[:, -1].clone()
+        self.residual = stream_of(output)[:, -1].clone()
         return output
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -294,7 +294,7 @@ class _Recorder(nn.Module):
             "attention_mask": _side_by_side(mask, questions.shape[1], self.keys),
             "past_key_values": _KeysBefore(self.keys, self.values),
         }
-        return _hidden(self.block(questions, **arguments))
+        return stream_of(self.block(questions, **arguments))
 
 
 class _KeysBefore:
@@ -343,8 +343,3 @@ def _side_by_side(
     themselves.fill_diagonal_(0.0)
     before = mask[..., :-1].expand(-1, -1, n_questions, -1)
     return torch.cat([before, themselves.expand(len(mask), 1, -1, -1)], dim=-1)
-
-
-def _hidden(output: Any) -> Tensor:
-    hidden: Tensor = output[0] if isinstance(output, tuple) else output
-    return hidden

@@ -1,7 +1,8 @@
 """Residuals and block inputs are what Hugging Face's own blocks take in and give out.
 
 Truth comes from forward hooks that this file registers on the clean Hugging Face model, for one
-prompt at a time, without padding. What TransformerLens caches in padded batches must equal it.
+prompt at a time, without padding. What is collected in padded batches must equal it, and what
+TransformerLens gives for the same batch.
 """
 
 import math
@@ -15,6 +16,7 @@ from torch import Tensor
 from actor_lens.activations.residuals import Residuals, collect_block_inputs, collect_residuals
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import edit_blocks
 from actor_lens.progress import reporting, stage
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
@@ -173,6 +175,35 @@ def test_the_model_is_left_without_hooks(model):
         assert not any(tensor.requires_grad for tensor in one.parameters())
 
 
+@each_architecture
+def test_transformer_lens_gives_the_same_numbers(architecture):
+    """Bit for bit, but where it splits fused weights, and so adds in another order."""
+    model = tiny_chat_model(architecture)
+    ours = collect_residuals(model, PROMPTS).values
+    assert "bridge" not in vars(model)  # making it takes seconds
+    assert model.bridge is not None
+    with model.bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_post", lambda x, hook: None)]):  # noqa: ARG005
+        theirs = collect_residuals(model, PROMPTS).values
+    if architecture == "gpt2":
+        assert difference(ours, theirs) <= TOLERANCE / 10
+    else:
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("way", ["hf", "bridge"])
+def test_hooks_act_on_what_is_collected_whichever_side_they_are_on(model, residuals, way):
+    """A block's output doubled is doubled in the residuals, and changes those above."""
+    hooks = [("blocks.1.hook_resid_post", lambda x, hook: 2 * x)]  # noqa: ARG005
+    own = way == "hf"
+    doubled = edit_blocks(model, [1], lambda x: 2 * x) if own else model.bridge.hooks(hooks)
+    with doubled:
+        found = collect_residuals(model, PROMPTS).values
+    assert torch.equal(found[0], residuals.values[0])
+    assert difference(found[1], 2 * residuals.values[1]) <= TOLERANCE
+    assert difference(found[2], residuals.values[2]) > 1e-2
+    assert torch.equal(collect_residuals(model, PROMPTS).values, residuals.values)
+
+
 # ---- Block inputs ----
 
 
@@ -208,14 +239,16 @@ def test_blocks_from_the_layer_on_are_not_run(model):
     assert ran == [n_batches, n_batches, 0, 0]
 
 
-def test_the_head_is_not_run(model):
+@pytest.mark.parametrize("way", ["hf", "bridge"])
+def test_the_head_is_not_run(model, way):
     ran = []
-    unembedding = model.bridge.unembed
-    handle = unembedding.register_forward_pre_hook(lambda *_: ran.append(True))
+    hooked = model.hf if way == "hf" else model.bridge
+    head = model.hf.lm_head if way == "hf" else model.bridge.unembed
+    handle = head.register_forward_pre_hook(lambda *_: ran.append(True))
     try:
         collect_residuals(model, PROMPTS)
         assert ran == []
-        model.bridge(torch.tensor(model.tokenize(PROMPTS.texts[:1])))
+        hooked(torch.tensor(model.tokenize(PROMPTS.texts[:1])))
         assert ran == [True]
     finally:
         handle.remove()

@@ -22,7 +22,7 @@ from actor_lens.models.blocks import (
     graft,
     graft_from_cache,
     last_token_output,
-    tap_block_inputs,
+    tap_blocks,
 )
 from actor_lens.models.chat_model import ChatModel
 from tests.support.tiny_models import ARCHITECTURES, N_LAYERS, shared_tiny_model
@@ -45,9 +45,9 @@ class Truth:
     logits: Tensor
 
 
-def record_block_input(model, layer, input_ids, attention_mask, position_ids):
+def record_block_input(model, layer, batch):
     received = []
-    tap_block_inputs(model, {layer: received.append}, input_ids, attention_mask, position_ids)
+    tap_blocks(model, batch, before={layer: received.append})
     return received[0]
 
 
@@ -110,7 +110,7 @@ def difference(one: Tensor, other: Tensor) -> float:
 
 
 def at_last_token(model: ChatModel, layer: int, block: nn.Module, batch: TokenBatch) -> Tensor:
-    states = record_block_input(model, layer, batch.input_ids, **inputs_of(batch))
+    states = record_block_input(model, layer, batch)
     arguments = block_arguments(model, layer, states, **inputs_of(batch))
     return last_token_output(block, states, arguments)
 
@@ -230,7 +230,7 @@ def test_recorded_input_is_what_the_block_received(architecture, layer):
     batch = padded(model)
     with torch.no_grad():
         truth = run_hf(model.hf, model.blocks, batch).block_inputs[layer]
-        recorded = record_block_input(model, layer, batch.input_ids, **inputs_of(batch))
+        recorded = record_block_input(model, layer, batch)
     assert torch.equal(recorded, truth)
 
 
@@ -253,7 +253,7 @@ def test_no_block_runs_without_need():
     model = shared_tiny_model("llama")
     batch = padded(model)
     with noted_runs(model) as ran:
-        states = record_block_input(model, MIDDLE, batch.input_ids, **inputs_of(batch))
+        states = record_block_input(model, MIDDLE, batch)
     assert ran == list(range(MIDDLE))
     with noted_runs(model) as ran:
         block_arguments(model, MIDDLE, states, **inputs_of(batch))
@@ -302,7 +302,7 @@ def test_a_graft_leaves_the_model_as_it_was(architecture):
         assert difference(changed, logits) > 1e-3
         # The graft is still in use here.
         assert torch.equal(run_hf(model.hf, model.blocks, batch).logits, logits)
-        states = record_block_input(model, MIDDLE, batch.input_ids, **inputs_of(batch))
+        states = record_block_input(model, MIDDLE, batch)
         block_arguments(model, MIDDLE, states, **inputs_of(batch))
 
     assert snapshot(model.hf) == before
