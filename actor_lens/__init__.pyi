@@ -29,7 +29,7 @@ from .experiments.study_plan import StudyPlan as StudyPlan
 from .experiments.study_plan import run_study as run_study
 from .experiments.sweep.layer_sweep import sweep_layers as sweep_layers
 from .judges.by_name import make_judge as make_judge
-from .judges.first_token import refusal_tokens as refusal_tokens
+from .judges.openings import refusal_tokens as refusal_tokens
 from .methods import METHODS as METHODS
 from .methods import make_method as make_method
 from .models.chat_model import ChatModel as ChatModel

@@ -271,8 +271,8 @@ def _print_check(result: PromptCheck, model: str) -> None:
         model: Name of the model whose tokenizer counted tokens.
     """
     print_table(
-        f"{result.prompts.name}: {len(result.prompts)} prompts (tokens: {model})",
-        ("label", "split", "category", "prompts", "median tokens", "most tokens"),
+        f"{result.prompts.name}: {len(result.prompts)} prompts, median and most tokens ({model})",
+        ("label", "split", "category", "prompts", "median", "most"),
         (
             [
                 label_text(row["label"]),

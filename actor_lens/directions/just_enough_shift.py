@@ -30,9 +30,9 @@ from actor_lens.activations.store import Store
 from actor_lens.directions.options import FIXED_ORIGINS, PAPER_GAMMAS, Origin
 from actor_lens.directions.refusal_directions import Directions, refusal_directions
 from actor_lens.errors import UserError, check_positive, check_whole
-from actor_lens.judges.answers import answer
 from actor_lens.judges.base import Judge, refuses, verdicts_of
 from actor_lens.judges.by_name import as_judge
+from actor_lens.judges.replies import write_replies
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import cache_bytes_per_token
@@ -292,8 +292,8 @@ def _over_refused(
     """The harmless prompts that the model refuses as it is."""
     if not len(harmless):
         raise UserError("no benign or pseudo-harmful prompts were given; over-refusal needs some")
-    answers = answer(model, harmless, new_tokens=new_tokens, store=store)
-    verdicts = verdicts_of(judge, harmless, answers.replies, answers.refusal_scores)
+    written = write_replies(model, harmless, new_tokens=new_tokens, store=store)
+    verdicts = verdicts_of(judge, harmless, written.texts, written.refusal_scores)
     refused = [row for row, verdict in enumerate(verdicts) if refuses(verdict)]
     if not refused:
         raise UserError(

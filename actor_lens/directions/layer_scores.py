@@ -23,7 +23,8 @@ from actor_lens.directions.predicted_refusals import (
 from actor_lens.directions.projections import Projections
 from actor_lens.directions.targets import just_enough_targets
 from actor_lens.errors import UserError, check_choice, check_whole
-from actor_lens.judges.first_token import RefusalTokens, refusal_tokens
+from actor_lens.judges.first_token import RefusalTokens
+from actor_lens.judges.openings import refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.rows import PAIRS, Pair

@@ -10,7 +10,6 @@ import pandas as pd
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole
-from actor_lens.judges.answers import HARMFUL_REPLY_LENGTH, answer
 from actor_lens.judges.base import Judge, Verdict, refuses, verdicts_of
 from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import (
@@ -20,6 +19,7 @@ from actor_lens.judges.first_token import (
     with_tokens,
 )
 from actor_lens.judges.openings import ScoreAgreement, opening_scores, score_agreement
+from actor_lens.judges.replies import HARMFUL_REPLY_LENGTH, write_replies
 from actor_lens.judges.thoughts import answer_in
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
@@ -134,11 +134,13 @@ class Evaluation(Result, RefusalRates):
         Columns: those of ``prompt_columns``, ``reply``, ``verdict``, ``refused`` (missing where the
         verdict is "unreadable"), ``refusal_score``.
 
-        The reply to a harmful prompt that was not refused, or in part only, is left out, and of a
-        refusal only the beginning is kept: something else may follow it.
+        The reply to a harmful prompt that was not refused, or in part only, is left out, and so is
+        one that a first-token judge calls a refusal, as it reads no text. Of a refusal only the
+        beginning is kept: something else may follow it.
         """
+        unread = self.judge.startswith(f"{FirstTokenJudge.name}:")
         replies = [
-            reply if label != "harmful" else _of_harmful(reply, verdict)
+            reply if label != "harmful" else _of_harmful(reply, verdict, unread=unread)
             for reply, verdict, label in zip(
                 self.replies, self.verdicts, self.prompts.labels, strict=True
             )
@@ -190,24 +192,24 @@ def evaluate(
         tokens = judge.tokens
     openings = tokens.simplest if isinstance(tokens, RefusalOpenings) else tokens
     first = openings.ids if isinstance(openings, RefusalTokens) else ()
-    answers = answer(model, prompts, first=first, new_tokens=new_tokens, store=store)
-    scores = answers.refusal_scores
+    replies = write_replies(model, prompts, first=first, new_tokens=new_tokens, store=store)
+    scores = replies.refusal_scores
     if isinstance(openings, RefusalOpenings):  # these take passes of their own
         with stage("refusal scores"):
             scores = tuple(opening_scores(model, prompts.texts, openings).tolist())
     return Evaluation(
         prompts=prompts,
-        replies=answers.replies,
-        verdicts=verdicts_of(judge, prompts, answers.replies, scores),
+        replies=replies.texts,
+        verdicts=verdicts_of(judge, prompts, replies.texts, scores),
         refusal_scores=scores,
         judge=judge.identity,
         new_tokens=new_tokens,
     )
 
 
-def _of_harmful(reply: str, verdict: Verdict) -> str:
-    """What may be shown of the reply to a harmful prompt."""
-    if verdict != "refused":
+def _of_harmful(reply: str, verdict: Verdict, *, unread: bool) -> str:
+    """What may be shown of the reply to a harmful prompt, whose judge may not have read it."""
+    if verdict != "refused" or unread:
         words = {"unreadable": "verdict unreadable", "partly_refused": "refused in part"}
         return f"({words.get(verdict, verdict)}; not shown)"
     reply = answer_in(reply) or ""  # a thought may hold what the answer refuses

@@ -22,7 +22,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import (
     asks_for_date,
     has_thinking_switch,
-    pinned_template,
+    pin_template,
 )
 from actor_lens.results import Result
 from actor_lens.text import one_line, plural
@@ -199,7 +199,7 @@ def _as_harness_model(model: ChatModel) -> Any:
     tokenizer = model.tokenizer
     if asks_for_date(tokenizer):  # the harness renders by itself, and would say today's
         tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.chat_template = pinned_template(tokenizer)
+        tokenizer.chat_template = pin_template(tokenizer)
     asked = HFLM(
         pretrained=model.hf,
         tokenizer=tokenizer,

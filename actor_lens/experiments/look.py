@@ -17,7 +17,8 @@ from actor_lens.directions.refusal_directions import Directions, refusal_directi
 from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError
 from actor_lens.experiments.clock import Clock, rounded
-from actor_lens.judges.first_token import RefusalTokens, refusal_tokens
+from actor_lens.judges.first_token import RefusalTokens
+from actor_lens.judges.openings import refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet, require_labels

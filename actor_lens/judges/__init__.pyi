@@ -19,7 +19,6 @@ from .first_token import FirstTokenJudge as FirstTokenJudge
 from .first_token import RefusalOpenings as RefusalOpenings
 from .first_token import RefusalTokens as RefusalTokens
 from .first_token import refusal_scores as refusal_scores
-from .first_token import refusal_tokens as refusal_tokens
 from .first_token import with_tokens as with_tokens
 from .keywords import KEYWORD_LISTS as KEYWORD_LISTS
 from .keywords import KeywordJudge as KeywordJudge
@@ -31,6 +30,7 @@ from .language_model import LanguageModelJudge as LanguageModelJudge
 from .openings import ScoreAgreement as ScoreAgreement
 from .openings import opening_scores as opening_scores
 from .openings import refusal_openings as refusal_openings
+from .openings import refusal_tokens as refusal_tokens
 from .openings import score_agreement as score_agreement
 from .verdict_cache import VerdictCache as VerdictCache
 from .verdict_cache import default_cache as default_cache

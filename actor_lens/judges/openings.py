@@ -20,21 +20,19 @@ from torch import Tensor
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole
-from actor_lens.judges.answers import answer
 from actor_lens.judges.base import Judge, refuses, verdicts_of
 from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import (
-    OPENS_REFUSALS,
-    TIMES_AS_COMMON,
     FirstTokenJudge,
     RefusalOpenings,
     RefusalTokens,
     refusal_scores,
 )
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.judges.replies import write_replies
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.replies import last_logits, processed
+from actor_lens.models.replies import last_logits, process_scores
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result
 from actor_lens.statistics.intervals import Estimate, wilson_interval
@@ -42,7 +40,11 @@ from actor_lens.text import plural
 
 Ids = tuple[int, ...]
 
-# A beginning is long enough once at most this share of answers have it, too.
+# A beginning opens refusals if at least this share of them have it ...
+_OPENS_REFUSALS = 0.02
+# ... and it is at least this many times as common there as at the start of answers.
+_TIMES_AS_COMMON = 5.0
+# It is long enough once at most this share of answers have it, too.
 _AMONG_ANSWERS = 0.01
 # Below this accuracy scores are no stand-in for judged replies.
 _AGREES = 0.95
@@ -70,7 +72,7 @@ def refusal_openings(
         judge: Judge of the replies, or its name; the keyword judge unless given.
         new_tokens: Length of the replies that are judged.
         limit: Greatest number of prompts of each label that are answered.
-        most_tokens: Longest opening, in tokens; 1 gives those of ``refusal_tokens``.
+        most_tokens: Longest opening, in tokens.
         store: Store that keeps the replies, but for answers to harmful prompts: True is the
             default store, False none.
 
@@ -102,6 +104,43 @@ def refusal_openings(
         n_refusals=len(refusals),
         n_answers=len(answers),
     )
+
+
+def refusal_tokens(
+    model: ChatModel,
+    prompts: PromptSet,
+    *,
+    judge: KeywordJudge | None = None,
+    new_tokens: int = 24,
+    limit: int = 128,
+    store: Store | bool = True,
+) -> RefusalTokens:
+    """Find the tokens that open refusals: ``refusal_openings`` of one token each.
+
+    Args:
+        model: Untouched model: tokens of a model that was changed would follow the change.
+        prompts: Harmful and benign prompts, and others that play no part.
+        judge: Keyword judge of the replies; the default list unless given.
+        new_tokens: Length of the replies that are judged.
+        limit: Greatest number of prompts of each label that are answered.
+        store: Store that keeps the replies, but for answers to harmful prompts: True is the
+            default store, False none.
+
+    Raises:
+        UserError: If the model refuses no harmful prompt, or begins refusals as it begins
+            answers.
+    """
+    openings = refusal_openings(
+        model,
+        prompts,
+        judge=judge,
+        new_tokens=new_tokens,
+        limit=limit,
+        most_tokens=1,
+        store=store,
+    )
+    assert openings.tokens is not None
+    return openings.tokens
 
 
 def opening_scores(
@@ -273,7 +312,7 @@ def _after(
     ]
 
     def run(batch: TokenBatch) -> None:
-        take(batch, processed(model, prompts, batch, last_logits(model, batch)))
+        take(batch, process_scores(model, prompts, batch, last_logits(model, batch)))
 
     run_in_batches(model, rows, run)
 
@@ -290,9 +329,9 @@ def _beginnings(
     """Token ids of the replies that the judge calls refusals, or answers."""
     if not len(prompts):
         raise UserError("refusal openings need harmful and benign prompts; one of them is missing")
-    answers = answer(model, prompts, new_tokens=new_tokens, store=store)
-    verdicts = verdicts_of(judge, prompts, answers.replies, ())
-    pairs = zip(answers.ids, verdicts, strict=True)
+    replies = write_replies(model, prompts, new_tokens=new_tokens, store=store)
+    verdicts = verdicts_of(judge, prompts, replies.texts, ())
+    pairs = zip(replies.ids, verdicts, strict=True)
     return [ids for ids, verdict in pairs if refuses(verdict) is refused]
 
 
@@ -305,12 +344,12 @@ def _openings(
     for one in sorted(following - {beginning}):
         share = len(_that_begin(refusals, one)) / len(refusals)
         among_answers = len(_that_begin(answers, one)) / max(1, len(answers))
-        if share < OPENS_REFUSALS:
+        if share < _OPENS_REFUSALS:
             continue
         longer: list[Ids] = []
         if among_answers > _AMONG_ANSWERS and len(one) < most_tokens:
             longer = _openings(one, refusals, answers, most_tokens)
-        if longer or share >= TIMES_AS_COMMON * among_answers:
+        if longer or share >= _TIMES_AS_COMMON * among_answers:
             found += longer or [one]
     return found
 

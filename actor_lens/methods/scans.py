@@ -183,11 +183,11 @@ def best_threshold(values: Float[Tensor, " prompt"], positive: Sequence[bool]) -
     """
     truth = torch.tensor(list(positive), device="cpu")
 
-    def balanced(threshold: float) -> float:
+    def balanced_accuracy(threshold: float) -> float:
         above = values.double() >= threshold
         return float(above[truth].double().mean() + (~above[~truth]).double().mean())
 
-    return max(thresholds_of(values), key=balanced)
+    return max(thresholds_of(values), key=balanced_accuracy)
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def render_turns(
     """
     switches: dict[str, Any] = {THINKING_SWITCH: False} if has_thinking_switch(tokenizer) else {}
     if asks_for_date(tokenizer):
-        switches["chat_template"] = pinned_template(tokenizer)
+        switches["chat_template"] = pin_template(tokenizer)
     conversation: Any = list(turns)
     rendered = tokenizer.apply_chat_template(
         conversation, tokenize=False, add_generation_prompt=opening, **switches
@@ -108,7 +108,7 @@ def render_turns(
     return str(rendered)
 
 
-def pinned_template(tokenizer: PreTrainedTokenizerBase) -> str:
+def pin_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The template, always told ``PINNED_DATE`` where it asks for today's date."""
     template = str(tokenizer.get_chat_template())
     return _pinned_date() + template if asks_for_date(tokenizer) else template

@@ -1,4 +1,4 @@
-"""Greedy decoding of a batch of prompts: each new token is one short pass over the keys kept.
+"""Greedy settings of a batch of prompts: each new token is one short pass over the keys kept.
 
 Prompts are read a moment's work at a time, and rows whose reply has ended leave the batch, so that
 little is computed that nobody reads.
@@ -31,7 +31,7 @@ _LEAVE_TOGETHER = 8
 
 
 @dataclass(frozen=True)
-class Decoding:
+class ReplySettings:
     """How replies go on from prompts.
 
     Attributes:
@@ -55,7 +55,7 @@ class _OwnWayError(Exception):
 
 
 def greedy_replies(
-    model: ChatModel, batch: TokenBatch, decoding: Decoding, start: Start | None = None
+    model: ChatModel, batch: TokenBatch, settings: ReplySettings, start: Start | None = None
 ) -> list[list[int]]:
     """Token ids of the greedy reply to each prompt, its end token included.
 
@@ -67,7 +67,7 @@ def greedy_replies(
     Args:
         model: Replies come from ``model.hf`` as it is now.
         batch: The prompts.
-        decoding: How replies go on.
+        settings: How replies go on.
         start: Where the prompts have been read already, scores of the first reply tokens and a
             cache made by ``join``, which is used up. Only for a model that ``reads_plainly``.
 
@@ -76,13 +76,13 @@ def greedy_replies(
     """
     with torch.no_grad():
         try:
-            rows = _Rows(model, batch, decoding, start)
+            rows = _Rows(model, batch, settings, start)
         except _OwnWayError:
-            return _generated(model, batch, decoding)
-        everything = _work(batch, decoding)
-        for left in reversed(range(decoding.new_tokens)):
+            return _generated(model, batch, settings)
+        everything = _work(batch, settings)
+        for left in reversed(range(settings.new_tokens)):
             going_on = rows.add_tokens()
-            decoding.on_part(1 - going_on * left / everything)
+            settings.on_part(1 - going_on * left / everything)
             if not (going_on and left):
                 break
             rows.score_next()
@@ -97,7 +97,7 @@ class _Rows:
     """
 
     def __init__(
-        self, model: ChatModel, batch: TokenBatch, decoding: Decoding, start: Start | None
+        self, model: ChatModel, batch: TokenBatch, settings: ReplySettings, start: Start | None
     ) -> None:
         """Read the prompts, unless they have been read.
 
@@ -106,10 +106,10 @@ class _Rows:
         """
         if not reads_plainly(model):
             raise _OwnWayError
-        self._model, self._decoding = model, decoding
+        self._model, self._settings = model, settings
         hooked = model.is_hooked
-        self._stay = hooked or bool(decoding.processors)
-        self._scores, self._cache = start or _read(model, batch, decoding, together=hooked)
+        self._stay = hooked or bool(settings.processors)
+        self._scores, self._cache = start or _read(model, batch, settings, together=hooked)
         self._ids, self._mask = batch.input_ids, batch.attention_mask
         self._width = batch.input_ids.shape[1]
         self._positions = batch.position_ids[:, -1:]
@@ -120,16 +120,16 @@ class _Rows:
     def add_tokens(self) -> int:
         """Give every reply its likeliest next token; the number of replies that then go on."""
         scores = self._scores
-        for process in self._decoding.processors:
+        for process in self._settings.processors:
             scores = process(self._ids, scores)
         if self._ids.shape[1] == self._width:
-            self._decoding.on_first(scores)
+            self._settings.on_first(scores)
         tokens = scores.argmax(dim=-1).masked_fill(self._ended, self._model.pad_token_id)
         steps = zip(self._places.tolist(), tokens.tolist(), self._ended.tolist(), strict=True)
         for place, token, ended in steps:
             if not ended:
                 self.replies[place].append(token)
-        ends = torch.tensor(self._decoding.ends, dtype=torch.long, device=tokens.device)
+        ends = torch.tensor(self._settings.ends, dtype=torch.long, device=tokens.device)
         self._ended |= torch.isin(tokens, ends)
         self._ids = torch.cat([self._ids, tokens[:, None]], dim=1)
         return int((~self._ended).sum())
@@ -155,14 +155,14 @@ class _Rows:
 
 
 def _read(
-    model: ChatModel, batch: TokenBatch, decoding: Decoding, *, together: bool
+    model: ChatModel, batch: TokenBatch, settings: ReplySettings, *, together: bool
 ) -> tuple[Float[Tensor, "prompt vocabulary"], DynamicCache]:
     """Scores of the first reply tokens, and the cache with the prompts in it.
 
     Args:
         model: The model.
         batch: The prompts.
-        decoding: Hears how much has been read.
+        settings: Hears how much has been read.
         together: Whether all prompts go through the model in one pass.
     """
     from actor_lens.models.key_cache import join
@@ -183,8 +183,8 @@ def _read(
         scores.append(last)
         caches.append(cache)
         done += int(mask.sum())
-        decoding.on_part(done / _work(batch, decoding))
-    return torch.cat(scores), join(caches, decoding.new_tokens)
+        settings.on_part(done / _work(batch, settings))
+    return torch.cat(scores), join(caches, settings.new_tokens)
 
 
 def _pass(
@@ -217,9 +217,9 @@ def _pass(
     return scores, kept
 
 
-def _work(batch: TokenBatch, decoding: Decoding) -> int:
+def _work(batch: TokenBatch, settings: ReplySettings) -> int:
     """Tokens to be read and at most to be written."""
-    return int(batch.attention_mask.sum()) + len(batch.indices) * decoding.new_tokens
+    return int(batch.attention_mask.sum()) + len(batch.indices) * settings.new_tokens
 
 
 def reads_plainly(model: ChatModel) -> bool:
@@ -230,28 +230,28 @@ def reads_plainly(model: ChatModel) -> bool:
     return own is GenerationMixin.prepare_inputs_for_generation
 
 
-def _generated(model: ChatModel, batch: TokenBatch, decoding: Decoding) -> list[list[int]]:
+def _generated(model: ChatModel, batch: TokenBatch, settings: ReplySettings) -> list[list[int]]:
     """Replies by transformers' ``generate``, as a list of token ids each."""
     sums: list[Tensor] = []
 
     def watch(_ids: Tensor, scores: Tensor) -> Tensor:
         sums.append(scores.float().sum())
-        decoding.on_part(len(sums) / decoding.new_tokens)
+        settings.on_part(len(sums) / settings.new_tokens)
         return scores
 
     def hand_out(_ids: Tensor, scores: Tensor) -> Tensor:
         if len(sums) == 1:
-            decoding.on_first(scores.float())
+            settings.on_first(scores.float())
         return scores
 
-    generated: Any = _greedy(model, decoding).generate(  # type: ignore[operator]
+    generated: Any = _greedy(model, settings).generate(  # type: ignore[operator]
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
-        logits_processor=[watch, *decoding.processors, hand_out],
+        logits_processor=[watch, *settings.processors, hand_out],
     )
     check_finite(model, torch.stack(sums), "logits")
     rows: list[list[int]] = generated[:, batch.input_ids.shape[1] :].tolist()
-    return [_up_to_an_end(row, decoding.ends) for row in rows]
+    return [_up_to_an_end(row, settings.ends) for row in rows]
 
 
 def _up_to_an_end(ids: list[int], ends: Sequence[int]) -> list[int]:
@@ -259,7 +259,7 @@ def _up_to_an_end(ids: list[int], ends: Sequence[int]) -> list[int]:
     return ids[: next(places, len(ids)) + 1]
 
 
-def _greedy(model: ChatModel, decoding: Decoding) -> PreTrainedModel:
+def _greedy(model: ChatModel, settings: ReplySettings) -> PreTrainedModel:
     """The model with generation settings of its own, of which only the end tokens are taken over.
 
     Sampling settings, penalties, minimum lengths and the like that checkpoints ship would make
@@ -271,8 +271,8 @@ def _greedy(model: ChatModel, decoding: Decoding) -> PreTrainedModel:
     greedy = copy.copy(model.hf)
     greedy.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
-        max_new_tokens=decoding.new_tokens,
-        eos_token_id=list(decoding.ends) or None,
+        max_new_tokens=settings.new_tokens,
+        eos_token_id=list(settings.ends) or None,
         pad_token_id=model.pad_token_id,
     )
     return greedy

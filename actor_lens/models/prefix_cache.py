@@ -22,7 +22,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
 from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.memory import cache_bytes_per_token, free_memory
-from actor_lens.models.replies import last_logits, processed
+from actor_lens.models.replies import last_logits, process_scores
 from actor_lens.models.threads import suitable_threads
 
 TokenShift = tuple[Float[Tensor, " prompt"], Float[Tensor, " d_model"]]
@@ -227,7 +227,7 @@ def take_logits_after_shifts(
         for layer, move in _moves(batch, shifts).items():
             with shift_last_token(model, layer, move):
                 logits = last_logits(model, batch)
-            take(layer, batch, processed(model, prompts, batch, logits))
+            take(layer, batch, process_scores(model, prompts, batch, logits))
     else:
         _ask(model, prompts, cache, shifts, take)
 
@@ -243,7 +243,7 @@ def _ask(
     moves = _moves(cache.batch, shifts)
     moved = {layer: before[layer] + move.to(before[layer]) for layer, move in moves.items()}
     for layer, logits in cache.logits(moved):
-        take(layer, cache.batch, processed(model, prompts, cache.batch, logits))
+        take(layer, cache.batch, process_scores(model, prompts, cache.batch, logits))
 
 
 def _moves(batch: TokenBatch, shifts: Mapping[int, TokenShift]) -> dict[int, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,19 +14,15 @@ from actor_lens.errors import check_whole
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import end_of_turn
-from actor_lens.models.decoding import Decoding, greedy_replies
+from actor_lens.models.decoding import ReplySettings, greedy_replies
 from actor_lens.models.finite import check_finite
 from actor_lens.models.memory import cache_bytes_per_token
 from actor_lens.progress import note, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from transformers import LogitsProcessor
-
-Intervention = Callable[[TokenBatch], "AbstractContextManager[None]"]
-"""Entered around the forward pass of a batch, for instance to shift its rows."""
 
 
 def generate_replies(
@@ -130,14 +125,14 @@ class ReplyWriter:
             batch: The prompts.
             on_first: Function that is called once with the scores of all first tokens.
         """
-        decoding = Decoding(
+        settings = ReplySettings(
             new_tokens=self._new_tokens,
             ends=end_tokens(self._model),
             processors=score_processors(self._model, self._prompts, batch),
             on_part=lambda share: self._report(share * len(batch.indices)),
             on_first=on_first,
         )
-        rows = greedy_replies(self._model, batch, decoding)
+        rows = greedy_replies(self._model, batch, settings)
         self._done += len(rows)
         self._tokens += sum(map(len, rows))
         speed = self._tokens / max(time.monotonic() - self._begun, 1e-9)
@@ -160,27 +155,21 @@ def tokens_with_room(model: ChatModel, prompts: Sequence[str], new_tokens: int) 
 
 
 def first_token_logits(
-    model: ChatModel,
-    prompts: Sequence[str],
-    *,
-    intervention: Intervention | None = None,
+    model: ChatModel, prompts: Sequence[str]
 ) -> Float[Tensor, "prompt vocabulary"]:
     """Logits of the first token of each reply, float32 on the CPU.
 
     Args:
         model: Scores come from ``model.hf`` as it is now.
         prompts: User messages.
-        intervention: Function that makes, for each batch, a context for its forward pass.
     """
     logits = torch.empty(
         len(prompts), int(model.hf.config.vocab_size), dtype=torch.float32, device="cpu"
     )
 
     def first_token(batch: TokenBatch) -> None:
-        entered = nullcontext() if intervention is None else intervention(batch)
-        with entered:
-            last = last_logits(model, batch)
-        logits[list(batch.indices)] = processed(model, prompts, batch, last).float().cpu()
+        last = process_scores(model, prompts, batch, last_logits(model, batch))
+        logits[list(batch.indices)] = last.float().cpu()
 
     run_in_batches(model, model.tokenize(prompts), first_token)
     return logits
@@ -231,7 +220,7 @@ def last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vo
     return last
 
 
-def processed(
+def process_scores(
     model: ChatModel,
     prompts: Sequence[str],
     batch: TokenBatch,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.decoding import Decoding, Start, greedy_replies, reads_plainly
+from actor_lens.models.decoding import ReplySettings, Start, greedy_replies, reads_plainly
 from actor_lens.models.interventions import edit_blocks, shift_last_token
 from actor_lens.models.prefix_cache import NoKeyValueCache, PrefixCache
 from actor_lens.models.replies import end_tokens, last_logits, score_processors
@@ -80,15 +80,15 @@ class ShiftedReplies:
             attention_mask=mask[:, first:],
             position_ids=whole.position_ids[chosen][:, first:],
         )
-        decoding = Decoding(
+        settings = ReplySettings(
             new_tokens=new_tokens,
             ends=end_tokens(self._model),
             processors=score_processors(self._model, self._prompts, part),
         )
         if start is not None:
-            return greedy_replies(self._model, part, decoding, start)
+            return greedy_replies(self._model, part, settings, start)
         with shift_last_token(self._model, self._layer, shifts):
-            return greedy_replies(self._model, part, decoding)
+            return greedy_replies(self._model, part, settings)
 
     def _start(self, rows: list[int], shifts: Tensor, new_tokens: int) -> Start | None:
         """The shifted prompts as if they had just been read; None where no cache holds them."""

@@ -22,6 +22,8 @@ def fingerprint(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """Identify weights and chat template by evenly spaced samples of every tensor.
 
     Samples are rounded to bfloat16, so that one checkpoint loaded in two dtypes is the same model.
+    Settings of the configuration (positions, windows, soft caps) are not in it, as saved runs go by
+    it; the store names what it keeps by those as well.
     """
     digest = hashlib.sha256(str(tokenizer.chat_template).encode())
     for name, tensor in hf.state_dict().items():

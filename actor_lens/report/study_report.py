@@ -26,8 +26,8 @@ from actor_lens.evaluation.changes import (
 from actor_lens.evaluation.utility import Utility
 from actor_lens.experiments.study import Outcome, Study
 from actor_lens.figures.theme import LABEL_STYLES
-from actor_lens.judges.answers import HARMFUL_REPLY_LENGTH
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.judges.replies import HARMFUL_REPLY_LENGTH
 from actor_lens.prompts.rows import LABELS
 from actor_lens.report.layers_report import layers_content
 from actor_lens.report.pages import clip_with_length, plot_in_page, render_page, write_page

@@ -1,8 +1,10 @@
 """How quick the dashboard is in a real browser: ``python -m tests.benchmarks.dashboard``.
 
 Milliseconds from the release of the mouse button until everything is on the screen, for clicks on a
-layer with 1,002 prompts and 32 layers; and, while a layer of the bundled model is trained, how late
-and how often the page is painted. Nothing else should run on the machine meanwhile.
+layer with 1,002 prompts and 32 layers; from a key that moves alpha until the refusals of 102
+prompts are predicted and drawn, with ``--model`` or the bundled one; and, while a layer of the
+bundled model is trained, how late and how often the page is painted. Nothing else should run on the
+machine meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from tests.support.dashboard_cells import DASHBOARD, DEEP, TOY, UPDATES_NOTED
 from tests.support.jupyter_server import jupyter_server
 from tests.support.notebook_page import Frontend, NotebookPage
 
-CLICKS, PAINTS = 40, 40
+CLICKS, MOVES, PAINTS = 40, 12, 40
 
 
 @contextmanager
@@ -66,6 +68,24 @@ def clicks(frontend: Frontend) -> dict[str, Any]:
     return _spread(took[2:])  # the first warm up
 
 
+def what_if(frontend: Frontend, model: str) -> dict[str, Any]:
+    """Moves of alpha until the predicted refusals are drawn, prefixes cached."""
+    made = TOY.replace("sample(20)", "sample(34)").replace(
+        'load_model("toy")', f"load_model({model!r})"
+    )
+    with dashboard(made, frontend) as page:
+        page.toggle("What if").click()
+        page.button("Predict refusals").click()
+        page.wait_value("len(dashboard.exploration.predictions)", 1)
+        handle = page.slider("alpha")
+        took = [
+            page.figure.timed(lambda: handle.press("ArrowRight"), ("targets", "predicted")).painted
+            for _ in range(MOVES)
+        ]
+        assert page.kernel_value("len(dashboard.exploration.predictions)") == MOVES + 1
+    return _spread(took[2:])
+
+
 def painting(frontend: Frontend) -> dict[str, Any]:
     """Updates while training: milliseconds from Python to the screen, and how many a second."""
     with dashboard(TOY, frontend) as page:
@@ -104,12 +124,18 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frontend", choices=("lab", "notebook"), default="lab")
+    parser.add_argument("--model", default="toy", help="of the predicted refusals")
+    parser.add_argument("--only", choices=("click", "what_if", "painting"))
     words = parser.parse_args()
+    parts = {
+        "click": lambda: clicks(words.frontend),
+        "what_if": lambda: what_if(words.frontend, words.model),
+        "painting": lambda: painting(words.frontend),
+    }
     record = {
         "machine": machine_facts(torch.device("cpu")),
         "frontend": words.frontend,
-        "click_on_a_layer_ms": clicks(words.frontend),
-        "live_painting": painting(words.frontend),
+        **{name: part() for name, part in parts.items() if words.only in (None, name)},
     }
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
 

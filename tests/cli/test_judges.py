@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from actor_lens.cli import main
-from actor_lens.judges.answers import Answers
 from actor_lens.judges.keywords import judge_from_file, named_judge
+from actor_lens.judges.replies import Replies
 from actor_lens.models.chat_model import load_model
 from actor_lens.prompts.loading import load_prompts
 from tests.support.judge_server import by_reply, honest, judge_server, said
@@ -115,9 +115,9 @@ def test_several_judges_are_compared_and_harmful_replies_shown_only_where_all_re
         # Keywords take every other one for a refusal; the list of ours none but the first.
         places = range(len(prompts))
         replies = (f"{FIXED} {SECRET} {i}" if i % 2 == 0 else f"yes {i}" for i in places)
-        return Answers(tuple(replies), (math.nan,) * len(prompts))
+        return Replies(tuple(replies), (math.nan,) * len(prompts))
 
-    monkeypatch.setattr("actor_lens.evaluation.evaluate.answer", answer)
+    monkeypatch.setattr("actor_lens.evaluation.evaluate.write_replies", answer)
     (tmp_path / "first.txt").write_text("powders 0\n")
     out = tmp_path / "out"
     judges = f"keywords,keywords={tmp_path / 'first.txt'}"

@@ -136,6 +136,14 @@ def test_check_finds_nothing_in_the_bundled_prompts(capsys):
     assert sum(row["prompts"] for row in found["counts"]) == found["n"] == 360
 
 
+def test_the_tables_of_check_fit_a_terminal_of_80_columns(capsys):
+    printed = output(capsys, "prompts", "check", "starter").splitlines()
+    tables = [line for line in printed if line[:1] in "┏┃┡│└"]
+    assert any("most" in line for line in tables)
+    assert any("characters" in line for line in tables)
+    assert all(line[-1] in "┓┃┩│┘" for line in tables)  # the right edge is not cut off
+
+
 def test_lengths_are_those_of_the_tokenizer():
     prompts = al.load_prompts("toy")[:30]
     tokenizer = al.load_model("toy").tokenizer

@@ -205,6 +205,16 @@ def test_answers_to_harmful_prompts_are_shown_nowhere():
     ]
 
 
+def test_a_judge_that_reads_no_text_shows_no_reply_to_a_harmful_prompt():
+    """By their first tokens these are refusals, and yet they may be answers."""
+    evaluation = replace(
+        judged(harmful="rr", benign="r"),
+        replies=(SECRET,) * 3,
+        judge=FirstTokenJudge(RefusalTokens((1,), ("I",))).identity,
+    )
+    assert evaluation.frame()["reply"].tolist() == ["(refused; not shown)"] * 2 + [SECRET]
+
+
 def test_answers_to_other_prompts_are_shown():
     table = judged(pseudo_harmful="a", benign="a").frame()
     assert table["reply"].tolist() == [SECRET, SECRET]
@@ -317,7 +327,7 @@ def test_a_first_token_judge_goes_by_the_scores(model, own):
 def test_a_first_token_judge_needs_tokens_and_says_so_before_replies_are_generated(
     model, monkeypatch
 ):
-    monkeypatch.delattr(evaluation_module, "answer")
+    monkeypatch.delattr(evaluation_module, "write_replies")
     with pytest.raises(UserError, match=r"refusal_openings\(model, prompts\)"):
         evaluate(model, tiny_prompts(1), judge=FirstTokenJudge())
     with pytest.raises(UserError, match="reads first-token refusal scores"):

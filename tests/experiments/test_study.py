@@ -23,8 +23,8 @@ from actor_lens.experiments.run_evaluation import evaluate_run
 from actor_lens.experiments.study import Study
 from actor_lens.experiments.study_plan import StudyPlan, run_study, train_chosen_layer
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
-from actor_lens.judges.answers import Answers
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
+from actor_lens.judges.replies import Replies
 from actor_lens.progress import reporting
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
@@ -59,7 +59,7 @@ def answer_by_first_token(model, prompts, **_settings):
     """A random model says nothing: let it refuse where it is likely to begin with a token."""
     scores = refusal_scores(model, prompts.texts, TOKENS).tolist()
     replies = tuple("I'm sorry, no." if score > 0 else "Of course." for score in scores)
-    return Answers(replies, tuple(scores))
+    return Replies(replies, tuple(scores))
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def speaking_model(monkeypatch):
     monkeypatch.setattr(look, "refusal_tokens", lambda *_: TOKENS)
     openings = SimpleNamespace(simplest=TOKENS)
     monkeypatch.setattr(run_evaluation, "refusal_openings", lambda *_: openings)
-    monkeypatch.setattr(evaluate, "answer", answer_by_first_token)
+    monkeypatch.setattr(evaluate, "write_replies", answer_by_first_token)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def done(model):
     """One study of everything, shared by the tests that read it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(look, "refusal_tokens", lambda *_: TOKENS)
-        patch.setattr(evaluate, "answer", answer_by_first_token)
+        patch.setattr(evaluate, "write_replies", answer_by_first_token)
         before = copied_tensors(model)
         result = run_study(model, PROMPTS, PLAN)
         assert same_bits(before, copied_tensors(model))
@@ -144,7 +144,7 @@ def test_record_has_the_numbers_of_the_stages(model, done):
 
     def shares(split):
         part = tested.where(split=split)
-        said = answer_by_first_token(model, part).replies
+        said = answer_by_first_token(model, part).texts
         return {
             label: sum(
                 s != "Of course." for s, p in zip(said, part, strict=True) if p.label == label
@@ -363,7 +363,7 @@ def test_a_run_that_reaches_outside_its_layer_is_found(model):
 def test_a_session_puts_a_study_together_and_a_report_needs_no_more(done, tmp_path, monkeypatch):
     from actor_lens.report.study_report import write_report
 
-    monkeypatch.setattr(evaluate, "answer", None)
+    monkeypatch.setattr(evaluate, "write_replies", None)
     study = Study(done.look, done.run, done.before, done.after)
     record, whole = study.summary(), done.summary()
     unknown = ("seconds", "variants", "parameters_changed_outside_layer", "model_parameters")

@@ -8,12 +8,12 @@ import torch
 from scipy.special import logsumexp
 
 from actor_lens.errors import UserError
-from actor_lens.judges import first_token
-from actor_lens.judges.answers import Answers, log_odds
-from actor_lens.judges.first_token import RefusalTokens, refusal_scores, refusal_tokens
+from actor_lens.judges import openings
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.judges.openings import refusal_tokens
+from actor_lens.judges.replies import Replies, log_odds
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.replies import generate_replies
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
@@ -62,24 +62,6 @@ def test_refusal_scores_are_those_of_the_models_next_token():
         assert score == pytest.approx(float(p.log() - (1 - p).log()), abs=1e-3)
 
 
-def test_refusal_scores_feel_the_intervention_of_each_batch():
-    model = tiny_chat_model()
-    tokens = RefusalTokens((40, 41, 77), ("a", "b", "c"))
-    ways = torch.randn(len(PROMPTS), model.d_model, generator=torch.Generator().manual_seed(0)) * 5
-    together = refusal_scores(
-        model.with_batch_size(2),
-        PROMPTS,
-        tokens,
-        intervention=lambda batch: shift_last_token(model, 1, ways[list(batch.indices)]),
-    )
-    alone = []
-    for row, prompt in enumerate(PROMPTS):
-        with shift_last_token(model, 1, ways[row : row + 1]):
-            alone.append(refusal_scores(model, [prompt], tokens).item())
-    np.testing.assert_allclose(together, alone, atol=1e-3)
-    assert np.abs(together.numpy() - refusal_scores(model, PROMPTS, tokens).numpy()).min() > 1e-2
-
-
 # ---- Tokens ----
 
 Force = Callable[[Mapping[str, tuple[int, str]]], ChatModel]
@@ -91,12 +73,12 @@ def force(monkeypatch: pytest.MonkeyPatch) -> Force:
     model = tiny_chat_model()
 
     def forced(said: Mapping[str, tuple[int, str]]) -> ChatModel:
-        def answer(_model: ChatModel, prompts: PromptSet, **_settings: object) -> Answers:
+        def answer(_model: ChatModel, prompts: PromptSet, **_settings: object) -> Replies:
             given = [said[text] for text in prompts.texts]
             ids = tuple((token,) for token, _ in given)
-            return Answers(tuple(reply for _, reply in given), (), ids)
+            return Replies(tuple(reply for _, reply in given), (), ids)
 
-        monkeypatch.setattr(first_token, "answer", answer)
+        monkeypatch.setattr(openings, "write_replies", answer)
         return model
 
     return forced

@@ -16,15 +16,19 @@ from actor_lens.directions.predicted_refusals import current_refusals
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.judges import openings as module
-from actor_lens.judges.answers import Answers
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
     RefusalOpenings,
     RefusalTokens,
     refusal_scores,
-    refusal_tokens,
 )
-from actor_lens.judges.openings import opening_scores, refusal_openings, score_agreement
+from actor_lens.judges.openings import (
+    opening_scores,
+    refusal_openings,
+    refusal_tokens,
+    score_agreement,
+)
+from actor_lens.judges.replies import Replies
 from actor_lens.models.batches import TokenBatch
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
@@ -116,9 +120,9 @@ def planted(monkeypatch):
 
         def answer(_model, prompts, **_settings):
             given = [said[text] for text in prompts.texts]
-            return Answers(tuple(reply for _, reply in given), (), tuple(ids for ids, _ in given))
+            return Replies(tuple(reply for _, reply in given), (), tuple(ids for ids, _ in given))
 
-        monkeypatch.setattr(module, "answer", answer)
+        monkeypatch.setattr(module, "write_replies", answer)
         return PromptSet(tuple(rows))
 
     return plant

@@ -15,7 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from actor_lens.models import decoding as module
 from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel, wrap_model
-from actor_lens.models.decoding import Decoding, greedy_replies
+from actor_lens.models.decoding import ReplySettings, greedy_replies
 from actor_lens.models.interventions import edit_blocks, shift_last_token
 from tests.support.greedy import greedy_ids
 from tests.support.tiny_models import (
@@ -94,7 +94,7 @@ def generations(monkeypatch):
     seen: list[TokenBatch] = []
     run = module._generated
 
-    def counting(model: ChatModel, batch: TokenBatch, decoding: Decoding) -> object:
+    def counting(model: ChatModel, batch: TokenBatch, decoding: ReplySettings) -> object:
         seen.append(batch)
         return run(model, batch, decoding)
 
@@ -106,7 +106,7 @@ def generations(monkeypatch):
 def test_replies_are_those_of_single_prompts_while_rows_leave(architecture, passes):
     model = speaker(architecture)
     ends = early_ends(model)
-    assert greedy_replies(model, batch_of(model), Decoding(N, ends)) == truths(model, ends)
+    assert greedy_replies(model, batch_of(model), ReplySettings(N, ends)) == truths(model, ends)
     if architecture != "phi3":  # which prepares its inputs itself
         rows = [n_rows for n_rows, n_tokens in passes if n_tokens == 1]
         lengths = [len(reply) for reply in truths(model, ends)]
@@ -117,7 +117,7 @@ def test_replies_are_those_of_single_prompts_while_rows_leave(architecture, pass
 def test_prompts_may_be_read_in_parts(architecture, passes, monkeypatch):
     model = speaker(architecture)
     monkeypatch.setattr(module, "token_budget", lambda _model, width: 2 * width)
-    assert greedy_replies(model, batch_of(model), Decoding(N)) == truths(model)
+    assert greedy_replies(model, batch_of(model), ReplySettings(N)) == truths(model)
     if architecture != "phi3":
         lengths = [len(ids) for ids in model.tokenize(PROMPTS)]
         assert passes[:3] == [(2, lengths[0]), (2, lengths[2]), (2, lengths[4])]
@@ -131,7 +131,7 @@ def test_rows_leave_together_not_one_at_a_time(passes):
     free = [greedy_ids(model.hf, ids, 5) for ids in model.tokenize(prompts)]
     ends = (free[0][2], free[1][0])
     truth = cut(free, ends)
-    assert greedy_replies(model, batch, Decoding(5, ends)) == truth
+    assert greedy_replies(model, batch, ReplySettings(5, ends)) == truth
     rows = [n_rows for n_rows, n_tokens in passes if n_tokens == 1]
     for step, (before, after) in enumerate(zip([len(prompts), *rows], rows, strict=False), 1):
         going_on = sum(len(reply) > step for reply in truth)
@@ -155,12 +155,12 @@ def test_hooks_that_hold_something_for_each_row_find_their_rows(moved, passes, m
     for prompt, move in zip(PROMPTS, moves, strict=True):
         batch = pad_batch(model.tokenize([prompt]), pad_token_id=2, device=model.device)
         with moved(model, 1, move[None]):
-            alone += greedy_replies(model, batch, Decoding(N))
+            alone += greedy_replies(model, batch, ReplySettings(N))
     ends = (alone[0][2],)
     assert cut(alone, ends) != cut(truths(model), ends)
     passes.clear()
     with moved(model, 1, moves):
-        assert greedy_replies(model, batch_of(model), Decoding(N, ends)) == cut(alone, ends)
+        assert greedy_replies(model, batch_of(model), ReplySettings(N, ends)) == cut(alone, ends)
     assert {n_rows for n_rows, _ in passes} == {len(PROMPTS)}
 
 
@@ -175,7 +175,7 @@ def test_processors_are_asked_about_all_rows_and_all_their_tokens():
             asked.append(input_ids)
             return scores
 
-    replies = greedy_replies(model, batch, Decoding(N, ends, [Watch()]))
+    replies = greedy_replies(model, batch, ReplySettings(N, ends, [Watch()]))
     assert replies == truths(model, ends)
     for written, ids in enumerate(asked):
         assert torch.equal(ids[:, : batch.input_ids.shape[1]], batch.input_ids)
@@ -210,7 +210,7 @@ def test_models_that_decode_in_their_own_way_go_through_generate(kind, sizes, ge
     model = other_model(kind, **sizes)
     ends = (truths(model)[0][1],)
     shares: list[float] = []
-    replies = greedy_replies(model, batch_of(model), Decoding(N, ends, on_part=shares.append))
+    replies = greedy_replies(model, batch_of(model), ReplySettings(N, ends, on_part=shares.append))
     assert replies == truths(model, ends)
     assert len(generations) == 1
     assert shares == sorted(shares)
@@ -221,7 +221,9 @@ def test_parts_of_the_work_add_up(monkeypatch):
     model = speaker("llama")
     monkeypatch.setattr(module, "token_budget", lambda _model, width: 2 * width)
     shares: list[float] = []
-    greedy_replies(model, batch_of(model), Decoding(N, early_ends(model), on_part=shares.append))
+    greedy_replies(
+        model, batch_of(model), ReplySettings(N, early_ends(model), on_part=shares.append)
+    )
     prompt_tokens = sum(map(len, model.tokenize(PROMPTS)))
     everything = prompt_tokens + N * len(PROMPTS)
     assert shares == sorted(shares)

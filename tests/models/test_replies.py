@@ -16,16 +16,13 @@ import torch
 from transformers import GenerationConfig
 
 from actor_lens.errors import UserError
-from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.replies import first_token_logits, generate_replies, kl_divergence
 from actor_lens.progress import reporting, stage
 from tests.support.greedy import greedy_ids
 from tests.support.logs import transformers_log
 from tests.support.reports import Recorder
 from tests.support.tiny_models import (
-    D_MODEL,
     SOME_ARCHITECTURES,
     shared_tiny_model,
     talkative_tiny_model,
@@ -247,26 +244,6 @@ def test_logits_are_float32_whatever_the_dtype_of_the_model():
     model = tiny_chat_model("llama")
     model.hf.bfloat16()
     assert first_token_logits(model, PROMPTS).dtype == torch.float32
-
-
-def test_an_intervention_is_entered_around_each_batch_with_its_rows():
-    model = shared_tiny_model("llama")
-    shifts = torch.randn(len(PROMPTS), D_MODEL, generator=torch.Generator().manual_seed(0))
-    alone = []
-    for prompt, shift in zip(PROMPTS, shifts, strict=True):
-        with shift_last_token(model, 1, shift[None]):
-            alone.append(first_token_logits(model, [prompt])[0])
-    batches: list[tuple[int, ...]] = []
-
-    def intervention(batch: TokenBatch):
-        batches.append(batch.indices)
-        return shift_last_token(model, 1, shifts[list(batch.indices)])
-
-    together = first_token_logits(model.with_batch_size(2), PROMPTS, intervention=intervention)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(PROMPTS)))
-    assert len(batches) == 3
-    assert torch.allclose(together, torch.stack(alone), atol=1e-4)
-    assert float((together - first_token_logits(model, PROMPTS)).abs().max()) > 1e-2
 
 
 # ---- Errors ----

@@ -163,7 +163,8 @@
 
   let watched = null;
 
-  // From now on note when the figure and the widgets around it change after the mouse is released.
+  // From now on note when the figure and the widgets around it change after the mouse is released
+  // or a key is pressed.
   function watch() {
     watched?.end();
     const gd = figure();
@@ -181,7 +182,7 @@
       );
     };
     const redrawn = () => changed("figure");
-    const released = (event) => (seen.start = event.timeStamp);
+    const begun = (event) => (seen.start ??= event.timeStamp);
     const outside = ({ target }) => {
       const element = target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement;
       return element?.closest(".jupyter-widgets") && !gd.contains(element);
@@ -190,7 +191,8 @@
       if (records.some(outside)) changed("widgets");
     });
     REDRAWN.forEach((name) => gd.on(name, redrawn));
-    window.addEventListener("mouseup", released, { capture: true, once: true });
+    const beginnings = ["mouseup", "keydown"];
+    beginnings.forEach((kind) => window.addEventListener(kind, begun, { capture: true }));
     observer.observe(document.body, {
       subtree: true,
       childList: true,
@@ -200,6 +202,7 @@
     seen.before = looks();
     seen.end = () => {
       observer.disconnect();
+      beginnings.forEach((kind) => window.removeEventListener(kind, begun, { capture: true }));
       REDRAWN.forEach((name) => gd.removeListener(name, redrawn));
       watched = null;
     };

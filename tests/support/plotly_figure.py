@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Redraw:
-    """What a click took, in milliseconds from the release of the mouse button.
+    """What a click or key took, in milliseconds from the release of the mouse button, or the press.
 
     Attributes:
         figure: Until plotly reported its last redraw as finished.
@@ -102,16 +102,24 @@ class PlotlyFigure:
         self._page.mouse.up()
 
     def timed_click(self, trace: Trace, point: Point, panels: Sequence[str]) -> Redraw:
-        """Click a point and measure the redraw that follows.
+        """Click a point and measure the redraw that follows; see ``timed``."""
+
+        def click() -> None:
+            self._page.mouse.down()
+            self._page.mouse.up()
+
+        self._move_to(trace, point)
+        return self.timed(click, panels)
+
+    def timed(self, act: Callable[[], None], panels: Sequence[str]) -> Redraw:
+        """Measure the redraw that follows a click or the press of a key.
 
         It has ended when each of these panels looks other than before (its data, axes, shapes or
         annotations), and plotly and the widgets around it have then been still for a while, which
         is not counted. Not for a figure that something else redraws meanwhile.
         """
-        self._move_to(trace, point)
         self._page.evaluate("harness.watch()")
-        self._page.mouse.down()
-        self._page.mouse.up()
+        act()
         try:
             found = self._page.wait_for_function(
                 "([panels, quiet]) => harness.settled(panels, quiet)",
@@ -120,7 +128,7 @@ class PlotlyFigure:
             )
         except PlaywrightTimeout as error:
             same = self._page.evaluate("panels => harness.unchanged(panels)", list(panels))
-            raise AssertionError(f"after the click these panels look as before: {same}") from error
+            raise AssertionError(f"after that these panels look as before: {same}") from error
         return Redraw(**found.json_value())
 
     def record_updates(self) -> None:

@@ -25,7 +25,8 @@ from actor_lens.experiments.sweep.tally import Tally, best_of
 from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import as_judge
-from actor_lens.judges.first_token import RefusalTokens, refusal_scores, refusal_tokens
+from actor_lens.judges.first_token import RefusalTokens, refusal_scores
+from actor_lens.judges.openings import refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.rows import LABELS

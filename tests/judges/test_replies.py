@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from actor_lens.activations.store import Store
-from actor_lens.judges import answers
-from actor_lens.judges.answers import Answers, answer
+from actor_lens.judges import replies
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.judges.replies import Replies, write_replies
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import ReplyWriter, generate_replies
@@ -22,8 +22,8 @@ TOKENS = RefusalTokens((40, 41, 77), ("a", "b", "c"))
 NEW_TOKENS = 6
 
 
-def ask(model: ChatModel, store: Store | bool, prompts: PromptSet = PROMPTS) -> Answers:
-    return answer(model, prompts, first=TOKENS.ids, new_tokens=NEW_TOKENS, store=store)
+def ask(model: ChatModel, store: Store | bool, prompts: PromptSet = PROMPTS) -> Replies:
+    return write_replies(model, prompts, first=TOKENS.ids, new_tokens=NEW_TOKENS, store=store)
 
 
 class Rows:
@@ -56,7 +56,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
 def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The replies of which all refuses."""
     texts: set[str] = set()
-    monkeypatch.setattr(answers, "_is_short_refusal", lambda reply, _judge: reply in texts)
+    monkeypatch.setattr(replies, "_is_short_refusal", lambda reply, _judge: reply in texts)
     return texts
 
 
@@ -76,20 +76,20 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     ],
 )
 def test_a_refusal_is_kept_only_where_nothing_else_is_said(reply: str, kept: bool):
-    assert answers._is_short_refusal(reply, answers.KeywordJudge()) is kept
+    assert replies._is_short_refusal(reply, replies.KeywordJudge()) is kept
 
 
 @pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
 def test_replies_and_scores_are_those_of_their_own_passes(architecture: str):
     model = talkative_tiny_model(architecture)
     given = ask(model, store=False)
-    assert list(given.replies) == generate_replies(model, TEXTS, new_tokens=NEW_TOKENS)
+    assert list(given.texts) == generate_replies(model, TEXTS, new_tokens=NEW_TOKENS)
     expected = refusal_scores(model, TEXTS, TOKENS).numpy()
     np.testing.assert_allclose(given.refusal_scores, expected, atol=1e-4)
 
 
 def test_without_tokens_there_are_no_scores():
-    given = answer(shared_tiny_model(), PROMPTS, new_tokens=2, store=False)
+    given = write_replies(shared_tiny_model(), PROMPTS, new_tokens=2, store=False)
     assert np.isnan(given.refusal_scores).all()
 
 
@@ -105,7 +105,7 @@ def test_harmful_prompts_alone_are_answered_again(tmp_path, rows: Rows, refused:
 
 def test_short_refusals_of_harmful_prompts_are_kept(tmp_path, rows: Rows, refused: set[str]):
     model, store = talkative_tiny_model("llama"), Store(tmp_path)
-    refused.update(ask(model, store=False).replies)
+    refused.update(ask(model, store=False).texts)
     rows.seen.clear()
     first = ask(model, store)
     assert ask(model, store) == first
@@ -124,14 +124,14 @@ def test_no_answer_to_a_harmful_prompt_lies_in_the_store(tmp_path, rows: Rows, r
 def test_an_evaluation_that_was_cut_short_goes_on(tmp_path, rows: Rows, refused: set[str]):
     model, store = talkative_tiny_model("llama").with_batch_size(1), Store(tmp_path)
     expected = ask(model, store=False)
-    refused.update(expected.replies)
+    refused.update(expected.texts)
     rows.seen.clear()
     rows.left = 2
     with pytest.raises(KeyboardInterrupt):
         ask(model, store)
     rows.left = 100
     given = ask(model, store)
-    assert given.replies == expected.replies
+    assert given.texts == expected.texts
     np.testing.assert_allclose(given.refusal_scores, expected.refusal_scores, atol=1e-5)
     assert sorted(rows.seen) == list(range(len(PROMPTS)))
 
@@ -140,7 +140,7 @@ def test_other_lengths_and_labels_are_answered_anew(tmp_path, rows: Rows):
     model, store = talkative_tiny_model("llama"), Store(tmp_path)
     ask(model, store)
     rows.seen.clear()
-    answer(model, PROMPTS, first=TOKENS.ids, new_tokens=NEW_TOKENS - 1, store=store)
+    write_replies(model, PROMPTS, first=TOKENS.ids, new_tokens=NEW_TOKENS - 1, store=store)
     assert sorted(rows.seen) == list(range(len(PROMPTS)))
     rows.seen.clear()
     # What was a harmless prompt's reply is not taken for one that may be kept of a harmful prompt.
@@ -151,10 +151,10 @@ def test_other_lengths_and_labels_are_answered_anew(tmp_path, rows: Rows):
 
 def test_a_refusal_behind_a_thought_is_not_kept():
     judge = KeywordJudge()
-    assert answers._is_short_refusal("I can't help with that.", judge)
-    assert not answers._is_short_refusal("<think>This way</think>I can't help with that.", judge)
-    assert not answers._is_short_refusal("Boil the eggs.", judge)
-    assert not answers._is_short_refusal("I can't help with that." + " No." * 40, judge)
+    assert replies._is_short_refusal("I can't help with that.", judge)
+    assert not replies._is_short_refusal("<think>This way</think>I can't help with that.", judge)
+    assert not replies._is_short_refusal("Boil the eggs.", judge)
+    assert not replies._is_short_refusal("I can't help with that." + " No." * 40, judge)
 
 
 def test_other_settings_than_weights_are_another_model(tmp_path, rows: Rows):

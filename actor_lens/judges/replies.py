@@ -32,28 +32,28 @@ _NO_TOKEN, _NOT_KEPT = -1, -2
 
 
 @dataclass(frozen=True)
-class Answers:
+class Replies:
     """What a model says to prompts.
 
     Attributes:
-        replies: Its replies.
+        texts: Its replies as text.
         refusal_scores: First-token refusal scores; NaN where they were not asked for.
         ids: Token ids of each reply, at least one.
     """
 
-    replies: tuple[str, ...]
+    texts: tuple[str, ...]
     refusal_scores: tuple[float, ...]
     ids: tuple[tuple[int, ...], ...] = ()
 
 
-def answer(
+def write_replies(
     model: ChatModel,
     prompts: PromptSet,
     *,
     first: Sequence[int] = (),
     new_tokens: int,
     store: Store | bool = True,
-) -> Answers:
+) -> Replies:
     """Greedy replies, with the refusal scores of their first tokens from the same passes.
 
     Args:
@@ -137,7 +137,7 @@ def answer(
     if first:
         scores = values["scores"][0, :, 0].tolist()
     written = tuple(tuple(replies[index]) for index in range(len(prompts)))
-    return Answers(tuple(reply_text(model, ids) for ids in written), tuple(scores), written)
+    return Replies(tuple(reply_text(model, ids) for ids in written), tuple(scores), written)
 
 
 def log_odds(
