@@ -28,6 +28,7 @@ from actor_lens.cli.values import (
     positive,
     seed_number,
     seeds,
+    word_or_integer,
 )
 from actor_lens.directions.options import SCORES
 from actor_lens.models.options import DEVICE_MAPS, DTYPES, QUANTIZATIONS
@@ -36,6 +37,8 @@ from actor_lens.training.config import FinetuneConfig
 PROGRAM = "actor-lens"
 NEW_TOKENS = 64
 """Longest reply unless another length is given."""
+PER_LABEL = 60
+"""Training prompts of each label unless another number is given."""
 TARGET_SETTINGS = ("alpha", "origin")
 TRAINING_SETTINGS = (
     *TARGET_SETTINGS,
@@ -204,11 +207,14 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         choices, default = setting.metadata.get("choices"), setting.default
         whole = isinstance(default, int) and not isinstance(default, bool)
         shown = "none" if default is None else default if choices else f"{default:g}"
+        or_whole = setting.metadata.get("or_whole", False)
+        words = word_or_integer if or_whole else str
+        names_of_choices = "|".join([*(choices or ()), *("N" * or_whole)])
         parser.add_argument(
             _flag(name),
-            type=str if choices else integer if whole else number,
+            type=words if choices else integer if whole else number,
             default=default,
-            metavar="|".join(choices) if choices else "N" if whole else "X",
+            metavar=names_of_choices or ("N" if whole else "X"),
             help=f"{setting.metadata['help']}; default: {shown}",
         )
 
@@ -290,10 +296,10 @@ def add_per_label(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per-label",
         type=per_label,
-        default=60,
+        default=PER_LABEL,
         metavar="N|all|L=N,..",
         help="most training prompts of each label, for instance 60 or "
-        "harmful=60,benign=60,pseudo_harmful=25; default: 60",
+        f"harmful=60,benign=60,pseudo_harmful=25; default: {PER_LABEL}",
     )
 
 

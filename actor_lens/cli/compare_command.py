@@ -8,16 +8,16 @@ chance, after Holm's correction.
 Files in ``--out``:
     outcomes.jsonl: Outcome of every finished fit; the same command goes on from there, with the
         same settings. ``--overwrite`` starts anew.
-    preset-sweep.jsonl: With ``--preset``, the settings that its sweep found.
     leaderboard.csv, leaderboard-sets.csv: Scores of every method, and by set of prompts.
     pairs.csv: Paired tests of every method against the reference.
     replies.csv: Every verdict; the text of a reply to a harmful prompt is left out.
     report.html: With ``--report``, figures and findings, offline.
     summary.json: The record that ``--json`` prints.
 
-``--preset paper`` stands for the setting of the paper and adds the sweep that finds ACTOR's layer,
-alpha and learning rate; ``--dry-run`` prints that plan and does nothing. Ctrl-C ends the work after
-the fits that are done: they are shown and written, and the exit code is 130.
+``--preset paper`` stands for the setting of the paper, ``paper-hidden-states`` for the same with
+its layers counted as Hugging Face's hidden states are; ``--dry-run`` prints each setting with its
+source and does nothing. Ctrl-C ends the work after the fits that are done: they are shown and
+written, and the exit code is 130.
 
 Examples:
     actor-lens compare --methods all --out board --report
@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
     NEW_TOKENS,
+    PER_LABEL,
     add_command,
     add_common,
     add_per_label,
@@ -70,9 +71,10 @@ def add_commands(commands: Any) -> None:
     add_test_per_label(parser)
     add("--text", metavar="FILE", help="measure the change of perplexity on this text")
     add_replies(parser)
-    parser.set_defaults(judge=None, new_tokens=None)  # those of the preset, or the usual ones
+    # Those of the preset, or the usual ones; None is "all" of --per-label.
+    parser.set_defaults(judge=None, new_tokens=None, per_label=argparse.SUPPRESS)
     add("--report", action="store_true", help="write report.html too")
-    add("--preset", metavar="paper", help="prompts, judge, methods and settings of the paper")
+    add("--preset", metavar="paper|paper-hidden-states", help="the settings of the paper")
     add("--dry-run", action="store_true", help="with --preset: print the plan and do nothing")
 
 
@@ -91,26 +93,26 @@ def compare(arguments: argparse.Namespace) -> None:
     elif arguments.dry_run:
         raise UserError("--dry-run prints the plan of a preset; add --preset paper")
     arguments.new_tokens = arguments.new_tokens or NEW_TOKENS
+    if arguments.per_label == argparse.SUPPRESS:
+        arguments.per_label = PER_LABEL
     from actor_lens.experiments.comparison.compare import OUTCOMES_FILE
     from actor_lens.experiments.comparison.compare import compare as run_comparison
-    from actor_lens.experiments.older_files import OUTCOMES_FOLDER, PRESET_FILE
-    from actor_lens.experiments.presets import SWEEP_FILE
+    from actor_lens.experiments.older_files import OUTCOMES_FOLDER
     from actor_lens.report.findings import findings
 
     judge = open_judge(arguments)
     if arguments.report and arguments.out is None:
         raise UserError("--report needs a folder; add --out DIR")
-    out = prepare_to_go_on(arguments, OUTCOMES_FILE, SWEEP_FILE, OUTCOMES_FOLDER, PRESET_FILE)
+    out = prepare_to_go_on(arguments, OUTCOMES_FILE, OUTCOMES_FOLDER)
     methods: Any = arguments.methods
     if isinstance(methods, str) and methods != "all":
         methods = names(methods)
-    searched: dict[str, float] = {}
+    if arguments.preset is not None:
+        from actor_lens.cli.preset_plan import methods_of_preset
+
+        methods = methods_of_preset(arguments)
     with open_progress(arguments):
         model, prompts, _ = load_model_and_prompts(arguments)
-        if arguments.preset is not None:
-            from actor_lens.cli.preset_plan import methods_of_preset
-
-            methods, searched = methods_of_preset(arguments, model, prompts, out)
         board = run_comparison(
             model,
             prompts,
@@ -121,7 +123,6 @@ def compare(arguments: argparse.Namespace) -> None:
             test_per_label=arguments.test_per_label,
             new_tokens=arguments.new_tokens,
             text=arguments.text and user_path(arguments.text),
-            search_seconds=searched,
             out=out,
         )
     sentences = findings(board)

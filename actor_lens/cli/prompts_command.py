@@ -213,18 +213,18 @@ def _show_paper(arguments: argparse.Namespace) -> None:
     parts = [(part, known_benchmark(part.name)) for part in PAPER]
     if arguments.json:
         records = [
-            entry.summary() | {"limit": part.limit, "split": part.split, "label": part.label}
+            entry.summary()
+            | {name: getattr(part, name) for name in ("limit", "split", "counts", "label")}
             for part, entry in parts
         ]
         print_json({"name": "paper", "parts": records})
         return
-    print("The mixture of the paper (arXiv 2507.04250); how many prompts of each is our choice:")
+    print("The mixture of the paper (arXiv 2507.04250); validation prompts are our choice:")
     for part, entry in parts:
         label = part.label or " and ".join(entry.labels)
-        use = part.split or "train, validation, test"
-        most = f", at most {part.limit}" if part.limit else ""
+        use = ", ".join(f"{split} {count}" for split, count in part.counts.items())
         gated = f"; licence click needed at {entry.page}" if entry.gated else ""
-        print(f"  {part.name}: {label} -> {use}{most}; {entry.licence}{gated}")
+        print(f"  {part.name}: {label} -> {use or part.split}; {entry.licence}{gated}")
     print("Any part from a file: --prompts paper,hex-phi=FOLDER,xstest=FILE")
 
 

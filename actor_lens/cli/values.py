@@ -25,6 +25,11 @@ def integer(text: str) -> int:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
 
 
+def word_or_integer(text: str) -> str | int:
+    """A whole number where it is written as one, else the word as it is."""
+    return int(text) if text.isdecimal() else text
+
+
 def positive(text: str) -> int:
     """A whole number from 1."""
     if integer(text) < 1:

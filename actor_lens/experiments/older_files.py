@@ -1,7 +1,7 @@
 """Finished work as earlier versions kept it, read into the ledgers of today.
 
-A comparison had one JSON file for each method and seed, and the sweep of a preset one for all.
-Their outcomes are copied when a ledger is begun; the old files stay.
+A comparison had one JSON file for each method and seed. Their outcomes are copied when a ledger is
+begun; the old files stay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 from actor_lens.errors import UserError
 
 OUTCOMES_FOLDER = "outcomes"
-PRESET_FILE = "preset-sweep.json"
 _METHODS = "actor_lens.methods."
 # An ablation was called a study, and these two differed by one letter.
 _FACTORS = {"anchors": "harmful-prompts"}
@@ -39,18 +38,6 @@ def comparison_outcomes(out: Path) -> Iterator[tuple[Record, Record]]:
         if kind.startswith(_METHODS):
             settings = {**settings, "class": kind.rpartition(".")[2]}
         yield about, {"method_settings": settings, "outcome": record["outcome"]}
-
-
-def preset_outcomes(folder: Path) -> Iterator[tuple[Record, Record]]:
-    """What came of each learning rate.
-
-    Raises:
-        UserError: If the file cannot be read.
-    """
-    path = folder / PRESET_FILE
-    if path.exists():
-        record = _read(path, "about", "tried")
-        yield from ((record["about"], one) for one in record["tried"])
 
 
 def ablation_outcome(record: Record) -> Record:

@@ -1,37 +1,66 @@
-"""The settings of published comparisons, as far as they are known, and where each comes from.
+"""The settings of published comparisons, and where each comes from.
 
-What the paper does not say is never presented as its setting: it is found by a sweep of this
-project on validation prompts, or is this project's own default, and is marked so. The sweep is no
-part of any fit: its seconds are reported beside those of the fit.
+What the paper does not say is never presented as its setting: it is this project's own choice, and
+is marked so.
 
 Source: Dabas et al. 2025 (arXiv 2507.04250).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from actor_lens.errors import UserError, check_choice
-from actor_lens.experiments.ledger import Ledger
-from actor_lens.experiments.older_files import preset_outcomes
-from actor_lens.files.paths import user_path
-from actor_lens.progress import stage
+from actor_lens.prompts.mixtures import PAPER, Part
+from actor_lens.prompts.public.catalogue import known_benchmark
 from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
-    from actor_lens.models.chat_model import ChatModel
-    from actor_lens.prompts.sets import PromptSet
+    from actor_lens.methods import Method
 
-SWEEP_FILE = "preset-sweep.jsonl"
 FROM_PAPER = "the paper"
-FROM_SWEEP = "found by this project's own validation sweep"
-OWN_DEFAULT = "this project's own choice"
+OWN_CHOICE = "this project's own choice"
+
+# Settings of the fine-tune: those of the paper, and those on which it is silent.
+_PUBLISHED: Mapping[str, Any] = {
+    "origin": "zero",
+    "anchor": "current",
+    "shift": "projected",
+    "lr": 1e-5,
+    "epochs": 3,
+    "batch_size": 1,
+}
+_OWN: Mapping[str, Any] = {"refresh": 50, "weight_decay": 0.0, "seed": 0}
+_NAMES = {
+    "origin": "origin of projections",
+    "anchor": "weights that targets are taken from",
+    "shift": "shift",
+    "lr": "learning rate",
+    "epochs": "epochs",
+    "batch_size": "prompts in a step",
+    "refresh": "steps between two computations of the direction",
+    "weight_decay": "weight decay",
+    "seed": "seed",
+}
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model of a published comparison.
+
+    Attributes:
+        hub_id: Its name on the hub.
+        layer: Target layer, as the publication counts.
+        alpha: Share of the projection that targets add or take away.
+    """
+
+    hub_id: str
+    layer: int
+    alpha: float
 
 
 @dataclass(frozen=True)
@@ -40,38 +69,63 @@ class Preset:
 
     Attributes:
         name: Name, as ``--preset`` takes it.
-        models: Short name and hub id of each model.
+        models: Models by their short names.
+        first_block: Number that stands for the output of the first block in its count of layers.
         prompts: Name of the mixture of prompt sets.
         judge: Judge of the replies, as ``--judge`` names it.
-        methods: Names of the methods that were compared; those of ACTOR last.
-        epochs: Epochs of ACTOR's fine-tune.
-        alphas: Alphas that the sweep tries; the published value is not known.
-        lrs: Learning rates that the sweep tries; the published one is not known.
-        new_tokens: Longest reply; the published length is not known.
+        methods: Methods that were compared, ACTOR last: settings that differ from ours by name.
+        new_tokens: Longest reply.
     """
 
     name: str
-    models: Mapping[str, str]
+    models: Mapping[str, PublishedModel]
+    first_block: int
     prompts: str
     judge: str
-    methods: tuple[str, ...]
-    epochs: int
-    alphas: tuple[float, ...]
-    lrs: tuple[float, ...]
+    methods: Mapping[str, Mapping[str, Any]]
     new_tokens: int
 
-    def hub_id(self, model: str) -> str:
-        """Hub id of one of its models, given by short name or id.
+    def model(self, name: str) -> PublishedModel:
+        """One of its models, by short name or hub id.
 
         Raises:
             UserError: If the preset has no such model.
         """
-        for short, hub_id in self.models.items():
-            if model.lower() in (short, hub_id.lower()):
-                return hub_id
+        for short, model in self.models.items():
+            if name.lower() in (short, model.hub_id.lower()):
+                return model
         raise UserError(
-            f"preset '{self.name}' has no model '{model}'; use one of: {', '.join(self.models)}"
+            f"preset '{self.name}' has no model '{name}'; use one of: {', '.join(self.models)}"
         )
+
+    def config(self, model: str) -> FinetuneConfig:
+        """Settings of the fine-tune of one of its models, named as in ``model``.
+
+        Raises:
+            UserError: If the preset has no such model.
+        """
+        one = self.model(model)
+        layer = one.layer - self.first_block
+        return FinetuneConfig(layer=layer, alpha=one.alpha, **_PUBLISHED, **_OWN)
+
+    def method(self, name: str, model: str) -> Method:
+        """A method with the settings that were published for it; other methods with ours.
+
+        Args:
+            name: Name of a method.
+            model: One of its models.
+
+        Raises:
+            UserError: If there is no such method or model.
+        """
+        from actor_lens.methods import make_method  # loads torch
+
+        settings = dict(self.methods.get(name, {}))
+        if name == "actor":
+            config = vars(self.config(model))
+            at_default = ("safety_floor", "weight_decay")  # which the method does not have
+            settings |= {key: value for key, value in config.items() if key not in at_default}
+        return make_method(name, **settings)
 
     def plan(self, model: str) -> pd.DataFrame:
         """One row a setting: ``setting``, ``value``, ``source`` (of the value).
@@ -79,49 +133,107 @@ class Preset:
         Raises:
             UserError: If the preset has no such model.
         """
-        alphas, lrs = (", ".join(f"{x:g}" for x in xs) for xs in (self.alphas, self.lrs))
+        one, config = self.model(model), self.config(model)
+        other = next(each for each in PRESETS.values() if each is not self)
+        by_split = {split: _counts_of(split) for split in ("train", "test", "validation")}
+        published = [
+            ("model", one.hub_id),
+            ("target layer, as the paper counts", one.layer),
+            ("alpha", f"{one.alpha:g}"),
+            *((_NAMES[name], getattr(config, name)) for name in _PUBLISHED),
+            ("optimiser", "AdamW"),
+            ("loss", "1 - cos(activation, target)"),
+            ("harmful training prompts", "HEx-PHI, all"),
+            (
+                "benign training prompts",
+                f"{by_split['train']['ultrachat']} of UltraChat, evenly from seven topics",
+            ),
+            ("pseudo-harmful training prompts", _listed(by_split["train"], "ultrachat")),
+            ("pseudo-harmful test prompts", _listed(by_split["test"], "ultrachat")),
+            ("out of distribution", _whole("ood")),
+            ("safety test", _whole("test")),
+            ("metrics", "C.R., S.S., T.S. = (C.R. + S.S.) / 2"),
+            ("judge", self.judge),
+            ("methods", ", ".join(self.methods)),
+            *(
+                (f"{name}: {setting}", _shown(value))
+                for name, settings in self.methods.items()
+                for setting, value in settings.items()
+            ),
+        ]
+        own = [
+            (
+                "block that is trained, from 0",
+                f"{config.layer}; counted the other way {one.layer - other.first_block}: "
+                f"--preset {other.name}",
+            ),
+            *((_NAMES[name], getattr(config, name)) for name in _OWN),
+            ("number format of the trained block", "float32"),
+            ("validation prompts", f"{_listed(by_split['validation'])}; harmbench all"),
+            ("benign test prompts", f"ultrachat {by_split['test']['ultrachat']}"),
+            ("topics of UltraChat", "column topic or category of a file; without one, at random"),
+            ("sft-full: replies", "those of the prompt file, else the model's own; not GPT-4o's"),
+            ("sft-full: passes that are kept", "chosen on validation prompts, at most those above"),
+            ("longest reply, tokens", self.new_tokens),
+            ("decoding", "greedy"),
+        ]  # fmt: skip
         rows = [
-            ("model", self.hub_id(model), FROM_PAPER),
-            ("harmful training prompts", "HEx-PHI", FROM_PAPER),
-            ("benign training prompts", "UltraChat", FROM_PAPER),
-            ("pseudo-harmful prompts", "XSTest, SCOPE, OR-Bench-Hard-1K, PHTest", FROM_PAPER),
-            ("out of distribution", "OKTest", FROM_PAPER),
-            ("safety test", "AdvBench", FROM_PAPER),
-            ("prompts as loaded", self.prompts, OWN_DEFAULT),
-            ("metrics", "C.R., S.S., T.S. = (C.R. + S.S.) / 2", FROM_PAPER),
-            ("judge", self.judge, FROM_PAPER),
-            ("methods", ", ".join(self.methods), FROM_PAPER),
-            ("epochs of ACTOR", str(self.epochs), FROM_PAPER),
-            ("target layer", "every layer is tried", FROM_SWEEP),
-            ("alpha", f"one of {alphas}", FROM_SWEEP),
-            ("learning rate", f"one of {lrs}", FROM_SWEEP),
-            ("origin of projections", "benign mean", OWN_DEFAULT),
-            ("anchor of targets", "initial weights", OWN_DEFAULT),
-            ("longest reply, tokens", str(self.new_tokens), OWN_DEFAULT),
-            ("seconds of the sweep", "beside those of ACTOR's fit", OWN_DEFAULT),
+            (setting, str(value), source)
+            for source, settings in ((FROM_PAPER, published), (OWN_CHOICE, own))
+            for setting, value in settings
         ]
         return pd.DataFrame(rows, columns=["setting", "value", "source"])
 
 
+def _counts_of(split: str) -> dict[str, int]:
+    """Prompts of a split, by the part of the mixture that they are drawn from."""
+    return {
+        part.name: count for part in PAPER for name, count in part.counts.items() if name == split
+    }
+
+
+def _listed(counts: Mapping[str, int], *left_out: str) -> str:
+    return ", ".join(f"{name} {n}" for name, n in counts.items() if name not in left_out)
+
+
+def _whole(split: str) -> str:
+    """Sets all of whose prompts are in one split."""
+    parts: list[Part] = [part for part in PAPER if part.split == split]
+    return ", ".join(f"{part.name} {known_benchmark(part.name).rows}" for part in parts)
+
+
+def _shown(value: Any) -> str:
+    values = value if isinstance(value, tuple) else (value,)
+    return ", ".join(f"{one:g}" for one in values)
+
+
+_AS_PRINTED = Preset(
+    name="paper",
+    models={
+        "llama-2-7b": PublishedModel("meta-llama/Llama-2-7b-chat-hf", 13, 0.0015),
+        "llama-2-13b": PublishedModel("meta-llama/Llama-2-13b-chat-hf", 14, 0.0004),
+        "gemma-7b": PublishedModel("google/gemma-7b-it", 17, 0.003),
+    },
+    first_block=0,
+    prompts="paper",
+    judge="llm:gpt-4o",
+    methods={
+        "default": {},
+        "sft-full": {"lrs": (1e-3,), "epochs": 3},
+        "safe-decoding": {},
+        "dro": {},
+        "self-cd": {},
+        "scans": {"threshold": 0.75, "alphas": (3.5,)},
+        "surgical": {},
+        "actor": {},
+    },
+    new_tokens=128,
+)
 PRESETS = {
-    "paper": Preset(
-        name="paper",
-        models={
-            "llama-2-7b": "meta-llama/Llama-2-7b-chat-hf",
-            "llama-2-13b": "meta-llama/Llama-2-13b-chat-hf",
-            "gemma-7b": "google/gemma-7b-it",
-        },
-        prompts="paper",
-        judge="llm:gpt-4o",
-        methods=(
-            *("default", "sft-full", "safe-decoding", "dro", "self-cd", "scans", "surgical"),
-            "actor",
-        ),
-        epochs=3,
-        alphas=(0.5, 1.0, 1.5),
-        lrs=(1e-4, 3e-4, 1e-3),
-        new_tokens=128,
-    )
+    # The paper's table of layers goes from 0 to 32 for a model of 32 blocks, as hidden states do,
+    # where 0 is the embedding and 13 the output of block 12. Its text does not say which it means.
+    preset.name: preset
+    for preset in (_AS_PRINTED, replace(_AS_PRINTED, name="paper-hidden-states", first_block=1))
 }
 
 
@@ -132,78 +244,3 @@ def preset_named(name: str) -> Preset:
         UserError: If there is none of that name.
     """
     return PRESETS[check_choice("preset", name, list(PRESETS))]
-
-
-@dataclass(frozen=True)
-class FoundSettings:
-    """The settings that a sweep prefers on validation prompts.
-
-    Attributes:
-        layer: Target layer.
-        alpha: Share of the way to the origin that targets go.
-        lr: Learning rate.
-        rank: Trade-off score on the validation prompts, by first tokens.
-        seconds: Seconds of the whole sweep, over all learning rates.
-    """
-
-    layer: int
-    alpha: float
-    lr: float
-    rank: float
-    seconds: float
-
-
-def find_settings(
-    preset: Preset,
-    model: ChatModel,
-    train: PromptSet,
-    validation: PromptSet,
-    *,
-    folder: str | Path | None = None,
-) -> FoundSettings:
-    """Layer, alpha and learning rate with the best trade-off score on validation prompts.
-
-    Args:
-        preset: The published comparison.
-        model: Left as it is.
-        train: Training prompts.
-        validation: Prompts that decide; ties go to the first.
-        folder: Folder that keeps what came of each learning rate; those that are there are not
-            tried again, and the seconds are those that they took then. None to keep nothing.
-
-    Raises:
-        UserError: If the folder holds the sweep of another comparison, or cannot be used.
-    """
-    from actor_lens.experiments.sweep.layer_sweep import sweep_layers  # loads torch
-
-    about = {
-        "model": f"{model.fingerprint}:{model.identity}",
-        "train_prompts": train.fingerprint,
-        "validation_prompts": validation.fingerprint,
-        "alphas": list(preset.alphas),
-        "epochs": preset.epochs,
-    }
-    path = None if folder is None else user_path(folder) / SWEEP_FILE
-    ledger = Ledger(
-        path,
-        about,
-        FoundSettings,
-        lambda settings: settings.lr,
-        work="comparison",
-        older=lambda: () if path is None else preset_outcomes(path.parent),
-    )
-    with stage("learning rates", len(preset.lrs)) as done:
-        for number, lr in enumerate(preset.lrs):
-            if lr not in ledger.entries:
-                started = time.perf_counter()
-                settings = FinetuneConfig(layer=0, epochs=preset.epochs, lr=lr)
-                sweep = sweep_layers(
-                    model, train, validation, alphas=preset.alphas, settings=settings
-                )
-                best, seconds = sweep.best_outcome, time.perf_counter() - started
-                cell = best.cell
-                ledger.add(FoundSettings(cell.layer, cell.alpha, lr, best.rank, seconds))
-            done(number + 1)
-    by_lr = [ledger.entries[lr] for lr in preset.lrs]
-    preferred = max(by_lr, key=lambda settings: settings.rank)
-    return replace(preferred, seconds=sum(settings.seconds for settings in by_lr))

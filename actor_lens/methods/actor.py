@@ -10,7 +10,7 @@ from actor_lens.methods.support.selection import Choice, Selection
 from actor_lens.methods.support.target_layer import layers_to_try
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet, require_labels
-from actor_lens.training.config import Anchor, FinetuneConfig
+from actor_lens.training.config import Anchor, FinetuneConfig, Refresh
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun
 
@@ -34,6 +34,7 @@ class Actor:
         origin: Projection that counts as none; see ``Directions.origins``.
         anchor: Weights that targets are taken from; see ``FinetuneConfig``, as for what follows.
         shift: ``"projected"`` or ``"uniform"``.
+        refresh: How often ``R`` is computed again.
         epochs: Passes over the training prompts.
         lr: Learning rate.
         batch_size: Prompts in a step.
@@ -49,6 +50,7 @@ class Actor:
     origin: Origin = FinetuneConfig.origin
     anchor: Anchor = FinetuneConfig.anchor
     shift: Shift = FinetuneConfig.shift
+    refresh: Refresh = FinetuneConfig.refresh
     epochs: int = FinetuneConfig.epochs
     lr: float = FinetuneConfig.lr
     batch_size: int = FinetuneConfig.batch_size
@@ -100,12 +102,14 @@ class Actor:
 
 @dataclass(frozen=True)
 class RawActor(Actor):
-    """ACTOR with the paper's formula as written: ``a_tgt = a -/+ alpha (a.u) u``.
+    """ACTOR with the paper's formula, but not its small alpha: ``a_tgt = a -/+ alpha (a.u) u``.
 
     The origin is 0, and ``a`` and ``R`` in the targets are those of the weights of the moment
     (``anchor="current"``), ``R`` anew in every epoch. All else is as in ``Actor``. The stream has a
     large mean, so that benign prompts may project negatively on ``R``, and then the formula moves
-    them toward refusal; and a target that is taken anew recedes as the activation moves.
+    them toward refusal; and a target that is taken anew recedes as the activation moves. ``alpha``
+    is 1 here as in ``Actor``, hundreds of times the paper's; its own settings are those of
+    ``actor_lens.experiments.presets``.
     """
 
     name: str = "actor-raw"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -54,8 +54,9 @@ class Scans:
     ``selection``; 0 is among the candidates.
 
     Attributes:
-        alphas: Strengths to try. Of the order of 1, as ``v_l`` is not normalised and the shifts of
-            several layers add up.
+        threshold: ``T``; None chooses it.
+        alphas: Strengths to try; one alone is taken as it is. Of the order of 1, as ``v_l`` is
+            not normalised and the shifts of several layers add up.
         opening: Word with which the reply is made to begin.
         max_kl: Largest mean divergence on benign prompts, in nats.
 
@@ -63,6 +64,7 @@ class Scans:
     """
 
     name: str = "scans"
+    threshold: float | None = None
     alphas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 3.5)
     opening: str = "Sure"
     max_kl: float = MAX_KL
@@ -77,9 +79,11 @@ class Scans:
         require_labels(train, 1, ("harmful", "benign"))
         selection = Selection.of(model, validation)
         signs = fit_signs(model, train, selection.prompts, self.opening)
+        if self.threshold is not None:
+            signs = replace(signs, threshold=self.threshold)
         vectors = refusal_vectors(tail_residuals(model, train.texts), train.labels)[:, -1]
         layers = middle_third(model.n_layers)
-        tried = [(0.0, selection.untouched)]
+        tried = [(0.0, selection.untouched)] if len(self.alphas) > 1 else []
         for alpha in self.alphas:
             change = steer_by_sign(model, signs, alpha * vectors, layers)
             tried.append((alpha, selection.effect_of(model, change)))
@@ -94,7 +98,7 @@ class Scans:
                 "max_kl": self.max_kl,
                 **choice.settings,
             },
-            chosen=("alpha", "threshold"),
+            chosen=("alpha",) * (len(self.alphas) > 1) + ("threshold",) * (self.threshold is None),
             enter=partial(
                 steer_by_sign, signs=signs, vectors=choice.candidate * vectors, layers=layers
             ),

@@ -13,8 +13,8 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actor_lens.errors import UserError
@@ -25,7 +25,7 @@ from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
 from actor_lens.prompts.public.loading import GroupedPrompts, gather_benchmark, mark
 from actor_lens.prompts.public.recognition import own_command, recognise_file
 from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
-from actor_lens.prompts.sets import PromptSet
+from actor_lens.prompts.sets import PromptSet, sample_indices
 from actor_lens.prompts.splits import split_prompts
 
 BUNDLED = ("toy", "starter", "twins", "cautious")
@@ -40,6 +40,9 @@ class Part:
         path: File or folder of a public prompt set; None for the hub.
         limit: Most prompts of each label; None for the set's usual number.
         split: The split of all its prompts; None where they are split with the other parts.
+        counts: How many prompts each split gets, the first of them first. Prompts that are left
+            over, or resemble those of an earlier split, are left out; a set that has too few for
+            training and test is split with the other parts.
         label: The only label that is taken; None for all.
         include: Kinds of row that are left out otherwise.
         categories: The only categories of the set that are taken; none for all.
@@ -49,23 +52,30 @@ class Part:
     path: str | None = None
     limit: int | None = None
     split: Split | None = None
+    counts: Mapping[Split, int] = field(default_factory=dict)
     label: Label | None = None
     include: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
 
 
-# The sources of the paper (arXiv 2507.04250): HEx-PHI, UltraChat and four over-refusal sets to
-# train on and, their rest, to test on; OKTest out of distribution and AdvBench for safety. How many
-# prompts it took of each is not known to us: the limits are ours.
+def _counts(train: int, test: int, validation: int) -> Mapping[Split, int]:
+    return {"train": train, "test": test, "validation": validation}
+
+
+# The sources of the paper (arXiv 2507.04250), with its numbers of training and test prompts. Of
+# XSTest and OR-Bench-Hard these leave 75 prompts over, which validate here, as do 75 of the others.
+# The paper names neither validation prompts nor benign test prompts: HarmBench and the last 140 of
+# UltraChat are ours. UltraChat is drawn evenly from its topics, where a file names them.
 PAPER: tuple[Part, ...] = (
-    Part("hex-phi"),
-    Part("ultrachat", limit=300),
-    Part("xstest", label="pseudo_harmful"),
-    Part("scope", limit=250),
-    Part("or-bench-hard", limit=250),
-    Part("phtest", limit=250),
+    Part("hex-phi", split="train"),
+    Part("ultrachat", limit=350, counts=_counts(210, 70, 70)),
+    Part("xstest", label="pseudo_harmful", counts=_counts(25, 150, 75)),
+    Part("scope", counts=_counts(25, 593, 75)),
+    Part("or-bench-hard", counts=_counts(25, 1219, 75)),
+    Part("phtest", counts=_counts(25, 1977, 75)),
     Part("oktest", split="ood"),
     Part("advbench", split="test"),
+    Part("harmbench", split="validation"),
 )
 # A prompt that resembles one whose split is given goes where that one is, the test first.
 _STRONGEST: tuple[Split, ...] = ("ood", "test", "validation", "train")
@@ -145,8 +155,11 @@ def _with_paper(parts: Sequence[Part]) -> list[Part]:
     paper = []
     for part in PAPER:
         source = own.pop(part.name, part)
-        limit = source.limit or part.limit
-        paper.append(replace(source, limit=limit, split=part.split, label=part.label))
+        counts = {} if source.limit and source is not part else part.counts
+        own_limit = source.limit or part.limit
+        paper.append(
+            replace(source, limit=own_limit, split=part.split, label=part.label, counts=counts)
+        )
     return paper + list(own.values())
 
 
@@ -172,10 +185,29 @@ def _load(part: Part, seed: int, *, several: bool) -> GroupedPrompts:
     prompts = gathered.prompts
     if part.split is not None:
         prompts = mark(prompts, part.split)
+    elif part.counts and len(prompts) >= part.counts["train"] + part.counts["test"]:
+        gathered = _counted(gathered, part.counts, seed)
+        prompts = gathered.prompts
     if several:
         prompts = replace(prompts, prompts=tuple(_with_prefix(p, prefix) for p in prompts))
     groups = tuple(None if group is None else f"{prefix} {group}" for group in gathered.groups)
     return GroupedPrompts(prompts, groups)
+
+
+def _counted(gathered: GroupedPrompts, counts: Mapping[Split, int], seed: int) -> GroupedPrompts:
+    """As many prompts as each split gets; what resembles those of an earlier one is left out."""
+    groups = group_similar(gathered.prompts.texts, groups=gathered.groups)
+    free = list(range(len(groups)))
+    splits: dict[int, Split] = {}
+    for split, count in counts.items():
+        drawn = sample_indices(gathered.prompts.select(free), count, seed)
+        rows = [free[index] for index in drawn]
+        splits |= dict.fromkeys(rows, split)
+        taken = {groups[row] for row in rows}
+        free = [row for row in free if groups[row] not in taken]
+    chosen = gathered.select(sorted(splits))
+    marked = (replace(gathered.prompts[row], split=splits[row]) for row in sorted(splits))
+    return replace(chosen, prompts=replace(chosen.prompts, prompts=tuple(marked)))
 
 
 def read_own(source: str) -> PromptSet:
@@ -227,13 +259,23 @@ def _join(sources: Sequence[GroupedPrompts], name: str) -> GroupedPrompts:
 def _split(gathered: GroupedPrompts, seed: int) -> PromptSet:
     """Give a split to every prompt that has none."""
     prompts = gathered.prompts
-    if all(prompt.split is not None for prompt in prompts):
-        return prompts
     numbers = group_similar(prompts.texts, groups=gathered.groups)
     splits: dict[int, set[Split]] = defaultdict(set)
     for number, prompt in zip(numbers, prompts, strict=True):
         if prompt.split is not None:
             splits[number].add(prompt.split)
+    leaks = [
+        p
+        for n, p in zip(numbers, prompts, strict=True)
+        if p.split == "train" and (splits[n] & {"test", "ood"})
+    ]
+    if leaks:
+        _warn(
+            f"{prompts.name}: {len(leaks)} training prompts resemble test prompts and stay where "
+            "they are, as their split is given"
+        )
+    if all(prompt.split is not None for prompt in prompts):
+        return prompts
     bound = {number: next(s for s in _STRONGEST if s in own) for number, own in splits.items()}
     free = [i for i, number in enumerate(numbers) if number not in bound]
     try:

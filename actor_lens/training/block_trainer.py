@@ -200,10 +200,12 @@ class BlockTrainer:
                 self._optimizer.state[parameter] = moments
 
     def _refresh_if_due(self) -> None:
-        """Recompute R and the origin of moving targets at the start of an epoch or step."""
-        if self.config.anchor == "initial" or self.config.refresh == "never":
+        """Recompute R and the origin of moving targets at the start of an epoch, or of a step."""
+        refresh = self.config.refresh
+        if self.config.anchor == "initial" or refresh == "never":
             return
-        if self.config.refresh == "step" or self.step % self.steps_per_epoch == 0:
+        every = {"epoch": self.steps_per_epoch, "step": 1}.get(str(refresh)) or int(refresh)
+        if self.step % every == 0:
             self._last_seen = self.activations()
             self._vector_now = self._vector(self._last_seen)
             self._origin_now = self._origin(self._last_seen, self._vector_now)

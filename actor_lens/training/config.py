@@ -14,15 +14,18 @@ from actor_lens.directions.options import ORIGINS, SHIFTS, Origin, Shift
 from actor_lens.errors import UserError, check_choice, check_number, check_positive, check_whole
 
 Anchor = Literal["initial", "current"]
-Refresh = Literal["epoch", "step", "never"]
+Refresh = Literal["epoch", "step", "never"] | int
 ANCHORS: tuple[Anchor, ...] = get_args(Anchor)
-REFRESHES: tuple[Refresh, ...] = get_args(Refresh)
+REFRESHES: tuple[str, ...] = ("epoch", "step", "never")
 # The product of two such settings still fits into float32.
 _LARGEST = 1e15
 
 
 def _setting(default: Any, check: Callable[[str, Any], Any], **shown: Any) -> Any:
-    """A field with its check, and how interfaces show it: ``help``, ``choices``."""
+    """A field with its check, and how interfaces show it.
+
+    ``help``; ``choices``; ``or_whole``, where a whole number is allowed beside them.
+    """
     return field(default=default, metadata={"check": check, **shown})
 
 
@@ -31,6 +34,12 @@ def _positive(name: str, value: Any) -> float:
     if number > _LARGEST:
         raise UserError(f"{name} is {value}; give at most {_LARGEST:g}")
     return number
+
+
+def _refresh(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return check_choice(name, value, REFRESHES)
+    return check_whole(name, value, low=1)
 
 
 def _floor(name: str, value: Any) -> float | None:
@@ -53,7 +62,8 @@ class FinetuneConfig:
             that recedes.
         shift: ``"projected"`` (just enough) or ``"uniform"`` (the paper's ablation).
         refresh: How often R and the origin in moving targets are recomputed: ``"epoch"``,
-            ``"step"`` or ``"never"``. With ``anchor="initial"`` it changes nothing.
+            ``"step"``, ``"never"``, or a number K for every K steps, as in the paper. With
+            ``anchor="initial"`` it changes nothing.
         epochs: Passes over the prompts.
         lr: Learning rate of AdamW.
         batch_size: Prompts in a training step.
@@ -90,9 +100,10 @@ class FinetuneConfig:
     )
     refresh: Refresh = _setting(
         "epoch",
-        partial(check_choice, choices=REFRESHES),
+        _refresh,
         choices=REFRESHES,
-        help="how often the direction is computed again, with anchor current",
+        or_whole=True,
+        help="how often the direction is computed again, with anchor current: also every N steps",
     )
     epochs: int = _setting(8, partial(check_whole, low=1), help="passes over the training prompts")
     lr: float = _setting(1e-3, _positive, help="learning rate of AdamW")

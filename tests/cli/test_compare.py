@@ -2,7 +2,6 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -72,7 +71,7 @@ class TestCompare:
             (["--judge", "oracle"], "judge 'oracle' is not known"),
             (["--dry-run"], "add --preset paper"),
             (["--preset", "other"], "preset 'other' is not known"),
-            (["--preset", "paper", "--dry-run"], "needs a model"),
+            (["--preset", "paper"], "needs a model"),
             (["--seeds", "x"], "'x' is not a whole number"),
         ],
     )
@@ -83,43 +82,26 @@ class TestCompare:
 
     def test_a_dry_run_prints_the_plan_and_loads_nothing(self, capsys, monkeypatch):
         monkeypatch.setattr("actor_lens.cli.compare_command.load_model_and_prompts", None)
-        words = ("compare", "--preset", "paper", "--model", "llama-2-7b", "--dry-run")
+        words = ("compare", "--preset", "paper", "--dry-run")
         assert run_cli(*words, "--json") == 0
         plan = json.loads(capsys.readouterr().out)["plan"]
-        assert plan == PRESETS["paper"].plan("llama-2-7b").to_dict("records")
-        assert run_cli(*words) == 0
-        assert "validation sweep" in " ".join(capsys.readouterr().out.split())
+        models = PRESETS["paper"].models
+        assert plan == {name: PRESETS["paper"].plan(name).to_dict("records") for name in models}
+        assert run_cli(*words, "--model", "gemma-7b") == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "this project's own choice" in shown
+        assert "llama-2" not in shown
 
-    def test_a_preset_is_swept_once_and_its_seconds_are_told(self, tmp_path, capsys, monkeypatch):
-        from dataclasses import replace
+    def test_methods_of_a_preset_have_its_settings(self):
+        from argparse import Namespace
 
-        from actor_lens.experiments import presets
-        from actor_lens.experiments.sweep import layer_sweep
+        from actor_lens.cli.preset_plan import methods_of_preset
 
-        toy = {"toy": "toy"}
-        small = {"models": toy, "prompts": "toy", "judge": "keywords", "methods": ("actor",)}
-        tiny = {"epochs": 1, "alphas": (1.0,), "lrs": (1e-3,), "new_tokens": 2}
-        preset = replace(PRESETS["paper"], name="tiny", **small, **tiny)
-        monkeypatch.setitem(presets.PRESETS, "tiny", preset)
-        monkeypatch.setattr(
-            "actor_lens.experiments.comparison.compare.make_method", methods.make_method
-        )
-        best = SimpleNamespace(cell=SimpleNamespace(layer=4, alpha=1.0), rank=0.9)
-        sweep = SimpleNamespace(best_outcome=best)
-        monkeypatch.setattr(layer_sweep, "sweep_layers", lambda *_args, **_named: sweep)
-        out = tmp_path / "out"
-        words = ("compare", "--preset", "tiny", "--model", "toy", *QUICK[:-3], "--quiet", "--json")
-        assert run_cli(*words, "--out", out) == 0
-        record = json.loads(capsys.readouterr().out)
-        (first,) = [row for row in record["methods"] if row["split"] == "test"]
-        assert {row["setting"]: row["value"] for row in record["settings"]}["layer"] == 4
-        assert first["search_seconds"] == record["search_seconds"]["actor"] > 0
-        monkeypatch.setattr(layer_sweep, "sweep_layers", None)
-        assert run_cli(*words, "--out", out) == 0
-        assert json.loads(capsys.readouterr().out)["search_seconds"] == record["search_seconds"]
-        assert run_cli(*words, "--per-label", "3", "--out", out) == 2
-        (line,) = capsys.readouterr().err.strip().splitlines()
-        assert "belongs to another comparison" in line
+        given = Namespace(preset="paper", model="gemma-7b", methods="sft-full,lora,actor")
+        sft, lora, actor = methods_of_preset(given)
+        assert sft.lrs == (1e-3,)
+        assert lora == methods.make_method("lora")
+        assert (actor.layer, actor.alpha, actor.refresh) == (17, 0.003, 50)
 
     def test_the_preset_sets_the_length_of_replies_that_its_plan_names(self):
         from argparse import Namespace
@@ -128,8 +110,11 @@ class TestCompare:
 
         def applied(new_tokens):
             given = {"preset": "paper", "model": "gemma-7b", "dry_run": False, "prompts": None}
-            arguments = Namespace(**given, judge=None, methods="all", new_tokens=new_tokens)
+            arguments = Namespace(
+                **given, judge=None, methods="all", new_tokens=new_tokens, per_label=60
+            )
             assert apply_preset(arguments) is False
+            assert arguments.per_label == 60
             return arguments.new_tokens
 
         plan = PRESETS["paper"].plan("gemma-7b").set_index("setting")

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*check that it is that set, and
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "benchmarks"
 P, H, B = "pseudo_harmful", "harmful", "benign"
+TESTS = (("xstest", 150), ("scope", 593), ("or-bench-hard", 1219), ("phtest", 1977))
+GIVEN = {"hex-phi": "train", "oktest": "ood", "advbench": "test", "harmbench": "validation"}
 SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu".split()
 
 
@@ -43,7 +45,8 @@ def files(tmp_path):
         texts = sentences(100 * number, 20)
         path = tmp_path / f"{part.name}.jsonl"
         extra = {"type": "homonyms", "label": "safe", "Harmfulness": "harmless"}
-        rows = [{"prompt": text, "Request": text, "goal": text, **extra} for text in texts]
+        columns = ("prompt", "Request", "goal", "Behavior")
+        rows = [{**dict.fromkeys(columns, text), **extra} for text in texts]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         made[part.name] = path
     return made
@@ -72,17 +75,21 @@ class TestParsing:
             Part("phtest", include=("controversial",)),
         )
         by_name = {p.name: p for p in parse_mixture("paper,phtest+controversial,xstest/homonyms")}
-        assert by_name["phtest"] == Part("phtest", limit=250, include=("controversial",))
-        assert by_name["xstest"] == Part("xstest", label=P, categories=("homonyms",))
+        counts = {name: {"train": 25, "test": test, "validation": 75} for name, test in TESTS}
+        assert by_name["phtest"] == Part(
+            "phtest", counts=counts["phtest"], include=("controversial",)
+        )
+        assert by_name["xstest"] == Part(
+            "xstest", label=P, counts=counts["xstest"], categories=("homonyms",)
+        )
 
     def test_paper_is_its_parts_with_what_was_given_instead(self):
         parts = parse_mixture("paper,hexphi=here,phtest:7,alpaca")
         assert [part.name for part in parts] == [*(part.name for part in PAPER), "alpaca"]
         by_name = {part.name: part for part in parts}
         assert by_name["hex-phi"].path == "here"
-        assert by_name["phtest"].limit == 7
-        assert by_name["scope"].limit == 250
-        assert {p.name: p.split for p in parts if p.split} == {"oktest": "ood", "advbench": "test"}
+        assert (by_name["phtest"].limit, by_name["phtest"].counts) == (7, {})
+        assert {p.name: p.split for p in parts if p.split} == GIVEN
 
     @pytest.mark.parametrize(
         ("line", "said"),
@@ -141,11 +148,11 @@ class TestLoading:
     def test_the_paper_from_files(self, files):
         line = "paper," + ",".join(f"{name}={path}" for name, path in files.items())
         mixed = al.load_prompts(line, seed=1)
-        assert mixed.counts() == {H: 40, P: 100, B: 20}
-        assert {p.split for p in mixed if p.category.startswith("advbench")} == {"test"}
-        assert {p.split for p in mixed if p.category.startswith("oktest")} == {"ood"}
-        hex_phi = Counter(p.split for p in mixed if p.category.startswith("hex-phi"))
-        assert hex_phi == {"train": 10, "validation": 4, "test": 6}
+        assert mixed.counts() == {H: 60, P: 100, B: 20}
+        for name, split in GIVEN.items():
+            assert {p.split for p in mixed if p.category.startswith(name)} == {split}
+        scope = Counter(p.split for p in mixed if p.category.startswith("scope"))
+        assert scope == {"train": 10, "validation": 4, "test": 6}  # too few for the paper's numbers
         for part in mixed.by_split():
             assert all(part.counts().values())
         assert mixed.name.startswith("paper(hex-phi=")
@@ -163,8 +170,42 @@ class TestLoading:
             first, second = mixed[:30], mixed[30:]
             assert [p.split for p in first] == [p.split for p in second]
 
+    def test_the_paper_counts_prompts_and_draws_evenly_from_topics(self, files):
+        """XSTest 25, 150 and 75; UltraChat 30 of each of seven topics; twins on one side."""
+        safe = sentences(5000, 245)
+        twins = [f"Please, {text}?" for text in safe[:30]]
+        rows = [{"prompt": text, "type": "homonyms", "label": "safe"} for text in safe + twins]
+        files["xstest"].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows = [
+            {"prompt": text, "topic": f"topic {number % 7}"}
+            for number, text in enumerate(sentences(7000, 420))
+        ]
+        files["ultrachat"].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        line = "paper," + ",".join(f"{name}={path}" for name, path in files.items())
+        mixed = al.load_prompts(line)
+        splits = Counter(p.split for p in mixed if p.category.startswith("xstest"))
+        assert (splits["train"], splits["test"]) == (25, 150)
+        assert 40 <= splits["validation"] <= 75
+        benign = mixed.where(label="benign")
+        assert Counter(p.split for p in benign) == {"train": 210, "test": 70, "validation": 70}
+        assert set(Counter(p.category for p in benign.where(split="train")).values()) == {30}
+        assert len(al.overlap_report(mixed)) == 0
+
+    def test_given_splits_stay_and_what_leaks_is_told(self, files):
+        texts = sentences(0, 20)  # those of hex-phi, all of which the paper trains on
+        files["advbench"].write_text(
+            "".join(json.dumps({"goal": f"Please, {text}?"}) + "\n" for text in texts[:8])
+        )
+        line = ",".join(f"{name}={files[name]}" for name in GIVEN)
+        with pytest.warns(UserWarning, match="8 training prompts resemble test prompts and stay"):
+            mixed = al.load_prompts(
+                f"paper,{line},ultrachat:9={files['ultrachat']},"
+                + ",".join(f"{name}:9={files[name]}" for name, _ in TESTS)
+            )
+        assert {p.split for p in mixed if p.prompt in texts} == {"train"}
+
     def test_what_resembles_a_test_prompt_is_not_trained_on(self, files):
-        texts = sentences(0, 20)  # those of hex-phi
+        texts = sentences(300, 20)  # those of scope
         files["advbench"].write_text(
             "".join(json.dumps({"goal": f"Please, {text}?"}) + "\n" for text in texts[:8])
         )

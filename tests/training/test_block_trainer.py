@@ -83,8 +83,9 @@ class PlainActor:
     def train(self, batches, steps_per_epoch):
         for step, rows in enumerate(batches):
             moving = self.config.anchor == "current"
-            due = {"step": True, "epoch": step % steps_per_epoch == 0, "never": False}
-            if moving and due[self.config.refresh]:
+            every = self.config.refresh
+            every = {"step": 1, "epoch": steps_per_epoch, "never": math.inf}.get(every, every)
+            if moving and step % every == 0:
                 self.seen = self.activations()
                 self.frame = self.direction_and_origin(self.seen)
             losses = []
@@ -164,6 +165,7 @@ def test_block_of_every_architecture_is_trained_as_in_the_whole_model(architectu
         {"anchor": "current", "refresh": "epoch", "origin": "benign_mean"},
         {"anchor": "current", "refresh": "step", "origin": "midpoint"},
         {"anchor": "current", "refresh": "never", "origin": "zero"},
+        {"anchor": "current", "refresh": 3, "origin": "zero", "batch_size": 1},
         {"anchor": "current", "refresh": "step", "shift": "uniform", "alpha": 0.7},
     ],
     ids=lambda settings: "-".join(str(value) for value in settings.values()),
@@ -174,7 +176,7 @@ def test_every_target_is_trained_as_in_the_whole_model(settings):
 
 def test_moving_targets_differ_by_how_often_they_are_refreshed():
     losses = set()
-    for refresh in ("epoch", "step", "never"):
+    for refresh in ("epoch", "step", "never", 5):
         trainer = trainer_of(tiny_chat_model(), anchor="current", refresh=refresh)
         for _ in range(trainer.total_steps):
             trainer.take_step()

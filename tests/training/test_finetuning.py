@@ -583,7 +583,7 @@ NAN, INF = float("nan"), float("inf")
         ("origin", "mean"),
         ("anchor", "now"),
         ("shift", ""),
-        ("refresh", "Epoch"),
+        *(("refresh", value) for value in ("Epoch", 0, True)),
         *(("weight_decay", value) for value in (-0.1, NAN, INF, 1e300)),
         *(("safety_floor", value) for value in (-0.1, 1.1, NAN)),
         ("seed", -1),

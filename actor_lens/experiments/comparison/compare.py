@@ -20,6 +20,7 @@ from actor_lens.experiments.comparison.trial import (
     has_seed,
     judge_for,
     provenance,
+    same_settings,
     settings_of,
 )
 from actor_lens.experiments.ledger import Ledger, other_work
@@ -175,7 +176,7 @@ def _outcomes(
             entry = KeptOutcome(settings, work.run(method, seed))
             if entry.outcome.status == "completed":
                 ledger.add(entry)
-        elif entry.method_settings != settings:
+        elif not same_settings(entry.method_settings, method):
             raise UserError(other_work(ledger.path, "comparison", ["method_settings"]))
         outcomes.append(entry.outcome)
     return outcomes

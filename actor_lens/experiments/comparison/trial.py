@@ -29,7 +29,7 @@ from actor_lens.models.memory import is_out_of_memory
 from actor_lens.models.replies import first_token_logits, kl_divergence
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.results import versions
+from actor_lens.results import plain, versions
 
 _NAN = float("nan")
 # Benign test prompts on which the time for a token is measured.
@@ -285,6 +285,17 @@ def settings_of(method: Method) -> dict[str, Any]:
         name: _plain(getattr(method, name)) for name in names if name not in ("name", "seed")
     }
     return {"class": kind, **settings}
+
+
+def same_settings(kept: Mapping[str, Any], method: Method) -> bool:
+    """Whether an outcome was kept of a method with the settings of this one.
+
+    A setting that came later than the outcome stands at its default there.
+    """
+    own = fields(method) if is_dataclass(method) else ()
+    defaults = {one.name: _plain(one.default) for one in own}
+    now: dict[str, Any] = plain(settings_of(method))
+    return {**{name: plain(defaults.get(name)) for name in now}, **kept} == now
 
 
 def failure(method: str, seed: int, error: Exception, *, seeded: bool = False) -> MethodOutcome:

@@ -138,13 +138,13 @@ def read_sorry_bench(row: Row) -> Reading:
 
 
 def read_ultrachat(row: Row) -> Reading:
-    """The first thing that the user says."""
+    """The first thing that the user says; the set on the hub names no topic."""
     prompt = row.text("prompt")
     messages = row.get("messages", "data")
     if not prompt and isinstance(messages, list):
         first = next(filter(_is_of_user, messages), "")
         prompt = first if isinstance(first, str) else str(first.get("content") or "")
-    return Reading(prompt.strip(), "benign")
+    return Reading(prompt.strip(), "benign", row.text("topic", "category"))
 
 
 def _is_of_user(message: object) -> bool:
