@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
     add_alphas,
+    add_anchors,
     add_command,
     add_common,
     add_count,
@@ -40,7 +41,7 @@ from actor_lens.cli.arguments import (
     add_test_per_label,
     settings_of,
 )
-from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
+from actor_lens.cli.inputs import load_anchors, load_model_and_prompts, open_judge, open_progress
 from actor_lens.cli.printing import give_results, print_table, say, score_cells
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
@@ -70,11 +71,12 @@ def add_commands(commands: Any) -> None:
     add_settings(parser, "epochs", "lr")
     add_count(parser, "--per-label", 60, "most training prompts of each label")
     add_test_per_label(parser)
+    add_anchors(parser)
     add(
         "--anchor-methods",
         default="",
         metavar="A,B,..",
-        help="methods beside ACTOR with the factor harmful-prompts; default: none",
+        help="methods beside ACTOR with the factors harmful-prompts and direction; default: none",
     )
     add_count(parser, "--jobs", 1, "processes")
     add_replies(parser)
@@ -92,6 +94,7 @@ def ablate(arguments: argparse.Namespace) -> None:
     from actor_lens.training.config import FinetuneConfig
 
     judge, out = open_judge(arguments), prepare_to_go_on(arguments, OUTCOMES_FILE, LAYER_FOLDER)
+    anchors = load_anchors(arguments)
     with open_progress(arguments):
         model, prompts, _ = load_model_and_prompts(arguments)
         result = run_ablations(
@@ -104,6 +107,7 @@ def ablate(arguments: argparse.Namespace) -> None:
             settings=FinetuneConfig(layer=0, **settings_of(arguments)),
             per_label=arguments.per_label,
             test_per_label=arguments.test_per_label,
+            anchors=anchors,
             anchor_methods=names(arguments.anchor_methods),
             judge=judge,
             new_tokens=arguments.new_tokens,

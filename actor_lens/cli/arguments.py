@@ -190,6 +190,7 @@ def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) 
         help="auto: find alpha and learning rate too, by trials on the validation prompts; "
         "default: own, those of the flags",
     )
+    add_anchors(parser)
     add_settings(parser, *TRAINING_SETTINGS)
     parser.add_argument(
         "--resume",
@@ -208,7 +209,7 @@ def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
         whole = isinstance(default, int) and not isinstance(default, bool)
         shown = "none" if default is None else default if choices else f"{default:g}"
         or_whole = setting.metadata.get("or_whole", False)
-        words = word_or_integer if or_whole else str
+        words: Callable[[str], Any] = word_or_integer if or_whole else str
         names_of_choices = "|".join([*(choices or ()), *("N" * or_whole)])
         parser.add_argument(
             _flag(name),
@@ -283,6 +284,16 @@ def add_count(parser: argparse.ArgumentParser, flag: str, default: int, text: st
     """A whole number whose bounds the library checks."""
     parser.add_argument(
         flag, type=integer, default=default, metavar="N", help=f"{text}; default: {default}"
+    )
+
+
+def add_anchors(parser: argparse.ArgumentParser) -> None:
+    """Prompts that R is made of; ``load_anchors`` reads it."""
+    parser.add_argument(
+        "--anchors",
+        metavar="NAME|FILE",
+        help="harmful and benign prompts that the refusal direction is made of, such as "
+        "hex-phi:64=FOLDER,truthfulqa:64=FILE; default: the training prompts",
     )
 
 

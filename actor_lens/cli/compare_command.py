@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from actor_lens.cli.arguments import (
     NEW_TOKENS,
     PER_LABEL,
+    add_anchors,
     add_command,
     add_common,
     add_per_label,
@@ -42,7 +43,7 @@ from actor_lens.cli.arguments import (
     add_seeds,
     add_test_per_label,
 )
-from actor_lens.cli.inputs import load_model_and_prompts, open_judge, open_progress
+from actor_lens.cli.inputs import load_anchors, load_model_and_prompts, open_judge, open_progress
 from actor_lens.cli.printing import give_results, print_table, say, score_cells
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
@@ -60,6 +61,7 @@ def add_commands(commands: Any) -> None:
     parser = add_command(commands, "compare", compare, text)
     add_common(parser)
     add_per_label(parser)
+    add_anchors(parser)
     add = parser.add_argument
     add(
         "--methods",
@@ -111,6 +113,7 @@ def compare(arguments: argparse.Namespace) -> None:
         from actor_lens.cli.preset_plan import methods_of_preset
 
         methods = methods_of_preset(arguments)
+    anchors = load_anchors(arguments)
     with open_progress(arguments):
         model, prompts, _ = load_model_and_prompts(arguments)
         board = run_comparison(
@@ -123,6 +126,7 @@ def compare(arguments: argparse.Namespace) -> None:
             test_per_label=arguments.test_per_label,
             new_tokens=arguments.new_tokens,
             text=arguments.text and user_path(arguments.text),
+            anchors=anchors,
             out=out,
         )
     sentences = findings(board)

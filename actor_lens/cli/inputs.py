@@ -96,6 +96,20 @@ def say_sources(prompts: PromptSet) -> None:
             say(f"Harmful prompts of {split}, by source: {', '.join(texts)}{more}.")
 
 
+def load_anchors(arguments: argparse.Namespace) -> PromptSet | None:
+    """Prompts that R is made of, whatever their splits; None without ``--anchors``.
+
+    Raises:
+        UserError: If they cannot be loaded.
+    """
+    if arguments.anchors is None:
+        return None
+    from actor_lens.prompts.mixtures import load_mixture
+
+    seed = getattr(arguments, "seed", None)
+    return load_mixture(arguments.anchors, seed=seed or 0, split=False)
+
+
 def sample_prompts(
     prompts: PromptSet, arguments: argparse.Namespace, seed: int | None = None
 ) -> PromptSet:

@@ -23,8 +23,8 @@ def apply_preset(arguments: argparse.Namespace) -> bool:
 
     Args:
         arguments: Values of the flags of ``compare``; ``model`` becomes the hub name, and
-            ``prompts``, ``judge``, ``new_tokens``, ``per_label`` and ``methods`` those of the
-            preset. A dry run without ``model`` prints the plans of all models.
+            ``prompts``, ``anchors``, ``judge``, ``new_tokens``, ``per_label`` and ``methods`` those
+            of the preset. A dry run without ``model`` prints the plans of all models.
 
     Returns:
         Whether the plan was printed, and there is nothing more to do.
@@ -52,6 +52,7 @@ def apply_preset(arguments: argparse.Namespace) -> bool:
         )
     arguments.model = preset.model(arguments.model).hub_id
     arguments.prompts = arguments.prompts or preset.prompts
+    arguments.anchors = arguments.anchors or preset.anchors
     arguments.judge = arguments.judge or preset.judge
     arguments.new_tokens = arguments.new_tokens or preset.new_tokens
     if arguments.per_label == argparse.SUPPRESS:

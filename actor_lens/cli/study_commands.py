@@ -43,6 +43,7 @@ from actor_lens.cli.arguments import (
     settings_of,
 )
 from actor_lens.cli.inputs import (
+    load_anchors,
     load_model_and_prompts,
     load_run,
     model_settings,
@@ -150,6 +151,7 @@ def _train_and_evaluate(
         variants=arguments.variants,
         new_tokens=arguments.new_tokens,
         judge=open_judge(arguments) if arguments.evaluate else None,
+        anchors=load_anchors(arguments),
     )
     model, prompts, load_seconds = load_model_and_prompts(arguments, resume)
     if arguments.evaluate:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
     add_alphas,
+    add_anchors,
     add_command,
     add_common,
     add_count,
@@ -40,6 +41,7 @@ from actor_lens.cli.arguments import (
     settings_of,
 )
 from actor_lens.cli.inputs import (
+    load_anchors,
     load_model_and_prompts,
     model_settings,
     open_judge,
@@ -66,6 +68,7 @@ def add_commands(commands: Any) -> None:
     parser = add_command(commands, "sweep", sweep, text)
     add_common(parser)
     add_per_label(parser)
+    add_anchors(parser)
     add = parser.add_argument
     add("--models", metavar="A,B,..", help="several models, one after the other; not with --model")
     add(
@@ -138,6 +141,7 @@ def _sweep_one(
         layers=arguments.layers,
         alphas=arguments.alphas,
         seeds=arguments.seeds,
+        anchors=load_anchors(arguments),
         settings=FinetuneConfig(layer=0, **settings_of(arguments)),
         judge_best=arguments.judge_best,
         judge=judge,

@@ -156,7 +156,7 @@ def origin_on(
     return benign if origin == "benign_mean" else (benign + harmful) / 2
 
 
-def refusal_directions(residuals: Residuals) -> Directions:
+def refusal_directions(residuals: Residuals, *, anchors: Residuals | None = None) -> Directions:
     """Difference in means, harmful minus benign, at every layer.
 
     Means are accumulated in float64. The sign points toward refusal: harmful prompts project
@@ -165,25 +165,35 @@ def refusal_directions(residuals: Residuals) -> Directions:
     Fit directions on training prompts and look at other prompts with them: prompts look better
     separated on a direction that was fitted to them.
 
+    Args:
+        residuals: Residuals of the prompts.
+        anchors: Residuals of harmful and benign prompts whose means stand in for those of these
+            labels, in R and in every origin, as in the paper; None for the prompts' own.
+
     Raises:
         UserError: If there are no harmful or no benign prompts, or their means coincide at a
-            layer, or a residual is not finite.
+            layer, or a residual is not finite, or the anchors are those of another model.
 
     Source: Dabas et al. 2025 (arXiv 2507.04250), refusal vector; Arditi et al. 2024
         (arXiv 2406.11717).
     """
-    present = [label for label in LABELS if label in residuals.prompts.labels]
+    sources = dict.fromkeys(LABELS, residuals)
+    if anchors is not None:
+        sources |= dict.fromkeys(("harmful", "benign"), anchors)
+    present = [label for label in LABELS if label in sources[label].prompts.labels]
     for label in ("harmful", "benign"):
         if label not in present:
             raise UserError(
-                f"no {label} prompts: a refusal direction needs harmful and benign ones"
+                f"no {label} {'prompts' if anchors is None else 'anchors'}: a refusal direction "
+                "needs harmful and benign ones"
             )
-    if not torch.isfinite(residuals.values).all():
-        raise UserError(
-            f"residuals of '{residuals.model_name}' hold values that are not finite; "
-            "load the model with dtype float32 or bfloat16"
-        )
-    means = {label: residuals.of(label).double().mean(dim=1) for label in present}
+    for source in (residuals, *(() if anchors is None else (anchors,))):
+        if not torch.isfinite(source.values).all():
+            raise UserError(
+                f"residuals of '{source.model_name}' hold values that are not finite; "
+                "load the model with dtype float32 or bfloat16"
+            )
+    means = {label: sources[label].of(label).double().mean(dim=1) for label in present}
     vectors = means["harmful"] - means["benign"]
     sizes = torch.maximum(means["harmful"].norm(dim=-1), means["benign"].norm(dim=-1))
     flat = (vectors.norm(dim=-1) <= _SAME * sizes).nonzero().flatten().tolist()
@@ -192,4 +202,6 @@ def refusal_directions(residuals: Residuals) -> Directions:
             f"harmful and benign prompts have the same mean at layer {flat[0]}: no direction "
             "there; check that the two labels hold different prompts"
         )
-    return Directions(vectors.float(), {label: mean.float() for label, mean in means.items()})
+    found = Directions(vectors.float(), {label: mean.float() for label, mean in means.items()})
+    found.check_fit(residuals)
+    return found

@@ -100,6 +100,7 @@ def look_at_layers(
     prompts: PromptSet,
     *,
     train: PromptSet | None = None,
+    anchors: PromptSet | None = None,
     alpha: float = FinetuneConfig.alpha,
     origin: Origin = FinetuneConfig.origin,
     rounds: int = 200,
@@ -111,6 +112,7 @@ def look_at_layers(
         model: The untouched model.
         prompts: Prompts with train and validation splits.
         train: Training prompts to use instead of the whole split.
+        anchors: Prompts that directions are made of; None for the training prompts.
         alpha: Share of the way to the origin of the targets behind the causal score.
         origin: Origin of the targets behind the causal score.
         rounds: Rounds of the bootstrap and number of permutations.
@@ -127,7 +129,7 @@ def look_at_layers(
     with clock("collect"):
         with stage("residuals (train)"):
             train_residuals = collect_residuals(model, train)
-        directions = refusal_directions(train_residuals)
+        directions = directions_of(model, train_residuals, anchors)
         with stage("residuals (validation)"):
             residuals = collect_residuals(model, validation)
         projections = project(residuals, directions)
@@ -153,6 +155,18 @@ def look_at_layers(
         seconds=clock.seconds,
         origin=origin,
     )
+
+
+def directions_of(model: ChatModel, residuals: Residuals, anchors: PromptSet | None) -> Directions:
+    """Directions of some prompts, made of the anchors where there are any.
+
+    Raises:
+        UserError: If harmful or benign prompts are missing.
+    """
+    if anchors is None:
+        return refusal_directions(residuals)
+    with stage("residuals (anchors)"):
+        return refusal_directions(residuals, anchors=collect_residuals(model, anchors))
 
 
 def targets_of(

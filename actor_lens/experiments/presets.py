@@ -72,6 +72,7 @@ class Preset:
         models: Models by their short names.
         first_block: Number that stands for the output of the first block in its count of layers.
         prompts: Name of the mixture of prompt sets.
+        anchors: Prompts that R is made of, as ``--anchors`` takes them.
         judge: Judge of the replies, as ``--judge`` names it.
         methods: Methods that were compared, ACTOR last: settings that differ from ours by name.
         new_tokens: Longest reply.
@@ -81,6 +82,7 @@ class Preset:
     models: Mapping[str, PublishedModel]
     first_block: int
     prompts: str
+    anchors: str
     judge: str
     methods: Mapping[str, Mapping[str, Any]]
     new_tokens: int
@@ -141,6 +143,7 @@ class Preset:
             ("target layer, as the paper counts", one.layer),
             ("alpha", f"{one.alpha:g}"),
             *((_NAMES[name], getattr(config, name)) for name in _PUBLISHED),
+            ("prompts that R is made of", self.anchors),
             ("optimiser", "AdamW"),
             ("loss", "1 - cos(activation, target)"),
             ("harmful training prompts", "HEx-PHI, all"),
@@ -216,6 +219,7 @@ _AS_PRINTED = Preset(
     },
     first_block=0,
     prompts="paper",
+    anchors="hex-phi:64,truthfulqa:64",
     judge="llm:gpt-4o",
     methods={
         "default": {},

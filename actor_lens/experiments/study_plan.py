@@ -7,19 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from actor_lens.activations.residuals import collect_residuals
 from actor_lens.directions.just_enough_shift import fitted_place
 from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.directions.options import SCORES, Score
 from actor_lens.directions.projections import Projections, project
-from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.directions.targets import Targets
 from actor_lens.errors import UserError, check_choice
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.experiments.clock import Clock
-from actor_lens.experiments.look import MIN_PROMPTS, Look, look_at_layers, targets_of
+from actor_lens.experiments.look import (
+    MIN_PROMPTS,
+    Look,
+    directions_of,
+    look_at_layers,
+    targets_of,
+)
 from actor_lens.experiments.study import Outcome, Study, choice_of
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.base import Judge
@@ -27,7 +32,7 @@ from actor_lens.judges.by_name import as_judge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn
-from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.prompts.sets import PromptSet, check_anchors, require_labels
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config, check_resumable, finetune_layer
 from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests
@@ -61,6 +66,8 @@ class StudyPlan:
         new_tokens: Longest reply, in tokens.
         rounds: Rounds of the bootstrap and number of permutations of the layer scores.
         judge: Judge of the replies; the keyword judge unless given.
+        anchors: Prompts that R is made of; None for the training prompts. A run that is shown or
+            continued has its own.
     """
 
     settings: FinetuneConfig
@@ -72,6 +79,7 @@ class StudyPlan:
     new_tokens: int = 64
     rounds: int = 200
     judge: Judge | str | None = None
+    anchors: PromptSet | None = None
 
 
 def run_study(
@@ -98,8 +106,8 @@ def run_study(
             ``finetune_layer``.
 
     Raises:
-        UserError: If a split lacks a label, a setting is not allowed, or a run does not fit model,
-            prompts or settings.
+        UserError: If a split lacks a label, a setting is not allowed, anchors lack a label or are
+            test prompts, or a run does not fit model, prompts or settings.
     """
     judge = as_judge(plan.judge)
     digests = tensor_digests(model)  # of the model as it was given, before anything ran on it
@@ -174,12 +182,15 @@ def train_chosen_layer(
     Returns:
         A study without an evaluation.
     """
+    if run is not None or (resume is not None and plan.anchors is None):
+        plan = replace(plan, anchors=(run or cast(TrainingRun, resume)).anchors)
     # Looking at layers takes long: first what would fail after it.
     settings, train = _check_plan(model, prompts, plan, run, resume)
     look = look_at_layers(
         model,
         prompts,
         train=train,
+        anchors=plan.anchors,
         alpha=settings.alpha,
         origin=settings.origin,
         rounds=plan.rounds,
@@ -208,6 +219,7 @@ def train_chosen_layer(
             model,
             train,
             settings,
+            anchors=plan.anchors,
             validation=prompts["validation"],
             tokens=look.tokens,
             resume=resume,
@@ -231,6 +243,8 @@ def _check_plan(
     if plan.choose_layer and resume is not None:
         settings = replace(settings, layer=resume.layer)
     check_config(model, settings, prompts["validation"])
+    held_out = (one for one in prompts if one.split in ("test", "ood"))
+    check_anchors(plan.anchors, replace(prompts, prompts=tuple(held_out)))
     per_label = plan.per_label if run is None else run.train_prompts
     train = _sample(prompts, per_label, settings.seed)
     if plan.by is not None:
@@ -243,7 +257,7 @@ def _check_plan(
                 f"{run.config.seed}) than those given; give the same file and seed"
             )
     if resume is not None:
-        check_resumable(model, train, settings, resume)
+        check_resumable(model, train, settings, resume, plan.anchors)
     return settings, train
 
 
@@ -276,6 +290,7 @@ def _choose(
             lrs=AUTO_LRS if plan.search else None,
             seeds=[settings.seed],
             settings=settings,
+            anchors=plan.anchors,
             tokens=look.tokens,
             judge_best=_JUDGED if plan.search else 0,
             judge=plan.judge,
@@ -339,10 +354,11 @@ def _train_variant(
         targets = study.look.targets(settings, place)
     else:
         residuals = collect_residuals(model, train)
-        targets = targets_of(residuals, refusal_directions(residuals), settings, place)
+        directions = directions_of(model, residuals, study.run.anchors)
+        targets = targets_of(residuals, directions, settings, place)
     _warn(targets.preview().warnings, name=f"comparison '{name}'")
     with stage(f"comparison '{name}'", 1) as done:
-        run = finetune_layer(model, train, settings)
+        run = finetune_layer(model, train, settings, anchors=study.run.anchors)
         done(1)
     if run.status == "stopped":
         raise KeyboardInterrupt

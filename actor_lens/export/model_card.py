@@ -196,6 +196,8 @@ def _data(run: TrainingRun, facts: CardFacts) -> str:
     counts = ", ".join(
         f"{count} {escaped(label.replace('_', ' '))}" for label, count in run.train_prompts.items()
     )
+    if run.anchors is not None:
+        counts += f"; direction of other prompts, {escaped(run.anchors.name)}"
     note = f" {escaped(facts.prompts_note)}" if facts.prompts_note else ""
     return (
         f"## Data\n\nTraining prompts: {escaped(run.prompts_name or 'not named')} ({counts}); "

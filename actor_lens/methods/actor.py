@@ -39,6 +39,7 @@ class Actor:
         lr: Learning rate.
         batch_size: Prompts in a step.
         seed: Seed of the order of the prompts.
+        anchors: Prompts that ``R`` and ``o`` are made of; None for the training prompts.
 
     Source: Dabas et al. 2025 (arXiv 2507.04250); the origin is this project's own.
     """
@@ -55,6 +56,7 @@ class Actor:
     lr: float = FinetuneConfig.lr
     batch_size: int = FinetuneConfig.batch_size
     seed: int = FinetuneConfig.seed
+    anchors: PromptSet | None = None
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedRun:
         """Choose the layer on the validation prompts, train it on the training prompts.
@@ -67,7 +69,9 @@ class Actor:
         if self.layer is not None:
             return self._fitted(self.trained(model, train, self.layer), (self.layer,))
         selection = Selection.of(model, validation)
-        tied = layers_to_try(model, train, selection, alpha=self.alpha, origin=self.origin)
+        tied = layers_to_try(
+            model, train, selection, alpha=self.alpha, origin=self.origin, anchors=self.anchors
+        )
         layers = tied[: max(1, self.trials)]
         runs = {layer: self.trained(model, train, layer) for layer in layers}
         tried = (
@@ -79,10 +83,11 @@ class Actor:
 
     def trained(self, model: ChatModel, train: PromptSet, layer: int) -> TrainingRun:
         """The fine-tune of one block."""
-        return finetune_layer(model, train, self._config(layer), store=False)
+        config = self._config(layer)
+        return finetune_layer(model, train, config, anchors=self.anchors, store=False)
 
     def _config(self, layer: int) -> FinetuneConfig:
-        own = ("name", "layer", "trials")
+        own = ("name", "layer", "trials", "anchors")
         shared = {name: value for name, value in vars(self).items() if name not in own}
         return FinetuneConfig(layer=layer, **shared)
 
@@ -90,6 +95,8 @@ class Actor:
         self, run: TrainingRun, layers: tuple[int, ...], choice: Choice[int] | None = None
     ) -> FittedRun:
         settings = {**asdict(run.config), "tried_layers": list(layers), "status": run.status}
+        if run.anchors is not None:
+            settings["anchors"] = run.anchors.name
         return FittedRun(
             settings=settings | (choice.settings if choice else {}),
             chosen=("layer",) if choice else (),

@@ -26,7 +26,7 @@ from actor_lens.methods.support.tails import (
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_each_block
-from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.prompts.sets import PromptSet, replace_labels, require_labels
 
 # Whether a judging pass runs: no such pass is judged or steered, not by a context around it either.
 _JUDGING: ContextVar[bool] = ContextVar("judging", default=False)
@@ -59,6 +59,7 @@ class Scans:
             not normalised and the shifts of several layers add up.
         opening: Word with which the reply is made to begin.
         max_kl: Largest mean divergence on benign prompts, in nats.
+        anchors: Prompts that ``v_l`` and ``u_l`` are made of; None for the training prompts.
 
     Source: Cao et al., AAAI 2025, SCANS.
     """
@@ -68,6 +69,7 @@ class Scans:
     alphas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 3.5)
     opening: str = "Sure"
     max_kl: float = MAX_KL
+    anchors: PromptSet | None = None
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Vectors from the training prompts; threshold and strength on the validation prompts.
@@ -76,6 +78,7 @@ class Scans:
             UserError: If a label is missing, the model refuses no harmful prompt, or the chat
                 template closes the user's text with no token.
         """
+        train = replace_labels(train, self.anchors)
         require_labels(train, 1, ("harmful", "benign"))
         selection = Selection.of(model, validation)
         signs = fit_signs(model, train, selection.prompts, self.opening)

@@ -25,7 +25,9 @@ class ShuffledLabels(Actor):
 
     def trained(self, model: ChatModel, train: PromptSet, layer: int) -> TrainingRun:
         """The fine-tune of one block with shuffled labels."""
-        return super().trained(model, shuffled(train, self.seed), layer)
+        anchors = None if self.anchors is None else shuffled(self.anchors, self.seed)
+        one = replace(self, anchors=anchors)
+        return Actor.trained(one, model, shuffled(train, self.seed), layer)
 
 
 def shuffled(prompts: PromptSet, seed: int) -> PromptSet:

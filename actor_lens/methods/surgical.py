@@ -16,7 +16,7 @@ from actor_lens.methods.support.selection import Selection
 from actor_lens.methods.support.tails import closing_tokens, label_means, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import ablate_everywhere
-from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.prompts.sets import PromptSet, replace_labels, require_labels
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Surgical(DirectionalAblation):
 
     Attributes:
         lam: How much of the true refusal vector is taken out of the false one.
+        anchors: Prompts that the vectors are made of; labels that are not among them are those of
+            the training prompts.
 
     Source: Wang et al., ICLR 2025, surgical single vector ablation.
     """
@@ -41,6 +43,7 @@ class Surgical(DirectionalAblation):
     name: str = "surgical"
     max_kl: float = 0.2
     lam: float = 1.0
+    anchors: PromptSet | None = None
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Take the vectors from the training prompts, choose one on the validation prompts.
@@ -49,6 +52,7 @@ class Surgical(DirectionalAblation):
             UserError: If a label is missing, or the model refuses no harmful or no pseudo-harmful
                 prompt.
         """
+        train = replace_labels(train, self.anchors)
         require_labels(train, 1)
         selection = Selection.of(model, validation)
         scores = refusal_scores(model, train.texts, selection.tokens)

@@ -102,14 +102,15 @@ def parse_mixture(source: str) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def load_mixture(source: str, *, seed: int = 0) -> PromptSet:
+def load_mixture(source: str, *, seed: int = 0, split: bool = True) -> PromptSet:
     """The prompts of all parts, with splits that keep twins and near-duplicates on one side.
 
     Categories become "set/category" where there are several parts, and a part is the source of
     its prompts unless they name their own. A prompt that two parts hold
     with one label is kept once; with two labels, in neither. Prompts that resemble one whose split
     is given (by `PAPER` or by a prompt file) get that split too; those that resemble an `ood`
-    prompt are left out. Each of these is counted in a warning.
+    prompt are left out. Each of these is counted in a warning. Without ``split`` prompts keep what
+    splits they have, and no more.
 
     Raises:
         UserError: If a part cannot be loaded.
@@ -119,7 +120,8 @@ def load_mixture(source: str, *, seed: int = 0) -> PromptSet:
     name = ",".join(each.prompts.name for each in sources)
     if "paper" in (text.strip() for text in source.split(",")):
         name = f"paper({name})"
-    return _split(_join(sources, name), seed)
+    joined = _join(sources, name)
+    return _split(joined, seed) if split else joined.prompts
 
 
 def _parse_part(text: str, source: str) -> Part:

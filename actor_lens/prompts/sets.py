@@ -335,6 +335,37 @@ def require_labels(
             )
 
 
+def check_anchors(anchors: PromptSet | None, tested: PromptSet | None = None) -> None:
+    """Make sure that a direction can be made of anchors, and is not made of what is tested.
+
+    Args:
+        anchors: Prompts that R is made of; None passes.
+        tested: Test prompts, none of which may be among them.
+
+    Raises:
+        UserError: If harmful or benign anchors are missing, or some are test prompts.
+    """
+    if anchors is None:
+        return
+    named = replace(anchors, name=f"anchors {anchors.name}")
+    require_labels(named, 1, ("harmful", "benign"))
+    shared = set(anchors.texts) & set(() if tested is None else tested.texts)
+    if shared:
+        raise UserError(
+            f"{named.name}: {plural(len(shared), 'prompt')} of the test among them; take others, "
+            "as a direction must not be made of what is tested"
+        )
+
+
+def replace_labels(prompts: PromptSet, anchors: PromptSet | None) -> PromptSet:
+    """The prompts, but of each label that the anchors have the anchors instead."""
+    if anchors is None:
+        return prompts
+    replaced = set(anchors.labels)
+    kept = (one for one in prompts if one.label not in replaced)
+    return replace(prompts, prompts=(*anchors, *kept))
+
+
 def _spread_over_categories(prompts: PromptSet, label: str, seed: int) -> list[int]:
     """Indices with a label in drawing order: one of each category, then the next of each."""
     by_category: dict[str | None, list[int]] = defaultdict(list)

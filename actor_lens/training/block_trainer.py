@@ -1,13 +1,15 @@
 """One block in training: a float32 copy, its optimiser, its cached inputs and its targets.
 
-The copy is float32 whatever the model's dtype: small steps would vanish in half precision.
+The copy is float32 in half precision too, where small steps would vanish; a float64 model's is
+float64.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -36,7 +38,7 @@ class DivergedError(Exception):
 
 
 class BlockTrainer:
-    """A float32 copy of a block, its optimiser, its cached inputs, and the targets."""
+    """A copy of a block, its optimiser, its cached inputs, and the targets."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class BlockTrainer:
         inputs: BlockInputs,
         vector: Float[Tensor, " d_model"] | None = None,
         place: float | None = None,
+        anchors: BlockInputs | None = None,
     ) -> None:
         """Copy the block and take the initial activations, R and origin.
 
@@ -54,6 +57,8 @@ class BlockTrainer:
             inputs: Inputs of the block for the training prompts.
             vector: A vector in the place of R in fixed targets, for controls; None for R.
             place: Place of the origin between the class means, where it is fitted.
+            anchors: Inputs of the block for the prompts that R and the origin are made of; None
+                for the training prompts.
 
         Raises:
             UserError: If the activations are not finite, or R is zero.
@@ -64,25 +69,30 @@ class BlockTrainer:
         self.torn = False  # True while weights are half updated, where Ctrl-C may strike
         self._model = model
         self._inputs = inputs
-        self.block = copy.deepcopy(model.blocks[config.layer]).float().requires_grad_(True)
+        self._anchors = anchors
+        dtype = torch.promote_types(model.hf.dtype, torch.float32)
+        self.block = copy.deepcopy(model.blocks[config.layer]).to(dtype).requires_grad_(True)
         self._device = next(self.block.parameters()).device  # not the embedding's where spread
         self._optimizer = torch.optim.AdamW(
             self.block.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
-        self._signs = label_signs(self.labels).to(self._device)
-        self._masks: dict[str, Tensor] = {
-            label: torch.tensor([one == label for one in self.labels], device=self._device)
-            for label in LABELS
-        }
+        self._signs = label_signs(self.labels).to(self._device, dtype)
+        self._masks = self._masks_of(self.labels)
+        self._anchor_masks = None if anchors is None else self._masks_of(anchors.prompts.labels)
         self._initial = self.activations()
+        means = self._class_means(self._initial)
         self._initial_vector = (
-            self._vector(self._initial) if vector is None else vector.float().to(self._device)
+            _difference(means) if vector is None else vector.to(self._initial)  # place and dtype
         )
-        self._initial_origin = self._origin(self._initial, self._initial_vector)
+        self._initial_origin = self._origin(means, self._initial_vector)
+        # What drift is measured from; anchors are not seen at every step.
+        self._start = self._initial_vector
+        if anchors is not None:
+            self._start = _difference(self._means(self._initial, self._masks))
         self._vector_now, self._origin_now = self._initial_vector, self._initial_origin
         self._last_seen = self._initial.clone()
         self._last_losses = torch.empty(0, dtype=torch.float32, device="cpu")
-        self._check_start(model.name)
+        self._check_start(model.name, means)
         everyone = list(range(len(self.labels)))
         far = float(self._losses(self._initial, everyone).mean()) >= _DIVERGED / 2
         self._limit = math.inf if far else _DIVERGED
@@ -164,8 +174,8 @@ class BlockTrainer:
         """Mean projection of each label, and cosine of R with R at the start, as last seen."""
         along = self._last_seen @ self.unit
         projections = self._by_label(along, list(range(len(self.labels))))
-        now = self._vector(self._last_seen)
-        return projections, float(nn.functional.cosine_similarity(now, self._initial_vector, dim=0))
+        now = _difference(self._means(self._last_seen, self._masks))
+        return projections, float(nn.functional.cosine_similarity(now, self._start, dim=0))
 
     def resume_state(self) -> ResumeState:
         """All that changes from step to step."""
@@ -206,9 +216,11 @@ class BlockTrainer:
             return
         every = {"epoch": self.steps_per_epoch, "step": 1}.get(str(refresh)) or int(refresh)
         if self.step % every == 0:
-            self._last_seen = self.activations()
-            self._vector_now = self._vector(self._last_seen)
-            self._origin_now = self._origin(self._last_seen, self._vector_now)
+            if self._anchors is None:
+                self._last_seen = self.activations()
+            means = self._class_means(self._last_seen)
+            self._vector_now = _difference(means)
+            self._origin_now = self._origin(means, self._vector_now)
 
     def _losses(
         self, current: Float[Tensor, "prompt d_model"], rows: list[int]
@@ -235,14 +247,14 @@ class BlockTrainer:
         if not finite or loss >= self._limit:
             raise DivergedError(f"Step {step} diverged (loss {loss:.3g}).")
 
-    def _check_start(self, name: str) -> None:
+    def _check_start(self, name: str, means: Mapping[str, Tensor]) -> None:
         where = f"layer {self.config.layer} of '{name}'"
         if not torch.isfinite(self._initial).all():
             raise UserError(
                 f"activations at {where} hold values that are not finite; load the model with "
                 "dtype float32 or bfloat16"
             )
-        sizes = max(self._mean(self._initial, label).norm() for label in ("harmful", "benign"))
+        sizes = max(mean.norm() for mean in means.values())
         if self._initial_vector.norm() <= torch.finfo(torch.float32).eps * sizes:
             raise UserError(
                 f"harmful and benign prompts have the same mean at {where}: no direction there; "
@@ -257,35 +269,54 @@ class BlockTrainer:
     def _forward(self, rows: list[int]) -> Float[Tensor, "prompt d_model"]:
         return last_activations(self._model, self.block, self._inputs, rows)
 
-    # The same difference in means as refusal_directions, but of means that are float32 already:
-    # trained weights depend on its last bits.
-    def _vector(self, activations: Tensor) -> Float[Tensor, " d_model"]:
-        return self._mean(activations, "harmful") - self._mean(activations, "benign")
+    def _masks_of(self, labels: Sequence[str]) -> dict[str, Tensor]:
+        """Which prompts have each label."""
+        return {
+            label: torch.tensor([one == label for one in labels], device=self._device)
+            for label in LABELS
+        }
 
-    def _origin(self, activations: Tensor, vector: Tensor) -> Float[Tensor, ""]:
+    def _class_means(self, seen: Tensor) -> dict[str, Tensor]:
+        """Means of the anchors by the weights of the moment, else of what was seen in training."""
+        if self._anchors is None or self._anchor_masks is None:
+            return self._means(seen, self._masks)
+        forward = partial(last_activations, self._model, self.block, self._anchors)
+        activations = in_batches(forward, len(self._anchors.prompts))
+        return self._means(activations, self._anchor_masks)
+
+    def _means(self, activations: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # float64 sums, as in refusal_directions
+        return {
+            label: activations[masks[label]].double().mean(dim=0).to(activations.dtype)
+            for label in ("harmful", "benign")
+        }
+
+    def _origin(self, means: Mapping[str, Tensor], vector: Tensor) -> Float[Tensor, ""]:
         unit = vector / vector.norm()
         return origin_on(
             self.config.origin,
-            benign=self._mean(activations, "benign") @ unit,
-            harmful=self._mean(activations, "harmful") @ unit,
+            benign=means["benign"] @ unit,
+            harmful=means["harmful"] @ unit,
             place=self._place,
         )
 
-    def _mean(self, activations: Tensor, label: str) -> Float[Tensor, " d_model"]:
-        # float64 sums, as in refusal_directions
-        return activations[self._masks[label]].double().mean(dim=0).float()
+
+# The same difference in means as refusal_directions, but of means that are rounded already:
+# trained weights depend on its last bits.
+def _difference(means: Mapping[str, Tensor]) -> Float[Tensor, " d_model"]:
+    return torch.sub(means["harmful"], means["benign"])
 
 
 def last_activations(
     model: ChatModel, block: nn.Module, inputs: BlockInputs, rows: list[int]
 ) -> Float[Tensor, "prompt d_model"]:
-    """What a float32 copy of a block makes of the cached inputs of some prompts, at the last token.
+    """What a copy of a block makes of the cached inputs of some prompts, at the last token.
 
     No other block is run.
     """
-    device = next(block.parameters()).device
-    hidden, mask, positions = inputs.batch(rows, device)
-    hidden = hidden.float()
+    weight = next(block.parameters())
+    hidden, mask, positions = inputs.batch(rows, weight.device)
+    hidden = hidden.to(weight.dtype)
     arguments = block_arguments(model, inputs.layer, hidden, mask, positions)
     return last_token_output(block, hidden, arguments)
 

@@ -25,7 +25,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import template_warnings
 from actor_lens.progress import warn
 from actor_lens.prompts.checks import source_warnings
-from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.prompts.sets import PromptSet, check_anchors, require_labels
 from actor_lens.training.config import FinetuneConfig, config_with
 from actor_lens.training.loop import CHECKPOINT_SECONDS, train_block
 from actor_lens.training.run import TrainingRun, TrainingStep
@@ -39,6 +39,7 @@ def finetune_layer(
     prompts: PromptSet,
     config: FinetuneConfig | None = None,
     *,
+    anchors: PromptSet | None = None,
     validation: PromptSet | None = None,
     tokens: RefusalTokens | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
@@ -63,6 +64,9 @@ def finetune_layer(
         model: The model whose block is copied and trained.
         prompts: Training prompts, at least two of each label.
         config: Every setting of the fine-tune; None for the defaults.
+        anchors: Harmful and benign prompts that R and the origin are made of, as in the paper; with
+            moving targets they are run again as often as ``refresh`` says. None for the training
+            prompts; a run that is continued keeps its own.
         validation: Prompts for the checks; needed for a safety floor.
         tokens: How the model begins refusals; found from the validation prompts unless given.
         on_step: Function called after every step, in the training thread; it may draw or print.
@@ -81,9 +85,9 @@ def finetune_layer(
             ``layer=4, alpha=0.5``.
 
     Raises:
-        UserError: If a setting is not allowed, a label has too few prompts, a safety floor is
-            asked for without harmful validation prompts, ``resume`` does not fit, or an origin
-            cannot be fitted.
+        UserError: If a setting is not allowed, a label has too few prompts or no anchor, a safety
+            floor is asked for without harmful validation prompts, ``resume`` does not fit, or an
+            origin cannot be fitted.
     """
     config = config_with(config, **settings)
     check_config(model, config, validation)
@@ -91,7 +95,9 @@ def finetune_layer(
         check_number("checkpoint_seconds", checkpoint_seconds, 0.0)
     require_labels(prompts, _MIN_PROMPTS)
     if resume is not None:
-        check_resumable(model, prompts, config, resume)
+        anchors = resume.anchors if anchors is None else anchors
+        check_resumable(model, prompts, config, resume, anchors)
+    check_anchors(anchors)
     for warning in (*template_warnings(model.tokenizer), *source_warnings(prompts)):
         warn(warning)
     started = time.perf_counter()
@@ -99,6 +105,9 @@ def finetune_layer(
     if resume is None:
         place = fitted_place(config.origin, model, prompts, config.layer, enough, store=store)
     inputs = collect_block_inputs(model, prompts, config.layer, store=store)
+    anchored = None
+    if anchors is not None:
+        anchored = collect_block_inputs(model, anchors, config.layer, store=store)
     collected = time.perf_counter()
     checks = ValidationChecks.of(model, config.layer, validation, tokens, store=store)
     run = train_block(
@@ -112,6 +121,7 @@ def finetune_layer(
         on_checkpoint=on_checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         place=place,
+        anchors=anchored,
     )
     seconds = {"collect": collected - started, "train": time.perf_counter() - collected}
     if resume is not None:
@@ -135,19 +145,26 @@ def check_config(model: ChatModel, config: FinetuneConfig, validation: PromptSet
 
 
 def check_resumable(
-    model: ChatModel, prompts: PromptSet, config: FinetuneConfig, resume: TrainingRun
+    model: ChatModel,
+    prompts: PromptSet,
+    config: FinetuneConfig,
+    resume: TrainingRun,
+    anchors: PromptSet | None = None,
 ) -> None:
     """Check that a run can be continued with these prompts and settings, before any work is done.
 
     Raises:
-        UserError: If it belongs to another model, was trained with other prompts or settings, has
-            diverged, or has done more epochs already.
+        UserError: If it belongs to another model, was trained with other prompts, anchors or
+            settings, has diverged, or has done more epochs already.
     """
     resume.check_belongs_to(model)
     if resume.resume_state is None:
         raise UserError(f"this run {resume.status} and cannot be continued; train it again")
     if resume.prompts_fingerprint != prompts.fingerprint:
         raise UserError("the run to continue was trained on other prompts; give the same ones")
+    own = resume.anchors and resume.anchors.fingerprint
+    if anchors is not None and own != anchors.fingerprint:
+        raise UserError("the run to continue has other anchors; give the same ones, or none")
     steps_per_epoch = math.ceil(len(prompts) / config.batch_size)
     if resume.resume_state.step > steps_per_epoch * config.epochs:
         raise UserError(

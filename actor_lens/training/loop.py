@@ -39,6 +39,7 @@ def train_block(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     vector: Float[Tensor, " d_model"] | None = None,
     place: float | None = None,
+    anchors: BlockInputs | None = None,
 ) -> TrainingRun:
     """Train one block on its cached inputs, with settings that were checked already.
 
@@ -56,12 +57,14 @@ def train_block(
             but the last.
         vector: A vector in the place of R in fixed targets, for controls; None for R.
         place: Place of the origin where it is fitted, from ``fitted_place``.
+        anchors: Inputs of the block for the prompts that R is made of; None for the training
+            prompts.
 
     Raises:
         UserError: If activations are not finite or R is zero.
     """
     started = time.perf_counter()
-    trainer = BlockTrainer(model, config, inputs, vector, place)
+    trainer = BlockTrainer(model, config, inputs, vector, place, anchors)
     trained_sources = {one.source for one in inputs.prompts.where(label="harmful")}
     kept = KeptWeights(trainer, checks, config.safety_floor, trained_sources)
     history: list[TrainingStep] = []
@@ -92,6 +95,7 @@ def train_block(
             chosen=resume.chosen if resume is not None else None,
             load_settings=model.load_settings,
             origin_place=place,
+            anchors=None if anchors is None else anchors.prompts,
             resume_state=None if status == "diverged" or trainer.torn else trainer.resume_state(),
         )
 

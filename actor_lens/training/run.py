@@ -14,6 +14,7 @@ from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.weights import overwritten, tensor_digest
 from actor_lens.prompts.rows import LABELS
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
 from actor_lens.text import clip, one_line, percent, plural
 from actor_lens.training.config import FinetuneConfig
@@ -101,6 +102,7 @@ class TrainingRun(Result):
         origin_place: Place of a fitted origin, 0 at the benign mean and 1 at the harmful mean;
             None where the origin was not fitted.
         resume_state: State from which training can go on; None on runs that diverged.
+        anchors: Prompts that R was made of; None where they were the training prompts.
     """
 
     config: FinetuneConfig
@@ -121,6 +123,7 @@ class TrainingRun(Result):
     origin_place: float | None = None
     resume_state: ResumeState | None = None
     harmful_sources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    anchors: PromptSet | None = None
 
     _figure = "training_curves"
     _hint = "weights: with run.applied_to(model)"
@@ -162,10 +165,11 @@ class TrainingRun(Result):
 
     def summary(self) -> dict[str, Any]:
         """Settings, prompts and how training ended, without weights and steps."""
-        left_out = ("state", "history", "resume_state")
+        left_out = ("state", "history", "resume_state", "anchors")
         names = [entry.name for entry in fields(self) if entry.name not in left_out]
         return {
             **{name: plain(getattr(self, name)) for name in names},
+            **({} if self.anchors is None else {"anchors": self.anchors.summary()}),
             "total_steps": self.total_steps,
             "trained_parameters": self.trained_parameters,
         }

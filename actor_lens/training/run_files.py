@@ -20,7 +20,8 @@ from torch import Tensor
 from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
 from actor_lens.files.saving import finish_replacing, replacing_together
-from actor_lens.prompts.rows import LABELS
+from actor_lens.prompts.rows import LABELS, Prompt
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import plain
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import ResumeState, TrainingRun, TrainingStep
@@ -30,7 +31,7 @@ RESUME_FILE = "resume.safetensors"
 RUN_FILE = "run.json"
 HISTORY_FILE = "history.csv"
 
-_NOT_PLAIN = ("config", "state", "history", "resume_state")
+_NOT_PLAIN = ("config", "state", "history", "resume_state", "anchors")
 _PLAIN_FIELDS = [field.name for field in fields(TrainingRun) if field.name not in _NOT_PLAIN]
 
 
@@ -85,6 +86,7 @@ def load_run(folder: str | Path) -> TrainingRun:
             state=load_file(folder / BLOCK_FILE),
             history=_read_history(folder / HISTORY_FILE, record["total_steps"]),
             resume_state=_read_resume_state(folder, record),
+            anchors=_read_anchors(record.get("anchors")),
             **{name: record[name] for name in _PLAIN_FIELDS if name in record},
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -97,11 +99,19 @@ def _record(run: TrainingRun, folder: Path) -> dict[str, Any]:
     return {
         "config": asdict(run.config),
         **{name: getattr(run, name) for name in _PLAIN_FIELDS},
+        "anchors": run.anchors and asdict(run.anchors),
         "total_steps": run.total_steps,
         "trained_parameters": run.trained_parameters,
         "resume_step": run.resume_state.step if run.resume_state else None,
         "sha256": {path.name: _file_hash(path) for path in sorted(folder.iterdir())},
     }
+
+
+def _read_anchors(record: Mapping[str, Any] | None) -> PromptSet | None:
+    """Anchors; None where the run has none, or was saved before there were any."""
+    if record is None:
+        return None
+    return PromptSet(tuple(Prompt(**one) for one in record["prompts"]), name=record["name"])
 
 
 def _read_history(path: Path, total_steps: int) -> tuple[TrainingStep, ...]:

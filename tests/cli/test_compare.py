@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,6 +74,7 @@ class TestCompare:
             (["--preset", "other"], "preset 'other' is not known"),
             (["--preset", "paper"], "needs a model"),
             (["--seeds", "x"], "'x' is not a whole number"),
+            (["--anchors", "advbench"], "the hub is switched off"),
         ],
     )
     def test_wrong_words_give_one_line(self, words, message, capsys):
@@ -91,6 +93,19 @@ class TestCompare:
         shown = " ".join(capsys.readouterr().out.split())
         assert "this project's own choice" in shown
         assert "llama-2" not in shown
+
+    def test_anchors_come_from_files_whatever_their_splits(self, tmp_path, capsys):
+        from actor_lens.cli.inputs import load_anchors
+        from tests.support.studies import planted_prompts
+
+        path = tmp_path / "anchors.jsonl"
+        planted_prompts(3).save(path)
+        arguments = SimpleNamespace(anchors=str(path), seed=0)
+        assert load_anchors(arguments).fingerprint == planted_prompts(3).fingerprint
+        planted_prompts(3).where(label="harmful").save(path)
+        assert run_cli("compare", *QUICK, "--methods", "never", "--anchors", path) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "0 benign prompts, at least 1 needed" in line
 
     def test_methods_of_a_preset_have_its_settings(self):
         from argparse import Namespace
@@ -111,10 +126,16 @@ class TestCompare:
         def applied(new_tokens):
             given = {"preset": "paper", "model": "gemma-7b", "dry_run": False, "prompts": None}
             arguments = Namespace(
-                **given, judge=None, methods="all", new_tokens=new_tokens, per_label=60
+                **given,
+                judge=None,
+                methods="all",
+                new_tokens=new_tokens,
+                per_label=60,
+                anchors=None,
             )
             assert apply_preset(arguments) is False
             assert arguments.per_label == 60
+            assert arguments.anchors == "hex-phi:64,truthfulqa:64"
             return arguments.new_tokens
 
         plan = PRESETS["paper"].plan("gemma-7b").set_index("setting")
@@ -159,7 +180,10 @@ class TestAblate:
             (["--factors", "shift", "--layer", "4", "--jobs", "0"], "at least one job"),
             (["--factors", "shift", "--layer", "4", "--epochs", "0"], "epochs is 0"),
             (["--studies", "anchors", "--anchor-methods", "x"], "unknown method 'x'"),
-            (["--factors", "shift", "--anchor-methods", "cast"], "'harmful-prompts' only"),
+            (
+                ["--factors", "shift", "--anchor-methods", "cast"],
+                "ablations 'harmful-prompts' and 'direction' only",
+            ),
         ],
     )
     def test_wrong_words_give_one_line(self, words, message, capsys):

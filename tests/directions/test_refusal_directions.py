@@ -154,3 +154,19 @@ def test_an_unknown_origin_is_refused():
     directions = refusal_directions(random_residuals())
     with pytest.raises(UserError, match=f"origin 'mean' is not known; use one of {ORIGINS[0]}"):
         directions.origins("mean")
+
+
+def test_anchors_stand_in_for_harmful_and_benign_prompts():
+    residuals, anchors = random_residuals(seed=0), random_residuals(seed=1)
+    found, own, theirs = (
+        refusal_directions(residuals, anchors=anchors),
+        refusal_directions(residuals),
+        refusal_directions(anchors),
+    )
+    assert torch.equal(found.vectors, theirs.vectors)
+    assert torch.equal(found.means["pseudo_harmful"], own.means["pseudo_harmful"])
+    for origin in ORIGINS:
+        assert torch.equal(found.origins(origin), theirs.origins(origin))
+    benign = anchors.select(anchors.prompts.where(label="benign"))
+    with pytest.raises(UserError, match="no harmful anchors"):
+        refusal_directions(residuals, anchors=benign)

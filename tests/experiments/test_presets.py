@@ -21,6 +21,7 @@ PUBLISHED = {
     "learning rate": "1e-05",
     "epochs": "3",
     "prompts in a step": "1",
+    "prompts that R is made of": "hex-phi:64,truthfulqa:64",
     "optimiser": "AdamW",
     "loss": "1 - cos(activation, target)",
     "harmful training prompts": "HEx-PHI, all",

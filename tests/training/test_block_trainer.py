@@ -181,7 +181,7 @@ def test_moving_targets_differ_by_how_often_they_are_refreshed():
         for _ in range(trainer.total_steps):
             trainer.take_step()
         losses.add(trainer.last_losses()[0])
-    assert len(losses) == 3
+    assert len(losses) == 4
 
 
 def test_fixed_targets_are_a_fixed_point():

@@ -37,14 +37,14 @@ from actor_lens.judges.base import Judge
 from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
-from actor_lens.prompts.sets import PromptSet
+from actor_lens.prompts.sets import PromptSet, check_anchors
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_config
 
 OUTCOMES_FILE = "ablations.jsonl"
 LAYER_FOLDER = "layer-choice"
 # What other methods can stand beside ACTOR in.
-_BESIDE = "harmful-prompts"
+_BESIDE = ("harmful-prompts", "direction")
 _SHOWN_SETTINGS = ("layer", "alpha", "origin", "anchor", "shift", "epochs", "lr", "batch_size")
 
 
@@ -59,6 +59,7 @@ def ablate(
     settings: FinetuneConfig | None = None,
     per_label: int = 60,
     test_per_label: int | Mapping[str, int] | None = None,
+    anchors: PromptSet | None = None,
     anchor_methods: Sequence[str] = (),
     judge: Judge | str | None = None,
     new_tokens: int = 64,
@@ -72,7 +73,8 @@ def ablate(
     ``layer``: the block that is trained. ``alpha``: how far targets lie. ``counts``: fewer benign
     or pseudo-harmful training prompts. ``transfer``: pseudo-harmful training prompts of one kind,
     tested on every kind. ``harmful-prompts``: harmful training prompts, and with them R, of one
-    source at a time. ``shift``: projected or uniform. ``origin`` and ``anchor``: of targets.
+    source at a time. ``direction``: R alone, of one kind of harmful anchor at a time; training
+    prompts stay the same. ``shift``: projected or uniform. ``origin`` and ``anchor``: of targets.
 
     Ctrl-C ends the work with the cells that are done (``complete`` is then False).
 
@@ -88,7 +90,10 @@ def ablate(
         settings: All other settings of the fine-tunes; their layer and seed are replaced.
         per_label: Training prompts of each label where a factor does not say otherwise.
         test_per_label: Most prompts of each label and split to ask; None for all.
-        anchor_methods: Methods that are given the kinds of harmful prompts too, beside ACTOR.
+        anchors: Prompts that R is made of in every cell; None for the training prompts. The layer
+            is chosen with them too.
+        anchor_methods: Methods that are given the kinds of harmful prompts too, beside ACTOR, in
+            ``harmful-prompts`` and ``direction``.
         judge: Judge of the replies; the keyword judge unless given.
         new_tokens: Longest reply, in tokens.
         jobs: Processes; with more than one each loads the model itself.
@@ -98,17 +103,18 @@ def ablate(
 
     Raises:
         UserError: If a factor or method is not known, a setting is not allowed, a split is empty,
-            prompts have no categories for a factor, ``folder`` holds other ablations, or a process
-            died.
+            anchors lack a label or are test prompts, prompts have no categories for a factor,
+            ``folder`` holds other ablations, or a process died.
         KeyboardInterrupt: If interrupted before any cell was done.
     """
     train, validation, tested = prompts.for_experiment(test_per_label=test_per_label)
+    check_anchors(anchors, tested)
     if not seeds or jobs < 1:
         raise UserError("give at least one seed and at least one job")
     grid = {
         AblationCell(factor, variation.series, variation.value, seed): variation
         for factor in _names(factors, train)
-        for variation in variations(factor, train, model.n_layers, per_label, alphas)
+        for variation in variations(factor, train, model.n_layers, per_label, alphas, anchors)
         for seed in seeds
     }
     if not grid:
@@ -123,6 +129,7 @@ def ablate(
             train.sample(per_label, seed=seeds[0]),
             validation,
             settings=shared,
+            anchors=anchors,
             folder=None if folder is None else user_path(folder) / LAYER_FOLDER,
             store=store,
         )
@@ -136,6 +143,7 @@ def ablate(
         judge=judge_for(model, judge, validation),
         new_tokens=new_tokens,
         store=store_folder(store),
+        anchors=anchors,
     )
     ledger = Ledger(
         None if folder is None else user_path(folder) / OUTCOMES_FILE,
@@ -167,6 +175,7 @@ def ablate(
         about={
             **provenance(model, task.judge, new_tokens, seeds),
             "prompts": prompts.name,
+            **({} if anchors is None else {"anchors": anchors.name}),
             "per_label": per_label,
             "settings": {name: getattr(task.shared, name) for name in _SHOWN_SETTINGS},
         },
@@ -185,20 +194,21 @@ def _names(factors: str | Sequence[str], train: PromptSet) -> list[str]:
 def _beside(
     grid: Mapping[AblationCell, Variation], methods: Sequence[str]
 ) -> dict[AblationCell, Variation]:
-    """Cells of other methods in the ablation of harmful prompts.
+    """Cells of other methods in the ablations of what R is made of.
 
     Raises:
         UserError: If a method is not known, or that ablation is not among those of the grid.
     """
     for method in methods:  # before any work, and not as a failure of every cell
         make_method(method)
-    if methods and not any(cell.factor == _BESIDE for cell in grid):
+    if methods and not any(cell.factor in _BESIDE for cell in grid):
         raise UserError(
-            f"{', '.join(methods)} can stand beside ACTOR in the ablation '{_BESIDE}' only; add it"
+            f"{', '.join(methods)} can stand beside ACTOR in the ablations '{_BESIDE[0]}' and "
+            f"'{_BESIDE[1]}' only; add one"
         )
     return {
         replace(cell, method=method): variation
         for method in methods
         for cell, variation in grid.items()
-        if cell.factor == _BESIDE and method != "actor"
+        if cell.factor in _BESIDE and method != "actor"
     }

@@ -17,7 +17,15 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import ANCHORS, FinetuneConfig
 
 Factor = Literal[
-    "layer", "alpha", "counts", "transfer", "harmful-prompts", "shift", "origin", "anchor"
+    "layer",
+    "alpha",
+    "counts",
+    "transfer",
+    "harmful-prompts",
+    "direction",
+    "shift",
+    "origin",
+    "anchor",
 ]
 FACTORS: tuple[Factor, ...] = get_args(Factor)
 """What can be varied, in the order of the tables."""
@@ -26,6 +34,7 @@ BENIGN_COUNTS, PSEUDO_HARMFUL_COUNTS = (15, 50), (10, 25, 50)
 # A kind of prompt with fewer than this has no direction and no rate worth the name.
 _MIN_OF_KIND = 2
 _HALVES = ("half 1", "half 2")
+_OF_TRAINING, _OF_ANCHORS = "training prompts", "all anchors"
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Variation:
         changes: Settings of the fine-tune that differ.
         counts: Training prompts of a label, where their number differs.
         only: For a label, the kind that its training prompts are taken from.
+        source: What R is made of where that varies: a kind of harmful prompt, the training prompts
+            or all anchors; None for the anchors of all cells.
     """
 
     series: str
@@ -66,6 +77,7 @@ class Variation:
     changes: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     only: Mapping[str, str] = field(default_factory=dict)
+    source: str | None = None
 
     def settings(self, shared: FinetuneConfig, seed: int) -> FinetuneConfig:
         """Settings of the fine-tune."""
@@ -81,6 +93,30 @@ class Variation:
         limits: dict[str, int] = {label: self.counts.get(label, per_label) for label in LABELS}
         return prompts.select(rows).sample(limits, seed=seed)
 
+    def anchors(
+        self, prompts: PromptSet, given: PromptSet | None, per_label: int, seed: int
+    ) -> PromptSet | None:
+        """The prompts that R is made of; None for the training prompts of the cell.
+
+        Args:
+            prompts: All training prompts: harmful ones of a kind are taken from them where no
+                anchors are given.
+            given: Anchors of all cells.
+            per_label: Most of each label that are taken from the training prompts.
+            seed: Seed of the sample.
+        """
+        if self.source in (None, _OF_ANCHORS):
+            return given
+        if self.source == _OF_TRAINING:
+            return None
+        pool = prompts if given is None else given
+        rows = [
+            row
+            for row, prompt in enumerate(pool)
+            if prompt.label != "harmful" or _kind(pool, row) == self.source
+        ]
+        return pool.select(rows).sample(per_label if given is None else None, seed=seed)
+
 
 def variations(
     factor: str,
@@ -88,6 +124,7 @@ def variations(
     n_layers: int,
     per_label: int,
     alphas: Sequence[float] = ALPHAS,
+    anchors: PromptSet | None = None,
 ) -> list[Variation]:
     """The values of a factor.
 
@@ -97,6 +134,7 @@ def variations(
         n_layers: Number of layers of the model.
         per_label: Training prompts of each label where nothing else is said.
         alphas: Values of the factor ``alpha``.
+        anchors: Anchors of all cells, which say which kinds the factor ``direction`` has.
 
     Raises:
         UserError: If there is no such factor, or the prompts have no kinds for it.
@@ -112,6 +150,10 @@ def variations(
         return _transfer(train)
     if factor == "harmful-prompts":
         return _harmful_prompts(train)
+    if factor == "direction":
+        pool, whole = (train, ()) if anchors is None else (anchors, (_OF_ANCHORS,))
+        sources = (*(kinds_of(pool, "harmful") or _HALVES), _OF_TRAINING, *whole)
+        return [Variation("R made of", source, source=source) for source in sources]
     return [_setting(factor, value) for value in _CHOICES[factor]]
 
 
@@ -150,7 +192,7 @@ def _transfer(train: PromptSet) -> list[Variation]:
 
 
 def _harmful_prompts(train: PromptSet) -> list[Variation]:
-    """Harmful prompts, from which R is made, of one source at a time."""
+    """Harmful prompts, and with them R where there are no anchors, of one source at a time."""
     kinds = kinds_of(train, "harmful") or list(_HALVES)
     return [
         *(Variation("harmful anchors", kind, only={"harmful": kind}) for kind in kinds),

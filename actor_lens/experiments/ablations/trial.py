@@ -22,7 +22,7 @@ from actor_lens.activations.store import Store, default_store
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.experiments.ablations.grid import AblationCell, Variation
-from actor_lens.experiments.comparison.trial import with_judge, with_seed
+from actor_lens.experiments.comparison.trial import with_anchors, with_judge, with_seed
 from actor_lens.experiments.sweep.cells import CellStatus
 from actor_lens.judges.base import Judge
 from actor_lens.judges.keywords import KeywordJudge
@@ -73,6 +73,7 @@ class AblationTask:
         judge: Judge of the replies.
         new_tokens: Longest reply.
         store: Folder of the activation store; None for no store.
+        anchors: Prompts that R is made of; None for the training prompts.
     """
 
     train: PromptSet
@@ -83,6 +84,7 @@ class AblationTask:
     judge: Judge = field(default_factory=KeywordJudge)
     new_tokens: int = 64
     store: str | None = None
+    anchors: PromptSet | None = None
 
     def about(self, model: ChatModel) -> dict[str, Any]:
         """What outcomes depend on, beside the cell."""
@@ -95,6 +97,8 @@ class AblationTask:
             "per_label": self.per_label,
             "judge": self.judge.identity,
             "new_tokens": self.new_tokens,
+            # Ablations from before there were anchors go on.
+            **({} if self.anchors is None else {"anchors": self.anchors.fingerprint}),
         }
 
     def run(self, model: ChatModel, cell: AblationCell, variation: Variation) -> AblationOutcome:
@@ -127,13 +131,14 @@ class AblationTask:
     def _fit(
         self, model: ChatModel, cell: AblationCell, variation: Variation, train: PromptSet
     ) -> tuple[CellStatus, str, AbstractContextManager[ChatModel]]:
+        anchors = variation.anchors(self.train, self.anchors, self.per_label, cell.seed)
         if cell.method != "actor":
             method = with_judge(with_seed(make_method(cell.method), cell.seed), self.judge)
-            fitted = method.fit(model, train, self.validation)
+            fitted = with_anchors(method, anchors).fit(model, train, self.validation)
             return "completed", "", fitted.applied_to(model)
         settings = variation.settings(self.shared, cell.seed)
         store = False if self.store is None else Store(self.store)
-        run = finetune_layer(model, train, settings, store=store)
+        run = finetune_layer(model, train, settings, anchors=anchors, store=store)
         if run.status == "stopped":
             raise KeyboardInterrupt
         status: CellStatus = "diverged" if run.status == "diverged" else "completed"

@@ -30,7 +30,7 @@ from actor_lens.judges.base import Judge
 from actor_lens.methods import METHODS, Method, make_method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
-from actor_lens.prompts.sets import PromptSet
+from actor_lens.prompts.sets import PromptSet, check_anchors
 from actor_lens.results import plain
 
 REFERENCE = "actor"
@@ -48,6 +48,7 @@ def compare(
     test_per_label: int | Mapping[str, int] | None = None,
     new_tokens: int = 64,
     text: str | Path | None = None,
+    anchors: PromptSet | None = None,
     search_seconds: Mapping[str, float] | None = None,
     reference: str = REFERENCE,
     out: str | Path | None = None,
@@ -70,6 +71,8 @@ def compare(
         test_per_label: Most prompts of each label and split to ask; None for all.
         new_tokens: Longest reply, in tokens.
         text: A text, or the file that holds it, whose perplexity is measured; None for none.
+        anchors: Prompts that the vectors of ACTOR, Surgical and SCANS are made of; None for the
+            training prompts. Of a label that is not among them, training prompts are taken.
         search_seconds: Seconds that it took to find the settings of a method before the
             comparison, by its name. They are reported beside the seconds of its fit.
         reference: The method that the others are tested against; where it is not among them, the
@@ -78,14 +81,16 @@ def compare(
         on_outcome: Function called with every outcome.
 
     Raises:
-        UserError: If a method is not known or two have one name, a split is empty, ``out`` holds
-            outcomes of another comparison, or a method left the model changed.
+        UserError: If a method is not known or two have one name, a split is empty, anchors lack a
+            label or are test prompts, ``out`` holds outcomes of another comparison, or a method
+            left the model changed.
         KeyboardInterrupt: If interrupted before any method was done.
     """
     chosen = _chosen(methods)
     if not seeds:
         raise UserError("no seeds were given; give at least one")
     train, validation, tested = prompts.for_experiment(per_label, test_per_label, seed=seeds[0])
+    check_anchors(anchors, tested)
     work = ComparisonWork(
         model=model,
         train=train,
@@ -94,6 +99,7 @@ def compare(
         judge=judge_for(model, judge, validation),
         new_tokens=new_tokens,
         text=None if text is None else read_text(text)[0],
+        anchors=anchors,
     )
     work.prepare()
     path = None if out is None else user_path(out) / OUTCOMES_FILE
@@ -127,6 +133,7 @@ def compare(
         about={
             **provenance(model, work.judge, new_tokens, seeds),
             "prompts": tested.name,
+            **({} if anchors is None else {"anchors": anchors.name}),
             "search_seconds": dict(search_seconds or {}),
             "train_prompts": train.counts(),
             "validation_prompts": validation.counts(),

@@ -106,6 +106,8 @@ class ComparisonWork:
         judge: Judge of replies, those that methods train on among them.
         new_tokens: Longest reply.
         text: A text to measure perplexity on; None to leave it out.
+        anchors: Prompts that methods with that setting make their vectors of; None for the
+            training prompts.
     """
 
     model: ChatModel
@@ -115,6 +117,7 @@ class ComparisonWork:
     judge: Judge = field(default_factory=KeywordJudge)
     new_tokens: int = 64
     text: str | None = field(default=None, repr=False)
+    anchors: PromptSet | None = None
 
     def about(self) -> dict[str, Any]:
         """What every outcome depends on, beside its method and seed."""
@@ -127,6 +130,8 @@ class ComparisonWork:
             "judge": self.judge.identity,
             "new_tokens": self.new_tokens,
             "text": None if self.text is None else hashlib.sha256(self.text.encode()).hexdigest(),
+            # Work from before there were anchors goes on.
+            **({} if self.anchors is None else {"anchors": self.anchors.fingerprint}),
         }
 
     @cached_property
@@ -156,7 +161,7 @@ class ComparisonWork:
 
     def _fit_and_ask(self, method: Method, seed: int) -> MethodOutcome:
         with cost_of(self.model) as cost:
-            own = with_judge(with_seed(method, seed), self.judge)
+            own = with_anchors(with_judge(with_seed(method, seed), self.judge), self.anchors)
             fitted = own.fit(self.model, self.train, self.validation)
         with fitted.applied_to(self.model) as changed:
             started = time.perf_counter()
@@ -256,6 +261,16 @@ def with_judge(method: Method, judge: Judge) -> Method:
     return _with(method, "judge", judge)
 
 
+def with_anchors(method: Method, anchors: PromptSet | None) -> Method:
+    """A method whose vectors are made of these prompts.
+
+    Itself where it has no setting named ``anchors``, or has anchors of its own.
+    """
+    if not _has(method, "anchors") or getattr(method, "anchors", None) is not None:
+        return method
+    return _with(method, "anchors", anchors)
+
+
 def _has(method: Method, setting: str) -> bool:
     if is_dataclass(method):
         return any(one.name == setting for one in fields(method))
@@ -312,6 +327,8 @@ def _plain(value: Any) -> Any:
     """A value as JSON gives it back; of anything else only its kind, which has no address in it."""
     if isinstance(value, _PLAIN):
         return value
+    if isinstance(value, PromptSet):
+        return f"{value.name} ({value.fingerprint[:12]})"
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

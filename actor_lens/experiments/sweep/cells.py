@@ -14,7 +14,11 @@ from typing import Any, Literal
 import torch
 
 from actor_lens.activations.filling import TooLargeForMemory
-from actor_lens.activations.residuals import BlockInputs, collect_activations
+from actor_lens.activations.residuals import (
+    BlockInputs,
+    collect_activations,
+    collect_block_inputs,
+)
 from actor_lens.activations.store import Store
 from actor_lens.directions.just_enough_shift import fitted_place
 from actor_lens.errors import UserError
@@ -99,6 +103,7 @@ def run_cell(
     inputs: BlockInputs,
     checks: ValidationChecks | None,
     *,
+    anchors: BlockInputs | None = None,
     on_step: Callable[[TrainingStep], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     store: Store | bool = True,
@@ -123,6 +128,7 @@ def run_cell(
             on_step=on_step,
             should_stop=should_stop,
             place=place,
+            anchors=anchors,
         )
     except UserError as error:
         return CellOutcome(cell, "failed", str(error)), None
@@ -156,6 +162,7 @@ class SweepWork:
         shared: Settings of every cell but for its layer, alpha and seed.
         tokens: Tokens that begin refusals; None without validation prompts.
         store: Store of block inputs: True is the default store, False none.
+        anchors: Prompts that R is made of; None for the training prompts.
         refused_before: Share of validation prompts of each label that begins a refusal of the
             untrained model; empty until the first layer has been collected.
         seconds: ``collect``, ``train`` and ``score``, added up over the cells.
@@ -167,6 +174,7 @@ class SweepWork:
     shared: FinetuneConfig
     tokens: RefusalTokens | None
     store: Store | bool
+    anchors: PromptSet | None = None
     refused_before: Mapping[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"collect": 0.0, "train": 0.0, "score": 0.0}
@@ -184,6 +192,8 @@ class SweepWork:
             "validation": None if self.validation is None else self.validation.fingerprint,
             "refusal_tokens": None if self.tokens is None else list(self.tokens.ids),
             "settings": shared,
+            # Sweeps from before there were anchors go on.
+            **({} if self.anchors is None else {"anchors": self.anchors.fingerprint}),
         }
 
     def run(
@@ -194,6 +204,9 @@ class SweepWork:
     ) -> Iterator[tuple[CellOutcome, TrainingRun | None]]:
         """Run cells here, layer by layer."""
         for layer, inputs, checks in self.layers(cell.layer for cell in cells):
+            anchors = None
+            if self.anchors is not None:
+                anchors = collect_block_inputs(self.model, self.anchors, layer, store=self.store)
             for cell in (cell for cell in cells if cell.layer == layer):
                 outcome, run = run_cell(
                     self.model,
@@ -201,6 +214,7 @@ class SweepWork:
                     self.shared,
                     inputs,
                     checks,
+                    anchors=anchors,
                     on_step=on_step,
                     should_stop=should_stop,
                     store=self.store,

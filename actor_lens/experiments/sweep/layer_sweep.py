@@ -30,7 +30,7 @@ from actor_lens.judges.openings import refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.rows import LABELS
-from actor_lens.prompts.sets import PromptSet, require_labels
+from actor_lens.prompts.sets import PromptSet, check_anchors, require_labels
 from actor_lens.results import Result, versions
 from actor_lens.statistics.intervals import wilson_interval
 from actor_lens.statistics.rates import tradeoff_score
@@ -142,6 +142,7 @@ def sweep_layers(
     seeds: Sequence[int] = (0,),
     lrs: Sequence[float] | None = None,
     settings: FinetuneConfig | None = None,
+    anchors: PromptSet | None = None,
     tokens: RefusalTokens | None = None,
     judge_best: int = 0,
     judge: Judge | str | None = None,
@@ -167,6 +168,7 @@ def sweep_layers(
         seeds: Seeds to try with each alpha.
         lrs: Learning rates to try with each; None for that of the settings alone.
         settings: All other settings; their layer, alpha and seed are replaced.
+        anchors: Prompts that R is made of (local engine); None for the training prompts.
         tokens: Tokens that begin refusals; found from the validation prompts unless given.
         judge_best: Number of the best cells whose whole replies to the validation prompts are
             judged too. Replies need the keys and values of the blocks below, so these begin from
@@ -199,11 +201,14 @@ def sweep_layers(
         check_config(model, cell.settings(shared), validation)
     require_labels(prompts, _MIN_PROMPTS)
     check_choice("engine", engine, ENGINES)
+    check_anchors(anchors)
+    if anchors is not None and engine != "local":
+        raise UserError("anchors are taken by the engine 'local' only; use it, or leave them out")
     if validation is not None and not len(validation):
         raise UserError("the validation prompts are empty; leave them out to rank by loss")
     if validation is not None:
         tokens = tokens or refusal_tokens(model, validation, store=store)
-    work = SweepWork(model, prompts, validation, shared, tokens, store)
+    work = SweepWork(model, prompts, validation, shared, tokens, store, anchors)
     tally = Tally(cells, work, None if folder is None else user_path(folder), on_outcome)
     todo = [cell for cell in cells if cell not in tally.outcomes]
     if engine == "ray":

@@ -9,7 +9,7 @@ from actor_lens.directions.projections import project
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.methods.support.selection import Selection
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.prompts.sets import PromptSet
+from actor_lens.prompts.sets import PromptSet, replace_labels
 from actor_lens.training.config import FinetuneConfig
 
 
@@ -20,16 +20,19 @@ def layers_to_try(
     *,
     alpha: float = FinetuneConfig.alpha,
     origin: Origin = FinetuneConfig.origin,
+    anchors: PromptSet | None = None,
 ) -> tuple[int, ...]:
     """The layer with the best causal score on validation prompts, and those that tie with it.
 
-    Directions come from the training prompts. Nothing is taken from a store, so that the time of a
-    fit does not depend on what was fitted before. See ``score_layers`` and ``LayerScores.best``.
+    Directions come from the anchors, else from the training prompts. Nothing is taken from a store,
+    so that the time of a fit does not depend on what was fitted before. See ``score_layers`` and
+    ``LayerScores.best``.
 
     Raises:
         UserError: If a label has too few prompts.
     """
-    directions = refusal_directions(collect_residuals(model, train, store=False))
+    sources = replace_labels(train, anchors)
+    directions = refusal_directions(collect_residuals(model, sources, store=False))
     scores = score_layers(
         project(collect_residuals(model, selection.prompts, store=False), directions),
         model=model,

@@ -76,6 +76,21 @@ class TestVariations:
             assert train.counts()["benign"] == 9
         assert found[3].train(TRAIN, 60, 0).counts() == TRAIN.counts()
 
+    def test_the_source_of_r_varies_alone(self):
+        found = variations("direction", TRAIN, 4, 6)
+        assert [one.value for one in found] == [*KINDS, "training prompts"]
+        for one in found:
+            assert one.train(TRAIN, 6, 1) == found[0].train(TRAIN, 6, 1)
+        kind = found[0].anchors(TRAIN, None, 6, 0)
+        assert {p.category for p in kind if p.label == "harmful"} == {KINDS[0]}
+        assert kind.counts()["benign"] == 6
+        assert found[-1].anchors(TRAIN, TEST, 6, 0) is None
+        given = variations("direction", TRAIN, 4, 6, anchors=TEST)
+        assert given[-1].value == "all anchors"
+        assert given[-1].anchors(TRAIN, TEST, 6, 0) is TEST
+        assert set(given[0].anchors(TRAIN, TEST, 6, 0)) < set(TEST)
+        assert variations("alpha", TRAIN, 4, 6)[0].anchors(TRAIN, TEST, 6, 0) is TEST
+
     def test_without_categories_harmful_prompts_are_halved_and_transfer_says_what_it_needs(self):
         from dataclasses import replace
 

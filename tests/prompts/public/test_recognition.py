@@ -22,6 +22,7 @@ COLUMNS = {
     "beavertails": ["prompt", "response", "category", "is_safe"],
     "sorry-bench": ["question_id", "category", "turns", "prompt_style"],
     "ultrachat": ["prompt", "prompt_id", "messages"],
+    "truthfulqa": ["Type", "Category", "Question", "Best Answer", "Correct Answers"],
     "alpaca": ["instruction", "input", "output", "text"],
 }
 
