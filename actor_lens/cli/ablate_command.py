@@ -42,7 +42,7 @@ from actor_lens.cli.arguments import (
     settings_of,
 )
 from actor_lens.cli.inputs import load_anchors, load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import give_results, print_table, say, score_cells
+from actor_lens.cli.printing import give_results, print_published, print_table, say, score_cells
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
 from actor_lens.experiments.ablations.grid import ALPHAS, FACTORS
@@ -118,7 +118,12 @@ def ablate(arguments: argparse.Namespace) -> None:
         from actor_lens.report.ablation_report import write_ablations
 
         write_ablations(result, out / "ablations.html", command=arguments.command_line)
-    tables = {"ablations.csv": result.frame, "means.csv": result.means, "matrix.csv": result.matrix}
+    tables = {
+        "ablations.csv": result.frame,
+        "means.csv": result.means,
+        "matrix.csv": result.matrix,
+        "published.csv": result.published,
+    }
     show = partial(_print, result)
     give_results(arguments, out, result.summary(), tables, show, "ablations.html")
     check_complete(result.complete, out)
@@ -133,6 +138,7 @@ def _print(result: Ablations) -> None:
             (series, "C.R.", "S.S.", "T.S.", "benign", "seeds"),
             (_cells(row) for row in means if row["series"] == series),
         )
+    print_published(result.published(), ("series", "value"))
     say(f"Target layer {result.layer}: {result.layer_reason}.")
     for outcome in result.outcomes:
         if outcome.status != "completed":

@@ -10,6 +10,7 @@ Files in ``--out``:
         same settings. ``--overwrite`` starts anew.
     leaderboard.csv, leaderboard-sets.csv: Scores of every method, and by set of prompts.
     pairs.csv: Paired tests of every method against the reference.
+    published.csv: The paper's figures beside those measured.
     replies.csv: Every verdict; the text of a reply to a harmful prompt is left out.
     report.html: With ``--report``, figures and findings, offline.
     summary.json: The record that ``--json`` prints.
@@ -44,7 +45,7 @@ from actor_lens.cli.arguments import (
     add_test_per_label,
 )
 from actor_lens.cli.inputs import load_anchors, load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import give_results, print_table, say, score_cells
+from actor_lens.cli.printing import give_results, print_published, print_table, say, score_cells
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
 from actor_lens.errors import UserError
@@ -139,6 +140,7 @@ def compare(arguments: argparse.Namespace) -> None:
         "leaderboard.csv": board.frame,
         "leaderboard-sets.csv": board.by_set,
         "pairs.csv": board.pairs,
+        "published.csv": board.published,
         "replies.csv": board.replies,
     }
     page = "report.html" if arguments.report else "leaderboard.csv"
@@ -160,6 +162,7 @@ def _print(board: Leaderboard, findings: Sequence[str]) -> None:
                 ("method", "C.R.", "S.S.", "T.S.", "benign", "fit s", "MiB"),
                 map(_cells, records(ordered)),
             )
+    print_published(board.published(), ("method",))
     for sentence in findings:
         say(sentence)
     say(provenance(board), "dim")

@@ -231,6 +231,37 @@ SCORES = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
 """Columns of scores, as the tables of methods and ablations show them: C.R., S.S., T.S., benign."""
 
 
+def print_published(table: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Print the paper's figures beside those measured, each under the name of its model.
+
+    Args:
+        table: From ``published`` of a leaderboard or of ablations; an empty one prints nothing.
+        keys: Columns that name a row.
+    """
+    from actor_lens.results import records
+
+    rows = records(table)
+    if not rows:
+        return
+    here, there = rows[0]["model"], rows[0]["published_model"]
+    columns = [f"{whose}{score}" for whose in ("", "published_") for score in SCORES[:3]]
+    shares = [[row[name] for name in columns] for row in rows]
+    shown = [
+        [
+            *(row[key] for key in keys),
+            *(NOT_MEASURED if one is None else f"{100 * one:.1f}" for one in values),
+        ]
+        for row, values in zip(rows, shares, strict=True)
+    ]
+    scores = ("C.R.", "S.S.", "T.S.")
+    print_table(
+        f"Measured on {here}, and beside it the paper on {there}: %",
+        [*keys, *scores, *(f"{name} paper" for name in scores)],
+        shown,
+        texts=len(keys),
+    )
+
+
 def score_cells(
     row: dict[str, Any], low: str, high: str, with_bounds: Sequence[str] = SCORES
 ) -> list[str]:

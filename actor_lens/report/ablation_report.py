@@ -43,6 +43,7 @@ def write_ablations(
         plots=plots,
         matrix=matrix,
         tables={name: means[means["series"] == name].to_dict("records") for name in series},
+        published=ablations.published().to_dict("records"),
         failed=[one for one in ablations.outcomes if one.status != "completed"],
         command=command,
     )

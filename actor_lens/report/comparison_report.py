@@ -55,6 +55,7 @@ def render_comparison(board: Leaderboard, *, command: str | None = None) -> str:
         findings=findings(board),
         provenance=provenance(board),
         tables={split: _rows(table, "split", split) for split in splits},
+        published=board.published().to_dict("records"),
         costs=_rows(table, "split", "test"),
         pairs={split: _rows(pairs, "split", split) for split in splits},
         kinds={split: _kinds(kinds[kinds["split"] == split]) for split in splits},

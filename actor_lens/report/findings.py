@@ -53,11 +53,13 @@ def provenance(board: Leaderboard) -> str:
         "which its seconds of fit do not include. "
         for method, spent in about["search_seconds"].items()
     )
+    anchors = f"Directions were made of {about['anchors']}. " if "anchors" in about else ""
     return (
         f"Test prompts: {prompts}. Judge: {about['judge']}, {about['decoding']} replies of at most "
         f"{about['new_tokens']} tokens. Seeds: {seeds} (methods without a seed were run once; "
         "scores and paired differences are means over the seeds). "
         f"{searches}"
+        f"{anchors}"
         f"Model: {about['model']} in {about['dtype']} on {about['device']}. Versions: {packages}."
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from actor_lens.experiments.ablations.trial import AblationOutcome
+from actor_lens.experiments.published import beside, published_ablations
 from actor_lens.results import Result, records
 from actor_lens.statistics.intervals import UNKNOWN, Estimate, wilson_interval
 from actor_lens.statistics.rates import tradeoff_estimate
@@ -106,6 +107,23 @@ class Ablations(Result):
             rows.append((trained_on, tested_on, split, mean, deviation, low, high, n, len(pairs)))
         return pd.DataFrame(rows, columns=_MATRIX_COLUMNS)
 
+    def published(self) -> pd.DataFrame:
+        """The paper's ablations of what was varied here, each beside the same value here.
+
+        Columns: ``series``, ``value``; ``model`` and the scores of ACTOR as measured, means over
+        the seeds, NaN where that value was not tried; ``published_model`` and the same scores with
+        ``published_`` before them. A layer of another model is another layer: it has no measured
+        counterpart.
+        """
+        means, published = self.means(), published_ablations()
+        series = set(means["series"]) if len(means) else set()
+        published, model = published[published["series"].isin(series)], str(self.about["model"])
+        if series:
+            means = means[(means["split"] == "test") & (means["method"] == "actor")]
+        if series and not any(one.lower() in model.lower() for one in published["model"]):
+            means = means[means["series"] != "layer"]
+        return beside(means, published, model, ["series", "value"], how="left")
+
     def summary(self) -> dict[str, Any]:
         """Plain values of the tables and of how they were made, as ``summary.json`` holds them."""
         return {
@@ -115,6 +133,7 @@ class Ablations(Result):
             "complete": self.complete,
             "means": records(self.means()),
             "matrix": records(self.matrix()),
+            "published": records(self.published()),
         }
 
     def _headline(self) -> str:

@@ -21,6 +21,7 @@ from actor_lens.experiments.comparison.scores import (
     refused_share,
 )
 from actor_lens.experiments.comparison.trial import MethodOutcome
+from actor_lens.experiments.published import beside, published_methods
 from actor_lens.judges.base import REFUSALS
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, harmless_head, records
@@ -205,6 +206,17 @@ class Leaderboard(Result):
         ]
         return pd.DataFrame(rows, columns=["method", "setting", "value", "chosen_on_validation"])
 
+    def published(self) -> pd.DataFrame:
+        """The paper's figures beside those of the test prompts, one row a method that has both.
+
+        Columns: ``method``; ``model``, ``compliance_rate``, ``safety_score`` and
+        ``tradeoff_score`` as measured; ``published_model`` and the same scores with ``published_``
+        before them. See ``experiments.published`` for what differs between the two.
+        """
+        table = self.frame()
+        measured = table[table["split"] == "test"]
+        return beside(measured, published_methods(), str(self.about["model"]), ["method"])
+
     def summary(self) -> dict[str, Any]:
         """Plain values of the tables and of how they were made, as ``summary.json`` holds them."""
         return {
@@ -214,6 +226,7 @@ class Leaderboard(Result):
             "methods": records(self.frame()),
             "pairs": records(self.pairs()),
             "settings": records(self.settings()),
+            "published": records(self.published()),
         }
 
     def _headline(self) -> str:
