@@ -7,6 +7,7 @@ from actor_lens.errors import UserError
 from actor_lens.methods import METHODS, FittedMethod, Method, make_method
 from actor_lens.models.interventions import add_direction
 from actor_lens.models.replies import first_token_logits, generate_replies
+from actor_lens.prompts.sets import PromptSet, replace_labels
 from tests.support.fitting import make_up_tokens, quickly_fitted, train_prompts, validation_prompts
 from tests.support.steering import TEXTS, hooks, logits, padded
 from tests.support.tiny_models import (
@@ -15,7 +16,7 @@ from tests.support.tiny_models import (
     shared_tiny_model,
     tiny_chat_model,
 )
-from tests.support.tiny_runs import copied_tensors, same_bits
+from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
 
 NAMES = (
     "default",
@@ -98,6 +99,24 @@ def test_a_second_fit_gives_the_same(name):
     with first.applied_to(model) as changed:
         once = first_token_logits(changed, TEXTS)
     with second.applied_to(model) as changed:
+        assert torch.equal(first_token_logits(changed, TEXTS), once)
+
+
+@pytest.mark.parametrize("name", ["surgical", "scans"])
+def test_vectors_are_made_of_the_anchors(name):
+    """Anchors do what training prompts of their labels would do in their place."""
+    model, train, validation = shared_tiny_model("llama"), train_prompts(), validation_prompts()
+    anchors = tiny_prompts(3, offset=40)
+    if name == "scans":  # the others are the training prompts'
+        anchors = PromptSet(tuple(one for one in anchors if one.label != "pseudo_harmful"))
+    limits = {"max_kl": 1e3}
+    one = make_method(name, anchors=anchors, **limits).fit(model, train, validation)
+    replaced = replace_labels(train, anchors)
+    other = make_method(name, **limits).fit(model, replaced, validation)
+    assert dict(one.settings) == dict(other.settings)
+    with one.applied_to(model) as changed:
+        once = first_token_logits(changed, TEXTS)
+    with other.applied_to(model) as changed:
         assert torch.equal(first_token_logits(changed, TEXTS), once)
 
 
