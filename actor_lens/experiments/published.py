@@ -76,10 +76,9 @@ def beside(
         columns={name: f"published_{name}" for name in ("model", *SCORES)}
     )
     kept = measured.reindex(columns=[*on, *SCORES]).astype(dict.fromkeys(on, object))
-    table = rows.merge(kept, on=list(on), how=how)
-    return table.assign(model=model)[
-        [*on, "model", *SCORES, *(f"published_{name}" for name in ("model", *SCORES))]
-    ]
+    table = rows.merge(kept, on=list(on), how=how).assign(model=model)
+    names = ("model", *SCORES)
+    return table.reindex(columns=[*on, *names, *(f"published_{name}" for name in names)])
 
 
 @cache
