@@ -75,7 +75,7 @@ def add_commands(commands: Any) -> None:
     add("--text", metavar="FILE", help="measure the change of perplexity on this text")
     add_replies(parser)
     # Those of the preset, or the usual ones; None is "all" of --per-label.
-    parser.set_defaults(judge=None, new_tokens=None, per_label=argparse.SUPPRESS)
+    parser.set_defaults(judge=None, new_tokens=None, per_label=...)
     add("--report", action="store_true", help="write report.html too")
     add("--preset", metavar="paper|paper-hidden-states", help="the settings of the paper")
     add("--dry-run", action="store_true", help="with --preset: print the plan and do nothing")
@@ -96,7 +96,7 @@ def compare(arguments: argparse.Namespace) -> None:
     elif arguments.dry_run:
         raise UserError("--dry-run prints the plan of a preset; add --preset paper")
     arguments.new_tokens = arguments.new_tokens or NEW_TOKENS
-    if arguments.per_label == argparse.SUPPRESS:
+    if arguments.per_label is ...:
         arguments.per_label = PER_LABEL
     from actor_lens.experiments.comparison.compare import OUTCOMES_FILE
     from actor_lens.experiments.comparison.compare import compare as run_comparison

@@ -55,7 +55,7 @@ def apply_preset(arguments: argparse.Namespace) -> bool:
     arguments.anchors = arguments.anchors or preset.anchors
     arguments.judge = arguments.judge or preset.judge
     arguments.new_tokens = arguments.new_tokens or preset.new_tokens
-    if arguments.per_label == argparse.SUPPRESS:
+    if arguments.per_label is ...:
         arguments.per_label = None  # all that the mixture draws
     if arguments.methods == "all":
         arguments.methods = ",".join(preset.methods)

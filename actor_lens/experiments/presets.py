@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from actor_lens.methods import Method
 
 FROM_PAPER = "the paper"
-OWN_CHOICE = "this project's own choice"
+OWN_CHOICE = "our own choice"
 
 # Settings of the fine-tune: those of the paper, and those on which it is silent.
 _PUBLISHED: Mapping[str, Any] = {

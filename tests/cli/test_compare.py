@@ -91,7 +91,7 @@ class TestCompare:
         assert plan == {name: PRESETS["paper"].plan(name).to_dict("records") for name in models}
         assert run_cli(*words, "--model", "gemma-7b") == 0
         shown = " ".join(capsys.readouterr().out.split())
-        assert "this project's own choice" in shown
+        assert "our own choice" in shown
         assert "llama-2" not in shown
 
     def test_anchors_come_from_files_whatever_their_splits(self, tmp_path, capsys):
