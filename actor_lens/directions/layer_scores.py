@@ -190,7 +190,7 @@ class LayerScores(Result):
 
         Args:
             by: Score to go by; by default the causal score where it was measured, else the
-                silhouette as in the paper.
+                silhouette.
 
         Raises:
             UserError: If the score is not known or was not measured.
@@ -286,11 +286,11 @@ def score_layers(
 ) -> LayerScores:
     """Score every layer on prompts that its direction was not fitted to.
 
-    ``silhouette`` (as the paper) and ``probe`` see the whole residual, ``auroc`` and ``gap`` the
-    projection on the refusal direction. ``causal`` needs the model: each prompt is shifted to its
-    just-enough target by a hook, with its label known, and the share of pseudo-harmful prompts
-    that then begin an answer and of harmful ones that begin a refusal are averaged. It is what a
-    perfect fine-tune of that layer would reach, an upper bound.
+    ``silhouette`` and ``probe`` see the whole residual (the paper takes the silhouette of t-SNE
+    coordinates), ``auroc`` and ``gap`` the projection on the refusal direction. ``causal`` needs
+    the model: each prompt is shifted to its just-enough target by a hook, with its label known, and
+    the share of pseudo-harmful prompts that then begin an answer and of harmful ones that begin a
+    refusal are averaged. It is what a perfect fine-tune of that layer would reach, an upper bound.
 
     Args:
         projections: Projections of the validation prompts.
