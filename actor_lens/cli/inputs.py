@@ -100,14 +100,16 @@ def load_anchors(arguments: argparse.Namespace) -> PromptSet | None:
     """Prompts that R is made of, whatever their splits; None without ``--anchors``.
 
     Raises:
-        UserError: If they cannot be loaded.
+        UserError: If they cannot be loaded, or harmful or benign ones are missing.
     """
     if arguments.anchors is None:
         return None
     from actor_lens.prompts.mixtures import load_mixture
+    from actor_lens.prompts.sets import check_anchors
 
-    seed = getattr(arguments, "seed", None)
-    return load_mixture(arguments.anchors, seed=seed or 0, split=False)
+    anchors = load_mixture(arguments.anchors, seed=arguments.seed or 0, split=False)
+    check_anchors(anchors)
+    return anchors
 
 
 def sample_prompts(

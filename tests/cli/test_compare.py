@@ -2,7 +2,7 @@
 
 import csv
 import json
-from types import SimpleNamespace
+from argparse import Namespace
 
 import pytest
 
@@ -100,7 +100,7 @@ class TestCompare:
 
         path = tmp_path / "anchors.jsonl"
         planted_prompts(3).save(path)
-        arguments = SimpleNamespace(anchors=str(path), seed=0)
+        arguments = Namespace(anchors=str(path), seed=0)
         assert load_anchors(arguments).fingerprint == planted_prompts(3).fingerprint
         planted_prompts(3).where(label="harmful").save(path)
         assert run_cli("compare", *QUICK, "--methods", "never", "--anchors", path) == 2
@@ -108,8 +108,6 @@ class TestCompare:
         assert "0 benign prompts, at least 1 needed" in line
 
     def test_methods_of_a_preset_have_its_settings(self):
-        from argparse import Namespace
-
         from actor_lens.cli.preset_plan import methods_of_preset
 
         given = Namespace(preset="paper", model="gemma-7b", methods="sft-full,lora,actor")
@@ -119,8 +117,6 @@ class TestCompare:
         assert (actor.layer, actor.alpha, actor.refresh) == (17, 0.003, 50)
 
     def test_the_preset_sets_the_length_of_replies_that_its_plan_names(self):
-        from argparse import Namespace
-
         from actor_lens.cli.preset_plan import apply_preset
 
         def applied(new_tokens):

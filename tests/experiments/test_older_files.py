@@ -7,11 +7,10 @@ import pytest
 
 from actor_lens.errors import UserError
 from actor_lens.experiments.comparison.compare import OUTCOMES_FILE, compare
-from actor_lens.experiments.comparison.trial import settings_of
+from actor_lens.experiments.comparison.trial import same_settings, settings_of
 from actor_lens.experiments.older_files import OUTCOMES_FOLDER, comparison_outcomes
 from actor_lens.methods import METHODS, make_method
 from actor_lens.methods.sft import LayerSFT
-from actor_lens.results import plain
 from tests.support.planted_methods import ALWAYS, JUDGE, NEVER
 from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model
@@ -62,7 +61,7 @@ def test_every_method_with_its_default_settings_is_told_by_them(name, tmp_path):
     about = {**STORED["about"], "method": name, "method_settings": SETTINGS[name]}
     write(tmp_path, {**STORED, "about": about})
     ((shared, record),) = comparison_outcomes(tmp_path)
-    assert record["method_settings"] == plain(settings_of(make_method(name)))
+    assert same_settings(record["method_settings"], make_method(name))
     assert record["outcome"] == STORED["outcome"]
     assert set(shared) == set(about) - {"method", "method_settings", "seed"}
 

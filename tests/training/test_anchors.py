@@ -118,11 +118,12 @@ def test_anchors_and_how_often_they_are_run_matter():
     assert all((ends[i] - ends[j]).norm() > 0 for i in range(3) for j in range(i))
 
 
-class TestRuns:
-    @pytest.fixture(scope="class")
-    def model(self):
-        return tiny_chat_model()
+@pytest.fixture(scope="module")
+def model():
+    return tiny_chat_model()
 
+
+class TestRuns:
     def test_a_run_keeps_its_anchors_and_goes_on_with_them(self, model, tmp_path):
         settings = {**SETTINGS, "lr": 1e-3, "epochs": 2}
         whole = finetune_layer(model, PROMPTS, anchors=ANCHORS, store=False, **settings)

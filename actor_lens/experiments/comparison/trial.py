@@ -307,10 +307,11 @@ def same_settings(kept: Mapping[str, Any], method: Method) -> bool:
 
     A setting that came later than the outcome stands at its default there.
     """
-    own = fields(method) if is_dataclass(method) else ()
-    defaults = {one.name: _plain(one.default) for one in own}
+    defaults: dict[str, Any] = {}
+    if is_dataclass(method):
+        defaults = {one.name: plain(_plain(one.default)) for one in fields(method)}
     now: dict[str, Any] = plain(settings_of(method))
-    return {**{name: plain(defaults.get(name)) for name in now}, **kept} == now
+    return {**{name: defaults.get(name) for name in now}, **kept} == now
 
 
 def failure(method: str, seed: int, error: Exception, *, seeded: bool = False) -> MethodOutcome:
