@@ -78,7 +78,9 @@ def beside(
     kept = measured.reindex(columns=[*on, *SCORES]).astype(dict.fromkeys(on, object))
     table = rows.merge(kept, on=list(on), how=how).assign(model=model)
     names = ("model", *SCORES)
-    return table.reindex(columns=[*on, *names, *(f"published_{name}" for name in names)])
+    columns = [*on, *names, *(f"published_{name}" for name in names)]
+    ordered: pd.DataFrame = table.reindex(columns=columns)
+    return ordered
 
 
 @cache
