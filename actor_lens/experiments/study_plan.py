@@ -32,9 +32,14 @@ from actor_lens.judges.by_name import as_judge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn
-from actor_lens.prompts.sets import PromptSet, check_anchors, require_labels
+from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.training.config import FinetuneConfig
-from actor_lens.training.finetuning import check_config, check_resumable, finetune_layer
+from actor_lens.training.finetuning import (
+    check_anchored,
+    check_config,
+    check_resumable,
+    finetune_layer,
+)
 from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests
 
 AUTO_ALPHAS = (1.0, 2.0, 3.0)
@@ -244,7 +249,7 @@ def _check_plan(
         settings = replace(settings, layer=resume.layer)
     check_config(model, settings, prompts["validation"])
     held_out = (one for one in prompts if one.split in ("test", "ood"))
-    check_anchors(plan.anchors, replace(prompts, prompts=tuple(held_out)))
+    check_anchored(plan.anchors, settings, replace(prompts, prompts=tuple(held_out)))
     per_label = plan.per_label if run is None else run.train_prompts
     train = _sample(prompts, per_label, settings.seed)
     if plan.by is not None:

@@ -97,7 +97,7 @@ def finetune_layer(
     if resume is not None:
         anchors = resume.anchors if anchors is None else anchors
         check_resumable(model, prompts, config, resume, anchors)
-    check_anchors(anchors)
+    check_anchored(anchors, config)
     for warning in (*template_warnings(model.tokenizer), *source_warnings(prompts)):
         warn(warning)
     started = time.perf_counter()
@@ -142,6 +142,23 @@ def check_config(model: ChatModel, config: FinetuneConfig, validation: PromptSet
         return
     if validation is None or not len(validation.where(label="harmful")):
         raise UserError("a safety floor needs validation prompts, harmful ones among them")
+
+
+def check_anchored(
+    anchors: PromptSet | None, config: FinetuneConfig, tested: PromptSet | None = None
+) -> None:
+    """Check that R can be made of these prompts with these settings, before any work is done.
+
+    Raises:
+        UserError: If harmful or benign anchors are missing, some are test prompts, or the origin is
+            to be fitted, for which shifts are measured along R of the training prompts.
+    """
+    check_anchors(anchors, tested)
+    if anchors is not None and config.origin == "fitted":
+        raise UserError(
+            "a fitted origin goes with R of the training prompts; leave the anchors out, or take "
+            "another origin"
+        )
 
 
 def check_resumable(

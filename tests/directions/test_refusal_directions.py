@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from actor_lens.directions.options import ORIGINS
+from actor_lens.directions.options import FIXED_ORIGINS, ORIGINS
 from actor_lens.directions.refusal_directions import refusal_directions
 from actor_lens.errors import UserError
 from tests.support.planted import planted_residuals, random_residuals, residuals_of
@@ -165,7 +165,7 @@ def test_anchors_stand_in_for_harmful_and_benign_prompts():
     )
     assert torch.equal(found.vectors, theirs.vectors)
     assert torch.equal(found.means["pseudo_harmful"], own.means["pseudo_harmful"])
-    for origin in ORIGINS:
+    for origin in FIXED_ORIGINS:
         assert torch.equal(found.origins(origin), theirs.origins(origin))
     benign = anchors.select(anchors.prompts.where(label="benign"))
     with pytest.raises(UserError, match="no harmful anchors"):

@@ -163,6 +163,11 @@ class TestRuns:
         assert "\n" not in str(told.value)
 
 
+def test_a_fitted_origin_does_not_go_with_anchors(model):
+    with pytest.raises(UserError, match="goes with R of the training prompts; leave the anchors"):
+        finetune_layer(model, PROMPTS, anchors=ANCHORS, layer=1, origin="fitted")
+
+
 def test_anchors_among_the_test_prompts_are_refused_without_their_text():
     check_anchors(ANCHORS, PROMPTS)
     with pytest.raises(UserError, match="2 prompts of the test among them; take others") as told:

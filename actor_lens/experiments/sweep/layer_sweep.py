@@ -30,13 +30,13 @@ from actor_lens.judges.openings import refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.rows import LABELS
-from actor_lens.prompts.sets import PromptSet, check_anchors, require_labels
+from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.results import Result, versions
 from actor_lens.statistics.intervals import wilson_interval
 from actor_lens.statistics.rates import tradeoff_score
 from actor_lens.text import plural
 from actor_lens.training.config import FinetuneConfig
-from actor_lens.training.finetuning import check_config
+from actor_lens.training.finetuning import check_anchored, check_config
 from actor_lens.training.run import TrainingRun, TrainingStep
 
 Engine = Literal["local", "ray"]
@@ -201,7 +201,7 @@ def sweep_layers(
         check_config(model, cell.settings(shared), validation)
     require_labels(prompts, _MIN_PROMPTS)
     check_choice("engine", engine, ENGINES)
-    check_anchors(anchors)
+    check_anchored(anchors, shared)
     if anchors is not None and engine != "local":
         raise UserError("anchors are taken by the engine 'local' only; use it, or leave them out")
     if validation is not None and not len(validation):
