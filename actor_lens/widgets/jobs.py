@@ -131,6 +131,25 @@ class Worker:
         self._thread.start()
         return True
 
+    def run_now(self, work: Callable[[], None]) -> bool:
+        """Do something quick in the calling thread; False where a job runs or the model is taken.
+
+        Args:
+            work: Its errors go to ``on_error``.
+        """
+        claim = _claim_of(self._model)
+        if self.busy or not claim.lock.acquire(blocking=False):
+            return False
+        claim.owner = self._name
+        try:
+            work()
+        except UserError as error:
+            self._on_error(str(error), "")
+        finally:
+            claim.owner = ""
+            claim.lock.release()
+        return True
+
     def pause(self) -> None:
         """Let the job hold still at its next step."""
         self.control.pause()

@@ -178,3 +178,33 @@ def test_jobs_on_two_models_do_not_wait(model):
     assert all(not waiting for _, waiting, _ in second.changes)
     go.set()
     assert first.worker.join(SOON)
+
+
+def test_quick_work_runs_in_the_calling_thread_unless_the_model_is_taken(model):
+    one, other = Watched(model), Watched(model, "other")
+    done, begun, go_on = [], threading.Event(), threading.Event()
+    assert one.worker.run_now(lambda: done.append(threading.current_thread()))
+    assert done == [threading.current_thread()]
+
+    def hold(_control):
+        begun.set()
+        assert go_on.wait(SOON)
+
+    other.worker.start("long", hold)
+    assert begun.wait(SOON)
+    assert not one.worker.run_now(lambda: done.append(None))
+    assert not other.worker.run_now(lambda: done.append(None))
+    go_on.set()
+    assert other.worker.join(SOON)
+    assert len(done) == 1
+
+
+def test_the_errors_of_quick_work_are_told_and_the_model_is_free_again(model):
+    watched = Watched(model)
+
+    def fail():
+        raise UserError("no such thing")
+
+    assert watched.worker.run_now(fail)
+    assert watched.errors == [("no such thing", "")]
+    assert watched.worker.run_now(lambda: None)

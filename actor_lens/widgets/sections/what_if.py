@@ -142,9 +142,15 @@ class WhatIfSection(Section):
     def _take_settings(self, change: dict[str, Any]) -> None:
         state = self.exploration
         values = {name: getattr(self, name).value for name in _SETTINGS}
-        state.settings = replace(state.settings, **values)
-        if change["owner"] is self.origin:
-            state.origin = self.origin.value
+        with state.hold_trait_notifications():  # the figure is drawn once, with the prediction
+            state.settings = replace(state.settings, **values)
+            if change["owner"] is self.origin:
+                state.origin = self.origin.value
+            config = state.config()
+            new = target_settings(config) not in state.predictions
+            if state.predicts_at_once and new:
+                if self.desk.worker.run_now(lambda: state.predict(config)):
+                    self._followed = target_settings(config)
 
     def _predict(self) -> None:
         config = self.exploration.config()  # of this moment: the job may have to wait
