@@ -132,6 +132,7 @@ def _sweep_one(
     """
     from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 
+    anchors = load_anchors(arguments)
     model, prompts, _ = load_model_and_prompts(arguments)
     train, validation, _ = prompts.by_split()
     result = sweep_layers(
@@ -141,7 +142,7 @@ def _sweep_one(
         layers=arguments.layers,
         alphas=arguments.alphas,
         seeds=arguments.seeds,
-        anchors=load_anchors(arguments),
+        anchors=anchors,
         settings=FinetuneConfig(layer=0, **settings_of(arguments)),
         judge_best=arguments.judge_best,
         judge=judge,

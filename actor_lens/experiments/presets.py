@@ -178,6 +178,7 @@ class Preset:
             ("sft-full: what is trained", "all weights"),
             ("sft-full: replies", "those of the prompt file, else the model's own; not GPT-4o's"),
             ("sft-full: passes that are kept", "chosen on validation prompts, at most those above"),
+            ("scans: layers that are steered", "the middle third; the paper says 10 to 31"),
             ("longest reply, tokens", self.new_tokens),
             ("decoding", "greedy"),
         ]  # fmt: skip

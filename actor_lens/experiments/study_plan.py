@@ -247,6 +247,8 @@ def _check_plan(
     settings = run.config if run is not None else plan.settings
     if plan.choose_layer and resume is not None:
         settings = replace(settings, layer=resume.layer)
+    if plan.search and resume is not None:  # what was found is not looked for again
+        settings = replace(settings, alpha=resume.config.alpha, lr=resume.config.lr)
     check_config(model, settings, prompts["validation"])
     held_out = (one for one in prompts if one.split in ("test", "ood"))
     check_anchored(plan.anchors, settings, replace(prompts, prompts=tuple(held_out)))

@@ -134,11 +134,11 @@ class FirstTokenJudge:
 
     @property
     def identity(self) -> str:
-        """Name, number and hash of the token ids."""
+        """Kind of judge, whatever its name in tables, with number and hash of the token ids."""
         tokens = self.tokens.simplest if isinstance(self.tokens, RefusalOpenings) else self.tokens
         ids: Sequence[object] = () if tokens is None else tokens.ids
         digest = hashlib.sha256(",".join(str(token) for token in ids).encode()).hexdigest()
-        return f"{self.name}:{len(ids)}:{digest[:12]}"
+        return f"{FirstTokenJudge.name}:{len(ids)}:{digest[:12]}"
 
     def verdicts(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
         """Refuse to judge text.

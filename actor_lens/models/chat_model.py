@@ -27,6 +27,7 @@ from actor_lens.models.module_trees import name_in_memory_tokenizer, twin
 from actor_lens.models.options import DeviceMapStrategy, Dtype, Quantization
 from actor_lens.models.own_models import check_no_tokenizer, take_model
 from actor_lens.models.quantization import quantization_of, settle
+from actor_lens.models.smollm2 import CAUTIOUS
 from actor_lens.models.weights import WeightsIdentity, fingerprint
 from actor_lens.prompts.rows import shown
 from actor_lens.text import escape, large, one_line, plural
@@ -177,10 +178,13 @@ class ChatModel:
         """Arguments of ``load_model``, beside the name, that decide what the model is and reads.
 
         Those of ``revision``, ``adapter``, ``chat_template`` and ``system_prompt`` that were given;
-        of a model made in memory, the system prompt.
+        of a model made in memory, the system prompt. The name ``smollm2-cautious`` brings its
+        adapter along.
         """
         settings = {**(self.source or {}), "system_prompt": self.system_prompt}
         names = ("revision", "adapter", "chat_template", "system_prompt")
+        if self.name == CAUTIOUS:
+            settings.pop("adapter", None)
         return {name: str(settings[name]) for name in names if settings.get(name) is not None}
 
     def check_full_precision(self) -> None:

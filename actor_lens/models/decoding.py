@@ -1,4 +1,4 @@
-"""Greedy settings of a batch of prompts: each new token is one short pass over the keys kept.
+"""Greedy decoding of a batch of prompts: each new token is one short pass over the keys kept.
 
 Prompts are read a moment's work at a time, and rows whose reply has ended leave the batch, so that
 little is computed that nobody reads.

@@ -142,6 +142,9 @@ def test_the_settings_to_load_a_model_again_are_those_that_were_given():
     model = al.load_model("toy")
     hub = replace(model, source={**model.source, "name": "a/b", "revision": "abc", "dtype": "x"})
     assert hub.load_settings == {"revision": "abc"}
+    adapted = replace(model, source={**model.source, "adapter": "x"})
+    assert adapted.load_settings == {"adapter": "x"}
+    assert replace(adapted, name="smollm2-cautious").load_settings == {}  # the name brings it
 
 
 DATED = (
