@@ -142,6 +142,9 @@ def enough(arguments: argparse.Namespace) -> None:
         check_gammas(arguments.gammas)  # now, not after a look at all layers
         model, prompts, load_seconds = load_model_and_prompts(arguments)
         train = sample_prompts(prompts.where(split="train"), arguments)
+        asked = prompts.where(split=arguments.split)
+        if not len(asked):
+            raise UserError(f"{prompts.name} has no prompts in split '{arguments.split}'")
         layer = arguments.layer
         if layer is None:
             look = look_at_layers(model, prompts, train=train, seed=arguments.seed)
@@ -152,7 +155,7 @@ def enough(arguments: argparse.Namespace) -> None:
         started = time.perf_counter()
         shift = just_enough_shift(
             model,
-            prompts.where(split=arguments.split),
+            asked,
             directions,
             layer,
             gammas=arguments.gammas,

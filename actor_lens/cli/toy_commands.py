@@ -2,7 +2,7 @@
 
 ``toy train`` draws a small language, trains a tokenizer and a model on it until the model
 over-refuses, and measures that: minutes on a CPU. ``cautious train`` trains the adapter with which
-SmolLM2 over-refuses (``--model smollm2-cautious``): half an hour on two cores. With the same seed
+SmolLM2 over-refuses (``--model smollm2-cautious``): 40 minutes on two cores. With the same seed
 and versions both build the same.
 
 Files in ``--out``, which is needed here:

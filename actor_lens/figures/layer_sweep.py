@@ -1,6 +1,6 @@
 """What training each layer does to refusals of held-out prompts.
 
-Colour, symbol and dash say the label; cells of one layer differ by their alpha and seed, on hover.
+Colour, symbol and dash say the label; cells of one layer differ by alpha, seed and learning rate, on hover.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def _draw(figure: go.Figure, frame: pd.DataFrame, label: str, before: float | No
     )
     cells = [
         f"layer {row.layer}, alpha {row.alpha:g}, seed {row.seed}"
+        + (f", learning rate {row.lr:g}" if "lr" in rows else "")
         for row in rows.itertuples(index=False)
     ]
     figure.add_trace(

@@ -232,6 +232,11 @@ def test_a_search_trains_with_the_settings_whose_trial_was_best(model, choose, m
     assert (study.choice is not None) == choose
     if choose:
         assert f"alpha {study.run.config.alpha:g}" in study.choice.reason
+    again = train_chosen_layer(
+        model, PROMPTS, replace(PLAN, search=True, choose_layer=choose), resume=study.run
+    )
+    assert len(sweeps) == 1
+    assert again.run.config == study.run.config
 
 
 def test_a_ranking_begins_with_the_best_and_names_every_layer(done):

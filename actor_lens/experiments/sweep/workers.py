@@ -61,6 +61,7 @@ class _Task:
     tokens: RefusalTokens | None
     untrained: Refusals | None
     threads: Threads
+    keeps: bool
 
 
 def ray_outcomes(work: SweepWork, cells: Sequence[SweepCell]) -> Iterator[CellOutcome]:
@@ -94,6 +95,7 @@ def ray_outcomes(work: SweepWork, cells: Sequence[SweepCell]) -> Iterator[CellOu
                 tokens=None if checks is None else checks.tokens,
                 untrained=None if checks is None else checks.untrained,
                 threads=Threads.now(),
+                keeps=work.store is not False,
             )
             train = ray.put(_PackedInputs.of(inputs))
             held_out = None if checks is None else ray.put(_PackedInputs.of(checks.inputs))
@@ -139,7 +141,8 @@ def _on_worker(
     if held_out is not None and task.tokens is not None:
         inputs = held_out.unpacked(model.hf.dtype)
         checks = ValidationChecks(model, inputs, task.tokens, task.untrained)
-    return run_cell(model, cell, task.shared, train.unpacked(model.hf.dtype), checks)[0]
+    inputs = train.unpacked(model.hf.dtype)
+    return run_cell(model, cell, task.shared, inputs, checks, store=task.keeps)[0]
 
 
 @cache
