@@ -52,7 +52,7 @@ from actor_lens.cli.printing import give_results, print_layers, say
 from actor_lens.cli.values import numbers
 from actor_lens.cli.writing import prepare_out
 from actor_lens.directions.options import PAPER_GAMMAS, SCORES
-from actor_lens.errors import check_choice
+from actor_lens.errors import UserError, check_choice
 from actor_lens.results import versions
 from actor_lens.text import percent
 from actor_lens.training.config import FinetuneConfig

@@ -1,6 +1,7 @@
 """What training each layer does to refusals of held-out prompts.
 
-Colour, symbol and dash say the label; cells of one layer differ by alpha, seed and learning rate, on hover.
+Colour, symbol and dash say the label; cells of one layer differ by alpha, seed and
+learning rate, on hover.
 """
 
 from __future__ import annotations
