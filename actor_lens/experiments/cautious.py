@@ -241,17 +241,18 @@ def _loss(
     Rows are padded on the right, where causal attention needs no mask.
     """
     core: Any = adapted.model
-    prefix = torch.tensor([batch[0].prompt_ids[:shared]])
+    tensor = partial(torch.tensor, device=adapted.device)
+    prefix = tensor([batch[0].prompt_ids[:shared]])
     cache = core(input_ids=prefix, use_cache=True).past_key_values
     cache.batch_repeat_interleave(len(batch))
-    rows = [torch.tensor([*one.prompt_ids[shared:], *one.reply_ids]) for one in batch]
+    rows = [tensor([*one.prompt_ids[shared:], *one.reply_ids]) for one in batch]
     ids = pad_sequence(rows, batch_first=True)
     hidden = core(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
     losses = []
     for one, states in zip(batch, hidden, strict=True):
         before = len(one.prompt_ids) - shared - 1  # the place that predicts the first reply token
         logits = adapted.lm_head(states[before : before + len(one.reply_ids)])
-        losses.append(cross_entropy(logits, torch.tensor(one.reply_ids)))
+        losses.append(cross_entropy(logits, tensor(one.reply_ids)))
     return torch.stack(losses).mean()
 
 

@@ -202,7 +202,7 @@ def one_line_error(capsys):
         (["enough", "--layer", "99", "--quiet"], "layers 0 to 7"),
         (["enough", "--gammas", "0.5,0.2", "--quiet"], "from small to large"),
         (["enough", "--gammas", ""], "--gammas"),
-        (["enough", "--layer", "4", "--split", "north", "--quiet"], "over-refusal"),
+        (["enough", "--layer", "4", "--split", "north", "--quiet"], "unknown split"),
         (["toy"], "COMMAND"),
         (["toy", "train"], "--out"),
     ],

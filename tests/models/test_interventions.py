@@ -269,13 +269,17 @@ def test_gradients_can_be_recorded_again_after_the_context():
     assert torch.is_grad_enabled()
 
 
-def test_a_twin_made_inside_the_context_is_free_of_it():
+def test_inside_the_context_residuals_are_changed_and_a_twin_made_there_is_not():
     model = tiny_chat_model("llama")
     prompts = PromptSet((Prompt("Hello", "benign"), Prompt("Hi there", "benign")))
     truth = collect_residuals(tiny_chat_model("llama"), prompts).values
-    with add_direction(model, 1, random(D_MODEL)):
-        inside = collect_residuals(model, prompts).values  # the first use makes the twin
-    assert torch.equal(inside, truth)
+    vector = random(D_MODEL)
+    with add_direction(model, 1, vector):
+        inside = collect_residuals(model, prompts).values
+        assert not model.bridge.hook_dict["blocks.1.hook_out"].has_hooks()  # it is made here
+    torch.testing.assert_close(inside[1] - truth[1], vector.expand_as(truth[1]))
+    assert torch.equal(inside[0], truth[0])
+    assert not torch.equal(inside[2], truth[2])
     assert torch.equal(collect_residuals(model, prompts).values, truth)
 
 
