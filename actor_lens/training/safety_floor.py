@@ -165,8 +165,7 @@ class KeptWeights:
         if checks is None:
             return
         self._at[0] = checks.untrained or checks.refusals(trainer.block)
-        if None not in trained_sources:  # what has no name may be of any source
-            self._unseen = {*_harmful_sources(self._at[0].prompts)} - {*trained_sources}
+        self._unseen = {*_harmful_sources(self._at[0].prompts)} - {*trained_sources}
         self._weigh(0, self._last_sound[1], self._at[0])
 
     @property
