@@ -178,8 +178,7 @@ class ChatModel:
         """Arguments of ``load_model``, beside the name, that decide what the model is and reads.
 
         Those of ``revision``, ``adapter``, ``chat_template`` and ``system_prompt`` that were given;
-        of a model made in memory, the system prompt. The name ``smollm2-cautious`` brings its
-        adapter along.
+        of a model made in memory, the system prompt; not the adapter of ``smollm2-cautious``.
         """
         settings = {**(self.source or {}), "system_prompt": self.system_prompt}
         names = ("revision", "adapter", "chat_template", "system_prompt")
