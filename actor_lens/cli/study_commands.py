@@ -8,6 +8,7 @@ Files that ``train`` and ``demo`` write into ``--out``:
     block.safetensors, run.json, history.csv: The run, for ``evaluate``, ``utility``, ``export`` and
         ``report``; and resume.safetensors while its training can be continued.
     layers.csv: Scores of every layer, unless ``--no-evaluate``.
+    trials.csv: What came of each layer and setting that was tried, where some were.
     evaluation.csv: One row a prompt with its verdicts before and after, unless ``--no-evaluate``.
     report.html: With ``--report`` and from ``demo``, one page that works offline.
     summary.json: The record that ``--json`` prints; written last, so that where it is, all else is.
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
     from actor_lens.experiments.study import Study
     from actor_lens.training.run import TrainingRun
 
+# What is written beside a run, and goes when another takes its place.
+_RESULTS = ("summary.json", "evaluation.csv", "layers.csv", "trials.csv", "report.html")
+
 # Shown beside the fine-tune in the demo: what the choices of the method are worth.
 DEMO_VARIANTS: dict[str, dict[str, Any]] = {
     "raw formula": {"origin": "zero"},
@@ -117,6 +121,8 @@ def train(arguments: argparse.Namespace) -> None:
         tables: dict[str, Callable[[], pd.DataFrame]] = {}
         if arguments.evaluate:
             tables = {"layers.csv": study.look.scores.frame, "evaluation.csv": study.frame}
+        if study.trials is not None:
+            tables["trials.csv"] = study.trials.frame
         if arguments.report and out is not None:
             from actor_lens.report.study_report import write_report
 
@@ -225,7 +231,7 @@ class _RunSaver:
         """
         if self.out is not None:
             run.save(self.out)
-            for name in ("summary.json", "evaluation.csv", "layers.csv", "report.html"):
+            for name in _RESULTS:
                 (self.out / name).unlink(missing_ok=True)
 
     def save(self, study: Study) -> None:

@@ -21,6 +21,7 @@ from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.evaluation.summary import before_after, rates_and_scores
 from actor_lens.experiments.clock import rounded
 from actor_lens.experiments.look import Look
+from actor_lens.experiments.sweep.layer_sweep import LayerSweep
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, versions
 from actor_lens.text import percent
@@ -72,6 +73,7 @@ class Study(Result):
             it was not made.
         model_parameters: Number of parameters of the whole model; 0 where it is not known.
         seconds: Time of each part.
+        trials: Layers and settings that were tried before; None where nothing was.
     """
 
     look: Look
@@ -84,6 +86,7 @@ class Study(Result):
     parameters_changed_outside_layer: int | None = None
     model_parameters: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    trials: LayerSweep | None = None
 
     _hint = "report: al.write_report(study, path)"
 

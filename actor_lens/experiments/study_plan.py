@@ -26,7 +26,7 @@ from actor_lens.experiments.look import (
     targets_of,
 )
 from actor_lens.experiments.study import Outcome, Study, choice_of
-from actor_lens.experiments.sweep.layer_sweep import sweep_layers
+from actor_lens.experiments.sweep.layer_sweep import LayerSweep, sweep_layers
 from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import as_judge
 from actor_lens.models.chat_model import ChatModel
@@ -202,9 +202,9 @@ def train_chosen_layer(
         seed=settings.seed,
     )
     clock = Clock()
-    choice = choice_of(run or resume)
+    choice, trials = choice_of(run or resume), None
     if run is None and resume is None and (plan.choose_layer or plan.search):
-        choice, settings = _choose(model, look, settings, plan, clock)
+        choice, settings, trials = _choose(model, look, settings, plan, clock)
     else:
         known = run or resume
         place = None if known is None else known.origin_place
@@ -233,7 +233,7 @@ def train_chosen_layer(
     seconds = {**look.seconds, **clock.seconds}
     if run is None:
         seconds["train"] = sum(trained.seconds.values())
-    return Study(look, with_choice(trained), seconds=seconds)
+    return Study(look, with_choice(trained), seconds=seconds, trials=trials)
 
 
 def _check_plan(
@@ -270,10 +270,11 @@ def _check_plan(
 
 def _choose(
     model: ChatModel, look: Look, settings: FinetuneConfig, plan: StudyPlan, clock: Clock
-) -> tuple[LayerChoice | None, FinetuneConfig]:
-    """The layer of the best score, and the settings to train it with; no choice of a named layer.
+) -> tuple[LayerChoice | None, FinetuneConfig, LayerSweep | None]:
+    """The layer of the best score, the settings to train it with, and what was tried for both.
 
-    Ties are settled by training each of them; a search tries settings at each layer as well.
+    Ties are settled by training each of them; a search tries settings at each layer as well. A
+    named layer is no choice.
     """
     choice = look.scores.best(plan.by) if plan.choose_layer else None
     if choice is None:
@@ -286,7 +287,7 @@ def _choose(
         layers = [choice.layer]
     _warn_before_training(model, look, settings, layers)
     if len(layers) == 1 and not plan.search:
-        return choice, replace(settings, layer=layers[0])
+        return choice, replace(settings, layer=layers[0]), None
     with clock("trials"):
         sweep = sweep_layers(
             model,
@@ -305,15 +306,15 @@ def _choose(
         )
     best = sweep.best.config
     if choice is None:
-        return None, best
+        return None, best, sweep
     if not plan.search:
-        return choice.settled(best.layer, sweep.reason), best
+        return choice.settled(best.layer, sweep.reason), best, sweep
     reason = (
         f"the {len(layers)} layers with the best {choice.by} score were tried with alpha "
         f"{_listed(AUTO_ALPHAS)} and learning rate {_listed(AUTO_LRS)}; {sweep.reason}, with alpha "
         f"{best.alpha:g} and learning rate {best.lr:g}"
     )
-    return LayerChoice(best.layer, choice.by, reason, tuple(layers)), best
+    return LayerChoice(best.layer, choice.by, reason, tuple(layers)), best, sweep
 
 
 def _listed(numbers: Iterable[float]) -> str:

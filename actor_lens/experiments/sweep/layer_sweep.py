@@ -95,7 +95,7 @@ class LayerSweep(Result):
         scores = "; ".join(filter(None, [f"{best.rank:.3f}", others]))
         return (
             f"each was trained, and layer {best.cell.layer} had the best {judged}trade-off "
-            f"score on validation prompts ({scores})"
+            f"score on validation prompts, less half the benign ones refused ({scores})"
         )
 
     def frame(self) -> pd.DataFrame:
