@@ -97,7 +97,8 @@ def add_common(
         "--prompts",
         metavar="NAME|FILE",
         help="toy, starter, twins, cautious, a .jsonl or .csv file, paper, public sets from the "
-        "hub or a file, or several: xstest=path.csv,advbench,ultrachat:200; see prompts list",
+        "hub or a file, or several: xstest=path.csv,advbench,ultrachat:200; behind one, @ood keeps "
+        "it for the end; see prompts list",
     )
     add_arrangement(parser)
     add("--out", metavar="DIR", default=out, help=f"folder for results; default: {out or 'none'}")

@@ -4,7 +4,8 @@ Each part is a public prompt set by name, with `=PATH` where it is a file or fol
 `:N` for at most N prompts a label; or bundled prompts; or a prompt file. `paper` stands for the
 parts of `PAPER`, any of which `NAME=PATH` takes from a file. `NAME/A+B` takes the categories A and
 B of a set only ("xstest/homonyms+definitions:20=path.csv"), and `NAME+KIND` rows of a kind that is
-left out otherwise too ("phtest+controversial").
+left out otherwise too ("phtest+controversial"). `@ood` behind a part keeps it for the end: all its
+prompts are asked out of distribution, and those of other parts that resemble them are left out.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ PAPER: tuple[Part, ...] = (
     Part("advbench", split="test"),
     Part("harmbench", split="validation"),
 )
+# Ends a part that is asked in the end and plays no part before.
+_ASKED_ONLY = "@ood"
 # A prompt that resembles one whose split is given goes where that one is, the test first.
 _STRONGEST: tuple[Split, ...] = ("ood", "test", "validation", "train")
 
@@ -125,6 +128,8 @@ def load_mixture(source: str, *, seed: int = 0, split: bool = True) -> PromptSet
 
 
 def _parse_part(text: str, source: str) -> Part:
+    if text.endswith(_ASKED_ONLY):
+        return replace(_parse_part(text.removesuffix(_ASKED_ONLY), source), split="ood")
     left, equals, path = text.partition("=")
     # os.path: of names that are too long for a file, or of no user's home, Path raises.
     is_file = os.path.isfile(os.path.expanduser(text))
@@ -240,7 +245,10 @@ def _with_prefix(prompt: Prompt, prefix: str) -> Prompt:
 
 
 def _join(sources: Sequence[GroupedPrompts], name: str) -> GroupedPrompts:
-    """All prompts in order; of equal ones the first, or none where their labels differ."""
+    """All prompts in order; of equal ones the first, or none where their labels differ.
+
+    What is out of distribution in one part is so in all.
+    """
     rows = [row for source in sources for row in zip(source.prompts, source.groups, strict=True)]
     labels: dict[str, set[str]] = defaultdict(set)
     for prompt, _ in rows:
@@ -252,8 +260,10 @@ def _join(sources: Sequence[GroupedPrompts], name: str) -> GroupedPrompts:
         _warn(f"{name}: {len(rows) - len(labels)} prompts occur in two parts and are kept once")
     first: dict[str, tuple[Prompt, str | None]] = {}
     for prompt, group in rows:
-        if prompt.prompt not in disputed:
-            first.setdefault(prompt.prompt, (prompt, group))
+        kept = first.get(prompt.prompt)
+        newer = kept is None or (prompt.split == "ood" and kept[0].split != "ood")
+        if newer and prompt.prompt not in disputed:
+            first[prompt.prompt] = (prompt, group)
     prompts = PromptSet(tuple(prompt for prompt, _ in first.values()), name=name)
     return GroupedPrompts(prompts, tuple(group for _, group in first.values()))
 

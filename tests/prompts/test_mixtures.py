@@ -243,3 +243,35 @@ class TestLoading:
     def test_a_part_that_cannot_be_loaded_is_named(self, files):
         message = refusal(f"xstest={files['xstest']},hex-phi=nowhere")
         assert message.startswith("nowhere: no such file or folder; download HEx-PHI from https://")
+
+
+def test_a_part_that_is_kept_for_the_end_is_whole_and_nothing_like_it_is_trained_on(tmp_path):
+    """Marked @ood, a file loses its own splits, and what it shares with another part."""
+    texts = sentences(0, 40)
+    rows = [
+        {"prompt": text, "label": label, "source": "mine"}
+        for label, chosen in ((H, texts[:20]), (B, texts[20:]))
+        for text in chosen
+    ]
+    kept = [{**row, "split": "train"} for row in rows[18:22]]  # two of each label, equal to ours
+    kept += [
+        {"prompt": f"{texts[0]} again", "label": H, "split": "train"},  # resembles one of ours
+        *({"prompt": text, "label": B, "split": "test"} for text in sentences(300, 5)),
+    ]
+    for name, content in (("own.jsonl", rows), ("kept.jsonl", kept)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in content))
+    own, end = tmp_path / "own.jsonl", tmp_path / "kept.jsonl"
+
+    with pytest.warns(al.prompts.PromptWarning):
+        prompts = al.load_prompts(f"{own},{end}@ood")
+
+    asked = {prompt.prompt for prompt in prompts["ood"]}
+    assert asked >= {f"{texts[0]} again", *sentences(300, 5)}
+    others = {prompt.prompt for prompt in prompts if prompt.split != "ood"}
+    assert others == set(texts) - set(texts[18:22]) - {texts[0]}
+    assert not others & asked
+
+
+@pytest.mark.parametrize("line", ["starter,@ood", "xstest=@ood", "nothing-known@ood,starter"])
+def test_an_end_without_a_part_is_refused_in_one_line(line):
+    refusal(line)
