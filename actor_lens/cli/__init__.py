@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 from actor_lens.cli import (
     ablate_command,
     bench_command,
+    class_command,
     compare_command,
     evaluate_command,
     export_command,
@@ -66,6 +67,7 @@ COMMAND_MODULES = (
     bench_command,
     store_commands,
     toy_commands,
+    class_command,
 )
 
 
