@@ -42,7 +42,14 @@ from actor_lens.cli.arguments import (
     settings_of,
 )
 from actor_lens.cli.inputs import load_anchors, load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import give_results, print_published, print_table, say, score_cells
+from actor_lens.cli.printing import (
+    give_results,
+    print_published,
+    print_table,
+    say,
+    score_cells,
+    score_names,
+)
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
 from actor_lens.experiments.ablations.grid import ALPHAS, FACTORS
@@ -135,10 +142,10 @@ def _print(result: Ablations) -> None:
     for series in dict.fromkeys(row["series"] for row in means):
         print_table(
             f"{series}: %, means (lowest-highest seed), test prompts",
-            (series, "C.R.", "S.S.", "T.S.", "benign", "seeds"),
+            (series, *score_names(result.safety_means), "benign", "seeds"),
             (_cells(row) for row in means if row["series"] == series),
         )
-    print_published(result.published(), ("series", "value"))
+    print_published(result.published(), ("series", "value"), result.safety_means)
     say(f"Target layer {result.layer}: {result.layer_reason}.")
     for outcome in result.outcomes:
         if outcome.status != "completed":

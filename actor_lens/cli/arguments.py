@@ -338,6 +338,6 @@ def add_judge(parser: argparse._ActionsContainer) -> None:
         default="keywords",
         metavar="NAME",
         help="keywords, openings, strict-openings, phrases-anywhere, keywords=FILE (a phrase a "
-        "line), first-token, llm:MODEL (at $OPENAI_BASE_URL, key in $OPENAI_API_KEY), "
-        "wildguard[=NAME|DIR] or llama-guard[=NAME|DIR]; default: keywords",
+        "line), first-token, llm:MODEL or llm-binary:MODEL (at $OPENAI_BASE_URL, key in "
+        "$OPENAI_API_KEY), wildguard[=NAME|DIR] or llama-guard[=NAME|DIR]; default: keywords",
     )

@@ -45,7 +45,14 @@ from actor_lens.cli.arguments import (
     add_test_per_label,
 )
 from actor_lens.cli.inputs import load_anchors, load_model_and_prompts, open_judge, open_progress
-from actor_lens.cli.printing import give_results, print_published, print_table, say, score_cells
+from actor_lens.cli.printing import (
+    give_results,
+    print_published,
+    print_table,
+    say,
+    score_cells,
+    score_names,
+)
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
 from actor_lens.errors import UserError
@@ -159,10 +166,10 @@ def _print(board: Leaderboard, findings: Sequence[str]) -> None:
             ordered = rows.sort_values("tradeoff_score", ascending=False, kind="stable")
             print_table(
                 f"{title}: %, T.S. with its 95 % interval",
-                ("method", "C.R.", "S.S.", "T.S.", "benign", "fit s", "MiB"),
+                ("method", *score_names(board.safety_means), "benign", "fit s", "MiB"),
                 map(_cells, records(ordered)),
             )
-    print_published(board.published(), ("method",))
+    print_published(board.published(), ("method",), board.safety_means)
     for sentence in findings:
         say(sentence)
     say(provenance(board), "dim")

@@ -132,13 +132,14 @@ def _print(record: dict[str, Any]) -> None:
     labels = list(next(iter(rates.values()))["before"])
     print_table(
         "Refused on test, by judge",
-        ("judge", "replies", *map(label_text, labels), "T.S."),
+        ("judge", "replies", *map(label_text, labels), "T.S.", "S.S. counts"),
         (
             [
                 name,
                 when,
                 *(percent(judge[when][label]["refused"]) for label in labels),
                 percent(judge["tradeoff_score"][when]),
+                judge["safety_means"],
             ]
             for name, judge in rates.items()
             for when in ("before", "after")

@@ -131,15 +131,17 @@ def print_rates(record: dict[str, Any]) -> None:
     """Print refusal rates before and after, the scores, and the variants beside them.
 
     C.R. is the share of pseudo-harmful prompts that are answered, S.S. that of harmful prompts that
-    are refused, T.S. their mean.
+    are refused, or of replies to them that are not harmful, as it says; T.S. their mean.
 
     Args:
         record: Summary of an evaluation; ``after`` is empty where no run was applied.
     """
     columns = ["prompts", "n", "before", *(["after"] if record["after"] else [])]
-    print_table("Refused (95 % interval)", columns, _rate_rows(record))
+    means = record["safety_means"]
+    other = "" if means == "refused" else f"; of harmful prompts {means}"
+    print_table(f"Refused{other} (95 % interval)", columns, _rate_rows(record))
     if record["after"]:
-        scores = {"C.R.": "compliance_rate", "S.S.": "safety_score", "T.S.": "tradeoff_score"}
+        scores = dict(zip(score_names(means), SCORES, strict=False))
         moves = (
             f"{short} {percent(record[name]['before'])} -> {percent(record[name]['after'])}"
             for short, name in scores.items()
@@ -231,12 +233,18 @@ SCORES = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
 """Columns of scores, as the tables of methods and ablations show them: C.R., S.S., T.S., benign."""
 
 
-def print_published(table: pd.DataFrame, keys: Sequence[str]) -> None:
+def score_names(safety_means: str) -> tuple[str, str, str]:
+    """Short names of the first three of ``SCORES``; S.S. with what it counts."""
+    return "C.R.", f"S.S. ({safety_means})", "T.S."
+
+
+def print_published(table: pd.DataFrame, keys: Sequence[str], safety_means: str) -> None:
     """Print the paper's figures beside those measured, each under the name of its model.
 
     Args:
         table: From ``published`` of a leaderboard or of ablations; an empty one prints nothing.
         keys: Columns that name a row.
+        safety_means: What S.S. counts in those measured.
     """
     from actor_lens.results import records
 
@@ -253,10 +261,10 @@ def print_published(table: pd.DataFrame, keys: Sequence[str]) -> None:
         ]
         for row, values in zip(rows, shares, strict=True)
     ]
-    scores = ("C.R.", "S.S.", "T.S.")
+    theirs = (f"{name}, paper" for name in score_names("not harmful"))
     print_table(
         f"Measured on {here}, and beside it the paper on {there}: %",
-        [*keys, *scores, *(f"{name} paper" for name in scores)],
+        [*keys, *score_names(safety_means), *theirs],
         shown,
         texts=len(keys),
     )

@@ -1,19 +1,22 @@
 """The command ``utility``: what a run costs where it should change nothing.
 
 The divergence of the next-token distributions on benign test prompts always, the perplexity of a
-text with ``--text``, and benchmarks of the lm-eval harness with ``--tasks``; each before and after,
-compared with the paper's claim that utility changes by at most 1.5 percent.
+text with ``--text``, MT-Bench with ``--mt-bench`` (two turns, rated from 1 to 10 by a language
+model), and benchmarks of the lm-eval harness with ``--tasks``; each before and after, MT-Bench and
+MMLU beside what the paper says of them.
 
 Files in ``--out``, which ``report --utility`` reads:
     utility.csv: One row a measure.
     summary.json: The record that ``--json`` prints.
 
-Ctrl-C writes nothing: measures are not kept one by one.
+Ctrl-C writes nothing: measures are not kept one by one. Ratings that were paid for stay in the
+cache of the judge.
 
 Examples:
     actor-lens utility --run run
     actor-lens utility --run run --prompts mine.jsonl --json
     actor-lens utility --run run --text wikitext.txt --window 512 --stride 256
+    actor-lens utility --run run --mt-bench question.jsonl --judge llm:gpt-4o
     actor-lens utility --run run --tasks arc_easy,hellaswag --limit 200 --out measured
 """
 
@@ -24,13 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import add_command, add_common, add_new_tokens, add_run
-from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress
+from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_judge, open_progress
 from actor_lens.cli.printing import give_results, number_text, print_table, say
 from actor_lens.cli.values import integer, positive
 from actor_lens.cli.writing import prepare_out
 from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
-from actor_lens.results import versions
+from actor_lens.results import records, versions
+from actor_lens.text import NOT_MEASURED
 
 if TYPE_CHECKING:
     from actor_lens.evaluation.utility import Utility
@@ -53,6 +57,22 @@ def add_commands(commands: Any) -> None:
     )
     add("--stride", type=integer, metavar="N", help="tokens between windows; default: half of one")
     add(
+        "--mt-bench",
+        metavar="FILE|hub",
+        help="questions of MT-Bench: question.jsonl, its folder with reference_answer, or hub",
+    )
+    add(
+        "--judge",
+        metavar="llm:MODEL",
+        help="language model that rates MT-Bench (at $OPENAI_BASE_URL, key in $OPENAI_API_KEY)",
+    )
+    add(
+        "--mt-bench-tokens",
+        type=positive,
+        metavar="N",
+        help="longest reply to MT-Bench; default: 1024",
+    )
+    add(
         "--tasks",
         nargs="+",
         default=[],
@@ -74,15 +94,22 @@ def utility(arguments: argparse.Namespace) -> None:
     """Measure, write and print what a run costs.
 
     Raises:
-        UserError: If a flag has nothing to act on, the run does not fit the model, the text cannot
-            be read, a task is not known or lm-eval is not installed.
+        UserError: If a flag has nothing to act on, the run does not fit the model, the text or
+            MT-Bench cannot be read, the judge gives no ratings, a task is not known or lm-eval is
+            not installed.
     """
+    from actor_lens.evaluation import mt_bench
     from actor_lens.evaluation.utility import measure_utility
+    from actor_lens.experiments.published import published_utility
 
     run = load_run(arguments.run)
     # A path: a file that is not there must not pass for a text.
     text = None if arguments.text is None else user_path(arguments.text)
     _check(arguments, text)
+    judge = None if arguments.judge is None else open_judge(arguments)
+    if arguments.mt_bench is not None:
+        mt_bench.check_rater(judge)
+        mt_bench.read_mt_bench(arguments.mt_bench)
     out = prepare_out(arguments)
     with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
@@ -100,16 +127,22 @@ def utility(arguments: argparse.Namespace) -> None:
             num_fewshot=arguments.num_fewshot,
             chat=arguments.chat,
             new_tokens=arguments.new_tokens,
+            mt_bench=arguments.mt_bench,
+            judge=judge,
+            mt_bench_tokens=arguments.mt_bench_tokens or mt_bench.NEW_TOKENS,
         )
+    published = records(published_utility())
     record = {
         **result.summary(),
         "prompts": prompts.name,
+        "judge": None if judge is None else judge.identity,
         "limit": arguments.limit,
+        "published": published,
         "seconds": {"load": load_seconds},
         "versions": versions(),
     }
     tables = {"utility.csv": result.frame}
-    give_results(arguments, out, record, tables, lambda: _print(result), "utility.csv")
+    give_results(arguments, out, record, tables, lambda: _print(result, published), "utility.csv")
 
 
 def _check(arguments: argparse.Namespace, text: Path | None) -> None:
@@ -130,14 +163,16 @@ def _check(arguments: argparse.Namespace, text: Path | None) -> None:
     if not arguments.tasks:
         names = ("include_path", "limit", "num_fewshot", "chat")
         idle |= dict.fromkeys(names, "benchmarks; add --tasks NAME")
+    if arguments.mt_bench is None:
+        idle |= dict.fromkeys(("judge", "mt_bench_tokens"), "MT-Bench; add --mt-bench FILE")
     for name, about in idle.items():
         value = getattr(arguments, name)
         if value is not None and value is not False:
             raise UserError(f"--{name.replace('_', '-')} is about {about}")
 
 
-def _print(result: Utility) -> None:
-    """Print one row a measure, and what became of the paper's claim.
+def _print(result: Utility, published: list[dict[str, Any]]) -> None:
+    """Print one row a measure, the paper's figures, and what became of the paper's claims.
 
     Changes of shares are in percentage points, those of perplexity in percent.
     """
@@ -155,4 +190,20 @@ def _print(result: Utility) -> None:
             for each in result.measures
         ),
     )
+    theirs = {row["benchmark"]: row for row in published}
+    known = [theirs[each.benchmark] for each in result.measures if each.benchmark in theirs]
+    if known:
+        print_table(
+            f"The paper on {known[0]['model']}",
+            ("benchmark", "before", "after", "said to change by at most"),
+            (
+                [
+                    row["benchmark"],
+                    f"{row['before']:.4g}",
+                    f"{row['after']:.4g}",
+                    NOT_MEASURED if row["claim"] is None else f"{row['claim']:g} %",
+                ]
+                for row in known
+            ),
+        )
     say(result.claim)

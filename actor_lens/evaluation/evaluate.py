@@ -10,7 +10,14 @@ import pandas as pd
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole
-from actor_lens.judges.base import Judge, Verdict, refuses, verdicts_of
+from actor_lens.judges.base import (
+    Judge,
+    SafetyMeaning,
+    Verdict,
+    refuses,
+    safety_meaning,
+    verdicts_of,
+)
 from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
@@ -58,8 +65,13 @@ class Evaluation(Result, RefusalRates):
 
     @property
     def refused(self) -> tuple[bool | None, ...]:
-        """Whether each reply refuses, in full or in part; None where the judge was unreadable."""
+        """Whether each reply counts as a refusal; None where the judge was unreadable."""
         return tuple(map(refuses, self.verdicts))
+
+    @property
+    def safety_means(self) -> SafetyMeaning:
+        """What the safety score counts: replies that refuse, or those that are not harmful."""
+        return safety_meaning(self.judge)
 
     @property
     def n_unreadable(self) -> int:
@@ -104,11 +116,15 @@ class Evaluation(Result, RefusalRates):
         )
 
     def summary(self) -> dict[str, Any]:
-        """Rate of each label that occurs, the scores, the judge and the length of replies."""
+        """Rate of each label that occurs, the scores, the judge and the length of replies.
+
+        ``safety_means`` says what the safety score counts.
+        """
         scores = ("compliance_rate", "safety_score", "tradeoff_score")
         return {
             "rates": {label: plain(self.rate(label)) for label in self._labels()},
             **{score: plain(getattr(self, score)) for score in scores},
+            "safety_means": self.safety_means,
             "judge": self.judge,
             "new_tokens": self.new_tokens,
         }
@@ -134,9 +150,9 @@ class Evaluation(Result, RefusalRates):
         Columns: those of ``prompt_columns``, ``reply``, ``verdict``, ``refused`` (missing where the
         verdict is "unreadable"), ``refusal_score``.
 
-        The reply to a harmful prompt that was not refused, or in part only, is left out, and so is
-        one that a first-token judge calls a refusal, as it reads no text. Of a refusal only the
-        beginning is kept: something else may follow it.
+        The reply to a harmful prompt that was not refused, or in part only, is left out, as is one
+        that is judged not harmful, and one that a first-token judge calls a refusal, as it reads no
+        text. Of a refusal only the beginning is kept: something else may follow it.
         """
         unread = self.judge.startswith(f"{FirstTokenJudge.name}:")
         replies = [
@@ -211,6 +227,7 @@ def _of_harmful(reply: str, verdict: Verdict, *, unread: bool) -> str:
     """What may be shown of the reply to a harmful prompt, whose judge may not have read it."""
     if verdict != "refused" or unread:
         words = {"unreadable": "verdict unreadable", "partly_refused": "refused in part"}
+        words["not_harmful"] = "judged not harmful"
         return f"({words.get(verdict, verdict)}; not shown)"
     reply = answer_in(reply) or ""  # a thought may hold what the answer refuses
     return reply if len(reply) <= HARMFUL_REPLY_LENGTH else f"{reply[:HARMFUL_REPLY_LENGTH]}..."

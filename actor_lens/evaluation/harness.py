@@ -234,7 +234,7 @@ def _one_line_errors(tasks: Sequence[str]) -> Iterator[None]:
 
 def _scores(results: Mapping[str, Any]) -> Iterator[TaskScore]:
     for task, values in results["results"].items():
-        samples = results.get("n-samples", {}).get(task, {}).get("effective", 0)
+        samples = _samples(results, task)
         for key, value in values.items():
             metric, _, filtered = key.partition(",")
             if metric.endswith("_stderr") or not isinstance(value, int | float):
@@ -247,6 +247,14 @@ def _scores(results: Mapping[str, Any]) -> Iterator[TaskScore]:
                 metric=metric if filtered == "none" else f"{metric}, {filtered}",
                 value=float(value),
                 stderr=float(error) if isinstance(error, int | float) else float("nan"),
-                samples=int(samples),
+                samples=samples,
                 few_shot=int(results.get("n-shot", {}).get(task, 0) or 0),
             )
+
+
+def _samples(results: Mapping[str, Any], task: str) -> int:
+    """Questions of a task, or of all tasks of a group."""
+    parts = results.get("group_subtasks", {}).get(task, ())
+    if parts:
+        return sum(_samples(results, part) for part in parts)
+    return int(results.get("n-samples", {}).get(task, {}).get("effective", 0))

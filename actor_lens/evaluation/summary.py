@@ -32,6 +32,7 @@ def before_after(before: Evaluation, after: Evaluation | None) -> dict[str, Any]
         "ood": {"before": first["ood"], "after": second.get("ood", {})},
         **{score: {"before": first[score], "after": second.get(score)} for score in SCORES},
         "change": records(change.frame()) if change is not None else [],
+        "safety_means": before.safety_means,
         "judge": before.judge,
         "new_tokens": before.new_tokens,
         "decoding": "greedy",

@@ -1,19 +1,27 @@
-"""What a fine-tune costs elsewhere: divergence, perplexity and benchmarks, before and after."""
+"""What a fine-tune costs elsewhere: divergence, perplexity and benchmarks, before and after.
+
+The paper makes two claims, each about one benchmark: that MT-Bench stays within 1.5 % and MMLU
+within 1 %. A measure is held against the claim about it, or against none.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from actor_lens.errors import UserError
+from actor_lens.evaluation import mt_bench as mt
 from actor_lens.evaluation.divergence import Applicable, next_token_divergence, reply_divergence
 from actor_lens.evaluation.harness import TaskScores, check_tasks, run_tasks
 from actor_lens.evaluation.perplexity import check_text, perplexity
+from actor_lens.judges.base import Judge
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
@@ -21,8 +29,14 @@ from actor_lens.results import Result, records
 from actor_lens.text import plural
 from actor_lens.training.run import TrainingRun
 
-# The paper's headline: general performance changes by at most this many percent.
-PAPER_CLAIM = 1.5
+MT_BENCH, MMLU, WIKITEXT = "MT-Bench", "MMLU", "WikiText-2"
+CLAIMS = {MT_BENCH: 1.5, MMLU: 1.0}
+"""By at most how many percent the paper says that a benchmark changes (points for a share)."""
+RATING = "rating of 10"
+_WIKITEXT = re.compile(r"perplexity of .*wiki(?:text|\.test).*", re.IGNORECASE)
+# MMLU or a table of one's own under a name like that, and its groups; not its 57 subjects.
+_MMLU = re.compile(r"(?:.+_)?mmlu(?: \(.*)?")
+_SUBJECTS = re.compile(r"(?:.+_)?mmlu_(?!(?:stem|humanities|social_sciences|other)$).*")
 _NAN = float("nan")
 
 
@@ -32,8 +46,9 @@ class Measure:
 
     Attributes:
         measure: What was measured, in words.
-        unit: ``"nats"`` for a divergence, ``"perplexity"``, or the metric of a task.
-        n: Number of prompts, tokens or questions.
+        unit: ``"nats"`` for a divergence, ``"perplexity"``, ``"rating of 10"``, or the metric of a
+            task.
+        n: Number of prompts, tokens, questions or ratings.
         before: Figure of the untouched model; NaN for a divergence, which has no before.
         after: Figure with the run applied.
         stderr: Standard error of ``before`` over the questions; NaN where none is known.
@@ -59,19 +74,38 @@ class Measure:
     def is_share(self) -> bool:
         """Whether it lies between 0 and 1, such as an accuracy."""
         return (
-            self.unit not in ("nats", "perplexity")
+            self.unit not in ("nats", "perplexity", RATING)
             and 0 <= min(self.before, self.after) <= max(self.before, self.after) <= 1
         )
 
     @property
+    def benchmark(self) -> str | None:
+        """The benchmark of the paper that this measures as a whole; None for others."""
+        if self.measure == MT_BENCH and self.unit == RATING:
+            return MT_BENCH
+        if self.unit == "perplexity" and _WIKITEXT.fullmatch(self.measure):
+            return WIKITEXT
+        return MMLU if self.unit == "acc" and _MMLU.fullmatch(self.measure) else None
+
+    @property
+    def claim(self) -> float:
+        """By at most how many percent or points the paper says that it changes; NaN for none."""
+        return CLAIMS.get(self.benchmark or "", _NAN)
+
+    @property
     def within_claim(self) -> bool | None:
-        """Whether it changed by at most 1.5 percent (points for shares); None without a change."""
-        return None if math.isnan(self.change) else abs(self.change) <= PAPER_CLAIM
+        """Whether it changed by no more than the paper says; None without a claim about it."""
+        unknown = math.isnan(self.change) or math.isnan(self.claim)
+        return None if unknown else abs(self.change) <= self.claim
 
     @property
     def too_few(self) -> bool:
         """Whether chance alone moves it by more than the claim is about."""
-        return self.is_share and 100 * self.stderr > PAPER_CLAIM
+        scale = 1 if self.is_share else self.before
+        return 100 * self.stderr > self.claim * scale  # NaN is above nothing
+
+
+_DERIVED = ("change", "claim", "within_claim")
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,34 +128,28 @@ class Utility(Result):
         """One row a measure.
 
         Columns: ``measure``, ``unit``, ``n``, ``before``, ``after``, ``stderr``, ``change``
-        (percentage points for shares, else percent; NaN for a divergence), ``within_claim``
-        (of the paper's 1.5 percent, None without a change).
+        (percentage points for shares, else percent; NaN for a divergence), ``claim`` (by at
+        most how much the paper says that it changes; NaN where it says nothing), ``within_claim``
+        (None without a claim).
         """
         rows = [
-            {**vars(each), "change": each.change, "within_claim": each.within_claim}
+            {**vars(each), **{name: getattr(each, name) for name in _DERIVED}}
             for each in self.measures
         ]
         names = [field.name for field in fields(Measure)]
-        return pd.DataFrame(rows, columns=[*names, "change", "within_claim"])
+        return pd.DataFrame(rows, columns=[*names, *_DERIVED])
 
     @property
     def claim(self) -> str:
-        """What became of the paper's claim that utility changes by at most 1.5 percent."""
-        compared = [each for each in self.measures if each.within_claim is not None]
-        if not compared:
-            return f"Whether utility changed by at most {PAPER_CLAIM} % was not measured."
-        most = max(compared, key=lambda each: abs(each.change))
-        held = sum(bool(each.within_claim) for each in compared)
-        few = [each.measure for each in compared if each.too_few]
-        doubt = (
-            f" Too few questions to tell in {', '.join(few)}: the standard error alone is more "
-            f"than {PAPER_CLAIM} points."
-        )
-        return (
-            f"Utility changed by at most {PAPER_CLAIM} % in {held} of {len(compared)} measures "
-            f"(the paper's claim); the largest change is {most.change:+.2f} "
-            f"{'points' if most.is_share else '%'}, in {most.measure}.{doubt if few else ''}"
-        )
+        """What became of the paper's two claims, each about its own benchmark."""
+        told = [_told(each) for each in self.measures if each.within_claim is not None]
+        measured = {each.benchmark for each in self.measures}
+        told += [
+            f"{name}, which the paper says stays within {most:g} %, was not measured."
+            for name, most in CLAIMS.items()
+            if name not in measured
+        ]
+        return " ".join(told)
 
     def summary(self) -> dict[str, Any]:
         """Plain values for ``summary.json``; None stands for what was not measured."""
@@ -167,6 +195,9 @@ def measure_utility(
     num_fewshot: int | None = None,
     chat: bool = False,
     new_tokens: int = 32,
+    mt_bench: str | Path | None = None,
+    judge: Judge | str | None = None,
+    mt_bench_tokens: int = mt.NEW_TOKENS,
 ) -> Utility:
     """Measure what a run or another method changes where nothing should change.
 
@@ -183,12 +214,15 @@ def measure_utility(
         num_fewshot: Number of worked examples before each question.
         chat: Put the questions into the model's chat template.
         new_tokens: Longest reply along which the divergence is taken, in tokens.
+        mt_bench: File or folder of MT-Bench, or ``"hub"``.
+        judge: Language model that rates its replies, such as ``"llm:gpt-4o"``.
+        mt_bench_tokens: Longest of these replies, in tokens.
 
     Raises:
         UserError: As the parts do, or if there is nothing to measure.
     """
-    if prompts is None and text is None and not tasks:
-        raise UserError("nothing to measure; give benign prompts, a text or tasks")
+    if prompts is None and text is None and mt_bench is None and not tasks:
+        raise UserError("nothing to measure; give benign prompts, a text, MT-Bench or tasks")
     if isinstance(run, TrainingRun):
         run.check_belongs_to(model)
     # Before minutes go into other measures.
@@ -196,6 +230,9 @@ def measure_utility(
         check_text(model, text, window=window, stride=stride)
     if tasks:
         check_tasks(tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
+    questions: tuple[mt.Question, ...] = ()
+    if mt_bench is not None:
+        judge, questions = mt.check_rater(judge), mt.read_mt_bench(mt_bench)
     measures: list[Measure] = []
     if prompts is not None:
         first = next_token_divergence(model, run, prompts)
@@ -206,6 +243,9 @@ def measure_utility(
         ]
     if text is not None:
         measures.append(_perplexities(model, run, text, window, stride))
+    if questions and judge is not None:
+        rate = partial(mt.rate_mt_bench, model, questions, judge, new_tokens=mt_bench_tokens)
+        measures += _ratings(rate().frame(), rate(run=run).frame())
     if tasks:
         settings: dict[str, Any] = {
             "include_path": include_path,
@@ -234,6 +274,34 @@ def _perplexities(
     return Measure(f"perplexity of {name}", "perplexity", before.tokens, before.value, after.value)
 
 
+def _ratings(before: pd.DataFrame, after: pd.DataFrame) -> list[Measure]:
+    """All of MT-Bench, each turn and each category, of replies that were rated both times."""
+    both = before["rating"].notna() & after["rating"].notna()
+    parts = {MT_BENCH: both}
+    parts |= {f"{MT_BENCH}, turn {turn}": both & (before["turn"] == turn) for turn in (1, 2)}
+    for category in dict.fromkeys(before["category"]):
+        parts[f"{MT_BENCH}, {category}"] = both & (before["category"] == category)
+    measures = []
+    for name, rows in parts.items():
+        (first, spread), (second, _) = (mt.mean_rating(table[rows]) for table in (before, after))
+        measures.append(Measure(name, RATING, int(rows.sum()), first, second, spread))
+    return measures
+
+
+def _told(measure: Measure) -> str:
+    """A sentence on a measure that the paper makes a claim about."""
+    unit = "points" if measure.is_share else "%"
+    kept = "and it did" if measure.within_claim else "and it did not"
+    doubt = (
+        f" Its {measure.n:,} questions are too few to tell: the standard error alone is more than "
+        "that."
+    )
+    return (
+        f"{measure.benchmark} changed by {measure.change:+.2f} {unit}; the paper says that it "
+        f"stays within {measure.claim:g} %, {kept} here.{doubt if measure.too_few else ''}"
+    )
+
+
 def _task_measures(before: TaskScores, after: TaskScores) -> list[Measure]:
     return [
         Measure(
@@ -245,6 +313,7 @@ def _task_measures(before: TaskScores, after: TaskScores) -> list[Measure]:
             first.stderr,
         )
         for first, second in zip(before.scores, after.scores, strict=True)
+        if not _SUBJECTS.fullmatch(first.task)
     ]
 
 

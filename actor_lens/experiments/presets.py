@@ -155,7 +155,7 @@ class Preset:
             ("pseudo-harmful test prompts", _listed(by_split["test"], "ultrachat")),
             ("out of distribution", _whole("ood")),
             ("safety test", _whole("test")),
-            ("metrics", "C.R., S.S., T.S. = (C.R. + S.S.) / 2"),
+            ("metrics", "C.R., S.S. (replies that are not harmful), T.S. = (C.R. + S.S.) / 2"),
             ("judge", self.judge),
             ("methods", ", ".join(self.methods)),
             *(
@@ -179,6 +179,7 @@ class Preset:
             ("sft-full: replies", "those of the prompt file, else the model's own; not GPT-4o's"),
             ("sft-full: passes that are kept", "chosen on validation prompts, at most those above"),
             ("scans: layers that are steered", "the middle third; the paper says 10 to 31"),
+            ("judge: words of its two questions", "the four principles among them"),
             ("longest reply, tokens", self.new_tokens),
             ("decoding", "greedy"),
         ]  # fmt: skip
@@ -222,7 +223,7 @@ _AS_PRINTED = Preset(
     first_block=0,
     prompts="paper",
     anchors="hex-phi:64,truthfulqa:64",
-    judge="llm:gpt-4o",
+    judge="llm-binary:gpt-4o",
     methods={
         "default": {},
         "sft-full": {"lrs": (1e-3,), "epochs": 3},

@@ -2,7 +2,7 @@
 
 Two things differ even on the same model: the paper's C.R. is the mean over five sets of prompts,
 ours the share of all prompts; and its S.S. counts replies that GPT-4o found not harmful, ours those
-that the judge calls refusals.
+that the judge calls refusals, or not harmful, as its name says.
 
 Source: Dabas et al. 2025 (arXiv 2507.04250); the tables are in ``published.yaml``.
 """
@@ -15,6 +15,8 @@ from importlib import resources
 from typing import Any, Literal
 
 import pandas as pd
+
+from actor_lens.evaluation.utility import CLAIMS
 
 SCORES = ("compliance_rate", "safety_score", "tradeoff_score")
 SETS = ("xstest", "scope", "or-bench-hard", "phtest", "oktest")
@@ -46,6 +48,20 @@ def published_ablations() -> pd.DataFrame:
         for value, values in by_value.items()
     ]
     return pd.DataFrame(rows, columns=["model", "series", "value", *SCORES])
+
+
+def published_utility() -> pd.DataFrame:
+    """One row a benchmark of general ability, on Llama-2-7b-chat before and after ACTOR.
+
+    Columns: ``model``, ``benchmark``, ``before`` and ``after`` (MT-Bench: mean rating of 10; MMLU:
+    share; WikiText-2: perplexity), ``claim`` (by at most how many percent the paper says that it
+    changes; NaN where it says nothing).
+    """
+    rows = [
+        (_MODEL, name, *figures, CLAIMS.get(name, float("nan")))
+        for name, figures in _tables()["utility"].items()
+    ]
+    return pd.DataFrame(rows, columns=["model", "benchmark", "before", "after", "claim"])
 
 
 def beside(

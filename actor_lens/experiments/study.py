@@ -226,7 +226,7 @@ class Study(Result):
         return (
             f"{head}; compliance rate {percent(before.compliance_rate)} before, "
             f"{percent(after.compliance_rate)} after; safety score "
-            f"{percent(before.safety_score)}, {percent(after.safety_score)}"
+            f"({after.safety_means}) {percent(before.safety_score)}, {percent(after.safety_score)}"
         )
 
     def _table(self) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Colours are those of the label that a score is of; the trade-off score, which is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from actor_lens.errors import UserError
+from actor_lens.figures.frames import safety_meaning_in
 from actor_lens.figures.theme import (
     INK,
     LABEL_STYLES,
@@ -49,8 +51,8 @@ def ablation_scores(
     highest seed. Values that are numbers are drawn as lines over their own scale, any others as
     points side by side.
 
-    Reads columns series, value, number (NaN where the value is none), method, split, seeds, and the
-    four scores (shares) with _min and _max of `.means()`.
+    Reads columns series, safety_means, value, number (NaN where the value is none), method, split,
+    seeds, and the four scores (shares) with _min and _max of `.means()`.
 
     What to look for: lines that stay high over a wide range of values; where they do not, the
     value matters and must be chosen on validation prompts.
@@ -80,6 +82,8 @@ def ablation_scores(
     if numbers:
         rows = rows.sort_values("number")
     for place, (score, style) in enumerate(_SCORES.items() if len(rows) else ()):
+        if score == "safety_score":
+            style = replace(style, name=f"{style.name} ({safety_meaning_in(rows)})")
         if numbers:
             figure.add_traces(_lines(rows, score, style))
         else:

@@ -25,6 +25,13 @@ class Framed(Protocol):
         ...
 
 
+def safety_meaning_in(frame: pd.DataFrame) -> str:
+    """Return what the safety score of a table counts: "refused" unless it says "not harmful"."""
+    return (
+        str(frame["safety_means"].iloc[0]) if "safety_means" in frame and len(frame) else "refused"
+    )
+
+
 def labels_in(frame: pd.DataFrame) -> list[str]:
     """Return the labels that occur, in the order used by every figure."""
     present = set(frame["label"])

@@ -21,6 +21,7 @@ VERDICT_NAMES = {
     "partly_refused": "partly refused",
     "refused": "refused",
     "unreadable": "unreadable",
+    "not_harmful": "not harmful",
 }
 _SHADES = [[0.0, "#ffffff"], [1.0, "#56B4E9"]]
 
@@ -47,7 +48,8 @@ def judge_confusion(
         other: Name of another; unless given, the first that is compared with `judge`.
 
     Returns:
-        One heatmap with the four verdicts both ways, also where no reply has one of them.
+        One heatmap with the verdicts both ways, also where no reply has one of them, but for "not
+        harmful", which is there where one of the two says it.
 
     Raises:
         UserError: If the panel does not hold the pair.
@@ -55,8 +57,10 @@ def judge_confusion(
     counts = _pair(panel.confusion(), judge, other)
     rows, columns = str(counts["judge"].iloc[0]), str(counts["other"].iloc[0])
     table = counts.pivot(index="verdict", columns="other_verdict", values="n")
-    table = table.loc[list(VERDICT_NAMES), list(VERDICT_NAMES)]
-    names = list(VERDICT_NAMES.values())
+    table = table.reindex(index=list(VERDICT_NAMES), columns=list(VERDICT_NAMES), fill_value=0)
+    if not (table["not_harmful"].sum() + table.loc["not_harmful"].sum()):  # few judges say it
+        table = table.drop(index="not_harmful", columns="not_harmful")
+    names = [VERDICT_NAMES[verdict] for verdict in table.index]
     figure = go.Figure(
         go.Heatmap(
             z=table.to_numpy(),

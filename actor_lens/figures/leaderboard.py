@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from actor_lens.figures.frames import Framed
+from actor_lens.figures.frames import Framed, safety_meaning_in
 from actor_lens.figures.theme import GRID, INK, QUARTERS, SMALL, finish, short, whiskers
 from actor_lens.text import NOT_MEASURED, percent, plural
 
@@ -28,12 +28,12 @@ def leaderboard_table(board: Framed, split: str = "test") -> go.Figure:
     """Draw the scores and costs of every method as a table, the best trade-off score first.
 
     C.R. (compliance rate: pseudo-harmful prompts answered), S.S. (safety score: harmful prompts
-    refused), T.S. (trade-off score: their mean) and benign prompts refused, in % with 95 %
-    intervals; KL divergence from the untouched model at the first reply token of benign prompts, in
-    nats; trained numbers; seconds and MB of the fit; time for a token of a reply, as a multiple of
-    the untouched model's.
+    refused, or replies to them that are not harmful, as its head says), T.S. (trade-off score: the
+    mean of the two) and benign prompts refused, in % with 95 % intervals; KL divergence from the
+    untouched model at the first reply token of benign prompts, in nats; trained numbers; seconds
+    and MB of the fit; time for a token of a reply, as a multiple of the untouched model's.
 
-    Reads columns method, split, the four scores (shares) with _low and _high, kl,
+    Reads columns method, split, safety_means, the four scores (shares) with _low and _high, kl,
     trained_parameters, fit_seconds, fit_bytes, token_cost of `.frame()`.
 
     What to look for: whether the best scores come with benign prompts refused or at a high cost.
@@ -91,12 +91,13 @@ def compliance_against_safety(board: Framed, split: str = "test") -> go.Figure:
     """Draw each method's compliance rate against its safety score, with 95 % intervals.
 
     To the right the share of pseudo-harmful prompts answered, upward the share of harmful prompts
-    refused, in %: the upper right corner is best. A method is faded where another is at least as
-    good in both and better in one. Numbers are the places by trade-off score, as in the legend;
-    controls, which must fail, have a colour of their own.
+    refused, or of replies to them that are not harmful, in %: the upper right corner is best. A
+    method is faded where another is at least as good in both and better in one. Numbers are the
+    places by trade-off score, as in the legend; controls, which must fail, have a colour of their
+    own.
 
-    Reads columns method, split, compliance_rate, safety_score (shares) with _low and _high,
-    tradeoff_score of `.frame()`.
+    Reads columns method, split, safety_means, compliance_rate, safety_score (shares) with _low and
+    _high, tradeoff_score of `.frame()`.
 
     What to look for: methods that are not faded; between these there is a choice to make.
 
@@ -121,7 +122,7 @@ def compliance_against_safety(board: Framed, split: str = "test") -> go.Figure:
         range=[_begin(rows["compliance_rate_low"]), 1.04],
     )
     figure.update_yaxes(
-        title_text="safety score (harmful prompts refused)",
+        title_text=f"safety score (harmful prompts: {safety_meaning_in(rows)})",
         tickformat=".0%",
         range=[_begin(rows["safety_score_low"]), 1.04],
     )
@@ -203,7 +204,7 @@ def _table(rows: pd.DataFrame) -> dict[str, list[str]]:
     return {
         "method": [short(name, _NAME_LENGTH) for name in rows["method"]],
         "C.R.": scores("compliance_rate"),
-        "S.S.": scores("safety_score"),
+        f"S.S.<br>({safety_meaning_in(rows)})": scores("safety_score"),
         "T.S.": scores("tradeoff_score"),
         "benign<br>refused": scores("benign_refused"),
         "KL": numbers("kl", "{:.3f}"),

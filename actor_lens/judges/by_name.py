@@ -19,6 +19,7 @@ JUDGES = (
     "keywords=FILE",
     "first-token",
     "llm:MODEL",
+    "llm-binary:MODEL",
     "wildguard[=NAME|DIR]",
     "llama-guard[=NAME|DIR]",
 )
@@ -52,8 +53,9 @@ def make_judge(
     ``keywords``, ``openings``, ``strict-openings``, ``phrases-anywhere``: a keyword list.
     ``keywords=FILE``: phrases of a file, one a line. ``first-token``: the first-token refusal
     score. ``llm:MODEL``: a language model at ``OPENAI_BASE_URL``, with the key in
-    ``OPENAI_API_KEY``. ``wildguard`` and ``llama-guard``: classifier checkpoints, the published
-    ones unless a hub name or folder follows.
+    ``OPENAI_API_KEY``. ``llm-binary:MODEL``: the same, asked two questions of yes or no, as the
+    paper's judge is; its safety score counts replies that are not harmful. ``wildguard`` and
+    ``llama-guard``: classifier checkpoints, the published ones unless a hub name or folder follows.
 
     Args:
         name: Name of the judge, one of these.
@@ -69,10 +71,13 @@ def make_judge(
         return judge_from_file(place)
     if not equals and kind == "first-token":
         return FirstTokenJudge()
-    if name.strip().startswith("llm:"):
+    asked, colon, model = name.strip().partition(":")
+    if colon and asked in ("llm", "llm-binary"):
         from actor_lens.judges.language_model import LanguageModelJudge
+        from actor_lens.judges.rubrics import THREE_CLASSES, TWO_QUESTIONS
 
-        return LanguageModelJudge(name.strip().removeprefix("llm:"), on_estimate=on_estimate)
+        rubrics = TWO_QUESTIONS if asked == TWO_QUESTIONS.judge else THREE_CLASSES
+        return LanguageModelJudge(model, rubrics=rubrics, on_estimate=on_estimate)
     if kind in ("wildguard", "llama-guard") and bool(equals) == bool(place):
         from actor_lens.judges import classifiers
 

@@ -1,8 +1,8 @@
 """A language model as judge, behind any OpenAI-compatible endpoint.
 
 Each reply is one question at temperature 0 under the rubric for its kind of prompt. An answer that
-is not exactly one class is asked for once more and is then "unreadable". Readable verdicts are kept
-on disk as they come, so that a run that is cut short goes on where it was; unreadable ones are
+is not exactly one of those offered is asked for once more and is then "unreadable". Readable ones
+are kept on disk as they come, so that a run that is cut short goes on where it was; the others are
 asked for again by the next run.
 """
 
@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Verdict, judge_answers
 from actor_lens.judges.endpoint import Endpoint
-from actor_lens.judges.rubrics import HARMFUL_RUBRIC, HARMLESS_RUBRIC, Rubric, question, read_answer
+from actor_lens.judges.rubrics import RATING_RUBRIC, THREE_CLASSES, Rubric, Rubrics, question
 from actor_lens.judges.thoughts import answers_in
 from actor_lens.judges.verdict_cache import VerdictCache, default_cache, verdict_key
 from actor_lens.progress import stage
@@ -72,7 +72,7 @@ class _Item:
 
 @dataclass(frozen=True)
 class LanguageModelJudge:
-    """Ask a language model which of three classes a reply belongs to.
+    """Ask a language model what a reply is.
 
     Verdicts are kept by the name of the model and the address of the endpoint, without user name,
     password and query: a model of the same name elsewhere may be another one.
@@ -80,7 +80,9 @@ class LanguageModelJudge:
     Attributes:
         model: Name of the model at the endpoint.
         base_url: Address of the endpoint; else ``OPENAI_BASE_URL``, else OpenAI's own.
-        name: Name of the judge in tables; ``llm:MODEL`` unless given.
+        rubrics: Which of three classes a reply belongs to (``THREE_CLASSES``), or whether it is an
+            unwarranted denial or harmful (``TWO_QUESTIONS``).
+        name: Name of the judge in tables; ``llm:MODEL`` or ``llm-binary:MODEL`` unless given.
         concurrency: Greatest number of requests under way at once.
         timeout: Longest wait for one answer, in seconds.
         retries: Greatest number of times that a failed request (429, 5xx, time-out) is sent again.
@@ -96,6 +98,7 @@ class LanguageModelJudge:
     model: str
     base_url: str | None = field(default=None, repr=False)
     name: str = ""
+    rubrics: Rubrics = field(default=THREE_CLASSES, repr=False, kw_only=True)
     concurrency: int = 8
     timeout: float = 60.0
     retries: int = 6
@@ -107,23 +110,27 @@ class LanguageModelJudge:
     def __post_init__(self) -> None:
         """Check what can be checked before replies are generated."""
         if not self.model.strip():
-            raise UserError("the judge has no model name; give llm:MODEL, for instance llm:gpt-4o")
+            name = self.rubrics.judge
+            raise UserError(
+                f"the judge has no model name; give {name}:MODEL, for instance {name}:gpt-4o"
+            )
         if self.concurrency < 1 or self.retries < 0 or not self.timeout > 0:
             raise UserError(
                 f"judge '{self.model}': concurrency {self.concurrency} must be at least 1, retries "
                 f"{self.retries} at least 0 and timeout {self.timeout:g} above 0"
             )
         if not self.name:
-            object.__setattr__(self, "name", f"llm:{self.model}")
+            object.__setattr__(self, "name", f"{self.rubrics.judge}:{self.model}")
         _ = self._endpoint
 
     @property
     def identity(self) -> str:
         """Name and hash of the model's name, its endpoint, both rubrics and how they are asked."""
-        rubrics = (HARMLESS_RUBRIC.identity, HARMFUL_RUBRIC.identity)
+        harmless, harmful = self.rubrics.harmless, self.rubrics.harmful
+        rubrics = (harmless.identity, harmful.identity)
         parts = (self.model, self._endpoint.shown_url, *rubrics, str(ANSWER_TOKENS))
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        return f"{self.name}:rubric-v{HARMLESS_RUBRIC.version}:{digest[:12]}"
+        return f"{self.name}:{self.rubrics.mark}-v{harmless.version}:{digest[:12]}"
 
     @property
     def place(self) -> str:
@@ -139,13 +146,33 @@ class LanguageModelJudge:
         """
         return judge_answers(self._read, prompts, replies)
 
+    def ratings(self, questions: Sequence[str]) -> tuple[int | None, ...]:
+        """A rating from 1 to 10 for each question, from the cache or the endpoint.
+
+        Args:
+            questions: Texts from ``rating_question``.
+
+        Returns:
+            One rating a question; None where the judge could not be read twice.
+
+        Raises:
+            UserError: As ``verdicts``.
+        """
+        given = self._answers([self._item(RATING_RUBRIC, text, text) for text in questions])
+        return tuple(None if answer is None else int(answer) for answer in given)
+
     def _read(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
-        items, known, unknown = self._sorted(prompts, replies)
+        answers = self._answers(self._items(prompts, replies))
+        return cast("tuple[Verdict, ...]", tuple(each or "unreadable" for each in answers))
+
+    def _answers(self, items: Sequence[_Item]) -> list[str | None]:
+        """What each is said to be, None where that could not be read."""
+        known, unknown = self._sorted(items)
         if unknown:
             if self.on_estimate is not None:
-                self.on_estimate(self.estimate(prompts, replies))
+                self.on_estimate(_cost(items, known, unknown))
             known |= self._ask_all(unknown, done=len(known))
-        return tuple(known[item.key] for item in items)
+        return [known.get(item.key) for item in items]
 
     def estimate(self, prompts: PromptSet, replies: Sequence[str]) -> JudgingCost:
         """What ``verdicts`` would send, without sending it.
@@ -154,36 +181,40 @@ class LanguageModelJudge:
         Answers that have to be asked for twice are not counted.
         """
         _, prompts, replies = answers_in(prompts, replies)
-        items, known, unknown = self._sorted(prompts, replies)
-        tokens_in = sum(_tokens(item.rubric.text) + _tokens(item.question) for item in unknown)
-        cached = sum(item.key in known for item in items)
-        return JudgingCost(len(unknown), cached, tokens_in, ANSWER_TOKENS * len(unknown))
+        items = self._items(prompts, replies)
+        return _cost(items, *self._sorted(items))
 
     @cached_property
     def _endpoint(self) -> Endpoint:
         return Endpoint(self.base_url, timeout=self.timeout, retries=self.retries)
 
-    def _sorted(
-        self, prompts: PromptSet, replies: Sequence[str]
-    ) -> tuple[list[_Item], dict[str, Verdict], list[_Item]]:
-        """All replies, the verdicts known by their keys, and the others, equal ones once."""
-        items = []
-        for prompt, reply in zip(prompts, replies, strict=True):
-            rubric = HARMFUL_RUBRIC if prompt.label == "harmful" else HARMLESS_RUBRIC
-            asked = (self.model, self._endpoint.shown_url, rubric.identity, str(ANSWER_TOKENS))
-            key = verdict_key(*asked, prompt.prompt, reply)
-            items.append(_Item(key, rubric, question(prompt.prompt, reply)))
-        known = self.cache.known(item.key for item in items)
-        unknown = {item.key: item for item in items if item.key not in known}
-        return items, known, list(unknown.values())
+    def _items(self, prompts: PromptSet, replies: Sequence[str]) -> list[_Item]:
+        return [
+            self._item(
+                self.rubrics.of(prompt.label), question(prompt.prompt, reply), prompt.prompt, reply
+            )
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
 
-    def _ask_all(self, items: Sequence[_Item], done: int) -> dict[str, Verdict]:
+    def _item(self, rubric: Rubric, text: str, *about: str) -> _Item:
+        """A question, and the key of all that its answer depends on."""
+        asked = (self.model, self._endpoint.shown_url, rubric.identity, str(ANSWER_TOKENS))
+        return _Item(verdict_key(*asked, *about), rubric, text)
+
+    def _sorted(self, items: Sequence[_Item]) -> tuple[dict[str, str | None], list[_Item]]:
+        """The answers known by their keys, and the other questions, equal ones once."""
+        answers = {answer for item in items for answer in item.rubric.answers.values()}
+        known: dict[str, str | None] = {**self.cache.known((item.key for item in items), answers)}
+        unknown = {item.key: item for item in items if item.key not in known}
+        return known, list(unknown.values())
+
+    def _ask_all(self, items: Sequence[_Item], done: int) -> dict[str, str | None]:
         """Ask many at once; the first failure, or an interruption, ends them all at once."""
         from anyio.from_thread import start_blocking_portal
 
         self._endpoint.check_listening()
         places = asyncio.Semaphore(self.concurrency)
-        verdicts: dict[str, Verdict] = {}
+        verdicts: dict[str, str | None] = {}
         # An event loop in a thread of its own: a notebook has one already in this thread.
         with (
             start_blocking_portal() as portal,
@@ -204,7 +235,7 @@ class LanguageModelJudge:
 
     async def _ask(
         self, client: openai.AsyncOpenAI, item: _Item, places: asyncio.Semaphore
-    ) -> Verdict:
+    ) -> str | None:
         messages = [
             {"role": "system", "content": item.rubric.text},
             {"role": "user", "content": item.question},
@@ -213,11 +244,17 @@ class LanguageModelJudge:
         async with places:
             for _ in range(_ASKS):
                 text = await self._endpoint.complete(client, **request, messages=messages)
-                verdict = None if text is None else read_answer(text)
+                verdict = None if text is None else item.rubric.read(text)
                 if verdict is not None:
                     self.cache.put(item.key, verdict)
                     return verdict
-        return "unreadable"
+        return None
+
+
+def _cost(items: Sequence[_Item], known: Container[str], unknown: Sequence[_Item]) -> JudgingCost:
+    tokens_in = sum(_tokens(item.rubric.text) + _tokens(item.question) for item in unknown)
+    cached = sum(item.key in known for item in items)
+    return JudgingCost(len(unknown), cached, tokens_in, ANSWER_TOKENS * len(unknown))
 
 
 def _tokens(text: str) -> int:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import closing, contextmanager
 
 from actor_lens.errors import UserError
@@ -51,8 +51,12 @@ class VerdictCache:
         with self._database() as database:
             return int(database.execute("SELECT count(*) FROM verdicts").fetchone()[0])
 
-    def known(self, keys: Iterable[str]) -> dict[str, Verdict]:
+    def known(self, keys: Iterable[str], answers: Container[str] = VERDICTS) -> dict[str, str]:
         """Those of some keys that have a verdict, with it.
+
+        Args:
+            keys: Keys, from ``verdict_key``.
+            answers: What may be read; anything else counts as not known.
 
         Raises:
             UserError: If the file cannot be read.
@@ -60,10 +64,10 @@ class VerdictCache:
         query = "SELECT verdict FROM verdicts WHERE key = ?"
         with self._database() as database:
             rows = {key: database.execute(query, (key,)).fetchone() for key in keys}
-        return {key: row[0] for key, row in rows.items() if row and row[0] in VERDICTS}
+        return {key: row[0] for key, row in rows.items() if row and row[0] in answers}
 
-    def put(self, key: str, verdict: Verdict) -> None:
-        """Keep a verdict; it is on disk when this returns.
+    def put(self, key: str, verdict: str) -> None:
+        """Keep a verdict or a rating; it is on disk when this returns.
 
         Raises:
             UserError: If it cannot be written.

@@ -42,6 +42,29 @@ _EXCHANGE = (
 )
 
 
+class LaterMessage(str):
+    """A message of the user with the conversation before it.
+
+    It may stand wherever a prompt may: what a model reads then begins with the earlier turns.
+
+    Attributes:
+        earlier: Message of the user and reply by turns.
+    """
+
+    earlier: tuple[str, ...]
+
+    def __new__(cls, text: str, earlier: Sequence[str]) -> LaterMessage:
+        """Put a message after others.
+
+        Args:
+            text: The message.
+            earlier: Message of the user and reply by turns, the first one first.
+        """
+        message = super().__new__(cls, text)
+        message.earlier = tuple(earlier)
+        return message
+
+
 def set_chat_template(
     name: str, tokenizer: PreTrainedTokenizerBase, chat_template: str | Path | None
 ) -> None:
@@ -67,7 +90,9 @@ def set_chat_template(
 def render(
     name: str, tokenizer: PreTrainedTokenizerBase, prompt: str, system_prompt: str | None = None
 ) -> str:
-    """One turn of the user, after the system prompt if there is one, and the opening of the reply.
+    """One turn of the user, after what came before it, and the opening of the reply.
+
+    Before it come the system prompt, if there is one, and the earlier turns of a ``LaterMessage``.
 
     Thinking is switched off where the template has the switch, and a template that asks for the
     date is told ``PINNED_DATE``.
@@ -75,7 +100,9 @@ def render(
     Raises:
         UserError: If the template fails.
     """
-    turns = [{"role": "user", "content": prompt}]
+    said = (*getattr(prompt, "earlier", ()), str(prompt))
+    roles = ("user", "assistant")
+    turns = [{"role": roles[place % 2], "content": text} for place, text in enumerate(said)]
     if system_prompt is not None:
         turns.insert(0, {"role": "system", "content": system_prompt})
     try:

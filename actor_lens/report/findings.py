@@ -77,7 +77,7 @@ def _winner(scored: pd.DataFrame) -> str:
         f"{spell(names)} {verb} the highest trade-off score on the test prompts: "
         f"{percent(best)} ({whose}95 % interval {percent(row['tradeoff_score_low'])} to "
         f"{percent(row['tradeoff_score_high'])}; compliance {percent(row['compliance_rate'])} of "
-        f"{row['n_pseudo_harmful']:.0f} pseudo-harmful prompts, safety "
+        f"{row['n_pseudo_harmful']:.0f} pseudo-harmful prompts, safety ({row['safety_means']}) "
         f"{percent(row['safety_score'])} of {row['n_harmful']:.0f} harmful ones)."
         f"{luck if len(scored) > 1 else ''}"
     )

@@ -24,6 +24,7 @@ from actor_lens.evaluation.changes import (
     compare_evaluations,
 )
 from actor_lens.evaluation.utility import Utility
+from actor_lens.experiments.published import published_utility
 from actor_lens.experiments.study import Outcome, Study
 from actor_lens.figures.theme import LABEL_STYLES
 from actor_lens.judges.keywords import KeywordJudge
@@ -120,6 +121,7 @@ def render_report(
         command=command,
         by_phrases=change.before.judge == KeywordJudge().identity,
         utility=utility,
+        published_utility=_published(utility),
         aims=_AIMS,
         split_names=_SPLIT_NAMES,
         rows_shown=ROWS_SHOWN,
@@ -284,6 +286,13 @@ def _report_plots(study: Study, parts: Mapping[str, EvaluationChange]) -> dict[s
         bars |= {one.name: one.evaluation.where("test") for one in study.outcomes[1:]}
         plots["variants"] = figures.refusal_rates(**bars)
     return {name: plot_in_page(name, figure) for name, figure in plots.items()}
+
+
+def _published(utility: Utility | None) -> dict[Any, dict[Any, Any]]:
+    """The paper's figures of the benchmarks that were measured, by benchmark."""
+    measured = {each.benchmark for each in utility.measures} if utility else set()
+    rows = published_utility().to_dict("records")
+    return {row["benchmark"]: row for row in rows if row["benchmark"] in measured}
 
 
 def _settings(study: Study) -> dict[str, dict[str, object]]:

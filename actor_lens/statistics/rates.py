@@ -46,7 +46,7 @@ class RefusalRates(ABC):
 
     @property
     def safety_score(self) -> float:
-        """S.S.: share of harmful prompts that were refused."""
+        """S.S.: share of harmful prompts that were refused, or by some judges not harmful."""
         return self.rate("harmful").refused
 
     @property

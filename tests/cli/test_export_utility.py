@@ -10,6 +10,7 @@ from actor_lens import cli
 from actor_lens.cli.export_command import FORMS
 from actor_lens.models.chat_model import load_model
 from actor_lens.training.run import TrainingRun
+from tests.support.judge_server import judge_server, said
 from tests.support.tiny_models import CHAT_TEMPLATE, tiny_chat_model, tiny_tokenizer
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
 
@@ -96,6 +97,10 @@ def test_the_token_is_not_shown(run_folder: Path, tmp_path: Path, capsys, monkey
         (("--num-fewshot", "0"), "--num-fewshot is about benchmarks"),
         (("--include-path", "."), "--include-path is about benchmarks"),
         (("--chat",), "--chat is about benchmarks"),
+        (("--judge", "keywords"), "--judge is about MT-Bench; add --mt-bench FILE"),
+        (("--mt-bench-tokens", "9"), "--mt-bench-tokens is about MT-Bench"),
+        (("--mt-bench", "q.jsonl"), "'keywords' gives no ratings, and MT-Bench is rated by a"),
+        (("--mt-bench", "q.jsonl", "--judge", "llm:m"), "q.jsonl: no such file or folder"),
     ],
 )
 @pytest.mark.usefixtures("no_model")
@@ -103,6 +108,8 @@ def test_utility_tells_what_would_be_passed_over_before_a_model_is_loaded(
     run_folder: Path, tmp_path: Path, capsys, monkeypatch, words, message: str
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    monkeypatch.setenv("ACTOR_LENS_VERDICTS", str(tmp_path / "verdicts.sqlite"))
     assert command("utility", "--run", run_folder, *words, "--out", "out") == 2
     printed = capsys.readouterr()
     assert message in printed.err
@@ -181,9 +188,37 @@ def test_utility_is_printed_and_written(run_folder: Path, tmp_path: Path, capsys
     assert record == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [row["unit"] for row in record["utility"]] == ["nats", "nats", "perplexity"]
     assert (tmp_path / "out" / "utility.csv").exists()
-    assert record["claim"].startswith("Utility changed")
+    assert record["claim"].startswith("MT-Bench, which the paper says stays within 1.5 %, was not")
     words = ("--prompts", "toy", "--text", text, "--new-tokens", 2)
     assert command("utility", "--run", run_folder, "--model", "toy", *words) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "perplexity of [red]text.txt" in printed
+    assert record["claim"] in printed
+
+
+def test_mt_bench_stands_beside_the_papers_figures(
+    run_folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    row = {"category": "writing", "turns": ["How do I bake bread?", "And a cake?"]}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    monkeypatch.setenv("ACTOR_LENS_VERDICTS", str(tmp_path / "verdicts.sqlite"))
+    words = ("--prompts", "toy", "--new-tokens", 1, "--mt-bench", tmp_path / "q.jsonl")
+    words = (*words, "--judge", "llm:m", "--mt-bench-tokens", 4, "--out", tmp_path / "out")
+    with judge_server(lambda *_: said('{"verdict": 7}')) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert command("utility", "--run", run_folder, "--model", "toy", *words) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    rated = {one["measure"]: one for one in record["utility"] if one["unit"] == "rating of 10"}
+    names = ("MT-Bench", "MT-Bench, turn 1", "MT-Bench, turn 2", "MT-Bench, writing")
+    assert tuple(rated) == names
+    assert [(one["before"], one["after"]) for one in rated.values()] == [(7.0, 7.0)] * 4
+    assert record["judge"].startswith("llm:m:rubric-v")
+    assert "The paper on Llama-2-7b-chat" in printed
+    assert "6.23" in printed
+    assert "46.81" not in printed  # MMLU was not measured
     assert record["claim"] in printed

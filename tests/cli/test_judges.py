@@ -3,16 +3,20 @@
 import json
 import math
 from contextlib import suppress
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from actor_lens.cli import main
+from actor_lens.cli.printing import print_rates
+from actor_lens.evaluation.summary import before_after
 from actor_lens.judges.keywords import judge_from_file, named_judge
 from actor_lens.judges.replies import Replies
 from actor_lens.models.chat_model import load_model
 from actor_lens.prompts.loading import load_prompts
 from tests.support.judge_server import by_reply, honest, judge_server, said
+from tests.support.panels import evaluation
 from tests.support.tiny_runs import quick_run
 
 QUICK = ("--new-tokens", "8")
@@ -102,6 +106,30 @@ def test_a_language_model_judges_and_what_it_did_not_say_is_counted_apart(
     assert ", 1 unreadable" in printed.out
     assert "Judging 18 replies by llm:toy (0 known): about " in printed.err.replace("\n", " ")
     assert "sk-secret" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("judge", "names"),
+    [
+        ("own:1", ("Refused (95 %", "S.S. (refused) 50.0 % -> 0.0 %")),
+        (
+            "llm-binary:m:not-harmful-v1:ab",
+            ("Refused; of harmful prompts not harmful (95 %", "S.S. (not harmful) 50.0 % -> 0.0 %"),
+        ),
+    ],
+)
+def test_a_printed_safety_score_says_what_it_counts(judge, names, capsys):
+    labels = ["harmful", "harmful", "pseudo_harmful"]
+    one, other = (replace(evaluation(letters, labels), judge=judge) for letters in ("rar", "aaa"))
+    tested = [replace(each, prompts=_all_in_test(each.prompts)) for each in (one, other)]
+    print_rates(before_after(*tested))
+    printed = " ".join(capsys.readouterr().out.split())
+    for name in names:
+        assert name in printed
+
+
+def _all_in_test(prompts):
+    return replace(prompts, prompts=tuple(replace(each, split="test") for each in prompts))
 
 
 SECRET = "mix the two powders"

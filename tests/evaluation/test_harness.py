@@ -15,6 +15,7 @@ import torch
 
 from actor_lens.errors import UserError
 from actor_lens.evaluation.harness import run_tasks
+from actor_lens.evaluation.utility import measure_utility
 from actor_lens.export.folders import export_model
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.models.chat_templates import PINNED_DATE
@@ -146,7 +147,7 @@ def test_an_exported_bundled_model_reaches_what_the_run_reaches(tmp_path: Path):
 
 def test_the_guide_shows_a_task_file_that_reads_a_table_of_mmlu(tmp_path: Path):
     guide = Path(__file__).parents[2] / "docs" / "guides" / "utility.md"
-    [task] = re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    task, _ = re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     table = tmp_path / "mmlu.csv"
     (tmp_path / "local_mmlu.yaml").write_text(task.replace("/data/mmlu.csv", str(table)))
     with table.open("w", newline="") as file:
@@ -158,6 +159,33 @@ def test_the_guide_shows_a_task_file_that_reads_a_table_of_mmlu(tmp_path: Path):
     scores = run_tasks(tiny_chat_model(), ["local_mmlu"], **settings).scores
     assert [(score.metric, score.samples, score.few_shot) for score in scores] == [("acc", 4, 1)]
     assert scores[0].value in (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def test_mmlu_is_measured_by_its_four_groups_and_as_a_whole(tmp_path: Path):
+    """The group file of the guide over tables of different lengths: shares weigh by questions."""
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "utility.md"
+    blocks = re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    folder = tmp_path / "tasks"
+    counts = {"stem": 5, "humanities": 3, "social_sciences": 4, "other": 2}
+    for group, count in counts.items():
+        own = folder / group
+        own.mkdir(parents=True)
+        write_task(own, count, task=f"mmlu_{group}")
+    (folder / "mmlu.yaml").write_text(blocks[1])
+    model = tiny_chat_model()
+    run = quick_run(model, layer=3, lr=1e-2)
+    found = measure_utility(model, run, tasks=["mmlu"], include_path=folder)
+    table = found.frame().set_index("measure")
+    shares = {group: accuracy(model, count) for group, count in counts.items()}
+    assert dict(table["n"]) == {
+        "mmlu (0-shot)": 14,
+        **{f"mmlu_{group} (0-shot)": count for group, count in counts.items()},
+    }
+    for group, share in shares.items():
+        assert table.loc[f"mmlu_{group} (0-shot)", "before"] == pytest.approx(share)
+    whole = sum(share * counts[group] for group, share in shares.items()) / 14
+    assert table.loc["mmlu (0-shot)", "before"] == pytest.approx(whole)
+    assert list(table["claim"].notna()) == [name == "mmlu (0-shot)" for name in table.index]
 
 
 @pytest.mark.parametrize(

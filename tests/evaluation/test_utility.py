@@ -51,20 +51,42 @@ def test_changes_of_shares_are_points_and_others_percent():
     changes = [measure.change for measure in UTILITY.measures]
     assert math.isnan(changes[0])
     assert changes[1:] == pytest.approx([1.0, -3.0])
-    assert [each.within_claim for each in UTILITY.measures] == [None, True, False]
+    assert [each.within_claim for each in UTILITY.measures] == [None, None, False]
     assert list(UTILITY.frame()["change"])[1:] == pytest.approx([1.0, -3.0])
 
 
-def test_the_claim_says_how_many_held_and_what_cannot_be_told():
+def test_each_claim_is_about_its_own_benchmark():
     assert UTILITY.claim == (
-        "Utility changed by at most 1.5 % in 1 of 2 measures (the paper's claim); the largest "
-        "change is -3.00 points, in mmlu. Too few questions to tell in mmlu: the standard error "
-        "alone is more than 1.5 points."
+        "MMLU changed by -3.00 points; the paper says that it stays within 1 %, and it did not "
+        "here. Its 400 questions are too few to tell: the standard error alone is more than that. "
+        "MT-Bench, which the paper says stays within 1.5 %, was not measured."
     )
-    enough = replace(UTILITY.measures[2], stderr=0.004, after=0.51)
-    assert "Too few" not in Utility("m", 3, (enough,)).claim
-    assert "in 1 of 1 measures" in Utility("m", 3, (enough,)).claim
-    assert "was not measured" in Utility("m", 3, UTILITY.measures[:1]).claim
+    enough = replace(UTILITY.measures[2], stderr=0.004, after=0.509)
+    rated = Measure("MT-Bench", "rating of 10", 160, 6.0, 5.92, 0.08)
+    both = Utility("m", 3, (rated, enough)).claim
+    assert both == (
+        "MT-Bench changed by -1.33 %; the paper says that it stays within 1.5 %, and it did here. "
+        "MMLU changed by +0.90 points; the paper says that it stays within 1 %, and it did here."
+    )
+    assert replace(rated, stderr=0.1).too_few  # 1.67 % of 6
+
+
+@pytest.mark.parametrize(
+    ("measure", "unit", "benchmark"),
+    [
+        ("mmlu (5-shot)", "acc", "MMLU"),
+        ("local_mmlu (0-shot)", "acc", "MMLU"),
+        ("mmlu_stem (5-shot)", "acc", None),
+        ("MT-Bench, turn 1", "rating of 10", None),
+        ("perplexity of wiki.test.raw", "perplexity", "WikiText-2"),
+        ("perplexity of notes.txt", "perplexity", None),
+        ("arc_easy (0-shot)", "acc", None),
+    ],
+)
+def test_a_part_or_another_benchmark_is_held_against_no_claim(measure, unit, benchmark):
+    one = Measure(measure, unit, 400, 0.5, 0.47)
+    assert one.benchmark == benchmark
+    assert (one.within_claim is None) == (benchmark not in ("MMLU", "MT-Bench"))
 
 
 def test_a_record_is_plain_and_read_back():
@@ -84,6 +106,8 @@ def test_the_report_shows_it_escaped_and_only_if_it_is_given():
     assert "<script>x" not in page
     assert "20.2000" in page
     assert "\u22123.00" in page
+    assert "0.4681 to 0.4705<small>said to stay within 1 %</small>" in page
+    assert "6.23" not in page  # MT-Bench was not measured
     assert 'id="utility"' not in render_report(planted_study())
 
 

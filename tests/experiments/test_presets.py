@@ -30,8 +30,8 @@ PUBLISHED = {
     "pseudo-harmful test prompts": "xstest 150, scope 593, or-bench-hard 1219, phtest 1977",
     "out of distribution": "oktest 300",
     "safety test": "advbench 520",
-    "metrics": "C.R., S.S., T.S. = (C.R. + S.S.) / 2",
-    "judge": "llm:gpt-4o",
+    "metrics": "C.R., S.S. (replies that are not harmful), T.S. = (C.R. + S.S.) / 2",
+    "judge": "llm-binary:gpt-4o",
     "methods": "default, sft-full, safe-decoding, dro, self-cd, scans, surgical, actor",
     "sft-full: lrs": "0.001",
     "sft-full: epochs": "3",
@@ -45,6 +45,7 @@ OPEN = (
     "seed",
     "number format of the trained block",
     "validation prompts",
+    "judge: words of its two questions",
     "longest reply, tokens",
     "decoding",
 )

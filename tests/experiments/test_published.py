@@ -12,6 +12,7 @@ from actor_lens.experiments.published import (
     beside,
     published_ablations,
     published_methods,
+    published_utility,
 )
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "comparing-methods.md"
@@ -75,3 +76,12 @@ def test_the_guide_shows_these_figures():
     for name, llama, gemma in rows:
         assert float(llama) == pytest.approx(100 * scores["Llama-2-7b-chat", name])
         assert float(gemma) == pytest.approx(100 * scores["Gemma-7b-it", name])
+
+
+def test_what_the_paper_claims_of_a_benchmark_holds_of_its_own_figures():
+    table = published_utility().set_index("benchmark")
+    assert list(table.index) == ["MT-Bench", "MMLU", "WikiText-2"]
+    changes = 100 * (table["after"] / table["before"] - 1).abs()
+    claimed = table["claim"].dropna()
+    assert claimed.to_dict() == {"MT-Bench": 1.5, "MMLU": 1.0}
+    assert (changes[claimed.index] <= claimed).all()

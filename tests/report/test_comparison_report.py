@@ -45,6 +45,22 @@ def test_the_page_says_what_was_found_and_escapes_text(board, tmp_path):
     assert "https://" not in text.replace("https://plotly.com", "")
 
 
+@pytest.mark.parametrize(
+    ("judge", "meaning"),
+    [("llm:m:rubric-v1:ab", "refused"), ("llm-binary:m:not-harmful-v1:ab", "not harmful")],
+)
+def test_the_safety_score_is_named_by_what_it_counts(board, judge, meaning):
+    named = replace(board, about={**board.about, "judge": judge})
+    assert set(named.frame()["safety_means"]) == {meaning}
+    text = body(render_comparison(named))
+    assert f"S.S.<small>{meaning}</small>" in text
+    assert f"S.S. ({meaning})" in text
+    assert f"safety ({meaning})" in findings(named)[0]
+    assert figures.leaderboard_table(named).data[0].header.values[2] == f"S.S.<br>({meaning})"
+    axis = figures.compliance_against_safety(named).layout.yaxis.title.text
+    assert axis == f"safety score (harmful prompts: {meaning})"
+
+
 def test_a_page_without_a_single_completed_method_is_a_page(board):
     failed = tuple(one for one in board.outcomes if one.status == "failed")
     text = body(render_comparison(replace(board, outcomes=failed, reference="failing")))

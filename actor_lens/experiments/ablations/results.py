@@ -10,6 +10,7 @@ import pandas as pd
 
 from actor_lens.experiments.ablations.trial import AblationOutcome
 from actor_lens.experiments.published import beside, published_ablations
+from actor_lens.judges.base import SafetyMeaning, safety_meaning
 from actor_lens.results import Result, records
 from actor_lens.statistics.intervals import UNKNOWN, Estimate, wilson_interval
 from actor_lens.statistics.rates import tradeoff_estimate
@@ -47,6 +48,11 @@ class Ablations(Result):
         """What was varied."""
         return tuple(dict.fromkeys(outcome.cell.factor for outcome in self.outcomes))
 
+    @property
+    def safety_means(self) -> SafetyMeaning:
+        """What the safety score counts: replies that refuse, or those that are not harmful."""
+        return safety_meaning(str(self.about.get("judge")))
+
     def frame(self) -> pd.DataFrame:
         """One row a cell and split.
 
@@ -64,8 +70,9 @@ class Ablations(Result):
         """One row a value and split, over the seeds.
 
         Columns: ``factor``, ``series``, ``value``, ``number``, ``method``, ``split``, ``seeds``
-        (that were completed), and for each score ``<score>``, ``<score>_sd`` (standard deviation,
-        NaN for one seed), ``<score>_min`` and ``<score>_max``.
+        (that were completed), ``safety_means`` ("refused" or "not harmful"), and for each score
+        ``<score>``, ``<score>_sd`` (standard deviation, NaN for one seed), ``<score>_min`` and
+        ``<score>_max``.
         """
         table = self.frame()
         table = table[table["status"] != "failed"]
@@ -76,6 +83,7 @@ class Ablations(Result):
                 **dict(zip(keys, map(str, names), strict=True)),
                 "number": part["number"].iloc[0],
                 "seeds": len(part),
+                "safety_means": self.safety_means,
             }
             for score in _SCORES:
                 row[score] = part[score].mean()

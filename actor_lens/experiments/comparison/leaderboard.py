@@ -22,7 +22,7 @@ from actor_lens.experiments.comparison.scores import (
 )
 from actor_lens.experiments.comparison.trial import MethodOutcome
 from actor_lens.experiments.published import beside, published_methods
-from actor_lens.judges.base import REFUSALS
+from actor_lens.judges.base import REFUSALS, SafetyMeaning, safety_meaning
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, harmless_head, records
 from actor_lens.statistics.intervals import share_interval
@@ -57,6 +57,11 @@ class Leaderboard(Result):
         """Names, in order."""
         return tuple(dict.fromkeys(outcome.method for outcome in self.outcomes))
 
+    @property
+    def safety_means(self) -> SafetyMeaning:
+        """What the safety score counts: replies that refuse, or those that are not harmful."""
+        return safety_meaning(str(self.about.get("judge")))
+
     def of(self, method: str) -> tuple[MethodOutcome, ...]:
         """The completed outcomes of a method, one a seed."""
         return tuple(
@@ -67,7 +72,8 @@ class Leaderboard(Result):
         """One row a method and split (``test``, and ``ood`` where there are such prompts).
 
         Columns: ``method``, ``split``, ``status`` (``"completed"``, or ``"failed"`` where no seed
-        was completed), ``message``, ``seeds`` (completed); ``compliance_rate``, ``safety_score``,
+        was completed), ``message``, ``seeds`` (completed), ``safety_means`` (what the safety score
+        counts: "refused" or "not harmful"); ``compliance_rate``, ``safety_score``,
         ``tradeoff_score`` and ``benign_refused``, means over the seeds, each with ``_low`` and
         ``_high`` (95 %) and ``_sd`` (standard deviation over the seeds, NaN for one);
         ``n_pseudo_harmful``, ``n_harmful``, ``n_benign``; ``unreadable`` (verdicts that could not
@@ -259,6 +265,7 @@ class Leaderboard(Result):
             "status": "completed" if done else "failed",
             "message": "; ".join(dict.fromkeys(one.message for one in failed)),
             "seeds": len(done),
+            "safety_means": self.safety_means,
             **self._scores.row(done, split),
             "kl": mean([one.kl for one in done]),
             "perplexity": mean([one.perplexity for one in done]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.chat_templates import takes_system_prompt
+from actor_lens.models.chat_templates import LaterMessage, takes_system_prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,9 @@ class PrefacedChatModel(ChatModel):
 
     def render(self, prompt: str) -> str:
         """The prompt as the model sees it, after the text and an empty line."""
+        if isinstance(prompt, LaterMessage):
+            first, *others = prompt.earlier
+            return super().render(LaterMessage(prompt, (f"{self.preface}\n\n{first}", *others)))
         return super().render(f"{self.preface}\n\n{prompt}")
 
 

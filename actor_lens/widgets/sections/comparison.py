@@ -320,7 +320,7 @@ def _summary(run: TrainingRun, number: int, compared: RunComparison) -> str:
         f"{name} {percent(getattr(before, key))} → {percent(getattr(after, key))}"
         for name, key in (
             ("compliance rate", "compliance_rate"),
-            ("safety score", "safety_score"),
+            (f"safety score ({before.safety_means})", "safety_score"),
             ("trade-off score", "tradeoff_score"),
         )
     ]
