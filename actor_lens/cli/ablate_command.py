@@ -48,7 +48,7 @@ from actor_lens.cli.printing import (
     print_table,
     say,
     score_cells,
-    score_names,
+    score_heads,
 )
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
@@ -142,7 +142,7 @@ def _print(result: Ablations) -> None:
     for series in dict.fromkeys(row["series"] for row in means):
         print_table(
             f"{series}: %, means (lowest-highest seed), test prompts",
-            (series, *score_names(result.safety_means), "benign", "seeds"),
+            (series, *score_heads(result.safety_means), "benign", "seeds"),
             (_cells(row) for row in means if row["series"] == series),
         )
     print_published(result.published(), ("series", "value"), result.safety_means)

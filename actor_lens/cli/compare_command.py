@@ -51,7 +51,7 @@ from actor_lens.cli.printing import (
     print_table,
     say,
     score_cells,
-    score_names,
+    score_heads,
 )
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
@@ -166,7 +166,7 @@ def _print(board: Leaderboard, findings: Sequence[str]) -> None:
             ordered = rows.sort_values("tradeoff_score", ascending=False, kind="stable")
             print_table(
                 f"{title}: %, T.S. with its 95 % interval",
-                ("method", *score_names(board.safety_means), "benign", "fit s", "MiB"),
+                ("method", *score_heads(board.safety_means), "benign", "fit s", "MiB"),
                 map(_cells, records(ordered)),
             )
     print_published(board.published(), ("method",), board.safety_means)

@@ -132,14 +132,13 @@ def _print(record: dict[str, Any]) -> None:
     labels = list(next(iter(rates.values()))["before"])
     print_table(
         "Refused on test, by judge",
-        ("judge", "replies", *map(label_text, labels), "T.S.", "S.S. counts"),
+        ("judge", "replies", *map(label_text, labels), "T.S."),
         (
             [
                 name,
                 when,
                 *(percent(judge[when][label]["refused"]) for label in labels),
                 percent(judge["tradeoff_score"][when]),
-                judge["safety_means"],
             ]
             for name, judge in rates.items()
             for when in ("before", "after")
@@ -147,6 +146,8 @@ def _print(record: dict[str, Any]) -> None:
         ),
         texts=2,
     )
+    meanings = (f"{name} ({judge['safety_means']})" for name, judge in rates.items())
+    say(f"What of replies to harmful prompts each judge counts: {', '.join(meanings)}.")
     print_table(
         "Do the judges agree?",
         ("judges", "replies", "prompts", "n", "differ", "agree", "kappa"),

@@ -238,6 +238,11 @@ def score_names(safety_means: str) -> tuple[str, str, str]:
     return "C.R.", f"S.S. ({safety_means})", "T.S."
 
 
+def score_heads(safety_means: str) -> list[str]:
+    """The same as heads of columns, which are narrow."""
+    return [name.replace(" ", "\n") for name in score_names(safety_means)]
+
+
 def print_published(table: pd.DataFrame, keys: Sequence[str], safety_means: str) -> None:
     """Print the paper's figures beside those measured, each under the name of its model.
 
@@ -261,10 +266,10 @@ def print_published(table: pd.DataFrame, keys: Sequence[str], safety_means: str)
         ]
         for row, values in zip(rows, shares, strict=True)
     ]
-    theirs = (f"{name}, paper" for name in score_names("not harmful"))
+    theirs = (f"{name}\npaper" for name in score_heads("not harmful"))
     print_table(
         f"Measured on {here}, and beside it the paper on {there}: %",
-        [*keys, *score_names(safety_means), *theirs],
+        [*keys, *score_heads(safety_means), *theirs],
         shown,
         texts=len(keys),
     )

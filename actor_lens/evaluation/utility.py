@@ -292,9 +292,9 @@ def _told(measure: Measure) -> str:
     """A sentence on a measure that the paper makes a claim about."""
     unit = "points" if measure.is_share else "%"
     kept = "and it did" if measure.within_claim else "and it did not"
+    asked = "ratings" if measure.unit == RATING else "questions"
     doubt = (
-        f" Its {measure.n:,} questions are too few to tell: the standard error alone is more than "
-        "that."
+        f" Its {measure.n:,} {asked} are too few to tell: their standard error is more than that."
     )
     return (
         f"{measure.benchmark} changed by {measure.change:+.2f} {unit}; the paper says that it "

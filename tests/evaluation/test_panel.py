@@ -13,6 +13,7 @@ from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.evaluation.panel import judge_panel
+from actor_lens.judges.base import VERDICTS
 from actor_lens.judges.first_token import FirstTokenJudge, RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.judges.language_model import LanguageModelJudge
@@ -27,7 +28,7 @@ from tests.support.panels import SECRET, PlacedScript, Scripted, evaluation, pan
 def test_confusion_counts_every_pair_of_verdicts():
     made = panel("rrraap", "rraapu", "uuuuuu")
     table = made.confusion()
-    assert len(table) == 3 * 16
+    assert len(table) == 3 * len(VERDICTS) ** 2
     assert table.groupby(["judge", "other"])["n"].sum().unique().tolist() == [6]
     first = table[(table["judge"] == "own") & (table["other"] == "judge0") & (table["n"] > 0)]
     found = {(row.verdict, row.other_verdict): row.n for row in first.itertuples()}

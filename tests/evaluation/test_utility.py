@@ -58,7 +58,7 @@ def test_changes_of_shares_are_points_and_others_percent():
 def test_each_claim_is_about_its_own_benchmark():
     assert UTILITY.claim == (
         "MMLU changed by -3.00 points; the paper says that it stays within 1 %, and it did not "
-        "here. Its 400 questions are too few to tell: the standard error alone is more than that. "
+        "here. Its 400 questions are too few to tell: their standard error is more than that. "
         "MT-Bench, which the paper says stays within 1.5 %, was not measured."
     )
     enough = replace(UTILITY.measures[2], stderr=0.004, after=0.509)
@@ -106,8 +106,8 @@ def test_the_report_shows_it_escaped_and_only_if_it_is_given():
     assert "<script>x" not in page
     assert "20.2000" in page
     assert "\u22123.00" in page
-    assert "0.4681 to 0.4705<small>said to stay within 1 %</small>" in page
-    assert "6.23" not in page  # MT-Bench was not measured
+    assert "0.4681 to 0.4705<small>claim: within 1 %</small>" in page
+    assert "6.2300 to" not in page  # MT-Bench was not measured
     assert 'id="utility"' not in render_report(planted_study())
 
 
