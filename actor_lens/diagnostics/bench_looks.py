@@ -52,7 +52,7 @@ def looks(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> dict
         "residuals": lambda: collect_residuals(model, prompts, store=False),
         "layer_scores": lambda: scores(shifts),
         "what_if": lambda: scores({layer: shift}, prefixes=kept),
-        "trained_layer": lambda: checks.refused(model.blocks[layer]),
+        "trained_layer": lambda: checks.refusals(model.blocks[layer]),
         "generate": lambda: _generate(model, texts, length),
         "replies": lambda: generate_replies(model, texts, new_tokens=length),
         "evaluation": lambda: evaluate(

@@ -72,13 +72,13 @@ class LayerChoice(Result):
 
     Attributes:
         layer: The layer.
-        by: The score.
+        by: The score; ``"outcomes"`` where layers were trained.
         reason: Why, in one sentence.
         ties: Layers whose score lies within the interval of the best one, itself included.
     """
 
     layer: int
-    by: Score | Literal["middle"]
+    by: Score | Literal["middle", "outcomes"]
     reason: str
     ties: tuple[int, ...]
 

@@ -44,10 +44,16 @@ class Refusals:
     prompts: PromptSet
     refused: tuple[bool, ...]
 
+    def by_label(self) -> dict[str, list[bool]]:
+        """Verdicts of each label that is there, in the order of its prompts."""
+        verdicts: dict[str, list[bool]] = {label: [] for label in self.prompts.labels}
+        for label, refused in zip(self.prompts.labels, self.refused, strict=True):
+            verdicts[label].append(refused)
+        return verdicts
+
     def shares(self) -> dict[str, float]:
         """Share of each label that is there."""
-        labels = dict.fromkeys(self.prompts.labels)
-        return {label: self.share(label) for label in labels}
+        return {label: fmean(verdicts) for label, verdicts in self.by_label().items()}
 
     def share(self, label: str, sources: Collection[str] | None = None) -> float:
         """Share of the prompts of a label, where sources are given of those from them."""
@@ -83,10 +89,6 @@ class ValidationChecks:
             return None
         tokens = tokens or refusal_tokens(model, validation, store=store)
         return cls(model, collect_block_inputs(model, validation, layer, store=store), tokens)
-
-    def refused(self, block: nn.Module) -> dict[str, float]:
-        """Share of each label that begins a refusal with ``block`` in place."""
-        return self.refusals(block).shares()
 
     def refusals(self, block: nn.Module) -> Refusals:
         """Which prompts begin a refusal with ``block`` in place."""

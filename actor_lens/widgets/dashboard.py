@@ -246,10 +246,8 @@ class Dashboard(FigureBox):
             description="Layer",
             layout=ipw.Layout(width="340px"),
         )
-        notes = {layer: " (ties with it)" for layer in state.choice.ties}
-        notes[state.choice.layer] = " ★ recommended"
         self._menu = ipw.Dropdown(
-            options=[(f"layer {layer}{notes.get(layer, '')}", layer) for layer in range(n_layers)],
+            options=self._layer_names(),
             value=state.layer,
             layout=ipw.Layout(width="310px"),
             description="Jump to",
@@ -258,6 +256,14 @@ class Dashboard(FigureBox):
         self._message = ipw.HTML(paragraph("ready"))
         self._error = ipw.HTML()
         self._controls, self._below = ipw.VBox(), ipw.VBox()
+
+    def _layer_names(self) -> list[tuple[str, int]]:
+        """Entries of the menu: each layer, and whether it is recommended or ties with that."""
+        choice = self.exploration.choice
+        notes = {layer: " (ties with it)" for layer in choice.ties}
+        notes[choice.layer] = " ★ recommended"
+        layers = range(self.exploration.model.n_layers)
+        return [(f"layer {layer}{notes.get(layer, '')}", layer) for layer in layers]
 
     def _headline(self) -> str:
         """The model, the prompts that are drawn, the recommendation with its reason, warnings."""
@@ -271,21 +277,24 @@ class Dashboard(FigureBox):
             f"drawn are {counts} validation prompts. Recommended: <b>layer {choice.layer}</b>, as "
             f"{safe(choice.reason)}."
         )
-        if state.sweep is not None:
-            text += f" Of all layers, trained: <b>layer {state.sweep.best.layer}</b>."
         warnings = [paragraph(f"⚠ {safe(text)}", warn=True) for text in state.look.scores.warnings]
         return paragraph(text) + "".join(warnings)
 
     def _show_headline(self, _change: object) -> None:
         self._head.value = self._headline()
+        # New entries set a menu to the first of them, which the layer should not follow.
+        self._menu_link.unlink()
+        with self._menu.hold_sync():
+            self._menu.options = self._layer_names()
+            self._menu_link.link()
 
     def _link(self) -> None:
         """Join the traits of dashboard, exploration and controls; every change is drawn."""
         state = self.exploration
         for name in ("layer", "selection", "run", "runs"):
             traitlets.link((state, name), (self, name))
-        for control in (self._slider, self._menu):
-            traitlets.link((state, "layer"), (control, "value"))
+        traitlets.link((state, "layer"), (self._slider, "value"))
+        self._menu_link = traitlets.link((state, "layer"), (self._menu, "value"))
         state.observe(self._show_headline, "sweep")
         state.observe(lambda _change: self.redraw())
         self._choose.observe(self._show_section, "value")

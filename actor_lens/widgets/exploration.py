@@ -96,7 +96,6 @@ class Exploration(traitlets.HasTraits):
         prompts: All prompts.
         train: The training prompts that are used.
         look: What was measured before training.
-        choice: The recommended layer and why.
         baseline: Refusals of the drawn prompts before training, by the first token.
         before_by_judge: The untouched model on the test prompts, by the identity of the judge.
     """
@@ -146,7 +145,7 @@ class Exploration(traitlets.HasTraits):
         layer = choice.layer if layer is None else model.check_layer(layer)
         super().__init__(layer=layer, settings=FinetuneConfig(layer=layer, seed=seed))
         self.model, self.prompts, self.train, self.look = model, prompts, train, look
-        self.choice = choice
+        self._scored = choice
         self.baseline = current_refusals(model, self.shown, look.tokens)
         self.sweep_config: FinetuneConfig | None = None
         self.before_by_judge: dict[str, Evaluation] = {}
@@ -202,6 +201,11 @@ class Exploration(traitlets.HasTraits):
         """Share of the drawn prompts of each label that begin a refusal before training."""
         rates = self.baseline.rates()
         return dict(zip(rates["label"], rates["refused"], strict=True))
+
+    @property
+    def choice(self) -> LayerChoice:
+        """The recommended layer and why: by the outcomes, once every layer was tried."""
+        return self._scored if self.sweep is None else self.sweep.choice(self._scored)
 
     def add_run(self, run: TrainingRun) -> None:
         """Make a run that of the session.

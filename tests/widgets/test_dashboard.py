@@ -370,12 +370,14 @@ def test_how_much_shows_the_shift_that_each_refused_prompt_needs(dashboard, mode
 def test_trying_every_layer_gives_what_a_sweep_gives(dashboard, model, prompts, look):
     dashboard.section = "Layers"
     dashboard.exploration.settings = al.FinetuneConfig(layer=0, epochs=1)
+    scored, dashboard.layer = dashboard.exploration.choice, 1
     dashboard.sections["Layers"].try_all.click()
     finish(dashboard)
     sweep = al.sweep_layers(
         model,
         prompts.by_split()[0],
         look.projections.prompts,
+        layers=sorted(range(model.n_layers), key=lambda layer: layer != scored.layer),
         settings=al.FinetuneConfig(layer=0, epochs=1),
         tokens=look.tokens,
     )
@@ -387,10 +389,16 @@ def test_trying_every_layer_gives_what_a_sweep_gives(dashboard, model, prompts, 
         ]
         assert list(shown[0].y) == sweep.frame()[f"refused_{label}"].tolist()
     assert dashboard.exploration.sweep.best.layer == sweep.best.layer
-    assert sweep.reason in dashboard.sections["Layers"].text.value
-    for row, reached in zip(
-        dashboard.sections["Layers"].rows(), sweep.frame().to_dict("records"), strict=True
-    ):
+    choice = sweep.choice(scored)
+    assert choice.reason in dashboard.sections["Layers"].text.value
+    assert choice.reason in dashboard._head.value
+    assert (
+        f"layer {choice.layer} \u2605 recommended",
+        choice.layer,
+    ) in dashboard._menu.options
+    assert dashboard.layer == dashboard._menu.value == 1  # the choice moves nothing by itself
+    reached_rows = sweep.frame().sort_values("layer").to_dict("records")
+    for row, reached in zip(dashboard.sections["Layers"].rows(), reached_rows, strict=True):
         targets = al.just_enough_targets(look.projections.residuals, look.directions, row["layer"])
         predicted = al.predict_refusals(model, targets, look.tokens)
         for name in ("compliance_rate", "safety_score", "tradeoff_score"):

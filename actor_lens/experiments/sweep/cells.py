@@ -27,6 +27,12 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import free_memory
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.statistics.paired_tests import (
+    PairedDifference,
+    mean_of_differences,
+    paired_changes,
+    paired_difference,
+)
 from actor_lens.statistics.rates import ranking_score
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.loop import train_block
@@ -69,6 +75,8 @@ class CellOutcome:
             block in place; empty without validation prompts.
         reply_refused: The same by whole replies and the judge, where they were asked for.
         reply_judge: Identity of that judge.
+        verdicts: Of each label, whether its validation prompts begin a refusal, in their order;
+            empty where only shares were kept.
         seconds: ``train`` and ``score``.
     """
 
@@ -79,6 +87,7 @@ class CellOutcome:
     refused: Mapping[str, float] = field(default_factory=dict)
     reply_refused: Mapping[str, float] = field(default_factory=dict)
     reply_judge: str = ""
+    verdicts: Mapping[str, Sequence[bool]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -97,6 +106,25 @@ class CellOutcome:
             beside = refused.get("benign", 0.0) / 2 if "pseudo_harmful" in refused else 0.0
             return ranking_score(refused) - beside
         return float("-inf") if self.loss != self.loss else -self.loss
+
+    def lead(self, other: CellOutcome) -> PairedDifference | None:
+        """By how much its trade-off score is above another's, on the same prompts.
+
+        None where replies decide, or a label or a verdict is missing.
+        """
+        harmless = "pseudo_harmful" if "pseudo_harmful" in self.verdicts else "benign"
+        labels = {harmless, "harmful"}
+        if self.reply_refused or not labels <= self.verdicts.keys() & other.verdicts.keys():
+            return None
+        answered, safe = (
+            paired_difference(
+                paired_changes(
+                    *([[hit == wanted] for hit in one.verdicts[label]] for one in (self, other))
+                )
+            )
+            for label, wanted in ((harmless, False), ("harmful", True))
+        )
+        return mean_of_differences(answered, safe)
 
 
 def run_cell(
@@ -138,12 +166,14 @@ def run_cell(
     if run.status == "stopped":
         raise KeyboardInterrupt
     trained = time.perf_counter()
+    refusals = None if checks is None else checks.refusals(trained_block(model, run))
     outcome = CellOutcome(
         cell,
         "diverged" if run.status == "diverged" else "completed",
         run.message,
         loss=_last_loss(run),
-        refused={} if checks is None else checks.refused(trained_block(model, run)),
+        refused={} if refusals is None else refusals.shares(),
+        verdicts={} if refusals is None else refusals.by_label(),
         seconds={"train": trained - started, "score": time.perf_counter() - trained},
     )
     return outcome, replace(run, seconds=outcome.seconds)

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from actor_lens.activations.store import Store
+from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.errors import UserError, check_choice
 from actor_lens.experiments.clock import rounded
 from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, SweepWork
@@ -33,6 +34,7 @@ from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet, require_labels
 from actor_lens.results import Result, versions
 from actor_lens.statistics.intervals import wilson_interval
+from actor_lens.statistics.paired_tests import PairedDifference
 from actor_lens.statistics.rates import tradeoff_score
 from actor_lens.text import plural
 from actor_lens.training.config import FinetuneConfig
@@ -77,26 +79,47 @@ class LayerSweep(Result):
     @property
     def reason(self) -> str:
         """Why the best layer is the best, in words."""
+        return self.choice().reason
+
+    def choice(self, before: LayerChoice | None = None) -> LayerChoice:
+        """The layer that the outcomes recommend, and by how much it is ahead of others.
+
+        Layers tie with it while the 95 % interval of their difference, on the same validation
+        prompts, reaches 0.
+
+        Args:
+            before: The choice before any layer was trained; the reason names that layer too.
+        """
         best = self.best_outcome
-        alike = [one for one in self.outcomes if one.reply_refused] or self.outcomes
-        by_layer: dict[int, CellOutcome] = {}
-        for outcome in sorted(alike, key=lambda outcome: outcome.rank):
-            by_layer[outcome.cell.layer] = outcome
+        rivals = self._rivals()
+        ties = (best.cell.layer, *(layer for layer, one in rivals.items() if _ties(best, one)))
         if len({outcome.cell.layer for outcome in self.outcomes}) == 1:
-            return f"only layer {best.cell.layer} was tried"
-        if not best.refused:
-            return f"each was trained, and layer {best.cell.layer} had the lowest loss"
-        others = ", ".join(
-            f"{outcome.rank:.3f} at layer {layer}"
-            for layer, outcome in sorted(by_layer.items())
-            if layer != best.cell.layer and outcome.status != "failed"
-        )
-        judged = "" if best.reply_refused else "first-token "
-        scores = "; ".join(filter(None, [f"{best.rank:.3f}", others]))
-        return (
-            f"each was trained, and layer {best.cell.layer} had the best {judged}trade-off "
-            f"score on validation prompts, less half the benign ones refused ({scores})"
-        )
+            reason = f"only layer {best.cell.layer} was tried"
+        elif not best.refused:
+            reason = f"each was trained, and layer {best.cell.layer} had the lowest loss"
+        else:
+            notes = dict.fromkeys(list(rivals)[:1], "")
+            if before is not None and before.layer in rivals:
+                notes[before.layer] = f", recommended before by the {before.by} score,"
+            judged = "" if best.reply_refused else "first-token "
+            reason = (
+                f"each was trained, and layer {best.cell.layer} had the best {judged}trade-off "
+                f"score on validation prompts, less half the benign ones refused: {best.rank:.3f}"
+            )
+            for layer, note in notes.items():
+                reason += f"; layer {layer}{note} had {rivals[layer].rank:.3f}"
+                if (lead := best.lead(rivals[layer])) is not None:
+                    reason += f" (difference {lead.value:.3f}, 95 % interval {_span(lead)})"
+        return LayerChoice(best.cell.layer, "outcomes", reason, tuple(sorted(ties)))
+
+    def _rivals(self) -> dict[int, CellOutcome]:
+        """The best outcome of each other layer, the best first; of judged ones where any were."""
+        alike = [one for one in self.outcomes if one.reply_refused] or self.outcomes
+        rivals: dict[int, CellOutcome] = {}
+        for outcome in sorted(alike, key=lambda outcome: -outcome.rank):
+            if outcome.status != "failed" and outcome.cell.layer != self.best_outcome.cell.layer:
+                rivals.setdefault(outcome.cell.layer, outcome)
+        return rivals
 
     def frame(self) -> pd.DataFrame:
         """One row a cell.
@@ -239,6 +262,15 @@ def sweep_layers(
         model_name=model.name,
         seconds=work.seconds,
     )
+
+
+def _ties(best: CellOutcome, other: CellOutcome) -> bool:
+    lead = best.lead(other)
+    return best.rank == other.rank if lead is None else lead.low <= 0
+
+
+def _span(lead: PairedDifference) -> str:
+    return f"{lead.low:.3f} to {lead.high:.3f}".replace("-", "\u2212")
 
 
 def _untrained_shares(

@@ -96,7 +96,7 @@ class LayersSection(Section):
     def _reason(self) -> str:
         state = self.exploration
         if state.sweep is not None:
-            return f"layer {state.sweep.best.layer}: {state.sweep.reason}"
+            return f"layer {state.choice.layer}: {state.choice.reason}"
         try:
             choice = state.look.scores.best(by=self.score.value)
         except UserError as error:
@@ -123,7 +123,7 @@ class LayersSection(Section):
             ``predicted_tradeoff_score``; None where a layer has no prediction.
         """
         state = self.exploration
-        frame = outcome_table(state.outcomes, state.shown.counts())
+        frame = outcome_table(state.outcomes, state.shown.counts()).sort_values("layer")
         if state.sweep_config is not None:
             settings = [replace(state.sweep_config, layer=layer) for layer in frame["layer"]]
             rates = [state.predictions.get(target_settings(config)) for config in settings]
@@ -161,7 +161,7 @@ class LayersSection(Section):
         state = self.exploration
         if self.desk.worker.busy:
             return
-        config = state.config()
+        config, first = state.config(), state.choice.layer
         state.outcomes, state.sweep, state.sweep_config = (), None, config
 
         def work(control: Control) -> None:
@@ -175,6 +175,8 @@ class LayersSection(Section):
                     state.model,
                     state.train,
                     state.shown,
+                    # Of layers that do equally well, the one that the scores recommend stays.
+                    layers=sorted(range(state.model.n_layers), key=lambda layer: layer != first),
                     alphas=[config.alpha],
                     seeds=[config.seed],
                     settings=replace(config, safety_floor=None),

@@ -15,7 +15,7 @@ from actor_lens.activations.store import Store
 from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.errors import UserError
 from actor_lens.experiments.sweep import cells, tally
-from actor_lens.experiments.sweep.cells import SweepCell
+from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.judges.keywords import KeywordJudge
@@ -23,7 +23,7 @@ from actor_lens.progress import reporting
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun
-from actor_lens.training.safety_floor import ValidationChecks
+from actor_lens.training.safety_floor import Refusals, ValidationChecks
 from tests.support.reports import Recorder
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits, tiny_prompts
@@ -43,10 +43,15 @@ def pseudo_harmful_refused(monkeypatch):
     """Let each layer's checks say what they are told to, whatever the weights."""
 
     def script(shares):
-        def refused(checks, _block):
-            return {"harmful": 1.0, "pseudo_harmful": shares[checks.inputs.layer], "benign": 0.0}
+        def refusals(checks, _block):
+            hits = {"harmful": 4, "pseudo_harmful": 4 * shares[checks.inputs.layer], "benign": 0}
+            verdicts = []
+            for label in VALIDATION.labels:
+                hits[label] -= 1
+                verdicts.append(hits[label] >= 0)
+            return Refusals(VALIDATION, tuple(verdicts))
 
-        monkeypatch.setattr(ValidationChecks, "refused", refused)
+        monkeypatch.setattr(ValidationChecks, "refusals", refusals)
 
     return script
 
@@ -114,12 +119,57 @@ def test_the_best_trade_off_wins(model, pseudo_harmful_refused):
     sweep = sweep_of(model, [3, 2, 1, 0])
     assert sweep.best.layer == 1
     assert "layer 1 had the best first-token trade-off score" in sweep.reason
-    assert "0.875 at layer 2" in sweep.reason
+    assert "score on validation prompts, 1.000; layer 2 had 0.875 (" in sweep.reason
+    assert "layer 0" not in sweep.reason
     frame = sweep.frame().set_index("layer")
     assert frame["tradeoff_score"].to_dict() == {3: 0.625, 2: 0.875, 1: 1.0, 0: 0.75}
     assert frame.loc[2, "refused_pseudo_harmful"] == 0.25
     assert frame.loc[2, "refused_pseudo_harmful_low"] < 0.25
     assert frame.loc[2, "refused_pseudo_harmful_high"] > 0.25
+
+
+def outcome(layer, pseudo_harmful, **fields):
+    """A cell that refuses all of 40 harmful prompts and some of 40 pseudo-harmful ones."""
+    verdicts = {
+        "harmful": [True] * 40,
+        "pseudo_harmful": [place < pseudo_harmful for place in range(40)],
+    }
+    shares = {label: sum(hits) / len(hits) for label, hits in verdicts.items()}
+    fields = {"refused": shares, "verdicts": verdicts, **fields}
+    return CellOutcome(SweepCell(layer, 1.0, 0), "completed", **fields)
+
+
+@pytest.fixture(scope="module")
+def chosen(model):
+    sweep = sweep_of(model, [0])
+    return lambda *outcomes, before=None: replace(sweep, outcomes=outcomes).choice(before)
+
+
+def test_the_choice_is_that_of_the_outcomes_with_the_interval_of_the_difference(chosen):
+    scored = LayerChoice(5, "causal", "layer 5 ties", (4, 5))
+    choice = chosen(outcome(5, 3), outcome(4, 1), outcome(2, 30), outcome(3, 2), before=scored)
+    assert (choice.layer, choice.by, choice.ties) == (4, "outcomes", (3, 4, 5))
+    assert "layer 3 had 0.975 (difference 0.013, " in choice.reason
+    assert "layer 5, recommended before by the causal score, had 0.963 (diff" in choice.reason
+    assert "layer 2" not in choice.reason
+
+    # Two of 40 changed sides in one label, none in the other; one more pair on either side each.
+    halves = [
+        1.96 * ((total / 42 - (value / 42) ** 2) / 42) ** 0.5 for value, total in ((2, 4), (0, 2))
+    ]
+    low = [value / 42 - half for value, half in zip((2, 0), halves, strict=True)]
+    below = ((2 / 40 - low[0]) ** 2 + low[1] ** 2) ** 0.5 / 2
+    lead = outcome(4, 1).lead(outcome(5, 3))
+    assert (lead.value, lead.low) == pytest.approx((0.025, 0.025 - below), abs=1e-4)
+    assert f"95 % interval \u2212{-lead.low:.3f} to {lead.high:.3f}" in choice.reason
+
+
+def test_what_does_equally_well_leaves_the_choice_to_the_layer_tried_first(chosen):
+    assert chosen(outcome(5, 3), outcome(4, 3)).layer == 5
+    older = outcome(4, 1, verdicts={}), outcome(5, 3, verdicts={})
+    assert older[0].lead(older[1]) is None
+    assert chosen(*older).ties == (4,)
+    assert "interval" not in chosen(*older).reason
 
 
 def test_ties_go_to_the_first(model, pseudo_harmful_refused):
