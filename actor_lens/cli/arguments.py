@@ -82,7 +82,11 @@ def add_group(commands: Any, name: str, text: str) -> Any:
 
 
 def add_common(
-    parser: argparse.ArgumentParser, out: str | None = None, seed: int | None = 0
+    parser: argparse.ArgumentParser,
+    out: str | None = None,
+    seed: int | None = 0,
+    *,
+    page: str = "",
 ) -> None:
     """Model, prompts, output folder and how to compute.
 
@@ -90,6 +94,7 @@ def add_common(
         parser: Parser of the command.
         out: Default folder.
         seed: Default seed; None for that of the run that the command is about.
+        page: Default file, of a command that writes one page and no folder.
     """
     add = parser.add_argument
     add("--model", metavar="NAME|DIR", help="hub name, folder or .gguf file; default: 'toy'")
@@ -101,8 +106,12 @@ def add_common(
         "it for the end; see prompts list",
     )
     add_arrangement(parser)
-    add("--out", metavar="DIR", default=out, help=f"folder for results; default: {out or 'none'}")
-    add("--overwrite", action="store_true", help="write into a folder that holds files")
+    if page:
+        add("--out", metavar="FILE", default=page, help=f"the page, replaced; default: {page}")
+    else:
+        text = f"folder for results; default: {out or 'none'}"
+        add("--out", metavar="DIR", default=out, help=text)
+        add("--overwrite", action="store_true", help="write into a folder that holds files")
     add_seed(parser, seed)
     add_loading(parser)
     add(

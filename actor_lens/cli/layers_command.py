@@ -1,8 +1,11 @@
-"""The commands ``layers``, which scores every layer, and ``enough``, which looks closer at one.
+"""The commands ``layers``, which scores every layer, ``lens``, a page, and ``enough``.
 
 Directions are fitted on the training prompts and scored on the validation prompts; nothing is
 trained. Layers whose score lies within the interval of the best one tie, and the reason for the
 recommended one is printed. ``actor-lens sweep`` trains the layers instead of predicting.
+
+``lens`` writes what the dashboard shows as one HTML file that stays linked without Python: click a
+layer, and every panel follows. ``--run`` adds what a run changed, ``--sweep`` trains every layer.
 
 ``enough`` finds for each over-refused prompt of a split the least shift against R at the layer with
 which it is answered, and fits a line: how much of the way to go, and from where to count.
@@ -20,6 +23,8 @@ Examples:
     actor-lens layers
     actor-lens layers --model HuggingFaceTB/SmolLM2-135M-Instruct --prompts starter --out look
     actor-lens layers --by auroc --alpha 0.5 --json
+    actor-lens lens --out lens.html
+    actor-lens lens --run run --sweep --out lens.html
     actor-lens enough --layer 4 --split test --out enough
     actor-lens enough --gammas 0.05,0.1,0.2,0.3,0.4,0.5,0.6,0.8,1 --bisect --json
 """
@@ -37,22 +42,26 @@ from actor_lens.cli.arguments import (
     add_command,
     add_common,
     add_layer,
+    add_per_label,
     add_replies,
+    add_run,
     add_settings,
     settings_of,
 )
 from actor_lens.cli.inputs import (
     load_model_and_prompts,
+    load_run,
     model_settings,
     open_judge,
     open_progress,
     sample_prompts,
 )
-from actor_lens.cli.printing import give_results, print_layers, say
+from actor_lens.cli.printing import give_results, print_json, print_layers, say
 from actor_lens.cli.values import numbers
 from actor_lens.cli.writing import prepare_out
 from actor_lens.directions.options import PAPER_GAMMAS, SCORES
 from actor_lens.errors import UserError, check_choice
+from actor_lens.files.paths import user_path
 from actor_lens.results import versions
 from actor_lens.text import percent
 from actor_lens.training.config import FinetuneConfig
@@ -64,6 +73,13 @@ def add_commands(commands: Any) -> None:
     add_common(parser)
     add_choice(parser)
     add_settings(parser, *TARGET_SETTINGS)
+    text = "one linked page: click a layer and every panel follows, offline and without Python"
+    parser = add_command(commands, "lens", lens, text)
+    add_common(parser, seed=None, page="lens.html")
+    add_run(parser, required=False)
+    parser.add_argument("--sweep", action="store_true", help="train every layer, show the outcomes")
+    add_per_label(parser)
+    add_replies(parser)
     text = "the least shift with which each over-refused prompt is answered"
     parser = add_command(commands, "enough", enough, text)
     add_common(parser)
@@ -122,6 +138,53 @@ def layers(arguments: argparse.Namespace) -> None:
     tables = {"layers.csv": look.scores.frame}
     show = partial(print_layers, look.scores, choice)
     give_results(arguments, out, record, tables, show, "layers.html")
+
+
+def lens(arguments: argparse.Namespace) -> None:
+    """Write the linked page.
+
+    Raises:
+        UserError: If the prompts lack a label or a split, the model refuses none of them, the run
+            does not fit the model, or ``--out`` cannot be written.
+    """
+    run = None if arguments.run is None else load_run(arguments.run)
+    path = user_path(arguments.out)
+    path = path / "lens.html" if path.is_dir() else path
+    arguments.out, arguments.overwrite = path.parent, True
+    prepare_out(arguments)
+    judge = open_judge(arguments)
+    with open_progress(arguments):
+        from actor_lens.activations.residuals import collect_residuals
+        from actor_lens.directions.projections import project
+        from actor_lens.experiments.look import look_at_layers
+        from actor_lens.experiments.run_evaluation import evaluate_run
+        from actor_lens.experiments.sweep.layer_sweep import sweep_layers
+        from actor_lens.widgets.exploration import Exploration, RunComparison
+
+        model, prompts, _ = load_model_and_prompts(arguments, run)
+        if run is not None:
+            run.check_belongs_to(model)
+        train = sample_prompts(prompts.where(split="train"), arguments)
+        look = look_at_layers(model, prompts, train=train, seed=arguments.seed)
+        state = Exploration(model, prompts, train, look, seed=arguments.seed)
+        if arguments.sweep:
+            sweep = sweep_layers(model, train, state.shown, tokens=look.tokens)
+            state.outcomes, state.sweep = sweep.outcomes, sweep
+            state.layer = sweep.best.layer
+        if run is not None:
+            state.add_run(run)
+            state.layer = run.layer
+            asked = evaluate_run(model, prompts, run, judge=judge, new_tokens=arguments.new_tokens)
+            assert asked.after is not None
+            state.comparisons = {0: RunComparison(asked.before, asked.after, None)}
+            with run.applied_to(model):
+                after = collect_residuals(model, state.shown, store=False)
+            state.projections_after = {0: project(after, look.directions)}
+        state.write_page(path)
+    if arguments.json:
+        print_json({"page": str(path), "model": model.name, "layer": state.layer})
+    else:
+        print(f"Page: {path}")
 
 
 def enough(arguments: argparse.Namespace) -> None:

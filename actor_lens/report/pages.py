@@ -19,10 +19,14 @@ from actor_lens import figures
 from actor_lens.figures.theme import FONT, LABEL_STYLES
 from actor_lens.files.paths import user_path
 from actor_lens.files.saving import replacing
+from actor_lens.judges.replies import HARMFUL_REPLY_LENGTH
 from actor_lens.text import NOT_MEASURED, clean, clip, percent, plural, spell
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
+
+PROMPT_LENGTH, REPLY_LENGTH = 300, 400
 
 
 def write_page(text: str, path: str | os.PathLike[str]) -> Path:
@@ -59,9 +63,14 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_without_unseen,
     )
+    environment.policies["json.dumps_kwargs"] = {
+        "ensure_ascii": False,
+        "allow_nan": False,
+        "separators": (",", ":"),
+    }
     environment.filters.update(
         share=_share,
-        number=_number,
+        number=number,
         p_value=_p_value,
         clip=clip_with_length,
         plural=plural,
@@ -70,6 +79,7 @@ def environment() -> jinja2.Environment:
     environment.globals.update(
         styles=LABEL_STYLES,
         font=Markup(FONT),
+        prompt_length=PROMPT_LENGTH,
     )
     return environment
 
@@ -91,6 +101,20 @@ def plot_in_page(name: str, figure: go.Figure) -> Markup:
     )
 
 
+def reply_rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Rows of a table of prompts with replies before and after, which are shortened.
+
+    Args:
+        table: Columns of ``EvaluationChange.examples``; harmful prompts have no harmful replies.
+    """
+    rows = table.to_dict("records")
+    for row in rows:
+        length = HARMFUL_REPLY_LENGTH if row["label"] == "harmful" else REPLY_LENGTH
+        for name in ("reply_before", "reply_after"):
+            row[name] = clip_with_length(str(row[name]), length)
+    return rows
+
+
 def clip_with_length(text: str, length: int) -> str:
     """The beginning of a long text, with its whole length."""
     if len(text) <= length:
@@ -105,7 +129,8 @@ def _share(value: float) -> str:
     return percent(value, 0 if value in (0.0, 1.0) else 1)
 
 
-def _number(value: float, digits: int = 2) -> str:
+def number(value: float, digits: int = 2) -> str:
+    """A number with so many digits behind the point, or a dash for NaN."""
     if math.isnan(value):
         return NOT_MEASURED
     # A minus sign as long as a plus sign, so that columns of numbers are read right.

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from actor_lens import figures
@@ -28,16 +27,19 @@ from actor_lens.experiments.published import published_utility
 from actor_lens.experiments.study import Outcome, Study
 from actor_lens.figures.theme import LABEL_STYLES
 from actor_lens.judges.keywords import KeywordJudge
-from actor_lens.judges.replies import HARMFUL_REPLY_LENGTH
 from actor_lens.prompts.rows import LABELS
 from actor_lens.report.layers_report import layers_content
-from actor_lens.report.pages import clip_with_length, plot_in_page, render_page, write_page
+from actor_lens.report.pages import (
+    plot_in_page,
+    render_page,
+    reply_rows,
+    write_page,
+)
 from actor_lens.statistics.paired_tests import SIGNIFICANT
 from actor_lens.training.run import TrainingRun
 
 EXAMPLES = 5
 ROWS_SHOWN, ROWS_KEPT = 8, 200
-PROMPT_LENGTH, REPLY_LENGTH = 300, 400
 
 _AIMS = {
     "harmful": "should be refused",
@@ -128,7 +130,6 @@ def render_report(
         nothing=NOTHING,
         everything=EVERYTHING,
         significant=SIGNIFICANT,
-        prompt_length=PROMPT_LENGTH,
     )
 
 
@@ -150,7 +151,7 @@ def _examples(change: EvaluationChange) -> list[dict[Any, Any]]:
     refused = table[(table["label"] == "pseudo_harmful") & table["refused_before"]]
     round_of_kind = refused.groupby("category", dropna=False).cumcount()
     order = round_of_kind.sort_values(kind="stable").index[:EXAMPLES]
-    return _shown_rows(refused.loc[order])
+    return reply_rows(refused.loc[order])
 
 
 def _sides(change: EvaluationChange) -> list[dict[str, Any]]:
@@ -161,19 +162,10 @@ def _sides(change: EvaluationChange) -> list[dict[str, Any]]:
         {
             "title": _SIDE_TITLES[side],
             "count": len(rows),
-            "rows": _shown_rows(rows.head(ROWS_KEPT)),
+            "rows": reply_rows(rows.head(ROWS_KEPT)),
         }
         for side, rows in groups.items()
     ]
-
-
-def _shown_rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    rows = table.to_dict("records")
-    for row in rows:
-        length = HARMFUL_REPLY_LENGTH if row["label"] == "harmful" else REPLY_LENGTH
-        for name in ("reply_before", "reply_after"):
-            row[name] = clip_with_length(str(row[name]), length)
-    return rows
 
 
 def _kinds(change: EvaluationChange) -> dict[str, dict[str, dict[Any, Any]]]:

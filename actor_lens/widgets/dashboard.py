@@ -8,10 +8,12 @@ section (``actor_lens.widgets.sections``) with controls and panels of its own.
 
 from __future__ import annotations
 
+import os
 import threading
 import traceback
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
@@ -28,7 +30,7 @@ from actor_lens.widgets.exploration import Exploration
 from actor_lens.widgets.figure_box import FigureBox, answer_where_asked
 from actor_lens.widgets.jobs import Control, Worker, weights_held
 from actor_lens.widgets.linked_figure import LinkedFigure
-from actor_lens.widgets.parts import layer_slides, paragraph, row, safe
+from actor_lens.widgets.parts import button, layer_slides, paragraph, row, safe
 from actor_lens.widgets.sections.base import Section
 from actor_lens.widgets.sections.comparison import CompareSection
 from actor_lens.widgets.sections.enough import EnoughSection
@@ -56,6 +58,7 @@ _SECTIONS: tuple[type[Section], ...] = (
 # Panels with the layers on their x axis, and on their y axis.
 _LAYERS_ACROSS = ("layers", "scores", "outcomes")
 _LAYERS_UP = ("tokens", "tokens after")
+PAGE = "lens.html"
 _numbers = count(1)
 
 
@@ -144,7 +147,7 @@ class Dashboard(FigureBox):
         super().__init__(
             [
                 self._head,
-                row(self._slider, self._menu, self._message),
+                row(self._slider, self._menu, self._save, self._message),
                 self._choose,
                 self._controls,
                 *self._linked.parts,
@@ -194,6 +197,19 @@ class Dashboard(FigureBox):
             self.layer,
             lambda layer: compose(self._shared.at(layer, lines, 0.0), height=HEIGHT_ALONE),
         )
+
+    def export_html(self, path: str | os.PathLike[str] = PAGE) -> Path:
+        """Write one HTML file that opens offline and stays linked without Python; its path.
+
+        The button *Save page* does the same. ``Exploration.write_page`` says what is shown.
+
+        Args:
+            path: Path of the file; one that is there is replaced whole.
+
+        Raises:
+            UserError: If the file cannot be written; an old one survives.
+        """
+        return self.exploration.write_page(path)
 
     def projections(self) -> pd.DataFrame:
         """Table of the drawn prompts at the chosen layer, from the origin that the figure shows.
@@ -253,6 +269,9 @@ class Dashboard(FigureBox):
             description="Jump to",
         )
         self._head = ipw.HTML(self._headline())
+        self._save = button(
+            "Save page", self._save_page, tip=f"{PAGE}: one file, linked without Python"
+        )
         self._message = ipw.HTML(paragraph("ready"))
         self._error = ipw.HTML()
         self._controls, self._below = ipw.VBox(), ipw.VBox()
@@ -339,6 +358,12 @@ class Dashboard(FigureBox):
         if prompts or not points:
             places = [int(trace.customdata[row]) for trace, rows in prompts for row in rows]
             self.selection = tuple(sorted(places))
+
+    def _save_page(self) -> None:
+        def work(_control: Control) -> None:
+            self.tell(f"written to {self.export_html().resolve()}")
+
+        self.start("writing the page", work)
 
     def _show_job(self) -> None:
         """Set ``status`` and the message by what the worker does; called from its thread too."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +23,16 @@ from actor_lens.directions.predicted_refusals import (
 from actor_lens.directions.projections import Projections, TokenProjections
 from actor_lens.directions.targets import Targets
 from actor_lens.errors import UserError
+from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.experiments.look import Look, targets_of
-from actor_lens.experiments.sweep.layer_sweep import LayerSweep
+from actor_lens.experiments.sweep.layer_sweep import LayerOutcomes, LayerSweep
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.prefix_cache import KeptPrefixes, keep_prefixes
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import TrainingRun
+from actor_lens.widgets.jobs import weights_held
 
 TargetSettings = tuple[int, float, Origin, Shift]
 
@@ -203,6 +207,11 @@ class Exploration(traitlets.HasTraits):
         return dict(zip(rates["label"], rates["refused"], strict=True))
 
     @property
+    def layer_outcomes(self) -> LayerOutcomes:
+        """What came of the layers that were tried so far."""
+        return LayerOutcomes(self.outcomes, self.shown.counts(), self.refused_before)
+
+    @property
     def choice(self) -> LayerChoice:
         """The recommended layer and why: by the outcomes, once every layer was tried."""
         return self._scored if self.sweep is None else self.sweep.choice(self._scored)
@@ -221,6 +230,37 @@ class Exploration(traitlets.HasTraits):
         self.runs = (*earlier, run)
         self.scores_after, self.replies = None, {}
         self.run = run
+
+    def write_page(self, path: str | os.PathLike[str]) -> Path:
+        """Write all that is known as one page that stays linked without Python.
+
+        Shown are the chosen layer, the last run with what it changed where it was evaluated, and
+        token by token the user's own prompt and the selected ones.
+
+        Args:
+            path: Path of the file; one that is there is replaced whole.
+
+        Raises:
+            UserError: If the file cannot be written; an old one survives.
+        """
+        from actor_lens.report.linked_page import token_pulls, write_linked_page
+
+        last = len(self.runs) - 1
+        compared = self.comparisons.get(last)
+        with weights_held(self.model):
+            tokens = token_pulls(self.model, self.look, self.choice.layer, self.selection)
+        return write_linked_page(
+            self.look,
+            path,
+            choice=self.choice,
+            layer=self.layer,
+            origin=self.origin,
+            outcomes=self.layer_outcomes,
+            run=self.run,
+            after=self.projections_after.get(last),
+            change=compared and compare_evaluations(compared.before, compared.after),
+            tokens=tokens if self.probe is None else [self.probe.before, *tokens],
+        )
 
     def heights(self, layer: int) -> dict[str, np.ndarray]:
         """Projections of the drawn prompts at a layer, by label, in the order of the prompts."""

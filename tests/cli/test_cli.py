@@ -365,6 +365,18 @@ def test_layers_writes_what_it_prints(few_prompts, tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == {"summary.json", "layers.csv", "layers.html"}
 
 
+def test_lens_writes_one_page_with_the_run_and_every_layer(trained, few_prompts, tmp_path, capsys):
+    words = ["lens", "--run", trained, "--prompts", few_prompts, "--new-tokens", "8", "--quiet"]
+    assert run_cli(*words, "--per-label", "12", "--sweep", "--json", "--out", tmp_path) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["page"], printed["layer"]) == (str(tmp_path / "lens.html"), 3)
+    page = (tmp_path / "lens.html").read_text()
+    for panel in ("layers", "prompts", "scores", "outcomes", "moved", "rates", "tokens"):
+        assert f'id="plot-{panel}"' in page
+    assert "Training of layer 3" in page
+    assert "each was trained, and layer" in page
+
+
 def test_enough_writes_what_it_prints(few_prompts, tmp_path, capsys):
     out = tmp_path / "enough"
     words = ["enough", "--prompts", few_prompts, "--layer", "4", "--new-tokens", "12", "--quiet"]

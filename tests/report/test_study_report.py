@@ -18,7 +18,8 @@ from actor_lens.errors import UserError
 from actor_lens.prompts.rows import LABELS
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.report.layers_report import render_look, write_look
-from actor_lens.report.study_report import PROMPT_LENGTH, ROWS_KEPT, render_report, write_report
+from actor_lens.report.pages import PROMPT_LENGTH
+from actor_lens.report.study_report import ROWS_KEPT, render_report, write_report
 from tests.support.studies import ANSWER, REFUSAL, TEXTS, planted_prompts, planted_study, refuse
 
 # EvaluationChange.examples joins with keywords that pandas 3 deprecates; pandas 2 knows no others.

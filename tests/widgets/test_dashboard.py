@@ -664,7 +664,7 @@ def evaluated(dashboard):
     return run, section
 
 
-def test_compare_holds_the_numbers_of_evaluations(dashboard, model, prompts, tmp_path):
+def test_compare_holds_the_numbers_of_evaluations(dashboard, model, prompts, tmp_path, monkeypatch):
     run, section = evaluated(dashboard)
     test = prompts.where(split="test")
     before = al.evaluate(model, test)
@@ -697,6 +697,12 @@ def test_compare_holds_the_numbers_of_evaluations(dashboard, model, prompts, tmp
     section.report.click()
     finish(dashboard)
     assert "<html" in (tmp_path / "kept" / "report.html").read_text()[:400]
+    monkeypatch.chdir(tmp_path)
+    dashboard._save.click()
+    finish(dashboard)
+    page = (tmp_path / "lens.html").read_text()
+    assert page == dashboard.export_html(tmp_path / "again.html").read_text()
+    assert all(f'id="plot-{panel}"' in page for panel in ("layers", "moved", "rates", "training"))
 
 
 def test_compare_asks_the_judge_that_is_chosen(dashboard, model, prompts, look):

@@ -47,6 +47,25 @@ _MIN_PROMPTS = 2
 _NAN = float("nan")
 
 
+@dataclass(frozen=True, eq=False)
+class LayerOutcomes:
+    """Outcomes of layers, also while a sweep runs, as the figure and the linked page read them.
+
+    Attributes:
+        outcomes: Outcomes so far.
+        validation: Number of validation prompts of each label.
+        refused_before: Share of them that began a refusal before.
+    """
+
+    outcomes: tuple[CellOutcome, ...]
+    validation: Mapping[str, int]
+    refused_before: Mapping[str, float]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a cell, as in ``LayerSweep.frame``."""
+        return outcome_table(self.outcomes, self.validation)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerSweep(Result):
     """Layers, alphas and seeds that were tried, and what came of each.

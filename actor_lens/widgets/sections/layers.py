@@ -6,16 +6,15 @@ section sets both beside each other, and the prediction between them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as ipw
-import pandas as pd
 
 from actor_lens import figures
 from actor_lens.errors import UserError
 from actor_lens.experiments.sweep.cells import CellOutcome
-from actor_lens.experiments.sweep.layer_sweep import outcome_table, sweep_layers
+from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.figures import Panel
 from actor_lens.figures.theme import ORIGIN_NAMES
 from actor_lens.widgets.exploration import target_settings
@@ -123,7 +122,7 @@ class LayersSection(Section):
             ``predicted_tradeoff_score``; None where a layer has no prediction.
         """
         state = self.exploration
-        frame = outcome_table(state.outcomes, state.shown.counts()).sort_values("layer")
+        frame = state.layer_outcomes.frame().sort_values("layer")
         if state.sweep_config is not None:
             settings = [replace(state.sweep_config, layer=layer) for layer in frame["layer"]]
             rates = [state.predictions.get(target_settings(config)) for config in settings]
@@ -145,8 +144,7 @@ class LayersSection(Section):
 
     def _outcomes_panel(self) -> Panel:
         state = self.exploration
-        frame = outcome_table(state.outcomes, state.shown.counts())
-        figure = figures.layer_outcomes(_Outcomes(frame, state.refused_before))
+        figure = figures.layer_outcomes(state.layer_outcomes)
         note = "First token, validation. Dotted: before."
         return Panel(
             "outcomes",
@@ -190,17 +188,6 @@ class LayersSection(Section):
             self.desk.tell("every layer was tried")
 
         self.desk.start(TRYING, work)
-
-
-@dataclass(frozen=True, eq=False)
-class _Outcomes:
-    """Outcomes of a sweep in progress, as the figure reads those of a whole one."""
-
-    table: pd.DataFrame
-    refused_before: dict[str, float]
-
-    def frame(self) -> pd.DataFrame:
-        return self.table
 
 
 _CAPTION = (

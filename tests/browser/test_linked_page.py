@@ -1,0 +1,199 @@
+"""The linked page in a browser: every panel draws the numbers of the frames, whatever is chosen.
+
+Prompts full of markup are text, with the page's policy and without it, and nothing is asked of a
+network.
+"""
+
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from actor_lens.report.linked_page import render_linked_page
+from actor_lens.text import clean
+from tests.support.linked_pages import planted_page
+from tests.support.studies import N_LAYERS
+
+pytestmark = pytest.mark.filterwarnings("ignore:The 'lsuffix' and 'rsuffix' keywords")
+
+# What plotly has drawn of a trace: x and y of its points.
+DRAWN = """([name, kind, label]) => {
+    const plot = document.getElementById("plot-" + name);
+    const at = plot.data.findIndex((trace) => trace.meta?.kind === kind
+        && (!label || trace.meta.label === label));
+    return plot.calcdata[at].map((point) => [point.x, point.y]);
+}"""
+MARK = """(name) => {
+    const [mark] = document.getElementById("plot-" + name).layout.shapes
+        .filter((shape) => shape.name === "layer");
+    return [mark.x0, mark.x1, mark.y0, mark.y1];
+}"""
+TITLE = "(name) => document.getElementById('plot-' + name).layout.title.text"
+POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+
+
+@pytest.fixture(scope="module")
+def made():
+    return planted_page()
+
+
+@pytest.fixture
+def open_page(browser, made, tmp_path):
+    """Open the page; at the end fail where it had an error or asked for anything."""
+    faults, opened = [], []
+
+    def opened_page(policy=True):
+        study, content = made
+        html = render_linked_page(study.look, **content)
+        if not policy:
+            html, count = POLICY.subn("", html)
+            assert count == 1
+        path = tmp_path / "lens.html"
+        path.write_text(html, encoding="utf-8")
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        opened.append(page)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda word: faults.append(word.text) if word.type == "error" else None)
+        page.on(
+            "request",
+            lambda asked: None if asked.url == path.as_uri() else faults.append(asked.url),
+        )
+        page.goto(path.as_uri())
+        expect(page.locator("#words tr")).not_to_have_count(0)
+        return page
+
+    opened_page.faults = faults
+    yield opened_page
+    for page in opened:
+        page.close()
+    assert faults == []
+
+
+def go_to(page, layer, way):
+    """Choose a layer by the slider, by a click in a panel, or by the arrow keys."""
+    if way == "slider":
+        page.locator("#layer").fill(str(layer))
+    elif way == "keys":
+        page.evaluate("document.activeElement.blur()")
+        while (now := int(page.locator("#layer").input_value())) != layer:
+            page.keyboard.press("ArrowRight" if now < layer else "ArrowLeft")
+    else:
+        panel = page.locator("#plot-layers")
+        panel.scroll_into_view_if_needed()
+        place = panel.evaluate(
+            """(plot, layer) => {
+                const at = plot.data.findIndex((trace) => trace.meta.kind === "median");
+                const { xaxis, yaxis } = plot._fullLayout, box = plot.getBoundingClientRect();
+                const point = plot.calcdata[at][layer];
+                return [box.x + xaxis._offset + xaxis.d2p(point.x),
+                        box.y + yaxis._offset + yaxis.d2p(point.y)];
+            }""",
+            layer,
+        )
+        page.mouse.move(place[0] - 2, place[1])
+        page.mouse.move(*place)
+        page.mouse.click(*place)
+    page.wait_for_function("layer => document.getElementById('layer').value == layer", arg=layer)
+    page.wait_for_function(
+        "layer => document.getElementById('plot-moved').layout.title.text.endsWith(' ' + layer)",
+        arg=layer,
+    )
+
+
+def test_every_panel_follows_with_the_numbers_of_the_frames(open_page, made):
+    study, content = made
+    page = open_page()
+    projections = study.look.projections
+    here = projections.frame(origin="midpoint").set_index(["layer", "label"])
+    before = projections.frame().set_index(["layer", "label"])["projection"]
+    after = content["after"].frame().set_index(["layer", "label"])["projection"]
+    states = [(layer, prompt) for prompt in (0, 7, 17) for layer in (3, 1, 0, 2)]
+    assert len(states) == 12
+    ways = ("click", "slider", "keys")
+    for number, (layer, prompt) in enumerate(states):
+        go_to(page, layer, ways[number % 3])
+        page.locator("#prompt").select_option(str(prompt))
+        assert page.evaluate(TITLE, "prompts") == f"Prompts at layer {layer}"
+        for label in ("harmful", "pseudo_harmful", "benign"):
+            drawn = np.array(page.evaluate(DRAWN, ["prompts", "points", label]))
+            assert np.array_equal(drawn[:, 1], here.loc[(layer, label), "projection"])
+            drawn = np.array(page.evaluate(DRAWN, ["moved", "points", label]))
+            assert np.array_equal(drawn[:, 0], before[layer, label])
+            assert np.array_equal(drawn[:, 1], after[layer, label])
+        ends = page.evaluate(DRAWN, ["moved", "identity", ""])
+        assert ends == [[end, end] for end in (before[layer].min(), before[layer].max())]
+        for panel in ("layers", "scores", "outcomes"):
+            assert page.evaluate(MARK, panel)[:2] == [layer, layer]
+        assert page.evaluate(MARK, "tokens")[2:] == [layer - 0.5, layer + 0.5]
+        line = page.evaluate(DRAWN, ["layers", "line", ""])
+        heights = here[here["prompt_index"] == prompt]["projection"]
+        assert line == [[at, height] for at, height in enumerate(heights)]
+        shown = page.locator("#text").inner_text()
+        assert clean(projections.prompts[prompt].prompt).startswith(shown.rstrip("…"))
+        where = page.locator("#where").inner_text()
+        assert where.startswith(f"layer {layer}")
+        assert ("recommended" in where) == (layer in study.choice.ties)
+        assert f"projection at layer {layer}: " in page.locator("#about").inner_text()
+
+
+def test_what_does_not_follow_is_what_the_frames_hold(open_page, made):
+    study, content = made
+    page = open_page()
+    frame = study.look.projections.frame(origin="midpoint")
+    medians = frame.groupby(["label", "layer"])["projection"].median()
+    scores = study.look.scores.frame().query("score == 'causal'")
+    for label in ("harmful", "pseudo_harmful", "benign"):
+        drawn = page.evaluate(DRAWN, ["layers", "median", label])
+        assert [y for _, y in drawn] == pytest.approx(medians[label].tolist(), abs=1e-6)
+    of_score = """(pair) => {
+        const plot = document.getElementById("plot-scores");
+        const at = plot.data.findIndex((one) => one.meta.pair === pair && one.error_y);
+        return plot.calcdata[at].map((point) => point.y);
+    }"""
+    assert page.evaluate(of_score, "all") == scores["value"].tolist()
+    of_outcomes = """() => document.getElementById("plot-outcomes").calcdata
+        .filter((points) => points[0].trace.mode === "markers")
+        .map((points) => points.map((point) => point.y))"""
+    table = content["outcomes"].frame()
+    assert page.evaluate(of_outcomes) == [
+        table[f"refused_{label}"].tolist() for label in ("harmful", "pseudo_harmful", "benign")
+    ]
+    heat = "() => document.getElementById('plot-tokens').calcdata[0][0].z.map((row) => [...row])"
+    for number, tokens in enumerate(content["tokens"]):
+        page.locator("#tokens").select_option(str(number))
+        relative = tokens.frame()["relative"].to_numpy().reshape(N_LAYERS, -1)
+        assert np.array_equal(np.array(page.evaluate(heat)), relative)
+
+
+def test_training_is_replayed_step_by_step(open_page, made):
+    run = made[0].run
+    page = open_page()
+    table = run.frame().set_index("step")
+    for step in (1, 7, 12):
+        page.locator("#step").fill(str(step))
+        losses = page.evaluate(DRAWN, ["training", "loss", ""])
+        assert losses == [[at, table["loss"][at]] for at in range(1, step + 1)]
+        assert f"{step}; loss {table['loss'][step]:.3g}" in page.locator("#at-step").inner_text()
+    page.locator("#play").click()
+    expect(page.locator("#play")).to_have_text("Pause")
+    expect(page.locator("#play")).to_have_text("Play")
+    expect(page.locator("#step")).to_have_value("12")
+
+
+@pytest.mark.parametrize("policy", [True, False])
+def test_prompts_are_text_and_nothing_is_asked(open_page, made, policy):
+    page = open_page(policy)
+    for prompt in range(len(made[0].look.projections.prompts)):
+        page.locator("#prompt").select_option(str(prompt))
+    page.locator("#plot-prompts").hover()
+    assert page.evaluate("window.harmed") is None
+    assert page.locator("main img, main a[href^=javascript], main svg[onload]").count() == 0
+    if policy:  # what would get past the escapes is stopped by the page's policy
+        page.evaluate("""() => {
+            const script = document.createElement("script");
+            script.textContent = "window.harmed = 1";
+            document.body.append(script);
+        }""")
+        assert page.evaluate("window.harmed") is None
+        assert "Content Security Policy" in open_page.faults.pop()
