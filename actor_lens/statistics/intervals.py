@@ -1,4 +1,4 @@
-"""95 % intervals: of a share, of resampled numbers, and of the mean of two independent numbers."""
+"""95 % intervals: of a share, of resampled numbers, and of half the sum of independent numbers."""
 
 from __future__ import annotations
 
@@ -59,21 +59,18 @@ def share_interval(share: float, n: int) -> tuple[float, float]:
     return (_NAN, _NAN) if math.isnan(share) or not n else wilson_interval(share * n, n)
 
 
-def mean_interval(
-    one: tuple[float, float, float], other: tuple[float, float, float]
-) -> tuple[float, float]:
-    """Interval of the mean of two independent numbers: squares of the distances add up (MOVER).
+def half_sum_interval(*numbers: tuple[float, float, float]) -> tuple[float, float]:
+    """Interval of half the sum of independent numbers: squares of the distances add up (MOVER).
 
     Args:
-        one: Value, low and high of the first.
-        other: Value, low and high of the second.
+        numbers: Value, low and high of each; of two, half the sum is the mean.
 
     Source: Newcombe 1998, Statistics in Medicine 17; Zou and Donner 2008, Statistics in Medicine
         27.
     """
-    value = (one[0] + other[0]) / 2
-    below = math.hypot(one[0] - one[1], other[0] - other[1]) / 2
-    above = math.hypot(one[2] - one[0], other[2] - other[0]) / 2
+    value = sum(one[0] for one in numbers) / 2
+    below = math.hypot(*(value - low for value, low, _ in numbers)) / 2
+    above = math.hypot(*(high - value for value, _, high in numbers)) / 2
     return value - below, value + above
 
 

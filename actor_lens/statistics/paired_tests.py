@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from actor_lens.statistics.intervals import Z, mean_interval
+from actor_lens.statistics.intervals import Z, half_sum_interval
 
 SIGNIFICANT = 0.05
 
@@ -126,18 +126,15 @@ def mcnemar(changed_one_way: int, changed_other_way: int) -> float:
     return float(binomtest(changed_one_way, n).pvalue) if n else 1.0
 
 
-def mean_of_differences(one: PairedDifference, other: PairedDifference) -> PairedDifference:
-    """Half the sum of two independent differences, such as those of C.R. and S.S. for T.S.
+def half_sum(*differences: PairedDifference) -> PairedDifference:
+    """Half the sum of independent differences, such as those of C.R. and S.S. for T.S.
 
-    The interval is that of ``mean_interval``. Counts are added up.
+    The interval is that of ``half_sum_interval``. Counts are added up.
     """
-    value = (one.value + other.value) / 2
-    low, high = mean_interval(
-        (one.value, one.low, one.high),
-        (other.value, other.low, other.high),
-    )
-    counts = (one.better + other.better, one.worse + other.worse, one.n + other.n)
-    return PairedDifference(value, low, high, *counts)
+    value = sum(one.value for one in differences) / 2
+    low, high = half_sum_interval(*((one.value, one.low, one.high) for one in differences))
+    better, worse = (sum(getattr(one, name) for one in differences) for name in ("better", "worse"))
+    return PairedDifference(value, low, high, better, worse, sum(one.n for one in differences))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

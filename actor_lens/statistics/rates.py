@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import pandas as pd
 
 from actor_lens.prompts.rows import LABELS
-from actor_lens.statistics.intervals import UNKNOWN, Estimate, mean_interval, wilson_interval
+from actor_lens.statistics.intervals import UNKNOWN, Estimate, half_sum_interval, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def tradeoff_estimate(answered: Estimate, safe: Estimate) -> Estimate:
     value = tradeoff_score(answered.value, safe.value)
     if math.isnan(value):
         return UNKNOWN
-    low, high = mean_interval(answered[:3], safe[:3])
+    low, high = half_sum_interval(answered[:3], safe[:3])
     return Estimate(value, max(0.0, low), min(1.0, high), answered.n + safe.n)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from actor_lens.statistics.intervals import mean_interval, wilson_interval
+from actor_lens.statistics.intervals import half_sum_interval, wilson_interval
 
 # ---- Wilson ----
 
@@ -53,6 +53,6 @@ def test_the_interval_of_a_mean_covers_the_true_mean_about_95_times_in_100():
     for _ in range(1000):
         shares = [rng.binomial(60, p) / 60 for p in truth]
         parts = [(share, *wilson_interval(60 * share, 60)) for share in shares]
-        low, high = mean_interval(*parts)
+        low, high = half_sum_interval(*parts)
         hits += low <= sum(truth) / 2 <= high
     assert 920 <= hits <= 980

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from actor_lens.statistics.paired_tests import (
     PairedDifference,
+    half_sum,
     holm,
     mcnemar,
-    mean_of_differences,
     paired_changes,
     paired_difference,
     sign_flip_p,
@@ -159,7 +159,7 @@ class TestSeveralSeeds:
 def test_the_mean_of_two_differences_squares_their_distances():
     one = PairedDifference(0.2, 0.1, 0.4, 3.0, 1.0, 10)
     other = PairedDifference(0.0, -0.3, 0.1, 2.0, 2.0, 5)
-    found = mean_of_differences(one, other)
+    found = half_sum(one, other)
     assert found.value == pytest.approx(0.1)
     assert found.low == pytest.approx(0.1 - math.sqrt(0.1**2 + 0.3**2) / 2)
     assert found.high == pytest.approx(0.1 + math.sqrt(0.2**2 + 0.1**2) / 2)

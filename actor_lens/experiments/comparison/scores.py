@@ -13,7 +13,7 @@ from actor_lens.judges.base import REFUSALS
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.intervals import Estimate, share_interval
 from actor_lens.statistics.paired_tests import (
-    mean_of_differences,
+    half_sum,
     paired_changes,
     paired_difference,
     sign_flip_p,
@@ -79,7 +79,7 @@ class MethodScores:
         names = _PARTS if score == TRADEOFF else (score,)
         changes = [self._changes(done, others, name, split) for name in names]
         parts = [paired_difference(one) for one in changes]
-        pair = parts[0] if len(parts) == 1 else mean_of_differences(*parts)
+        pair = parts[0] if len(parts) == 1 else half_sum(*parts)
         flip = -1 if score == "benign_refused" else 1  # there a refusal is what is wrong
         low, high = sorted((flip * pair.low, flip * pair.high))
         return {

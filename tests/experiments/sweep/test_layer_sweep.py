@@ -119,7 +119,7 @@ def test_the_best_trade_off_wins(model, pseudo_harmful_refused):
     sweep = sweep_of(model, [3, 2, 1, 0])
     assert sweep.best.layer == 1
     assert "layer 1 had the best first-token trade-off score" in sweep.reason
-    assert "score on validation prompts, 1.000; layer 2 had 0.875 (" in sweep.reason
+    assert "benign ones refused: 1.000; layer 2 had 0.875 (" in sweep.reason
     assert "layer 0" not in sweep.reason
     frame = sweep.frame().set_index("layer")
     assert frame["tradeoff_score"].to_dict() == {3: 0.625, 2: 0.875, 1: 1.0, 0: 0.75}
@@ -128,11 +128,12 @@ def test_the_best_trade_off_wins(model, pseudo_harmful_refused):
     assert frame.loc[2, "refused_pseudo_harmful_high"] > 0.25
 
 
-def outcome(layer, pseudo_harmful, **fields):
-    """A cell that refuses all of 40 harmful prompts and some of 40 pseudo-harmful ones."""
+def outcome(layer, pseudo_harmful, benign=0, **fields):
+    """A cell that refuses all of 40 harmful prompts and some of 40 of each other label."""
     verdicts = {
         "harmful": [True] * 40,
         "pseudo_harmful": [place < pseudo_harmful for place in range(40)],
+        "benign": [place < benign for place in range(40)],
     }
     shares = {label: sum(hits) / len(hits) for label, hits in verdicts.items()}
     fields = {"refused": shares, "verdicts": verdicts, **fields}
@@ -157,11 +158,17 @@ def test_the_choice_is_that_of_the_outcomes_with_the_interval_of_the_difference(
     halves = [
         1.96 * ((total / 42 - (value / 42) ** 2) / 42) ** 0.5 for value, total in ((2, 4), (0, 2))
     ]
-    low = [value / 42 - half for value, half in zip((2, 0), halves, strict=True)]
-    below = ((2 / 40 - low[0]) ** 2 + low[1] ** 2) ** 0.5 / 2
+    lows = [2 / 42 - halves[0], -halves[1], -halves[1]]
+    below = ((2 / 40 - lows[0]) ** 2 + lows[1] ** 2 + lows[2] ** 2) ** 0.5 / 2
     lead = outcome(4, 1).lead(outcome(5, 3))
     assert (lead.value, lead.low) == pytest.approx((0.025, 0.025 - below), abs=1e-4)
     assert f"95 % interval \u2212{-lead.low:.3f} to {lead.high:.3f}" in choice.reason
+
+
+def test_benign_refusals_count_in_the_difference_as_in_the_rank(chosen):
+    one, other = outcome(4, 1), outcome(5, 1, benign=40)
+    assert one.lead(other).value == pytest.approx(one.rank - other.rank) == 0.5
+    assert chosen(one, other).ties == (4,)
 
 
 def test_what_does_equally_well_leaves_the_choice_to_the_layer_tried_first(chosen):
