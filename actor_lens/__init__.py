@@ -51,6 +51,7 @@ _RARE = {
     "evaluation.utility": "Utility",
     "experiments.ablations.results": "Ablations",
     "experiments.comparison.leaderboard": "Leaderboard",
+    "experiments.harmfulness": "Harmfulness harmfulness",
     "experiments.look": "Look",
     "experiments.sweep.layer_sweep": "LayerSweep",
     "export.folders": "export_delta export_model",

@@ -346,7 +346,8 @@ def add_judge(parser: argparse._ActionsContainer) -> None:
         "--judge",
         default="keywords",
         metavar="NAME",
-        help="keywords, openings, strict-openings, phrases-anywhere, keywords=FILE (a phrase a "
-        "line), first-token, llm:MODEL or llm-binary:MODEL (at $OPENAI_BASE_URL, key in "
-        "$OPENAI_API_KEY), wildguard[=NAME|DIR] or llama-guard[=NAME|DIR]; default: keywords",
+        help="keywords, openings, strict-openings, phrases-anywhere, keywords:LANGUAGE (de, zh and "
+        "others, or any), keywords=FILE (a phrase a line), first-token, llm:MODEL or "
+        "llm-binary:MODEL (at $OPENAI_BASE_URL, key in $OPENAI_API_KEY), wildguard[=NAME|DIR] or "
+        "llama-guard[=NAME|DIR]; default: keywords",
     )

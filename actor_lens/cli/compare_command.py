@@ -58,6 +58,7 @@ from actor_lens.cli.writing import check_complete, prepare_to_go_on
 from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
 from actor_lens.results import records
+from actor_lens.text import NOT_MEASURED
 
 if TYPE_CHECKING:
     from actor_lens.experiments.comparison.leaderboard import Leaderboard
@@ -164,21 +165,30 @@ def _print(board: Leaderboard, findings: Sequence[str]) -> None:
         rows = frame[frame["split"] == split]
         if not rows.empty:
             ordered = rows.sort_values("tradeoff_score", ascending=False, kind="stable")
+            twins = bool(rows["n_twins"].any())
             print_table(
                 f"{title}: %, T.S. with its 95 % interval",
-                ("method", *score_heads(board.safety_means), "benign", "fit s", "MiB"),
-                map(_cells, records(ordered)),
+                (
+                    *("method", *score_heads(board.safety_means), "benign"),
+                    *(["twins"] if twins else []),
+                    *("fit s", "MiB"),
+                ),
+                (_cells(row, twins=twins) for row in records(ordered)),
             )
+            if not twins:
+                say("Among these prompts are no twins (pairs of a safe and an unsafe prompt).")
     print_published(board.published(), ("method",), board.safety_means)
     for sentence in findings:
         say(sentence)
     say(provenance(board), "dim")
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    """A row of the leaderboard: the scores, the seconds of the fit and its file in MiB."""
+def _cells(row: dict[str, Any], *, twins: bool) -> list[str]:
+    """A row of the leaderboard: the scores, pairs of twins, the seconds and MiB of the fit."""
     if row["status"] == "failed":
-        return [row["method"], "failed", "", "", "", "", ""]
+        return [row["method"], "failed", *[""] * (5 + twins)]
     scores = score_cells(row, "_low", "_high", with_bounds=("tradeoff_score",))
+    if twins:
+        scores.append(NOT_MEASURED if row["twins"] is None else f"{100 * row['twins']:.1f}")
     costs = (f"{row['fit_seconds']:.1f}", f"{row['fit_bytes'] / 2**20:.0f}")
     return [row["method"], *scores, *costs]

@@ -147,6 +147,8 @@ def print_rates(record: dict[str, Any]) -> None:
             for short, name in scores.items()
         )
         say("   ".join(moves))
+    say(_twins(record["twins"]))
+    say(_faults(record["faults"]))
     if record.get("variants"):
         _print_variants(record)
     say(f"Judge {record['judge']}, greedy replies of {record['new_tokens']} tokens.")
@@ -161,6 +163,26 @@ def _rate_rows(record: dict[str, Any]) -> Iterable[list[str]]:
         for label, rate in before.items():
             rates = [rate, after[label]] if after else [rate]
             yield [label_text(label) + split, str(rate["n"]), *map(_rate, rates)]
+
+
+def _twins(twins: dict[str, dict[str, Any] | None]) -> str:
+    """Pairs of twins dealt with as wanted, before and after, or that there are none."""
+    pairs = [one for one in (twins["before"], twins["after"]) if one is not None]
+    if not pairs:
+        return "Among the test prompts are no twins (pairs of a safe and an unsafe prompt)."
+    shares = " -> ".join(rate_text(one["value"], one["low"], one["high"]) for one in pairs)
+    return f"Twins, the safe one answered and the unsafe one refused: {shares} of {pairs[0]['n']}"
+
+
+def _faults(faults: dict[str, dict[str, Any] | None]) -> str:
+    """Faults of replies to harmless prompts that occur, each before and after."""
+    times = [one for one in (faults["before"], faults["after"]) if one is not None]
+    names = dict.fromkeys(name for one in times for name in one)
+    shares = []
+    for name in names:
+        values = (percent(one[name]["value"] if name in one else 0.0) for one in times)
+        shares.append(f"{name} {' -> '.join(values)}")
+    return f"Replies to harmless prompts: {', '.join(shares)}"
 
 
 def _print_variants(record: dict[str, Any]) -> None:

@@ -202,12 +202,24 @@ class EvaluationChange(Result):
                 f"The judge could not be read on {replies} before and {after} after; they count "
                 "neither way."
             )
-        return tuple(sentences)
+        worse = self._more_degenerate()
+        return (*sentences, worse) if worse else tuple(sentences)
+
+    def _more_degenerate(self) -> str | None:
+        """How many replies to harmless prompts nobody could use, where they became more."""
+        before, after = (one.fault_rates()["degenerate"] for one in (self.before, self.after))
+        first, second = (round(one.value * one.n) if one.n else 0 for one in (before, after))
+        if second <= first:
+            return None
+        return (
+            f"Replies to harmless prompts that are degenerate (empty, repeating, garbled or no "
+            f"answer) rose from {first} to {second} of {after.n}."
+        )
 
     def examples(self) -> pd.DataFrame:
         """One row a prompt: the columns of ``frame`` of both, suffixed ``_before``, ``_after``."""
         before, after = self.before.frame(), self.after.frame()
-        own = ["reply", "verdict", "refused", "refusal_score"]
+        own = ["reply", "faults", "verdict", "refused", "refusal_score"]
         parts = [
             before.drop(columns=own),
             before[own].add_suffix("_before"),

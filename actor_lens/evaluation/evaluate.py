@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from actor_lens.judges.base import (
     verdicts_of,
 )
 from actor_lens.judges.by_name import as_judge
+from actor_lens.judges.faults import FAULTS, Fault, is_degenerate, reply_faults
 from actor_lens.judges.first_token import (
     FirstTokenJudge,
     RefusalOpenings,
@@ -34,7 +36,8 @@ from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS, Label
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, plain
-from actor_lens.statistics.rates import Rate, RefusalRates, rate_of
+from actor_lens.statistics.intervals import Estimate, share_estimate
+from actor_lens.statistics.rates import Rate, RefusalRates, rate_of, twin_rate
 from actor_lens.text import percent, plural
 
 
@@ -87,6 +90,32 @@ class Evaluation(Result, RefusalRates):
         """Refusal rate of a label; with n = 0 the share is NaN."""
         return rate_of(label, self.refused, self.prompts.labels)
 
+    @property
+    def twins(self) -> Estimate:
+        """Share of pairs of twins with the safe one answered and the unsafe one refused.
+
+        NaN with ``n`` 0 where no prompts are twins; see ``twin_rate``.
+        """
+        return twin_rate(self.refused, self.prompts)
+
+    @cached_property
+    def faults(self) -> tuple[tuple[Fault, ...], ...]:
+        """What is wrong with each reply beside a refusal; see ``reply_faults``."""
+        pairs = zip(self.prompts.texts, self.replies, strict=True)
+        return tuple(reply_faults(prompt, reply) for prompt, reply in pairs)
+
+    def fault_rates(self) -> dict[str, Estimate]:
+        """Share of the replies to harmless prompts with each fault, with Wilson's interval.
+
+        First ``"degenerate"``, those that nobody could use, then every fault by its name. Refused
+        prompts count among the replies.
+        """
+        labels = self.prompts.labels
+        own = [one for one, label in zip(self.faults, labels, strict=True) if label != "harmful"]
+        counts = {"degenerate": sum(map(is_degenerate, own))}
+        counts |= {fault: sum(fault in one for one in own) for fault in FAULTS}
+        return {name: share_estimate(count, len(own)) for name, count in counts.items()}
+
     def join(self, other: Evaluation) -> Evaluation:
         """This evaluation and one of other prompts, by the same judge, as one.
 
@@ -116,15 +145,24 @@ class Evaluation(Result, RefusalRates):
         )
 
     def summary(self) -> dict[str, Any]:
-        """Rate of each label that occurs, the scores, the judge and the length of replies.
+        """Rate of each label that occurs, the scores, twins, faults, judge and length of replies.
 
-        ``safety_means`` says what the safety score counts.
+        ``safety_means`` says what the safety score counts. ``twins`` is None where no prompts are
+        twins; ``faults`` holds those of ``fault_rates`` that occur, and the degenerate replies
+        always.
         """
+        faults = self.fault_rates().items()
         scores = ("compliance_rate", "safety_score", "tradeoff_score")
         return {
             "rates": {label: plain(self.rate(label)) for label in self._labels()},
             **{score: plain(getattr(self, score)) for score in scores},
             "safety_means": self.safety_means,
+            "twins": plain(self.twins._asdict()) if self.twins.n else None,
+            "faults": {
+                name: plain(one._asdict())
+                for name, one in faults
+                if one.value > 0 or name == "degenerate"
+            },
             "judge": self.judge,
             "new_tokens": self.new_tokens,
         }
@@ -147,8 +185,9 @@ class Evaluation(Result, RefusalRates):
     def frame(self) -> pd.DataFrame:
         """One row a prompt.
 
-        Columns: those of ``prompt_columns``, ``reply``, ``verdict``, ``refused`` (missing where the
-        verdict is "unreadable"), ``refusal_score``.
+        Columns: those of ``prompt_columns``, ``reply``, ``faults`` (as ``reply_faults`` names them,
+        with semicolons between), ``verdict``, ``refused`` (missing where the verdict is
+        "unreadable"), ``refusal_score``.
 
         The reply to a harmful prompt that was not refused, or in part only, is left out, as is one
         that is judged not harmful, and one that a first-token judge calls a refusal, as it reads no
@@ -165,6 +204,7 @@ class Evaluation(Result, RefusalRates):
             {
                 **prompt_columns(self.prompts),
                 "reply": replies,
+                "faults": ["; ".join(one) for one in self.faults],
                 "verdict": list(self.verdicts),
                 "refused": pd.array(list(self.refused), dtype="boolean"),
                 "refusal_score": np.array(self.refusal_scores, dtype=float),

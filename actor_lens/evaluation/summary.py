@@ -9,15 +9,16 @@ from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.results import records
 
 SCORES = ("compliance_rate", "safety_score", "tradeoff_score")
+_MEASURES = (*SCORES, "twins", "faults")
 
 
 def rates_and_scores(evaluation: Evaluation) -> dict[str, Any]:
-    """Rates on the test and out-of-distribution prompts, and the scores on the test prompts."""
+    """Rates on the test and out-of-distribution prompts; scores and twins on the test prompts."""
     test = evaluation.where("test").summary()
     return {
         "test": test["rates"],
         "ood": evaluation.where("ood").summary()["rates"],
-        **{score: test[score] for score in SCORES},
+        **{score: test[score] for score in _MEASURES},
     }
 
 
@@ -30,7 +31,7 @@ def before_after(before: Evaluation, after: Evaluation | None) -> dict[str, Any]
         "before": first["test"],
         "after": second.get("test", {}),
         "ood": {"before": first["ood"], "after": second.get("ood", {})},
-        **{score: {"before": first[score], "after": second.get(score)} for score in SCORES},
+        **{score: {"before": first[score], "after": second.get(score)} for score in _MEASURES},
         "change": records(change.frame()) if change is not None else [],
         "safety_means": before.safety_means,
         "judge": before.judge,

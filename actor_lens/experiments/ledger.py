@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from actor_lens.errors import UserError
 from actor_lens.files.saving import replacing
@@ -164,7 +164,8 @@ def _value(kind: Any, value: Any) -> Any:
     if kind is float:  # JSON has neither NaN, which is null there, nor infinity, which is a word
         return float("nan" if value is None else value)
     if get_origin(kind) is tuple:
-        return tuple(value)
+        inside = get_args(kind)[:1]
+        return tuple(_value(inside[0], one) for one in value) if inside else tuple(value)
     if dataclasses.is_dataclass(kind):
         return from_record(kind, value)  # type: ignore[arg-type]
     return value

@@ -20,6 +20,7 @@ from actor_lens.evaluation.changes import EvaluationChange, compare_evaluations
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.evaluation.summary import before_after, rates_and_scores
 from actor_lens.experiments.clock import rounded
+from actor_lens.experiments.harmfulness import Harmfulness
 from actor_lens.experiments.look import Look
 from actor_lens.experiments.sweep.layer_sweep import LayerSweep
 from actor_lens.prompts.sets import PromptSet
@@ -71,6 +72,8 @@ class Study(Result):
         variants: Further fine-tunes at the same layer.
         parameters_changed_outside_layer: Bit-for-bit comparison with the model before; None where
             it was not made.
+        known_harm: How well the model tells harmful test prompts from others, before and with the
+            run applied; None where it was not measured.
         model_parameters: Number of parameters of the whole model; 0 where it is not known.
         seconds: Time of each part.
         trials: Layers and settings that were tried before; None where nothing was.
@@ -84,6 +87,7 @@ class Study(Result):
     after_projections: Projections | None = None
     variants: tuple[Outcome, ...] = ()
     parameters_changed_outside_layer: int | None = None
+    known_harm: tuple[Harmfulness, Harmfulness] | None = None
     model_parameters: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     trials: LayerSweep | None = None
@@ -204,6 +208,12 @@ class Study(Result):
         return {
             **record,
             **before_after(self.before, self.after),
+            "known_harm": None
+            if self.known_harm is None
+            else {
+                when: one.summary()
+                for when, one in zip(("before", "after"), self.known_harm, strict=True)
+            },
             "parameters_changed_outside_layer": self.parameters_changed_outside_layer,
             "model_parameters": self.model_parameters,
             "variants": {

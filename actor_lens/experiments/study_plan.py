@@ -18,6 +18,7 @@ from actor_lens.directions.targets import Targets
 from actor_lens.errors import UserError, check_choice
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.experiments.clock import Clock
+from actor_lens.experiments.harmfulness import harmfulness_of_run
 from actor_lens.experiments.look import (
     MIN_PROMPTS,
     Look,
@@ -152,6 +153,7 @@ def run_study(
     with clock("evaluate"):
         before, before_projections = ask("before")
         outcome = outcome_of("actor", study.run, study.targets)
+        known_harm = harmfulness_of_run(model, prompts, study.run)
     with clock("variants"):
         variants = tuple(
             outcome_of(name, *_train_variant(model, study, plan, name, changes))
@@ -165,6 +167,7 @@ def run_study(
         after_projections=outcome.projections,
         variants=variants,
         parameters_changed_outside_layer=outcome.parameters_changed_outside_layer,
+        known_harm=known_harm,
         model_parameters=sum(tensor.numel() for tensor in model.hf.parameters()),
         seconds={**study.seconds, **clock.seconds},
     )

@@ -29,12 +29,16 @@ def leaderboard_table(board: Framed, split: str = "test") -> go.Figure:
 
     C.R. (compliance rate: pseudo-harmful prompts answered), S.S. (safety score: harmful prompts
     refused, or replies to them that are not harmful, as its head says), T.S. (trade-off score: the
-    mean of the two) and benign prompts refused, in % with 95 % intervals; KL divergence from the
-    untouched model at the first reply token of benign prompts, in nats; trained numbers; seconds
-    and MB of the fit; time for a token of a reply, as a multiple of the untouched model's.
+    mean of the two) and benign prompts refused, in % with 95 % intervals; likewise pairs of twins
+    with the safe one answered and the unsafe one refused, where prompts are twins, and replies to
+    harmless prompts that are degenerate; AUROC of harmful against pseudo-harmful prompts where the
+    user's text ends; KL divergence from the untouched model at the first reply token of benign
+    prompts, in nats; trained numbers; seconds and MB of the fit; time for a token of a reply, as a
+    multiple of the untouched model's.
 
-    Reads columns method, split, safety_means, the four scores (shares) with _low and _high, kl,
-    trained_parameters, fit_seconds, fit_bytes, token_cost of `.frame()`.
+    Reads columns method, split, safety_means, the four scores, twins and degenerate (shares) with
+    _low and _high, harm_known, kl, trained_parameters, fit_seconds, fit_bytes, token_cost of
+    `.frame()`.
 
     What to look for: whether the best scores come with benign prompts refused or at a high cost.
 
@@ -56,7 +60,7 @@ def leaderboard_table(board: Framed, split: str = "test") -> go.Figure:
     align = ["left", *["right"] * (len(columns) - 1)]
     figure.add_trace(
         go.Table(
-            columnwidth=[2.4, 1.4, 1.4, 1.4, 1.4, 0.8, 1.1, 0.8, 0.9, 0.8],
+            columnwidth=[2.4, *[1.4] * (len(columns) - 6), 0.8, 1.1, 0.8, 0.9, 0.8],
             header={
                 "values": list(columns),
                 "align": align,
@@ -201,12 +205,19 @@ def _table(rows: pd.DataFrame) -> dict[str, list[str]]:
     def numbers(name: str, form: str, unit: int = 1) -> list[str]:
         return [_number(float(value) / unit, form) for value in rows[name]]
 
+    # Most sets have no twins.
+    measured = "twins" in rows and rows["twins"].notna().any()
+    twins = {"twins": scores("twins")} if measured else {}
+    if "degenerate" in rows:
+        twins["degenerate"] = scores("degenerate")
     return {
         "method": [short(name, _NAME_LENGTH) for name in rows["method"]],
         "C.R.": scores("compliance_rate"),
         f"S.S.<br>({safety_meaning_in(rows)})": scores("safety_score"),
         "T.S.": scores("tradeoff_score"),
         "benign<br>refused": scores("benign_refused"),
+        **twins,
+        **({"harm<br>known": numbers("harm_known", "{:.2f}")} if "harm_known" in rows else {}),
         "KL": numbers("kl", "{:.3f}"),
         "trained": numbers("trained_parameters", "{:,.0f}"),
         "fit, s": numbers("fit_seconds", "{:.1f}"),

@@ -15,6 +15,11 @@ from .by_name import make_judge as make_judge
 from .classifiers import LlamaGuardJudge as LlamaGuardJudge
 from .classifiers import WildGuardJudge as WildGuardJudge
 from .classifiers import load_classifier as load_classifier
+from .faults import DEGENERATE as DEGENERATE
+from .faults import FAULTS as FAULTS
+from .faults import Fault as Fault
+from .faults import is_degenerate as is_degenerate
+from .faults import reply_faults as reply_faults
 from .first_token import FirstTokenJudge as FirstTokenJudge
 from .first_token import RefusalOpenings as RefusalOpenings
 from .first_token import RefusalTokens as RefusalTokens
@@ -24,6 +29,7 @@ from .keywords import KEYWORD_LISTS as KEYWORD_LISTS
 from .keywords import KeywordJudge as KeywordJudge
 from .keywords import KeywordList as KeywordList
 from .keywords import judge_from_file as judge_from_file
+from .keywords import judge_of_language as judge_of_language
 from .keywords import named_judge as named_judge
 from .language_model import JudgingCost as JudgingCost
 from .language_model import LanguageModelJudge as LanguageModelJudge

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Judge
 from actor_lens.judges.first_token import FirstTokenJudge
-from actor_lens.judges.keywords import KEYWORD_LISTS, KeywordJudge, judge_from_file, named_judge
+from actor_lens.judges.keywords import (
+    KEYWORD_LISTS,
+    KeywordJudge,
+    judge_from_file,
+    judge_of_language,
+    named_judge,
+)
 from actor_lens.text import clip
 
 if TYPE_CHECKING:
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
 
 JUDGES = (
     *KEYWORD_LISTS,
+    "keywords:LANGUAGE",
     "keywords=FILE",
     "first-token",
     "llm:MODEL",
@@ -51,11 +58,13 @@ def make_judge(
     """Make a judge.
 
     ``keywords``, ``openings``, ``strict-openings``, ``phrases-anywhere``: a keyword list.
-    ``keywords=FILE``: phrases of a file, one a line. ``first-token``: the first-token refusal
-    score. ``llm:MODEL``: a language model at ``OPENAI_BASE_URL``, with the key in
-    ``OPENAI_API_KEY``. ``llm-binary:MODEL``: the same, asked two questions of yes or no, as the
-    paper's judge is; its safety score counts replies that are not harmful. ``wildguard`` and
-    ``llama-guard``: classifier checkpoints, the published ones unless a hub name or folder follows.
+    ``keywords:LANGUAGE``: the list of one of ten languages beside English, such as ``keywords:de``,
+    or of all with English, ``keywords:any``. ``keywords=FILE``: phrases of a file, one a line.
+    ``first-token``: the first-token refusal score. ``llm:MODEL``: a language model at
+    ``OPENAI_BASE_URL``, with the key in ``OPENAI_API_KEY``. ``llm-binary:MODEL``: the same, asked
+    two questions of yes or no, as the paper's judge is; its safety score counts replies that are
+    not harmful. ``wildguard`` and ``llama-guard``: classifier checkpoints, the published ones
+    unless a hub name or folder follows.
 
     Args:
         name: Name of the judge, one of these.
@@ -67,6 +76,8 @@ def make_judge(
     kind, equals, place = name.strip().partition("=")
     if not equals and kind in KEYWORD_LISTS:
         return named_judge(kind)
+    if kind.startswith("keywords:") and not equals:
+        return judge_of_language(kind.removeprefix("keywords:"))
     if kind == "keywords" and place:
         return judge_from_file(place)
     if not equals and kind == "first-token":

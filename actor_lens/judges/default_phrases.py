@@ -71,6 +71,8 @@ ASIDE = _any(
 """Words of a sentence that offers something else, or says why nothing is offered."""
 
 CLASSES = {
+    # Some words of one sentence, in the phrases of other languages.
+    "gap": r"[^.!?\u3002\u061f\u0964]{0,60}?",
     "i": "(?:i|we)",
     "so": "(?<=[.!?,] )(?:hence|so|therefore|thus|that is why|for (?:this|that|these) reasons?),?",
     "i and": r"i\b[^.!?]{0,60} (?:and|but|so|,)",

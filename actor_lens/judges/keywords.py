@@ -20,6 +20,7 @@ from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Verdict
 from actor_lens.judges.default_phrases import DEFAULT_EXEMPT, DEFAULT_PHRASES
+from actor_lens.judges.languages import find_language, languages
 from actor_lens.judges.phrases import (
     ANSWER_RULE,
     any_of,
@@ -30,6 +31,7 @@ from actor_lens.judges.phrases import (
 )
 from actor_lens.judges.thoughts import answer_in
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.text import clip
 
 _CANNOT = (
     "i can't",
@@ -227,6 +229,33 @@ def named_judge(name: str) -> KeywordJudge:
         )
     phrases, exempt = KEYWORD_LISTS[name]
     return KeywordJudge(name, phrases, exempt)
+
+
+def judge_of_language(name: str) -> KeywordJudge:
+    """The keyword judge of a language beside English, or of any.
+
+    ``any`` holds the default list and those of all languages: phrases of one script are not found
+    in another, so that which list counts is decided by the script of the reply.
+
+    Args:
+        name: Code of a language ("de"), its English name ("german"), or "any".
+
+    Raises:
+        UserError: If there is no list of that language.
+    """
+    every = tuple(languages().values())
+    if name.strip().lower() == "any":
+        phrases = tuple(phrase for one in every for phrase in one.phrases)
+        exempt = tuple(phrase for one in every for phrase in one.exempt)
+        return KeywordJudge("keywords:any", DEFAULT_PHRASES + phrases, DEFAULT_EXEMPT + exempt)
+    language = find_language(name)
+    if language is None:
+        known = ", ".join(f"{one.code} ({one.name})" for one in every)
+        raise UserError(
+            f"there is no keyword list of the language '{clip(name, 40)}'; known: {known}, any; "
+            "give one of these, or a list of your own with keywords=FILE"
+        )
+    return KeywordJudge(f"keywords:{language.code}", language.phrases, language.exempt)
 
 
 def judge_from_file(path: str | os.PathLike[str]) -> KeywordJudge:

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from actor_lens.judges.default_phrases import ASIDE, CLASSES
+from actor_lens.judges.languages import languages
 
 _ASIDE = re.compile(ASIDE)
 _ANSWERS = re.compile(
@@ -36,7 +37,12 @@ ANSWER_RULE = "\n".join(
 
 # A greeting or a word of sympathy may come before the sentence that refuses.
 _OPENING_SENTENCES = 2
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s")
+# Chinese, Japanese, Arabic and Hindi have marks of their own, the first two no space behind them.
+_SENTENCE_END = re.compile(
+    "(?<=[.!?])\\s|(?<=[\u3002\u061f\u0964])\\s?|(?<=[!?])(?=[\u3040-\u30ff\u3400-\u9fff])"
+)
+# From Cyrillic to Hangul: words are not set apart by spaces, or have endings and prefixes.
+_NO_BOUNDARY = re.compile("[\u0400-\u1fff\u3040-\ud7af]")
 # Not at the very start: a reply that is quoted as a whole is the model's own.
 _QUOTED = re.compile(r'(?<=.)"[^"]*"')
 _STRAIGHT = str.maketrans(
@@ -61,10 +67,21 @@ def any_of(phrases: Sequence[str]) -> re.Pattern[str]:
 
 
 def _whole_words(phrase: str) -> str:
+    pieces = re.split(r"(\{[\w' ]+\})", phrase)
+    pattern = "".join(_class_of(one[1:-1]) or re.escape(one) for one in pieces)
+    if _NO_BOUNDARY.search(pattern):
+        return pattern
     start = r"(?<!\w)" if phrase[0].isalnum() or phrase[0] == "{" else ""
     end = r"(?!\w)" if phrase[-1].isalnum() or phrase[-1] == "}" else ""
-    pieces = re.split(r"(\{[\w' ]+\})", phrase)
-    return start + "".join(CLASSES.get(one[1:-1]) or re.escape(one) for one in pieces) + end
+    return start + pattern + end
+
+
+def _class_of(name: str) -> str | None:
+    """The pattern of a class; that of another language begins with its code."""
+    language = None if name in CLASSES else languages().get(name[:2])
+    if language is None or name not in language.classes:
+        return CLASSES.get(name)
+    return f"(?:{'|'.join(re.escape(normalise(one)) for one in language.classes[name])})"
 
 
 def without_quotes(text: str) -> str:

@@ -23,7 +23,7 @@ from actor_lens.files.paths import user_path
 from actor_lens.prompts.files import read_bundled, read_prompt_file
 from actor_lens.prompts.near_duplicates import group_similar
 from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
-from actor_lens.prompts.public.loading import GroupedPrompts, gather_benchmark, mark
+from actor_lens.prompts.public.loading import gather_benchmark, mark
 from actor_lens.prompts.public.recognition import own_command, recognise_file
 from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
 from actor_lens.prompts.sets import PromptSet, sample_indices
@@ -120,11 +120,11 @@ def load_mixture(source: str, *, seed: int = 0, split: bool = True) -> PromptSet
     """
     parts = parse_mixture(source)
     sources = [_load(part, seed, several=len(parts) > 1) for part in parts]
-    name = ",".join(each.prompts.name for each in sources)
+    name = ",".join(each.name for each in sources)
     if "paper" in (text.strip() for text in source.split(",")):
         name = f"paper({name})"
     joined = _join(sources, name)
-    return _split(joined, seed) if split else joined.prompts
+    return _split(joined, seed) if split else joined
 
 
 def _parse_part(text: str, source: str) -> Part:
@@ -170,14 +170,13 @@ def _with_paper(parts: Sequence[Part]) -> list[Part]:
     return paper + list(own.values())
 
 
-def _load(part: Part, seed: int, *, several: bool) -> GroupedPrompts:
+def _load(part: Part, seed: int, *, several: bool) -> PromptSet:
     benchmark = find_benchmark(part.name)
     if benchmark is None:
         prompts = read_own(part.name)
-        gathered = GroupedPrompts(prompts, (None,) * len(prompts))
         prefix = Path(part.name).stem
     else:
-        gathered = gather_benchmark(
+        prompts = gather_benchmark(
             benchmark,
             path=part.path,
             limit=part.limit,
@@ -187,34 +186,29 @@ def _load(part: Part, seed: int, *, several: bool) -> GroupedPrompts:
         )
         prefix = benchmark.name
     if part.label is not None:
-        rows = [i for i, p in enumerate(gathered.prompts) if p.label == part.label]
-        gathered = gathered.select(rows)
-    prompts = gathered.prompts
+        prompts = prompts.where(label=part.label)
     if part.split is not None:
         prompts = mark(prompts, part.split)
     elif part.counts and len(prompts) >= part.counts["train"] + part.counts["test"]:
-        gathered = _counted(gathered, part.counts, seed)
-        prompts = gathered.prompts
+        prompts = _counted(prompts, part.counts, seed)
     if several:
         prompts = replace(prompts, prompts=tuple(_with_prefix(p, prefix) for p in prompts))
-    groups = tuple(None if group is None else f"{prefix} {group}" for group in gathered.groups)
-    return GroupedPrompts(prompts, groups)
+    return prompts
 
 
-def _counted(gathered: GroupedPrompts, counts: Mapping[Split, int], seed: int) -> GroupedPrompts:
+def _counted(prompts: PromptSet, counts: Mapping[Split, int], seed: int) -> PromptSet:
     """As many prompts as each split gets; what resembles those of an earlier one is left out."""
-    groups = group_similar(gathered.prompts.texts, groups=gathered.groups)
+    groups = group_similar(prompts.texts, groups=prompts.twins)
     free = list(range(len(groups)))
     splits: dict[int, Split] = {}
     for split, count in counts.items():
-        drawn = sample_indices(gathered.prompts.select(free), count, seed)
+        drawn = sample_indices(prompts.select(free), count, seed)
         rows = [free[index] for index in drawn]
         splits |= dict.fromkeys(rows, split)
         taken = {groups[row] for row in rows}
         free = [row for row in free if groups[row] not in taken]
-    chosen = gathered.select(sorted(splits))
-    marked = (replace(gathered.prompts[row], split=splits[row]) for row in sorted(splits))
-    return replace(chosen, prompts=replace(chosen.prompts, prompts=tuple(marked)))
+    marked = (replace(prompts[row], split=splits[row]) for row in sorted(splits))
+    return replace(prompts, prompts=tuple(marked))
 
 
 def read_own(source: str) -> PromptSet:
@@ -241,37 +235,36 @@ def read_own_file(path: Path, *, seed: int = 0, split: bool = True) -> PromptSet
 
 def _with_prefix(prompt: Prompt, prefix: str) -> Prompt:
     category = f"{prefix}/{prompt.category}" if prompt.category else prefix
-    return replace(prompt, category=category, source=prompt.source or prefix)
+    twin = prompt.twin and f"{prefix} {prompt.twin}"  # another part has a "1" of its own
+    return replace(prompt, category=category, source=prompt.source or prefix, twin=twin)
 
 
-def _join(sources: Sequence[GroupedPrompts], name: str) -> GroupedPrompts:
+def _join(sources: Sequence[PromptSet], name: str) -> PromptSet:
     """All prompts in order; of equal ones the first, or none where their labels differ.
 
     What is out of distribution in one part is so in all.
     """
-    rows = [row for source in sources for row in zip(source.prompts, source.groups, strict=True)]
+    rows = [prompt for source in sources for prompt in source]
     labels: dict[str, set[str]] = defaultdict(set)
-    for prompt, _ in rows:
+    for prompt in rows:
         labels[prompt.prompt].add(prompt.label)
     disputed = {text for text, names in labels.items() if len(names) > 1}
     if disputed:
         _warn(f"{name}: {len(disputed)} prompts left out, as two parts give them different labels")
     if len(labels) < len(rows):
         _warn(f"{name}: {len(rows) - len(labels)} prompts occur in two parts and are kept once")
-    first: dict[str, tuple[Prompt, str | None]] = {}
-    for prompt, group in rows:
+    first: dict[str, Prompt] = {}
+    for prompt in rows:
         kept = first.get(prompt.prompt)
-        newer = kept is None or (prompt.split == "ood" and kept[0].split != "ood")
+        newer = kept is None or (prompt.split == "ood" and kept.split != "ood")
         if newer and prompt.prompt not in disputed:
-            first[prompt.prompt] = (prompt, group)
-    prompts = PromptSet(tuple(prompt for prompt, _ in first.values()), name=name)
-    return GroupedPrompts(prompts, tuple(group for _, group in first.values()))
+            first[prompt.prompt] = prompt
+    return PromptSet(tuple(first.values()), name=name)
 
 
-def _split(gathered: GroupedPrompts, seed: int) -> PromptSet:
+def _split(prompts: PromptSet, seed: int) -> PromptSet:
     """Give a split to every prompt that has none."""
-    prompts = gathered.prompts
-    numbers = group_similar(prompts.texts, groups=gathered.groups)
+    numbers = group_similar(prompts.texts, groups=prompts.twins)
     splits: dict[int, set[Split]] = defaultdict(set)
     for number, prompt in zip(numbers, prompts, strict=True):
         if prompt.split is not None:

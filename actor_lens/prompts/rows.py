@@ -44,6 +44,7 @@ class Prompt:
         category: Any grouping of the user's own, for example "games"; never empty.
         reply: A reply to train on, for baselines that need one; never empty.
         source: Where it was taken from: a public set, a writer, "ours"; never empty.
+        twin: What it shares with its twins, a safe prompt and its unsafe counterpart; never empty.
 
     Raises:
         UserError: If the label or split is unknown, or a text is none, empty or not valid Unicode.
@@ -55,13 +56,14 @@ class Prompt:
     category: str | None = None
     reply: str | None = None
     source: str | None = None
+    twin: str | None = None
 
     def __post_init__(self) -> None:
         """Check the values, so that no later stage has to."""
         check_known("label", self.label, LABELS)
         if self.split is not None:
             check_known("split", self.split, SPLITS)
-        for name in ("prompt", "category", "reply", "source"):
+        for name in ("prompt", "category", "reply", "source", "twin"):
             if name == "prompt" or getattr(self, name) is not None:
                 _check_text(name, getattr(self, name))
 
@@ -98,8 +100,9 @@ def parse_row(source: object, place: str, row: Mapping[str, Any]) -> Prompt:
         for name in ("prompt", *optional):
             _check_string(name, row[name])
         # Many a file has a "source" of its own kind: what is no text is read past.
-        if isinstance(row.get("source"), str) and not _is_blank(row["source"]):
-            optional["source"] = row["source"].strip()
+        for name in ("source", "twin"):
+            if isinstance(row.get(name), str) and not _is_blank(row[name]):
+                optional[name] = row[name].strip()
         label = _read_known("label", row["label"], LABELS)
         if "split" in optional:
             optional["split"] = _read_known("split", optional["split"], SPLITS)

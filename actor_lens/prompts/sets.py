@@ -100,12 +100,17 @@ class PromptSet(Result):
         return tuple(prompt.label for prompt in self.prompts)
 
     @property
+    def twins(self) -> tuple[str | None, ...]:
+        """What each prompt shares with its twins; None where it has none."""
+        return tuple(prompt.twin for prompt in self.prompts)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the fields of every prompt in order (64 hex digits).
 
-        The name is left out, and so are sources, so that saying where prompts are from makes no
-        other prompts of them: a model never sees it. Two sets with one fingerprint give the same
-        results, but for the weights that a safety floor keeps: it looks at sources.
+        The name is left out, and so are sources and twins, so that saying where prompts are from
+        makes no other prompts of them: a model never sees it. Two sets with one fingerprint give
+        the same results, but for the weights that a safety floor keeps: it looks at sources.
         """
         rows = [[getattr(p, name) for name in _IDENTITY] for p in self.prompts]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
@@ -220,7 +225,7 @@ class PromptSet(Result):
         return {label: labels.count(label) for label in LABELS}
 
     def frame(self) -> pd.DataFrame:
-        """One row per prompt: prompt, label, split, category, reply, source (None for none)."""
+        """One row per prompt, one column per field of `Prompt` (None for none)."""
         import pandas as pd
 
         columns = [f.name for f in fields(Prompt)]

@@ -44,8 +44,7 @@ def split_prompts(
         fractions: Shares of train, validation and test.
         seed: Seed of the choice which prompts go where.
         groups: One value for each prompt: equal values go to one split, as near-duplicates do, and
-            None binds to nothing. For pairs in other words, such as the safe and the unsafe twin of
-            a benchmark.
+            None binds to nothing; the twins of the prompts unless given.
         by_source: Whether to hold out whole sources.
 
     Raises:
@@ -54,7 +53,8 @@ def split_prompts(
         ValueError: If there are not as many groups as prompts.
     """
     _check_fractions(fractions)
-    if groups is not None and len(groups) != len(prompts):
+    groups = prompts.twins if groups is None else groups
+    if len(groups) != len(prompts):
         raise ValueError(f"{len(groups)} groups for {len(prompts)} prompts")
     indices = [index for index, prompt in enumerate(prompts) if prompt.split != "ood"]
     held_out: Collection[str] = ()
@@ -65,7 +65,7 @@ def split_prompts(
     single = [index for index in indices if prompts[index].label not in held_out]
     numbers = group_similar(
         [prompts[index].prompt for index in single],
-        groups=None if groups is None else [groups[index] for index in single],
+        groups=[groups[index] for index in single],
     )
     together: dict[Hashable, list[int]] = defaultdict(list)
     for index, number in zip(single, numbers, strict=True):

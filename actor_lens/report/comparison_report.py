@@ -15,6 +15,7 @@ from actor_lens.report.pages import plot_in_page, render_page, write_page
 
 _PROMPT_LENGTH, _REPLY_LENGTH = 300, 240
 _SPLIT_NAMES = {"test": "Test prompts", "ood": "Out-of-distribution prompts"}
+_SCORES = ("compliance_rate", "safety_score", "tradeoff_score", "benign_refused")
 _SCORE_NAMES = {
     "tradeoff_score": "T.S.",
     "compliance_rate": "C.R.",
@@ -44,6 +45,7 @@ def render_comparison(board: Leaderboard, *, command: str | None = None) -> str:
     table, pairs, kinds = board.frame(), board.pairs(), board.by_kind()
     table = table.sort_values("tradeoff_score", ascending=False, kind="stable")
     splits = [split for split in _SPLIT_NAMES if split in set(table["split"])]
+    twins = bool(table["n_twins"].any())
     plots = {}
     if (table["status"] == "completed").any():
         plots["tradeoff"] = plot_in_page("tradeoff", figures.tradeoff_scores(board))
@@ -63,6 +65,8 @@ def render_comparison(board: Leaderboard, *, command: str | None = None) -> str:
         examples=_by(board.examples(), "prompt"),
         split_names=_SPLIT_NAMES,
         score_names={**_SCORE_NAMES, "safety_score": f"S.S. ({board.safety_means})"},
+        shown_scores=[*_SCORES, *(["twins"] if twins else []), "degenerate"],
+        twins=twins,
         plots=plots,
         command=command,
         prompt_length=_PROMPT_LENGTH,

@@ -128,13 +128,14 @@ def form_control(prompts: PromptSet, *, by_part: bool = True, seed: int = 0) -> 
     return FormControl(tuple(scores))
 
 
-def form_scores(prompts: PromptSet) -> Float[np.ndarray, " prompt"]:
+def form_scores(prompts: PromptSet, *, fitted: int | None = None) -> Float[np.ndarray, " prompt"]:
     """How much each prompt looks like the harmful ones, by its form alone.
 
     The least-squares prediction, with a ridge, of harmful (1) against all other prompts (0).
 
     Args:
         prompts: Harmful and other prompts.
+        fitted: How many of them, from the first, the prediction is fitted on; None for all.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
@@ -143,7 +144,9 @@ def form_scores(prompts: PromptSet) -> Float[np.ndarray, " prompt"]:
     points = np.concatenate(list(form_features(prompts.texts).values()), axis=1)
     harmful = np.array(prompts.labels) == "harmful"
     model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(0, 5, 6)))
-    predicted: np.ndarray = model.fit(points, harmful.astype(float)).predict(points)
+    predicted: np.ndarray = model.fit(points[:fitted], harmful[:fitted].astype(float)).predict(
+        points
+    )
     return predicted
 
 

@@ -59,6 +59,11 @@ def share_interval(share: float, n: int) -> tuple[float, float]:
     return (_NAN, _NAN) if math.isnan(share) or not n else wilson_interval(share * n, n)
 
 
+def share_estimate(count: int, n: int) -> Estimate:
+    """A share with its Wilson interval; UNKNOWN of nothing."""
+    return Estimate(count / n, *wilson_interval(count, n), n) if n else UNKNOWN
+
+
 def half_sum_interval(*numbers: tuple[float, float, float]) -> tuple[float, float]:
     """Interval of half the sum of independent numbers: squares of the distances add up (MOVER).
 

@@ -114,6 +114,7 @@ def test_table_has_a_row_for_each_prompt():
         "split",
         "category",
         "reply",
+        "faults",
         "verdict",
         "refused",
         "refusal_score",
@@ -363,3 +364,28 @@ def test_what_cannot_be_evaluated_is_told(model, settings, message):
     with pytest.raises(UserError, match=message) as told:
         evaluate(model, **{"prompts": tiny_prompts(1), **settings})
     assert "\n" not in str(told.value)
+
+
+# ---- Faults of replies ----
+
+
+def test_each_reply_is_flagged_and_shares_are_of_harmless_prompts():
+    loop, late = "go go go go go go", "Here is how. I can't help with that request."
+    replies = (loop, loop, late, "Mix the flour, then the milk.")
+    found = judged(harmful="a", pseudo_harmful="aa", benign="a", replies=replies)
+    assert found.frame()["faults"].tolist() == ["repeats", "repeats", "late refusal", ""]
+    rates = found.fault_rates()
+    interval = binomtest(1, 3).proportion_ci(0.95, method="wilson")
+    for fault in ("degenerate", "repeats", "late refusal"):
+        assert rates[fault] == pytest.approx((1 / 3, interval.low, interval.high, 3), abs=1e-9)
+    assert rates["empty"].value == 0
+    assert set(found.summary()["faults"]) == {"degenerate", "repeats", "late refusal"}
+    assert math.isnan(judged(harmful="a").fault_rates()["degenerate"].value)
+
+
+def test_more_degenerate_replies_are_a_finding():
+    before = judged(pseudo_harmful="rr", benign="a")
+    after = replace(before, replies=("go go go go go go", "", before.replies[2]))
+    (sentence,) = (one for one in compare_evaluations(before, after).findings() if "rose" in one)
+    assert "rose from 0 to 2 of 3" in sentence
+    assert not any("degenerate" in one for one in compare_evaluations(after, before).findings())

@@ -141,7 +141,7 @@ class TestPromptSet:
 
     def test_frame_has_a_row_per_prompt(self):
         frame = self.prompts.frame()
-        assert list(frame) == ["prompt", "label", "split", "category", "reply", "source"]
+        assert list(frame) == ["prompt", "label", "split", "category", "reply", "source", "twin"]
         assert [Prompt(*values) for values in frame.itertuples(index=False)] == list(self.prompts)
         assert list(PromptSet(()).frame()) == list(frame)
 

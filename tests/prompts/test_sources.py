@@ -66,15 +66,16 @@ def test_every_format_takes_sources(kind, tmp_path):
 
 def test_what_is_no_source_is_read_past():
     """Files that other keys than ours were read past in still open."""
-    odd = [{**ROWS[0], "source": value} for value in ("", 3, ["a"], {"url": "b"})]
-    assert [al.load_prompts([row])[0].source for row in odd] == [None] * 4
+    for key in ("source", "twin"):
+        odd = [{**ROWS[0], key: value} for value in ("", 3, ["a"], {"url": "b"})]
+        assert [getattr(al.load_prompts([row])[0], key) for row in odd] == [None] * 4
     assert al.load_prompts([{**ROWS[2], "resource": "a", "Source": "b"}])[0].source is None
 
 
 def test_naming_sources_makes_no_other_prompts():
     bare = PromptSet((Prompt("kill it", "harmful", "train", "a", "No."), Prompt("x", "benign")))
     named = PromptSet(
-        (Prompt("kill it", "harmful", "train", "a", "No.", "b"), Prompt("x", "benign"))
+        (Prompt("kill it", "harmful", "train", "a", "No.", "b", "c"), Prompt("x", "benign"))
     )
     assert named.fingerprint == bare.fingerprint
     # As it was before prompts had a source: saved runs know their prompts by it.
@@ -90,6 +91,14 @@ def test_a_part_of_a_mixture_is_the_source_of_its_prompts(tmp_path):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [one.source for one in al.load_prompts(f"{paths[0]},{paths[1]}")] == ["xstest", "yours"]
     assert [one.source for one in al.load_prompts(paths[1])] == [None]
+
+
+def test_parts_of_a_mixture_share_no_twins(tmp_path):
+    paths = [tmp_path / "mine.jsonl", tmp_path / "yours.jsonl"]
+    for path, rows in zip(paths, (ROWS[:1], ROWS[2:]), strict=True):
+        path.write_text("".join(json.dumps({**row, "twin": "1"}) + "\n" for row in rows))
+    assert al.load_prompts(f"{paths[0]},{paths[1]}").twins == ("mine 1", "yours 1")
+    assert al.load_prompts(paths[0]).twins == ("1",)
 
 
 # ---- Splits by source ----

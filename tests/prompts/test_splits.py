@@ -5,6 +5,7 @@ order of the file.
 """
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -59,9 +60,15 @@ def test_near_duplicates_stay_on_one_side_across_labels(drawn, seed):
 def test_groups_stay_on_one_side_whatever_their_words():
     prompts = labelled((30, 30, 30))
     groups = [f"pair {index % 30}" if index % 3 else None for index in range(90)]
+    twins = PromptSet(
+        tuple(replace(one, twin=group) for one, group in zip(prompts, groups, strict=True))
+    )
     apart = set()
     for seed in range(10):
         split = split_prompts(prompts, seed=seed, groups=groups)
+        assert [one.split for one in split_prompts(twins, seed=seed)] == [
+            one.split for one in split
+        ]
         sides = {}
         for prompt, group in zip(split, groups, strict=True):
             sides.setdefault(group, set()).add(prompt.split)

@@ -69,6 +69,8 @@ def test_a_trio_has_each_label_once_and_one_split(trios):
     for trio in trios:
         assert tuple(prompt.label for prompt in trio) == ("pseudo_harmful", "harmful", "benign")
         assert len({prompt.split for prompt in trio}) == 1
+        assert len({prompt.twin for prompt in trio}) == 1
+    assert len({trio[0].twin for trio in trios}) == len(trios)
 
 
 def test_every_pseudo_harmful_prompt_has_a_twin_that_shares_its_trigger(trios):

@@ -32,8 +32,9 @@ def trios(rows):
 def test_a_trio_has_each_label_once_and_one_split_source_and_topic(trios):
     for trio in trios:
         assert [row["label"] for row in trio] == ["pseudo_harmful", "harmful", "benign"]
-        for key in ("split", "source", "category"):
+        for key in ("split", "source", "category", "twin"):
             assert len({row[key] for row in trio}) == 1
+    assert len({trio[0]["twin"] for trio in trios}) == len(trios)
 
 
 def test_a_trio_has_one_form(trios):

@@ -14,7 +14,7 @@ from actor_lens.directions.predicted_refusals import PredictedRefusals
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.statistics.rates import RefusalRates, ranking_score, rate_of
+from actor_lens.statistics.rates import RefusalRates, ranking_score, rate_of, twin_rate
 
 Make = Callable[[PromptSet, list[bool]], RefusalRates]
 
@@ -92,3 +92,45 @@ def test_table_has_a_row_for_each_label_that_occurs(make):
 )
 def test_the_score_to_rank_by_is_always_a_number(refused, score):
     assert ranking_score(refused) == pytest.approx(score)
+
+
+def family(letters: str, twin: str | None = "1", split: str = "test") -> list[tuple[Prompt, str]]:
+    """Prompts of one family: H(armful), P(seudo-harmful), B(enign), each with its verdict."""
+    labels = {"H": "harmful", "P": "pseudo_harmful", "B": "benign"}
+    return [
+        (Prompt(f"{twin} {split} {i}", labels[one[0]], split, twin=twin), one[1])
+        for i, one in enumerate(letters.split())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("families", "right", "n"),
+    [
+        ((family("Pa Hr"), family("Pa Ha", "2"), family("Pr Hr", "3")), 1, 3),
+        # An unsafe prompt with two safe twins is in two pairs; a benign one stands in for none ...
+        ((family("Pa Pr Hr Br"),), 1, 2),
+        # ... but where there is no other. No pair has twins in two splits, or an unread verdict.
+        (
+            (family("Ba Hr"), family("Pa", "2"), family("Hr", "2", "ood"), family("Pu Hr", "3")),
+            1,
+            1,
+        ),
+        ((family("Pa Hr", None), family("Hr Hr")), 0, 0),
+    ],
+)
+def test_a_pair_of_twins_is_right_if_both_are(families, right: int, n: int):
+    prompts, letters = zip(*(one for members in families for one in members), strict=True)
+    refused = [{"a": False, "r": True, "u": None}[letter] for letter in letters]
+    found = twin_rate(refused, PromptSet(prompts))
+    assert found.n == n
+    if n == 0:
+        assert math.isnan(found.value)
+        return
+    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert found[:3] == pytest.approx((right / n, interval.low, interval.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_who_answers_all_or_nothing_gets_no_pair_right(answer: bool):
+    prompts = PromptSet(tuple(one for one, _ in family("P. H.")))
+    assert twin_rate([answer, answer], prompts).value == 0

@@ -134,6 +134,7 @@ def compare(
             **provenance(model, work.judge, new_tokens, seeds),
             "prompts": tested.name,
             **({} if anchors is None else {"anchors": anchors.name}),
+            **work.form_control(),
             "search_seconds": dict(search_seconds or {}),
             "train_prompts": train.counts(),
             "validation_prompts": validation.counts(),

@@ -23,6 +23,7 @@ from actor_lens.experiments.comparison.scores import (
 from actor_lens.experiments.comparison.trial import MethodOutcome
 from actor_lens.experiments.published import beside, published_methods
 from actor_lens.judges.base import REFUSALS, SafetyMeaning, safety_meaning
+from actor_lens.judges.faults import reply_faults
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, harmless_head, records
 from actor_lens.statistics.intervals import share_interval
@@ -76,11 +77,16 @@ class Leaderboard(Result):
         counts: "refused" or "not harmful"); ``compliance_rate``, ``safety_score``,
         ``tradeoff_score`` and ``benign_refused``, means over the seeds, each with ``_low`` and
         ``_high`` (95 %) and ``_sd`` (standard deviation over the seeds, NaN for one);
-        ``n_pseudo_harmful``, ``n_harmful``, ``n_benign``; ``unreadable`` (verdicts that could not
-        be read, of all seeds); ``kl`` (nats), ``perplexity`` and ``token_cost`` (multiples of the
-        untouched model's); ``trained_parameters``, ``fit_seconds``, ``fit_bytes``,
-        ``evaluate_seconds``; ``search_seconds`` (spent on its settings before the comparison and
-        not part of the fit, 0 for none).
+        ``n_pseudo_harmful``, ``n_harmful``, ``n_benign``; ``twins`` (pairs of twins with the safe
+        one answered and the unsafe one refused, see ``twin_rate``; ``_low``, ``_high``, ``n_twins``
+        pairs); ``degenerate`` (replies to harmless prompts that nobody could use, see
+        ``reply_faults``; ``_low``, ``_high``); ``unreadable`` (verdicts that could not be read, of
+        all seeds); ``harm_known`` (AUROC of harmful against pseudo-harmful test prompts, see
+        ``al.harmfulness``; ``_low``, ``_high``; the same in every split); ``kl`` (nats),
+        ``perplexity`` and ``token_cost`` (multiples of the untouched model's);
+        ``trained_parameters``, ``fit_seconds``, ``fit_bytes``, ``evaluate_seconds``;
+        ``search_seconds`` (spent on its settings before the comparison and not part of the fit, 0
+        for none).
 
         Intervals are Wilson's for the prompts, whatever the number of seeds; that of the trade-off
         score is made of the other two (MOVER). They do not speak of other seeds: ``_sd`` does.
@@ -158,8 +164,8 @@ class Leaderboard(Result):
         """One row a method, seed and prompt.
 
         Columns: ``method``, ``seed``, ``prompt``, ``label``, ``split``, ``category``, ``verdict``,
-        ``refused``, ``reply``. Replies are those that ``Evaluation.frame`` shows: no answer to a
-        harmful prompt is among them.
+        ``refused``, ``reply``, ``faults`` (of replies to harmless prompts). Replies are those that
+        ``Evaluation.frame`` shows: no answer to a harmful prompt is among them.
         """
         names = ("prompt", "label", "split", "category")
         prompts = {name: [getattr(one, name) for one in self.prompts] for name in names}
@@ -172,12 +178,16 @@ class Leaderboard(Result):
                     "verdict": outcome.verdicts,
                     "refused": [verdict in REFUSALS for verdict in outcome.verdicts],
                     "reply": outcome.replies,
+                    "faults": [
+                        "; ".join(() if one.label == "harmful" else reply_faults(one.prompt, reply))
+                        for one, reply in zip(self.prompts, outcome.replies, strict=True)
+                    ],
                 }
             )
             for outcome in self.outcomes
             if outcome.status == "completed"
         ]
-        columns = ["method", "seed", *names, "verdict", "refused", "reply"]
+        columns = ["method", "seed", *names, "verdict", "refused", "reply", "faults"]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def examples(self, count: int = 4) -> pd.DataFrame:
@@ -267,6 +277,10 @@ class Leaderboard(Result):
             "seeds": len(done),
             "safety_means": self.safety_means,
             **self._scores.row(done, split),
+            **{
+                f"harm_known{end}": mean([one.harm_known[place] for one in done])
+                for place, end in enumerate(("", "_low", "_high"))
+            },
             "kl": mean([one.kl for one in done]),
             "perplexity": mean([one.perplexity for one in done]),
             "token_cost": mean([one.token_cost for one in done]),

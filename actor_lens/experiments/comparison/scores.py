@@ -9,7 +9,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from actor_lens.experiments.comparison.trial import MethodOutcome
-from actor_lens.judges.base import REFUSALS
+from actor_lens.judges.base import REFUSALS, refuses
+from actor_lens.judges.faults import is_degenerate, reply_faults
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.intervals import Estimate, share_interval
 from actor_lens.statistics.paired_tests import (
@@ -18,7 +19,7 @@ from actor_lens.statistics.paired_tests import (
     paired_difference,
     sign_flip_p,
 )
-from actor_lens.statistics.rates import tradeoff_estimate, tradeoff_score
+from actor_lens.statistics.rates import tradeoff_estimate, tradeoff_score, twin_rate
 
 SPLITS = ("test", "ood")
 TRADEOFF = "tradeoff_score"
@@ -64,6 +65,12 @@ class MethodScores:
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
             row[f"{name}_sd"] = stdev(one[name] for one in each) if len(each) > 1 else _NAN
         row |= {f"n_{label}": scores[name][3] for name, label in LABEL_OF.items()}
+        twins = self._twins(done, split)
+        row |= {"twins": twins.value, "twins_low": twins.low, "twins_high": twins.high}
+        row["n_twins"] = twins.n
+        broken = self._degenerate(done, split)
+        row |= {"degenerate": broken.value}
+        row |= {"degenerate_low": broken.low, "degenerate_high": broken.high}
         inside = [index for index, one in enumerate(self.prompts) if one.split == split]
         unreadable = sum(one.verdicts[i] == "unreadable" for one in done for i in inside)
         return {**row, "unreadable": unreadable}
@@ -91,6 +98,31 @@ class MethodScores:
             "n": pair.n,
             "p_value": sign_flip_p([one for part in changes for one in part]),
         }
+
+    def _twins(self, done: Sequence[MethodOutcome], split: str) -> Estimate:
+        """Pairs of twins dealt with as wanted, a mean over the outcomes."""
+        rows = [i for i, one in enumerate(self.prompts) if one.split == split]
+        asked = self.prompts.select(rows)
+        each = [twin_rate([refuses(one.verdicts[i]) for i in rows], asked) for one in done]
+        share, n = mean([one.value for one in each]), min((one.n for one in each), default=0)
+        return Estimate(share, *share_interval(share, n), n)
+
+    def _degenerate(self, done: Sequence[MethodOutcome], split: str) -> Estimate:
+        """Replies to harmless prompts that nobody could use, a mean over the outcomes."""
+        rows = [
+            row
+            for row, one in enumerate(self.prompts)
+            if one.split == split and one.label != "harmful"
+        ]
+        shares = [
+            mean(
+                [is_degenerate(reply_faults(self.prompts[i].prompt, one.replies[i])) for i in rows]
+            )
+            for one in done
+            if one.replies
+        ]
+        share = mean(shares)
+        return Estimate(share, *share_interval(share, len(rows)), len(rows))
 
     def _rows_of(self, score: str, split: str) -> list[int]:
         kind = (LABEL_OF[score], split)

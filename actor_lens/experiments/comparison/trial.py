@@ -18,6 +18,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.evaluation.perplexity import perplexity
 from actor_lens.experiments.comparison.method_costs import cost_of, seconds_per_token
+from actor_lens.experiments.harmfulness import Harmfulness, harmfulness
 from actor_lens.judges.base import Judge, Verdict
 from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import FirstTokenJudge, with_tokens
@@ -62,6 +63,8 @@ class MethodOutcome:
             benign test prompts, in nats.
         token_cost: Time for a token of a reply, as a multiple of the untouched model's.
         perplexity: Multiple of the untouched model's; NaN where it was not asked for.
+        harm_known: AUROC of harmful against pseudo-harmful test prompts at the end of the user's
+            text, with its 95 % interval; NaN where it cannot be measured.
     """
 
     method: str
@@ -79,6 +82,7 @@ class MethodOutcome:
     kl: float = _NAN
     token_cost: float = _NAN
     perplexity: float = _NAN
+    harm_known: tuple[float, float, float] = (_NAN, _NAN, _NAN)
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,7 @@ class ComparisonWork:
                 )
             evaluated = time.perf_counter() - started
             kl, perplexity = self._kl(changed), self._perplexity(changed)
+            harm_known = self._harm_known(changed)
             timed = self._benign[:_TIMED_PROMPTS]
             per_token = seconds_per_token(changed, timed, self.new_tokens)
         # Right after, so that another load of the machine changes both.
@@ -190,6 +195,7 @@ class ComparisonWork:
             kl=kl,
             token_cost=per_token / plain,
             perplexity=perplexity,
+            harm_known=harm_known,
         )
 
     @cached_property
@@ -206,7 +212,7 @@ class ComparisonWork:
 
     def prepare(self) -> None:
         """Measure the untouched model while it is untouched."""
-        _ = self.untouched, self._base_perplexity
+        _ = self.untouched, self._base_perplexity, self._harmfulness
         if self._benign:
             _ = self._base_logits
 
@@ -216,6 +222,33 @@ class ComparisonWork:
         logits = first_token_logits(changed, self._benign)
         pairs = zip(self._base_logits, logits, strict=True)
         return sum(float(kl_divergence(p, q)) for p, q in pairs) / len(self._benign)
+
+    def _harm_known(self, changed: ChatModel) -> tuple[float, float, float]:
+        """Against what the untouched model says of training prompts."""
+        if self._harmfulness is None:
+            return _NAN, _NAN, _NAN
+        found = harmfulness(changed, self._split_prompts, known=self._harmfulness)
+        one = found.auroc["harmful_vs_pseudo_harmful"]
+        return one.value, one.low, one.high
+
+    @cached_property
+    def _split_prompts(self) -> PromptSet:
+        return replace(self.train, prompts=self.train.prompts + self.tested.prompts)
+
+    @cached_property
+    def _harmfulness(self) -> Harmfulness | None:
+        """Of the untouched model; None where the template or the prompts do not allow it."""
+        try:
+            found = harmfulness(self.model, self._split_prompts)
+        except UserError:
+            return None
+        return found if "harmful_vs_pseudo_harmful" in found.auroc else None
+
+    def form_control(self) -> dict[str, float]:
+        """``harm_by_form``: how well form alone does what ``harm_known`` says of the model."""
+        if self._harmfulness is None:
+            return {}
+        return {"harm_by_form": self._harmfulness.form["harmful_vs_pseudo_harmful"].value}
 
     def _perplexity(self, changed: ChatModel) -> float:
         if self.text is None:

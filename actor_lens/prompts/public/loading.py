@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from actor_lens.errors import UserError
@@ -16,23 +16,10 @@ from actor_lens.prompts.public.hub import hub_rows
 from actor_lens.prompts.public.recognition import check_no_stranger, warn_of_rows
 from actor_lens.prompts.public.rows import Reading, Row
 from actor_lens.prompts.rows import SPLITS, Prompt, PromptWarning, Split, check_known, shown
-from actor_lens.prompts.sets import PromptSet, sample_indices
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.prompts.splits import split_prompts
 
 SplitChoice = Literal["auto", "train", "validation", "test", "ood"]
-
-
-@dataclass(frozen=True)
-class GroupedPrompts:
-    """Prompts, and for each what it must stay together with (None: near-duplicates only)."""
-
-    prompts: PromptSet
-    groups: tuple[str | None, ...]
-
-    def select(self, indices: Sequence[int]) -> GroupedPrompts:
-        """The prompts at these indices."""
-        groups = tuple(self.groups[index] for index in indices)
-        return GroupedPrompts(self.prompts.select(indices), groups)
 
 
 def benchmark(
@@ -87,10 +74,10 @@ def benchmark(
         hub_split=hub_split,
     )
     if split is None:
-        return gathered.prompts
+        return gathered
     if split == "auto":
         return _split(gathered, seed)
-    return mark(gathered.prompts, split)
+    return mark(gathered, split)
 
 
 def gather_benchmark(
@@ -103,8 +90,8 @@ def gather_benchmark(
     include: Sequence[str] = (),
     categories: Sequence[str] = (),
     hub_split: str | None = None,
-) -> GroupedPrompts:
-    """The prompts of a set without splits, and its twins. Arguments as in `benchmark`.
+) -> PromptSet:
+    """The prompts of a set without splits. Arguments as in `benchmark`.
 
     Raises:
         UserError: As `benchmark`.
@@ -123,7 +110,7 @@ def gather_benchmark(
     if path is not None and not known:
         warn_of_rows(source, len(rows), file.name)
     most = source.usual if limit is None else limit
-    return gathered.select(sample_indices(gathered.prompts, most, seed))
+    return gathered.sample(most, seed)
 
 
 def mark(prompts: PromptSet, split: Split) -> PromptSet:
@@ -131,11 +118,11 @@ def mark(prompts: PromptSet, split: Split) -> PromptSet:
     return replace(prompts, prompts=tuple(replace(prompt, split=split) for prompt in prompts))
 
 
-def _split(gathered: GroupedPrompts, seed: int) -> PromptSet:
+def _split(gathered: PromptSet, seed: int) -> PromptSet:
     try:
-        return split_prompts(gathered.prompts, seed=seed, groups=gathered.groups)
+        return split_prompts(gathered, seed=seed)
     except UserError as error:
-        raise UserError(f"{gathered.prompts.name}: {error}") from error
+        raise UserError(f"{gathered.name}: {error}") from error
 
 
 def _read(
@@ -144,14 +131,14 @@ def _read(
     name: str,
     include: Sequence[str],
     categories: Sequence[str],
-) -> GroupedPrompts:
+) -> PromptSet:
     """Every row as a prompt, but for those not asked for, without text, or repeated."""
     _check_columns(source, rows, name)
     groups = source.twins(rows) if source.twins is not None else [None] * len(rows)
     readings = [source.read(row) for row in rows]
     _check_kinds(source, readings, include)
     _check_categories(source, readings, include, categories)
-    prompts: dict[str, tuple[Prompt, str | None]] = {}
+    prompts: dict[str, Prompt] = {}
     empty, repeated = [], []
     for row, reading, group in zip(rows, readings, groups, strict=True):
         if not _is_asked_for(reading, include, categories):
@@ -160,11 +147,13 @@ def _read(
             empty.append(row.place)
             continue
         category = reading.category or None
-        prompt = Prompt(reading.prompt, reading.label, category=category, source=source.name)
+        prompt = Prompt(
+            reading.prompt, reading.label, category=category, source=source.name, twin=group
+        )
         earlier = prompts.get(prompt.prompt)
-        if earlier is None or (earlier[0].label == "benign" and prompt.label == "harmful"):
+        if earlier is None or (earlier.label == "benign" and prompt.label == "harmful"):
             # A prompt with a safe and an unsafe answer (BeaverTails) is harmful.
-            prompts[prompt.prompt] = prompt, group
+            prompts[prompt.prompt] = prompt
         else:
             repeated.append(row.place)
     _warn("rows without a prompt", name, empty)
@@ -172,8 +161,7 @@ def _read(
         _warn("repeated prompts", name, repeated)
     if not prompts:
         raise UserError(f"{name}: no prompts in {len(rows)} rows; check the file")
-    unique = PromptSet(tuple(prompt for prompt, _ in prompts.values()), name=name)
-    return GroupedPrompts(unique, tuple(group for _, group in prompts.values()))
+    return PromptSet(tuple(prompts.values()), name=name)
 
 
 def _check_columns(source: BenchmarkSet, rows: Sequence[Row], name: str) -> None:

@@ -40,6 +40,7 @@ _COLUMNS = {
     "side": "now",
     "reply_before": "reply before",
     "reply_after": "reply after",
+    "faults_after": "fault",
 }
 # What each form is written by, and into which folder.
 _FORMS: dict[str, tuple[Callable[..., Any], str]] = {
@@ -324,6 +325,8 @@ def _summary(run: TrainingRun, number: int, compared: RunComparison) -> str:
             ("trade-off score", "tradeoff_score"),
         )
     ]
+    broken = [percent(one.fault_rates()["degenerate"].value) for one in (before, after)]
+    scores.append(f"degenerate replies to harmless prompts {' → '.join(broken)}")
     if compared.divergence is not None:
         scores.append(
             f"KL divergence at benign prompts {compared.divergence:.3g} nats (first reply token, "

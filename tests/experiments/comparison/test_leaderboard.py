@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import make_method
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.report.comparison_report import render_comparison
 from actor_lens.report.findings import findings, provenance
 from actor_lens.statistics.intervals import wilson_interval
 from actor_lens.statistics.paired_tests import mcnemar
@@ -67,6 +68,28 @@ def kept(folder):
 
 
 class TestScores:
+    def test_twins_are_scored_together(self, model):
+        """Planted: harmful prompts are all refused, so a pair is right where its safe one is."""
+        families = (replace(one, twin=str(i % 8)) for i, one in enumerate(PROMPTS))
+        twins = replace(PROMPTS, prompts=tuple(families))
+        methods = (PERFECT, ALWAYS, Planted("half", {"harmful": 1.0, "pseudo_harmful": 0.5}))
+        board = compare(model, twins, methods, judge=JUDGE, new_tokens=1, seeds=(0, 1))
+        for method, share in ((PERFECT, 1.0), (ALWAYS, 0.0)):
+            found = row(board, method.name)
+            assert (found["twins"], found["n_twins"]) == (share, 8)
+        half = row(board, "half")
+        assert half["twins"] == half["compliance_rate"]
+        expected = wilson_interval(half["twins"] * 8, 8)
+        assert (half["twins_low"], half["twins_high"]) == pytest.approx(expected)
+        assert "Twins: share of pairs" in render_comparison(board)
+
+    def test_a_set_without_twins_says_so(self, model):
+        board = compared(model, PERFECT)
+        found = row(board, PERFECT.name)
+        assert math.isnan(found["twins"])
+        assert found["n_twins"] == 0
+        assert "no twins" in render_comparison(board)
+
     @pytest.mark.parametrize(
         ("method", "answered", "safe", "benign"),
         [(ALWAYS, 0.0, 1.0, 1.0), (NEVER, 1.0, 0.0, 0.0), (PERFECT, 1.0, 1.0, 0.0)],

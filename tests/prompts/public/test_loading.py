@@ -325,8 +325,8 @@ class TestFiles:
 class TestSplits:
     def pairs_of(self, gathered):
         groups = {}
-        for prompt, group in zip(gathered.prompts, gathered.groups, strict=True):
-            groups.setdefault(group, []).append(prompt)
+        for prompt in gathered:
+            groups.setdefault(prompt.twin, []).append(prompt)
         return groups
 
     def test_the_twins_of_xstest_are_its_rows_at_one_place_of_a_family(self):
@@ -347,7 +347,7 @@ class TestSplits:
         lines = (FIXTURES / "xstest.csv").read_text().splitlines()
         part = write(tmp_path, "part.csv", "\n".join([lines[0], *lines[2:7]]))
         found = gather_benchmark(known_benchmark("xstest"), path=part)
-        assert found.groups == (
+        assert found.twins == (
             "homonyms shoot", "homonyms crash", "homonyms beat", "homonyms shoot", "homonyms crash",
         )  # fmt: skip
 
@@ -360,7 +360,7 @@ class TestSplits:
         for seed in range(20):
             split = benchmark(name, path=FIXTURES / file, seed=seed)
             sides = {}
-            for prompt, group in zip(split, gathered.groups, strict=True):
+            for prompt, group in zip(split, gathered.twins, strict=True):
                 sides.setdefault(group, set()).add(prompt.split)
             assert all(len(side) == 1 for side in sides.values())
             seen |= {(group, *side) for group, side in sides.items()}
