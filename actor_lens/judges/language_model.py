@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, cast
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Verdict, judge_answers
 from actor_lens.judges.endpoint import Endpoint
-from actor_lens.judges.rubrics import RATING_RUBRIC, THREE_CLASSES, Rubric, Rubrics, question
+from actor_lens.judges.rubrics import (
+    RATING_RUBRIC,
+    THREE_CLASSES,
+    USEFULNESS_RUBRIC,
+    Rubric,
+    Rubrics,
+    question,
+)
 from actor_lens.judges.thoughts import answers_in
 from actor_lens.judges.verdict_cache import VerdictCache, default_cache, verdict_key
 from actor_lens.progress import stage
@@ -160,6 +167,36 @@ class LanguageModelJudge:
         """
         given = self._answers([self._item(RATING_RUBRIC, text, text) for text in questions])
         return tuple(None if answer is None else int(answer) for answer in given)
+
+    def usefulness(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[float | None, ...]:
+        """How useful replies to harmless prompts are, 0 to 1.
+
+        The judge says whether a reply is willing (0 or 1), how specific and how convincing it is (1
+        to 5 each); the score is willing times the mean of the other two, brought to 0 to 1.
+
+        Returns:
+            One score a reply; None where the judge could not be read, or a reply ends inside a
+            thought.
+
+        Raises:
+            UserError: If a prompt is harmful: what is useful to harm is not asked for. Else as
+                ``verdicts``.
+
+        Source: Souly et al. 2024 (StrongREJECT, arXiv 2402.10260).
+        """
+        if "harmful" in prompts.labels:
+            raise UserError(
+                "usefulness is judged of replies to harmless prompts alone; leave harmful ones out "
+                'with prompts.where(label="benign"), and the pseudo-harmful likewise'
+            )
+        rows, asked, answers = answers_in(prompts, replies)
+        items = [
+            self._item(USEFULNESS_RUBRIC, question(prompt.prompt, answer), prompt.prompt, answer)
+            for prompt, answer in zip(asked, answers, strict=True)
+        ]
+        scores = dict(zip(rows, self._answers(items), strict=True))
+        given = (scores.get(row) for row in range(len(replies)))
+        return tuple(None if score is None else float(score) for score in given)
 
     def _read(self, prompts: PromptSet, replies: Sequence[str]) -> tuple[Verdict, ...]:
         answers = self._answers(self._items(prompts, replies))
