@@ -19,6 +19,7 @@ Ctrl-C ends the work after the cells that are done: they are shown and written, 
 Examples:
     actor-lens ablate --out ablations
     actor-lens ablate --factors alpha,shift --seeds 0,1,2 --out ablations
+    actor-lens ablate --studies small-alpha --layer 4 --out small-alpha
     actor-lens ablate --layer 4 --per-label 30 --jobs 2 --json
 """
 
@@ -52,7 +53,7 @@ from actor_lens.cli.printing import (
 )
 from actor_lens.cli.values import names
 from actor_lens.cli.writing import check_complete, prepare_to_go_on
-from actor_lens.experiments.ablations.grid import ALPHAS, FACTORS
+from actor_lens.experiments.ablations.grid import ALPHAS, FACTORS, WHOLE_STUDIES
 from actor_lens.results import records
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def add_commands(commands: Any) -> None:
         "--studies",
         default="all",
         metavar="all|A,..",
-        help=f"{', '.join(FACTORS)}; default: all",
+        help=f"{', '.join(FACTORS)}; default: all but {', '.join(WHOLE_STUDIES)}",
     )
     add_seeds(parser, "0,1,2", "each draws training prompts of its own")
     add_layer(parser, "target layer; default: auto, chosen by a sweep")

@@ -19,10 +19,10 @@ button that uploads a figure, and with it the prompts.
     panel of judges         judge_confusion
     sweep                   layer_outcomes
     comparison              leaderboard_table, compliance_against_safety, tradeoff_scores
-    ablations               ablation_scores, transfer_matrix
+    ablations               ablation_scores, ablation_series, transfer_matrix
 """
 
-from actor_lens.figures.ablations import ablation_scores, transfer_matrix
+from actor_lens.figures.ablations import ablation_scores, ablation_series, transfer_matrix
 from actor_lens.figures.composition import Composition, Panel, compose
 from actor_lens.figures.evaluation import refusal_rates
 from actor_lens.figures.finetuning import training_curves, training_lines
@@ -44,6 +44,7 @@ __all__ = [
     "Composition",
     "Panel",
     "ablation_scores",
+    "ablation_series",
     "compliance_against_safety",
     "compose",
     "config",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, check_choice
 from actor_lens.figures.frames import safety_meaning_in
 from actor_lens.figures.theme import (
     INK,
@@ -39,6 +39,9 @@ _SCORES = {
     "benign_refused": Style("benign refused", LABEL_STYLES["benign"].color, "circle", "dot"),
 }
 _LONGEST = 24
+# Nine series or so on one plot: colours that differ in lightness too, and other dashes and symbols.
+_COLORS = (INK, "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
+_SIGNS = (("solid", "square"), ("dash", "diamond"), ("dot", "circle"))
 
 
 def ablation_scores(
@@ -97,6 +100,77 @@ def ablation_scores(
         notes=[f"Means over {seeds[-1]} seeds, {shown}; from the lowest to the highest seed."],
         height=420,
         empty="nothing was tried with these prompts",
+    )
+
+
+def ablation_series(
+    ablations: Ablations, factor: str, *, score: str = "tradeoff_score", split: str = "test"
+) -> go.Figure:
+    """Draw one score of every series of a factor whose values are numbers, on one scale of them.
+
+    A line joins the means over the seeds of a series; whiskers reach from the lowest to the highest
+    seed. Scores are in %; `moved`, how far training took the block's weights, is a share of their
+    length on a logarithmic scale.
+
+    Reads columns factor, series, number, method, split, seeds, and the score with _min and _max of
+    `.means()`.
+
+    What to look for: where lines are flat, the value makes no difference; where two run in
+    parallel, what tells them apart shifts the scale of the value.
+
+    How it is misread: series differ in how many values were tried. Two fine-tunes whose weights
+    moved equally far may have gone different ways.
+
+    Args:
+        ablations: Outcomes, from `ablate`.
+        factor: What was varied, for instance "small-alpha".
+        score: `tradeoff_score`, `compliance_rate`, `safety_score`, `benign_refused` or `moved`.
+        split: `test`, or `ood` for out-of-distribution prompts.
+
+    Returns:
+        A line for each series, in the order of the table.
+
+    Raises:
+        UserError: If the factor was not varied, or there is no such score.
+    """
+    rows = ablations.means()
+    known = sorted(set(rows["factor"])) if len(rows) else []
+    check_choice("factor", factor, known)
+    names = {**{name: style.name for name, style in _SCORES.items()}, "moved": "weights moved by"}
+    check_choice("score", score, list(names))
+    rows = rows[(rows["factor"] == factor) & (rows["split"] == split) & rows["number"].notna()]
+    rows = rows[rows["method"] == "actor"].sort_values("number", kind="stable")
+    figure = go.Figure()
+    for place, series in enumerate(dict.fromkeys(ablations.means()["series"])):
+        part = rows[rows["series"] == series]
+        if part.empty:
+            continue
+        color, (dash, symbol) = _COLORS[place % len(_COLORS)], _SIGNS[place % len(_SIGNS)]
+        value, low, high = (part[f"{score}{end}"].to_numpy(float) for end in ("", "_min", "_max"))
+        figure.add_trace(
+            go.Scatter(
+                x=part["number"],
+                y=value,
+                mode="lines+markers",
+                line={"color": color, "dash": dash, "width": 2},
+                marker={"symbol": symbol, "size": 8},
+                error_y=whiskers(value, low, high, color=color, thickness=1, width=3),
+                name=escape(series),
+                hovertemplate=f"{escape(series)}, %{{x:g}}: %{{y:.3p}}<extra></extra>",
+            )
+        )
+    if _spans_decades(rows):
+        figure.update_xaxes(type="log", exponentformat="power", dtick=1)
+    figure.update_xaxes(title_text=escape(factor))
+    figure.update_yaxes(title_text=names[score], tickformat=".3p" if score == "moved" else ".0%")
+    if score == "moved":
+        figure.update_yaxes(type="log", dtick=1)
+    return finish(
+        figure,
+        title=f"{factor.replace('-', ' ').capitalize()}: {names[score]}",
+        notes=["Means over the seeds, from the lowest to the highest."],
+        height=460,
+        empty="no series of numbers was tried",
     )
 
 
@@ -191,6 +265,10 @@ def _lines(rows: pd.DataFrame, score: str, style: Style) -> list[go.Scatter]:
     return [band, line]
 
 
+def _spans_decades(rows: pd.DataFrame) -> bool:
+    return len(rows) > 0 and float(rows["number"].min()) * 100 < float(rows["number"].max())
+
+
 def _points(rows: pd.DataFrame, score: str, style: Style, place: int) -> go.Scatter:
     """The means as points; `place` puts the scores of a value side by side."""
     value, low, high = (rows[f"{score}{end}"].to_numpy(float) for end in ("", "_min", "_max"))
@@ -211,7 +289,9 @@ def _name_axes(figure: go.Figure, rows: pd.DataFrame, series: str, numbers: bool
     """Shares upward; to the right the values, as numbers or by name."""
     figure.update_yaxes(range=[-0.04, 1.04], tickformat=".0%")
     figure.update_xaxes(title_text=escape(series))
-    if numbers:
+    if numbers and _spans_decades(rows):
+        figure.update_xaxes(type="log", exponentformat="power", dtick=1)
+    elif numbers:
         figure.update_xaxes(tickvals=rows["number"].tolist())
     else:
         figure.update_xaxes(

@@ -29,10 +29,14 @@ def write_ablations(
     """
     means = ablations.means()
     plots: dict[str, Markup] = {}
+    curves: list[Markup] = []
     series = dict.fromkeys(means["series"]) if len(means) else {}
     for number, name in enumerate(series):
         figure = figures.ablation_scores(ablations, name)
         plots[name] = plot_in_page(f"series-{number}", figure)
+    for score in ("moved", "tradeoff_score") if "small-alpha" in ablations.factors else ():
+        figure = figures.ablation_series(ablations, "small-alpha", score=score)
+        curves.append(plot_in_page(f"curves-{score}", figure))
     matrix = None
     if "transfer" in ablations.factors:
         matrix = plot_in_page("matrix", figures.transfer_matrix(ablations))
@@ -41,6 +45,7 @@ def write_ablations(
         ablations=ablations,
         about=ablations.about,
         plots=plots,
+        curves=curves,
         matrix=matrix,
         tables={name: means[means["series"] == name].to_dict("records") for name in series},
         published=ablations.published().to_dict("records"),

@@ -71,11 +71,11 @@ class BlockTrainer:
         self._inputs = inputs
         self._anchors = anchors
         dtype = torch.promote_types(model.hf.dtype, torch.float32)
+        if config.precision == "bfloat16":
+            dtype = torch.bfloat16
         self.block = copy.deepcopy(model.blocks[config.layer]).to(dtype).requires_grad_(True)
         self._device = next(self.block.parameters()).device  # not the embedding's where spread
-        self._optimizer = torch.optim.AdamW(
-            self.block.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
+        self._optimizer = self._make_optimizer()
         self._signs = label_signs(self.labels).to(self._device, dtype)
         self._masks = self._masks_of(self.labels)
         self._anchor_masks = None if anchors is None else self._masks_of(anchors.prompts.labels)
@@ -135,6 +135,16 @@ class BlockTrainer:
         rows = self.batch_of(self.step)
         with suitable_threads(self._model, sum(map(self._n_tokens, rows))):
             self._step_on(rows)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config, parameters = self.config, self.block.parameters()
+        if config.optimizer == "sgd":
+            return torch.optim.SGD(
+                parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
+            )
+        return torch.optim.AdamW(
+            parameters, lr=config.lr, eps=config.eps, weight_decay=config.weight_decay, fused=True
+        )
 
     def _n_tokens(self, row: int) -> int:
         return len(self._inputs.hidden_states[row])

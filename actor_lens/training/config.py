@@ -17,6 +17,8 @@ Anchor = Literal["initial", "current"]
 Refresh = Literal["epoch", "step", "never"] | int
 ANCHORS: tuple[Anchor, ...] = get_args(Anchor)
 REFRESHES: tuple[str, ...] = ("epoch", "step", "never")
+OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = ("full", "bfloat16")
 # The product of two such settings still fits into float32.
 _LARGEST = 1e15
 
@@ -65,12 +67,17 @@ class FinetuneConfig:
             ``"step"``, ``"never"``, or a number K for every K steps, as in the paper. With
             ``anchor="initial"`` it changes nothing.
         epochs: Passes over the prompts.
-        lr: Learning rate of AdamW.
+        lr: Learning rate.
         batch_size: Prompts in a training step.
-        weight_decay: Weight decay of AdamW.
+        weight_decay: Weight decay.
         safety_floor: Most by which the share of refused harmful validation prompts may fall, of
             all and of those from sources that training lacks, or None for no such limit.
         seed: Seed of the order of the prompts.
+        optimizer: ``"adamw"``, or ``"sgd"`` without momentum, a control.
+        eps: AdamW's epsilon, which it adds to the root of its second moment: gradients well above
+            it make steps of the size of ``lr`` however large they are.
+        precision: ``"full"`` trains a float32 copy of the block (float64 for a float64 model);
+            ``"bfloat16"`` weights, activations, targets and the optimiser's moments in bfloat16.
 
     Raises:
         UserError: If a setting is not allowed; the message names it and what is allowed.
@@ -106,12 +113,12 @@ class FinetuneConfig:
         help="how often the direction is computed again, with anchor current: also every N steps",
     )
     epochs: int = _setting(8, partial(check_whole, low=1), help="passes over the training prompts")
-    lr: float = _setting(1e-3, _positive, help="learning rate of AdamW")
+    lr: float = _setting(1e-3, _positive, help="learning rate")
     batch_size: int = _setting(16, partial(check_whole, low=1), help="prompts in a training step")
     weight_decay: float = _setting(
         0.0,
         partial(check_number, low=0.0, high=_LARGEST),
-        help="weight decay of AdamW",
+        help="weight decay",
     )
     safety_floor: float | None = _setting(
         None,
@@ -124,12 +131,30 @@ class FinetuneConfig:
         partial(check_whole, low=0, high=2**32 - 1),
         help="seed of the order of the prompts",
     )
+    optimizer: str = _setting("adamw", partial(check_choice, choices=OPTIMIZERS))
+    eps: float = _setting(1e-8, _positive)
+    precision: str = _setting("full", partial(check_choice, choices=PRECISIONS))
 
     def __post_init__(self) -> None:
         """Check every setting and turn NumPy's numbers into Python's own."""
         for setting in fields(self):
             value = setting.metadata["check"](setting.name, getattr(self, setting.name))
             object.__setattr__(self, setting.name, value)
+
+    def recorded(self) -> dict[str, Any]:
+        """Settings by name, as ledgers keep them: later ones only where they differ from default.
+
+        So work that an earlier version began goes on.
+        """
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in _LATER or value != getattr(FinetuneConfig, name)
+        }
+
+
+# Settings that came after ledgers that are still opened.
+_LATER = ("optimizer", "eps", "precision")
 
 
 def config_with(config: FinetuneConfig | None, **settings: Any) -> FinetuneConfig:

@@ -70,7 +70,8 @@ def test_what_runs_is_what_the_plan_says(model):
         **{"shift": "projected", "lr": 1e-5, "epochs": 3, "batch_size": 1},
         **{"refresh": 50, "weight_decay": 0.0, "safety_floor": None, "seed": 0},
     }
-    assert asdict(PAPER.config(model)) == wanted
+    own = {"optimizer": "adamw", "eps": 1e-8, "precision": "full"}
+    assert asdict(PAPER.config(model)) == wanted | own
     method = vars(PAPER.method("actor", model))
     assert {name: method.get(name, wanted[name]) for name in wanted} == wanted
     sft, scans = (vars(PAPER.method(name, model)) for name in ("sft-full", "scans"))

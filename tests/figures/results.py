@@ -289,7 +289,7 @@ def ablations() -> Ablations:
                 row = {"factor": series, "series": series, "value": value, "method": "actor"}
                 row |= {"number": float(value) if series == "alpha" else np.nan}
                 row |= {"split": split, "seeds": 3}
-                for name in SCORES:
+                for name in (*SCORES, "moved"):
                     row |= {name: 0.5, f"{name}_min": 0.4, f"{name}_max": 0.7, f"{name}_sd": 0.1}
                 rows.append(row)
     cells = [(one, other) for one in ("games", "garden") for other in ("games", "garden", "music")]

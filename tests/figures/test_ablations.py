@@ -23,6 +23,15 @@ def test_names_are_points_on_their_own_places():
     assert list(figure.data[0].error_y.arrayminus) == pytest.approx([0.1, 0.1])
 
 
+def test_series_of_numbers_stand_on_one_scale():
+    (line,) = figures.ablation_series(ablations(), "alpha", score="moved").data
+    assert (list(line.x), list(line.y), line.name) == ([0.5, 1.0], [0.5, 0.5], "alpha")
+    assert list(line.error_y.array) == pytest.approx([0.2, 0.2])
+    assert not figures.ablation_series(ablations(), "origin").data
+    with pytest.raises(UserError, match="use one of alpha, origin"):
+        figures.ablation_series(ablations(), "layer")
+
+
 def test_an_unknown_series_names_those_there_are():
     with pytest.raises(UserError, match=r"use one of \['alpha', 'origin'\]"):
         figures.ablation_scores(ablations(), "layer")

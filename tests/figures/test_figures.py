@@ -44,6 +44,7 @@ RESULTS = {
     "compliance_against_safety": [board()],
     "tradeoff_scores": [board()],
     "ablation_scores": [ablations()],
+    "ablation_series": [ablations()],
     "transfer_matrix": [ablations()],
 }
 NOT_DRAWN = ["Composition", "Panel", "compose", "config", "training_lines", "use_in_notebook"]
@@ -53,7 +54,7 @@ def draw(name):
     if name == "refusal_rates":
         return figures.refusal_rates(before=RESULTS[name][0])
     extra = (2,) if name in ("prompt_shifts", "prompts_at_layer") else ()
-    if name == "ablation_scores":
+    if name.startswith("ablation_"):
         extra = ("alpha",)
     return getattr(figures, name)(*RESULTS[name], *extra)
 

@@ -323,3 +323,36 @@ def test_activations_that_are_not_finite_are_told_before_training():
         model.blocks[0].mlp.down_proj.weight.fill_(float("inf"))
     with pytest.raises(UserError, match=r"'tiny-llama' are not finite.*layers.0.mlp"):
         trainer_of(model)
+
+
+class TestWhatAlphaDoesToAStep:
+    """The gradient of a small alpha is proportional to it; AdamW divides by its size, SGD not."""
+
+    @staticmethod
+    def moved(alpha, steps, **settings):
+        model = tiny_chat_model()
+        model.hf.to(torch.float64)
+        trainer = trainer_of(model, anchor="current", alpha=alpha, **settings)
+        before = torch.cat([p.detach().flatten().clone() for p in trainer.block.parameters()])
+        for _ in range(steps):
+            trainer.take_step()
+        return torch.cat([p.detach().flatten() for p in trainer.block.parameters()]) - before
+
+    def test_where_epsilon_is_negligible_alpha_does_not_matter_to_adamw(self):
+        small, large = (self.moved(alpha, 4, eps=1e-30) for alpha in (1e-6, 1e-4))
+        assert float(small.abs().max()) > LR / 2
+        assert float((small - large).norm() / large.norm()) < 1e-2
+
+    @pytest.mark.parametrize("settings", [{"eps": 1e3}, {"optimizer": "sgd"}])
+    def test_with_sgd_or_a_huge_epsilon_a_step_is_proportional_to_alpha(self, settings):
+        small, large = (self.moved(alpha, 1, lr=1e3, **settings) for alpha in (1e-6, 1e-4))
+        assert float((100 * small - large).norm() / large.norm()) < 1e-3
+
+    def test_bfloat16_rounds_a_small_shift_away(self):
+        tiny, tinier = (
+            self.moved(alpha, 1, precision="bfloat16", origin="zero") for alpha in (1e-6, 1e-9)
+        )
+        assert tiny.dtype == torch.bfloat16
+        assert torch.equal(tiny, tinier)
+        larger = self.moved(1.0, 1, precision="bfloat16", origin="zero")
+        assert not torch.equal(tiny, larger)

@@ -16,6 +16,7 @@ from actor_lens.errors import UserError
 from actor_lens.experiments.ablations.grid import (
     ALPHAS,
     FACTORS,
+    WHOLE_STUDIES,
     AblationCell,
     Variation,
     kinds_of,
@@ -75,14 +76,16 @@ def ablate(
     tested on every kind. ``harmful-prompts``: harmful training prompts, and with them R, of one
     source at a time. ``direction``: R alone, of one kind of harmful anchor at a time; training
     prompts stay the same. ``shift``: projected or uniform. ``origin`` and ``anchor``: of targets.
+    ``small-alpha``: alpha from 1e-5 to 3 with moving targets, against learning rate, AdamW's
+    epsilon, optimiser and number format, all at values of its own.
 
     Ctrl-C ends the work with the cells that are done (``complete`` is then False).
 
     Args:
         model: Left as it is.
         prompts: Prompts with train, validation and test splits; ``ood`` prompts are asked too.
-        factors: Factors to vary: one of ``FACTORS``, or several; ``"all"`` for all of them. Without
-            categories among the pseudo-harmful prompts, ``"all"`` leaves ``transfer`` out.
+        factors: Factors to vary: one of ``FACTORS``, or several; ``"all"`` for all of them but
+            ``small-alpha``, and without categories among the pseudo-harmful prompts ``transfer``.
         seeds: Seeds, each of which draws training prompts of its own.
         layer: Target layer of all ablations but that of the layer; chosen unless given, by a sweep
             over the layers on validation prompts.
@@ -186,7 +189,8 @@ def ablate(
 def _names(factors: str | Sequence[str], train: PromptSet) -> list[str]:
     if factors == "all":
         kinds = kinds_of(train, "pseudo_harmful")
-        return [name for name in FACTORS if name != "transfer" or kinds]
+        left_out = WHOLE_STUDIES if kinds else (*WHOLE_STUDIES, "transfer")
+        return [name for name in FACTORS if name not in left_out]
     names = [factors] if isinstance(factors, str) else factors
     return list(dict.fromkeys(map(factor_of, names)))
 

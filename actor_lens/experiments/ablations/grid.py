@@ -26,9 +26,12 @@ Factor = Literal[
     "shift",
     "origin",
     "anchor",
+    "small-alpha",
 ]
 FACTORS: tuple[Factor, ...] = get_args(Factor)
 """What can be varied, in the order of the tables."""
+WHOLE_STUDIES = ("small-alpha",)
+"""Factors with as many cells as all others together: run only where they are named."""
 ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 BENIGN_COUNTS, PSEUDO_HARMFUL_COUNTS = (15, 50), (10, 25, 50)
 # A kind of prompt with fewer than this has no direction and no rate worth the name.
@@ -144,6 +147,8 @@ def variations(
         return [_setting("layer", layer) for layer in range(n_layers)]
     if factor == "alpha":
         return [_setting("alpha", float(alpha)) for alpha in alphas]
+    if factor == "small-alpha":
+        return _small_alpha()
     if factor == "counts":
         return _counts(train, per_label)
     if factor == "transfer":
@@ -155,6 +160,31 @@ def variations(
         sources = (*(kinds_of(pool, "harmful") or _HALVES), _OF_TRAINING, *whole)
         return [Variation("R made of", source, source=source) for source in sources]
     return [_setting(factor, value) for value in _CHOICES[factor]]
+
+
+_MOVING = {"anchor": "current"}
+_SMALL_ALPHA: dict[str, dict[str, Any]] = {
+    "AdamW": _MOVING,
+    "lr 3e-4": {**_MOVING, "lr": 3e-4},
+    "lr 1e-4": {**_MOVING, "lr": 1e-4},
+    "eps 1e-12": {**_MOVING, "eps": 1e-12},
+    "eps 1e-6": {**_MOVING, "eps": 1e-6},
+    "SGD, lr 30": {**_MOVING, "optimizer": "sgd", "lr": 30.0},
+    "bfloat16": {**_MOVING, "precision": "bfloat16"},
+    "origin zero": {**_MOVING, "origin": "zero"},
+    "fixed targets": {"anchor": "initial"},
+}
+
+
+def _small_alpha() -> list[Variation]:
+    """Alpha in decades, in the first series in half decades, under what could make it matter."""
+    decades = [10.0**power for power in range(-5, 1)]
+    halves = sorted([*decades, *(3 * alpha for alpha in decades)])
+    return [
+        Variation(series, f"{alpha:g}", alpha, {**changes, "alpha": alpha})
+        for series, changes in _SMALL_ALPHA.items()
+        for alpha in (halves if changes is _MOVING else decades)
+    ]
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {"shift": SHIFTS, "origin": ORIGINS, "anchor": ANCHORS}

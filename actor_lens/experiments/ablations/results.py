@@ -61,7 +61,8 @@ class Ablations(Result):
         ``safety_score``, ``tradeoff_score`` and ``benign_refused``, each with ``_low`` and
         ``_high`` (95 %: Wilson, MOVER for the trade-off score); ``n_pseudo_harmful``,
         ``n_harmful``, ``n_benign``; ``train_harmful``, ``train_pseudo_harmful``,
-        ``train_benign`` (training prompts), ``train_seconds``, ``evaluate_seconds``.
+        ``train_benign`` (training prompts), ``train_seconds``, ``evaluate_seconds``, ``moved``
+        (change of the block's weights over their length).
         """
         rows = [_row(one, split) for one in self.outcomes for split in _splits(self.outcomes)]
         return pd.DataFrame(rows)
@@ -71,8 +72,8 @@ class Ablations(Result):
 
         Columns: ``factor``, ``series``, ``value``, ``number``, ``method``, ``split``, ``seeds``
         (that were completed), ``safety_means`` ("refused" or "not harmful"), and for each score
-        ``<score>``, ``<score>_sd`` (standard deviation, NaN for one seed), ``<score>_min`` and
-        ``<score>_max``.
+        and for ``moved`` ``<score>``, ``<score>_sd`` (standard deviation, NaN for one seed),
+        ``<score>_min`` and ``<score>_max``.
         """
         table = self.frame()
         table = table[table["status"] != "failed"]
@@ -85,7 +86,7 @@ class Ablations(Result):
                 "seeds": len(part),
                 "safety_means": self.safety_means,
             }
-            for score in _SCORES:
+            for score in (*_SCORES, "moved"):
                 row[score] = part[score].mean()
                 row[f"{score}_sd"] = part[score].std()
                 row[f"{score}_min"], row[f"{score}_max"] = part[score].min(), part[score].max()
@@ -183,6 +184,7 @@ def _row(outcome: AblationOutcome, split: str) -> dict[str, Any]:
         row |= {name: score[0], f"{name}_low": score[1], f"{name}_high": score[2]}
     counts = {"pseudo_harmful": answered[3], "harmful": safe[3], "benign": benign[3]}
     row |= {f"n_{label}": n for label, n in counts.items()}
+    row |= {"moved": outcome.moved}
     row |= {f"train_{label}": outcome.train_prompts.get(label, 0) for label in counts}
     return row | {f"{name}_seconds": outcome.seconds.get(name, _NAN) for name in _SECONDS}
 

@@ -7,13 +7,14 @@ in other processes with the same result.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
+from actor_lens.training.run import TrainingRun
 
 Counts = Mapping[str, Mapping[str, Sequence[int]]]
 
@@ -48,6 +50,8 @@ class AblationOutcome:
         refused: For each split and label the number of refused prompts and of all.
         kinds: For each split and category of pseudo-harmful prompt the same.
         seconds: ``train`` and ``evaluate``.
+        moved: How far the block's weights went, as a share of their own length; NaN for methods
+            other than ACTOR.
     """
 
     cell: AblationCell
@@ -58,6 +62,7 @@ class AblationOutcome:
     refused: Counts = field(default_factory=dict)
     kinds: Counts = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    moved: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +98,7 @@ class AblationTask:
             "train_prompts": self.train.fingerprint,
             "validation_prompts": self.validation.fingerprint,
             "test_prompts": self.tested.fingerprint,
-            "settings": asdict(self.shared),
+            "settings": self.shared.recorded(),
             "per_label": self.per_label,
             "judge": self.judge.identity,
             "new_tokens": self.new_tokens,
@@ -106,7 +111,7 @@ class AblationTask:
         started = time.perf_counter()
         train = variation.train(self.train, self.per_label, cell.seed)
         try:
-            status, message, applied = self._fit(model, cell, variation, train)
+            status, message, applied, moved = self._fit(model, cell, variation, train)
         except UserError as error:
             return AblationOutcome(cell, variation.number, "failed", str(error), train.counts())
         trained = time.perf_counter()
@@ -126,23 +131,32 @@ class AblationTask:
             refused=_counts(evaluation, by_kind=False),
             kinds=_counts(evaluation, by_kind=True),
             seconds={"train": trained - started, "evaluate": time.perf_counter() - trained},
+            moved=moved,
         )
 
     def _fit(
         self, model: ChatModel, cell: AblationCell, variation: Variation, train: PromptSet
-    ) -> tuple[CellStatus, str, AbstractContextManager[ChatModel]]:
+    ) -> tuple[CellStatus, str, AbstractContextManager[ChatModel], float]:
         anchors = variation.anchors(self.train, self.anchors, self.per_label, cell.seed)
         if cell.method != "actor":
             method = with_judge(with_seed(make_method(cell.method), cell.seed), self.judge)
             fitted = with_anchors(method, anchors).fit(model, train, self.validation)
-            return "completed", "", fitted.applied_to(model)
+            return "completed", "", fitted.applied_to(model), math.nan
         settings = variation.settings(self.shared, cell.seed)
         store = False if self.store is None else Store(self.store)
         run = finetune_layer(model, train, settings, anchors=anchors, store=store)
         if run.status == "stopped":
             raise KeyboardInterrupt
         status: CellStatus = "diverged" if run.status == "diverged" else "completed"
-        return status, run.message, run.applied_to(model)
+        return status, run.message, run.applied_to(model), _moved(model, run)
+
+
+def _moved(model: ChatModel, run: TrainingRun) -> float:
+    """Length of the change of the trained weights over their length before."""
+    before = model.hf.state_dict()
+    pairs = [(before[name].detach().cpu().double(), run.state[name]) for name in run.state]
+    change = sum(float((after.double() - old).square().sum()) for old, after in pairs)
+    return math.sqrt(change / sum(float(old.square().sum()) for old, _ in pairs))
 
 
 def _counts(evaluation: Evaluation, *, by_kind: bool) -> dict[str, dict[str, list[int]]]:

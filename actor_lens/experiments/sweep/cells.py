@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -212,7 +212,7 @@ class SweepWork:
 
     def about(self) -> dict[str, Any]:
         """What outcomes depend on, beside the cell."""
-        shared = asdict(self.shared)
+        shared = self.shared.recorded()
         for name in ("layer", "alpha", "seed"):
             del shared[name]
         return {

@@ -8,7 +8,7 @@ import pytest
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.experiments.ablations import trial
-from actor_lens.experiments.ablations.ablate import OUTCOMES_FILE, ablate
+from actor_lens.experiments.ablations.ablate import OUTCOMES_FILE, _names, ablate
 from actor_lens.experiments.ablations.grid import FACTORS, variations
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.prompts.sets import PromptSet
@@ -46,6 +46,7 @@ class TestVariations:
     def test_every_factor_has_values_that_differ(self):
         for factor in FACTORS:
             found = variations(factor, TRAIN, 4, 6)
+            assert all(one.settings(QUICK, 3).seed == 3 for one in found)
             assert len({(one.series, one.value) for one in found}) == len(found) > 1, factor
 
     def test_counts_change_one_label_and_end_at_the_usual_number(self):
@@ -125,6 +126,22 @@ class TestCells:
         rate = evaluation.rate("harmful")
         assert (row["safety_score_low"], row["safety_score_high"]) == (rate.low, rate.high)
         assert row["train_pseudo_harmful"] == 4
+
+    def test_how_far_the_weights_went_is_that_of_the_run(self, model):
+        row = ablated(model, "anchor").frame().iloc[0]
+        run = finetune_layer(
+            model, TRAIN.sample(4, seed=0), layer=1, epochs=1, lr=0.01, store=False
+        )
+        old, new = (
+            {n: t[n].double() for n in run.state} for t in (model.hf.state_dict(), run.state)
+        )
+        change = math.fsum(float(((new[n] - old[n]) ** 2).sum()) for n in new)
+        assert row["moved"] == pytest.approx(
+            math.sqrt(change / math.fsum(float((one**2).sum()) for one in old.values()))
+        )
+
+    def test_all_is_all_but_the_study_of_small_alpha(self):
+        assert {*FACTORS} - {*_names("all", TRAIN)} == {"small-alpha"}
 
     def test_layers_are_named_and_seeds_give_mean_and_spread(self, model):
         result = ablated(model, "layer", seeds=(0, 1))
