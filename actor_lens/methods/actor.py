@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import ClassVar
 
 from actor_lens.directions.options import Origin, Shift
 from actor_lens.methods.support.fitted import FittedIntervention
@@ -58,6 +59,9 @@ class Actor:
     seed: int = FinetuneConfig.seed
     anchors: PromptSet | None = None
 
+    # What is not a setting of the fine-tune.
+    _own: ClassVar[tuple[str, ...]] = ("name", "layer", "trials", "anchors")
+
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedRun:
         """Choose the layer on the validation prompts, train it on the training prompts.
 
@@ -87,8 +91,7 @@ class Actor:
         return finetune_layer(model, train, config, anchors=self.anchors, store=False)
 
     def _config(self, layer: int) -> FinetuneConfig:
-        own = ("name", "layer", "trials", "anchors")
-        shared = {name: value for name, value in vars(self).items() if name not in own}
+        shared = {name: value for name, value in vars(self).items() if name not in self._own}
         return FinetuneConfig(layer=layer, **shared)
 
     def _fitted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from actor_lens.methods.support.reply_method import ReplyMethod
-from actor_lens.methods.support.reply_training import Trainee, reply_loss
+from actor_lens.methods.support.reply_training import ReplyBatch, Trainee, reply_loss
 from actor_lens.models.blocks import graft
 from actor_lens.models.chat_model import ChatModel
 
@@ -65,14 +65,21 @@ class LayerSFT(ReplyMethod):
         return layer_trainee(model, layer)
 
 
-def full_trainee(model: ChatModel) -> Trainee:
-    """A float32 copy of the whole model, all of it trained."""
+def full_trainee(
+    model: ChatModel, loss: Callable[[nn.Module, ReplyBatch], Tensor] = reply_loss
+) -> Trainee:
+    """A float32 copy of the whole model, all of it trained.
+
+    Args:
+        model: The untouched model.
+        loss: Loss of the copy on a batch.
+    """
     hf: nn.Module = copy.deepcopy(model.hf)
     hf.float()
     hf.requires_grad_(True)
     return Trainee(
         parameters=list(hf.parameters()),
-        loss=partial(reply_loss, hf),
+        loss=partial(loss, hf),
         state=lambda: changed_tensors(model, hf.state_dict()),
     )
 

@@ -172,8 +172,12 @@ class BlockTrainer:
         """
         rows = self.batch_of(self.step - 1)
         with torch.no_grad():
-            losses = self._losses(self._forward(rows), rows)
+            losses = self.losses_of(rows)
         self._check(losses, [p.detach().norm() for p in self.block.parameters()], self.step)
+
+    def losses_of(self, rows: list[int]) -> Float[Tensor, " prompt"]:
+        """Loss of some prompts under the weights of the moment, with gradients."""
+        return self._losses(self._forward(rows), rows)
 
     def last_losses(self) -> tuple[float, dict[str, float]]:
         """Loss of the last step, and its mean for each label of that batch."""

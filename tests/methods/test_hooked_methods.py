@@ -27,6 +27,9 @@ NAMES = (
     "surgical",
     "scans",
     "cast",
+    "alphasteer",
+    "alphasteer-inverted",
+    "llm-va",
     "angular",
     "uniform-shift",
     "actor",
@@ -91,7 +94,7 @@ def test_the_model_is_itself_again_after_fit_use_exception_and_nesting(name, arc
     assert hooks(model) == n_hooks
 
 
-@pytest.mark.parametrize("name", [*NAMES[3:9], "actor", "control-random-direction"])
+@pytest.mark.parametrize("name", [*NAMES[3:12], "actor", "control-random-direction"])
 def test_a_second_fit_gives_the_same(name):
     model = shared_tiny_model("llama")
     first, second = fitted_or_reason(name, model), fitted_or_reason(name, model)

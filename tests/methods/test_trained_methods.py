@@ -17,13 +17,18 @@ from tests.support.tiny_runs import copied_tensors, same_bits
 # Quick rather than good: a few prompts and one pass.
 QUICK = {
     "self-cd": {"alphas": (0.5, 2.5)},
+    "adacd": {"strengths": (2.5,)},
     "safe-decoding": {"epochs": 1},
     "dro": {"lrs": (1e-2,), "epochs": 1},
     "sft-full": {"lrs": (1e-3,), "epochs": 1},
     "sft-layer": {"lrs": (3e-3,), "epochs": 1, "layer": 4},
+    "poft": {"lrs": (1e-3,), "epochs": 1},
+    "sift": {"lrs": (1e-3,), "epochs": 1},
+    "mezo-layer": {"lrs": (1e-3,), "epochs": 1, "layer": 4},
     "lora": {"lrs": (1e-2,), "epochs": 1},
     "lora-layer": {"lrs": (1e-2,), "epochs": 1, "layer": 4},
     "loreft": {"lrs": (3e-2,), "epochs": 1, "layer": 4},
+    "mezo-actor": {"lrs": (1e-2,), "epochs": 1, "layer": 4},
 }
 each_method = pytest.mark.parametrize("name", QUICK)
 
@@ -66,7 +71,7 @@ def test_fitting_leaves_the_model_as_it_was_and_is_told_in_plain_values(name):
     plain = (str, int, float, bool, type(None))
     assert all(isinstance(value, plain) for value in result.settings.values())
     assert set(result.chosen) <= set(result.settings)
-    assert (result.trained_parameters == 0) == (name == "self-cd")
+    assert (result.trained_parameters == 0) == (name in ("self-cd", "adacd"))
 
 
 @each_method
@@ -97,6 +102,8 @@ def test_one_layer_costs_fewer_numbers_than_all():
     assert counts["sft-full"] == sum(p.numel() for p in toy().hf.parameters())
     assert counts["sft-layer"] == sum(p.numel() for p in toy().blocks[4].parameters())
     assert counts["lora"] == toy().n_layers * counts["lora-layer"]
+    assert counts["mezo-layer"] == counts["mezo-actor"] == counts["sft-layer"]
+    assert counts["sift"] < counts["sft-full"] / 19
     assert counts["loreft"] < counts["lora-layer"] < counts["sft-layer"]
 
 

@@ -19,7 +19,10 @@ _TRAINED = (
     "control-form-direction",
 )
 # Fewer steps and candidates, where a method has such settings.
-QUICK: dict[str, dict[str, float]] = {name: {"epochs": 2, "trials": 1} for name in _TRAINED}
+QUICK: dict[str, dict[str, object]] = {name: {"epochs": 2, "trials": 1} for name in _TRAINED}
+for _name in ("alphasteer", "alphasteer-inverted"):
+    QUICK[_name] = {"shares": (0.5,), "layers": 2}
+QUICK["llm-va"] = {"rounds": 1}
 QUICK["angular"] = {"step": 90.0}
 
 

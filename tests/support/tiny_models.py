@@ -96,6 +96,14 @@ def tiny_chat_model(architecture: str = "llama", seed: int = 0) -> ChatModel:
     return wrap_model(hf, tiny_tokenizer(), name=f"tiny-{architecture}")
 
 
+def exact_tiny_model(seed: int = 0) -> ChatModel:
+    """GPT-2 in float64, which computes in float32 nowhere, as Llama's norms and softmax do."""
+    model = tiny_chat_model("gpt2", seed)
+    model.hf.to(torch.float64)
+    model.hf.set_attn_implementation("eager")  # the other gives NaN for padding in float64
+    return model
+
+
 @cache
 def shared_tiny_model(architecture: str = "llama") -> ChatModel:
     """One model an architecture for the whole test session, for tests that leave it as it is."""

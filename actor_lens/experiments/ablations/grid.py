@@ -162,17 +162,17 @@ def variations(
     return [_setting(factor, value) for value in _CHOICES[factor]]
 
 
-_MOVING = {"anchor": "current"}
+_MOVING = {"anchor": "current", "lr": 3e-4}
 _SMALL_ALPHA: dict[str, dict[str, Any]] = {
-    "AdamW": _MOVING,
-    "lr 3e-4": {**_MOVING, "lr": 3e-4},
+    "AdamW, lr 3e-4": _MOVING,
+    "lr 1e-3": {**_MOVING, "lr": 1e-3},
     "lr 1e-4": {**_MOVING, "lr": 1e-4},
     "eps 1e-12": {**_MOVING, "eps": 1e-12},
     "eps 1e-6": {**_MOVING, "eps": 1e-6},
     "SGD, lr 30": {**_MOVING, "optimizer": "sgd", "lr": 30.0},
     "bfloat16": {**_MOVING, "precision": "bfloat16"},
     "origin zero": {**_MOVING, "origin": "zero"},
-    "fixed targets": {"anchor": "initial"},
+    "fixed targets": {**_MOVING, "anchor": "initial"},
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,7 +14,9 @@ from actor_lens.judges.base import Judge
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.reply_data import Source, reply_data
 from actor_lens.methods.support.reply_training import (
+    Step,
     Trainee,
+    adamw_stepper,
     best_trial,
     check_trainable,
     reply_trials,
@@ -51,6 +53,8 @@ class ReplyMethod:
     seed: int = 0
     judge: Judge | None = None
 
+    _every: ClassVar[int] = 1  # epochs between two trials
+
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Train at every learning rate; validation prompts choose the rate and the epoch.
 
@@ -77,6 +81,8 @@ class ReplyMethod:
             epochs=self.epochs,
             batch_size=self.batch_size,
             seed=self.seed,
+            stepper=self.stepper,
+            every=self._every,
         )
         selection = selection.with_tokens(data.opening_tokens(model, selection.tokens))
         choice = best_trial(
@@ -120,6 +126,10 @@ class ReplyMethod:
             layer: Block to train; None where the method is not one of a single layer.
         """
         raise NotImplementedError
+
+    def stepper(self, trainee: Trainee, lr: float) -> Step:
+        """What takes a step of training: AdamW, unless a method says otherwise."""
+        return adamw_stepper(trainee, lr)
 
     def change(
         self, model: ChatModel, layer: Any, state: Mapping[str, Tensor]

@@ -28,6 +28,8 @@ from actor_lens.models.finite import NotFiniteError
 
 IGNORED = -100
 """Label of a token that is no target: template, prompt, padding."""
+Step = Callable[[Callable[[], Tensor]], None]
+"""Takes a step on a loss."""
 _LARGEST_GRADIENT = 1.0
 
 
@@ -102,10 +104,22 @@ def collated(model: ChatModel, examples: Sequence[ReplyExample]) -> ReplyBatch:
 
 
 def reply_loss(hf: nn.Module, batch: ReplyBatch) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the reply tokens of a batch, in nats.
+    """Mean cross-entropy of the reply tokens of a batch, in nats."""
+    predicted, wanted = _predicted(hf, batch)
+    return functional.cross_entropy(predicted.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
 
-    Only the last positions, those that predict a token of a reply, get logits.
-    """
+
+def reply_scores(hf: nn.Module, batch: ReplyBatch) -> Float[Tensor, " prompt"]:
+    """Mean log-probability of each reply's tokens, its end token among them, in nats."""
+    predicted, wanted = _predicted(hf, batch)
+    losses = functional.cross_entropy(
+        predicted.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none"
+    )
+    return -losses.sum(1) / losses.new_tensor(batch.reply_lengths)
+
+
+def _predicted(hf: nn.Module, batch: ReplyBatch) -> tuple[Tensor, Tensor]:
+    """Logits of the last positions, those that predict a token of a reply, and what they should."""
     longest = max(batch.reply_lengths)
     with _half_precision(hf):
         output: Any = hf(
@@ -115,10 +129,9 @@ def reply_loss(hf: nn.Module, batch: ReplyBatch) -> Float[Tensor, ""]:
             use_cache=False,
             logits_to_keep=longest + 1,
         )
-    predicted = output.logits[:, -longest - 1 : -1].float()
-    return functional.cross_entropy(
-        predicted.flatten(0, 1), batch.labels[:, -longest:].flatten(), ignore_index=IGNORED
-    )
+    logits = output.logits[:, -longest - 1 : -1]
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(dtype), batch.labels[:, -longest:]
 
 
 def reply_trials(
@@ -130,8 +143,22 @@ def reply_trials(
     epochs: int,
     batch_size: int,
     seed: int,
+    stepper: Callable[[Trainee, float], Step] | None = None,
+    every: int = 1,
 ) -> Iterator[Trial]:
-    """Train from the start at each learning rate, with a trial after every epoch; AdamW, no decay.
+    """Train from the start at each learning rate, with a trial after every epoch.
+
+    Args:
+        model: The untouched model.
+        examples: Prompts with replies.
+        make_trainee: Gives what is trained, untrained.
+        lrs: Learning rates.
+        epochs: Passes over the examples at each.
+        batch_size: Examples in a step.
+        seed: Seed of the order of the examples.
+        stepper: Gives, for a trainee and a learning rate, what takes a step; ``adamw_stepper``
+            unless given.
+        every: Epochs between two trials.
 
     Raises:
         UserError: If the weights of the model cannot be trained.
@@ -139,24 +166,34 @@ def reply_trials(
     check_trainable(model, lrs, epochs, batch_size)
     for lr in lrs:
         trainee = make_trainee()
-        optimizer = torch.optim.AdamW(list(trainee.parameters), lr=lr, weight_decay=0.0)
+        step = (stepper or adamw_stepper)(trainee, lr)
         order = torch.Generator().manual_seed(seed)
         for epoch in range(1, epochs + 1):
             rows = torch.randperm(len(examples), generator=order, device="cpu").tolist()
             for start in range(0, len(rows), batch_size):
                 batch = collated(model, [examples[row] for row in rows[start : start + batch_size]])
-                train_step(optimizer, trainee.parameters, partial(trainee.loss, batch))
-            yield Trial(lr, epoch, trainee.n_parameters, trainee.state())
+                step(partial(trainee.loss, batch))
+            if epoch % every == 0 or epoch == epochs:
+                yield Trial(lr, epoch, trainee.n_parameters, trainee.state())
+
+
+def adamw_stepper(trainee: Trainee, lr: float) -> Step:
+    """Steps of AdamW without decay, the gradient clipped to length 1."""
+    optimizer = torch.optim.AdamW(list(trainee.parameters), lr=lr, weight_decay=0.0)
+    return partial(train_step, optimizer, trainee.parameters)
 
 
 def train_step(
     optimizer: torch.optim.Optimizer,
     parameters: Sequence[nn.Parameter],
     loss: Callable[[], Tensor],
+    edit: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
 ) -> None:
-    """One step of an optimiser, the gradient clipped to length 1."""
+    """One step of an optimiser, the gradient clipped to length 1; ``edit`` changes it before."""
     with torch.enable_grad():
         gradients = torch.autograd.grad(loss(), list(parameters), allow_unused=True)
+    if edit is not None:
+        gradients = edit(gradients)
     # Not ``backward``: it would also fill in gradients of tensors that the model shares.
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
