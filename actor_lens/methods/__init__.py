@@ -32,6 +32,7 @@ METHODS: dict[str, str] = {
     "mezo-layer": "mezo:MezoLayer",
     "lora": "lora_sft:LoraSFT",
     "lora-layer": "lora_sft:LayerLoraSFT",
+    "mosr-like": "mosr:MosrLike",
     "loreft": "loreft:LoReFT",
     "ablation": "ablation:DirectionalAblation",
     "activation-addition": "activation_addition:ActivationAddition",

@@ -27,6 +27,7 @@ QUICK = {
     "mezo-layer": {"lrs": (1e-3,), "epochs": 1, "layer": 4},
     "lora": {"lrs": (1e-2,), "epochs": 1},
     "lora-layer": {"lrs": (1e-2,), "epochs": 1, "layer": 4},
+    "mosr-like": {"strengths": (5.0,), "steps": 3},
     "loreft": {"lrs": (3e-2,), "epochs": 1, "layer": 4},
     "mezo-actor": {"lrs": (1e-2,), "epochs": 1, "layer": 4},
 }
