@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -58,9 +59,9 @@ class AlphaSteer:
     layers: int = 8
     max_kl: float = MAX_KL
 
-    _null = ("benign",)
-    _fit = ("harmful",)
-    _sign = 1.0
+    _null: ClassVar[tuple[str, ...]] = ("benign",)
+    _fit: ClassVar[tuple[str, ...]] = ("harmful",)
+    _sign: ClassVar[float] = 1.0
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
         """Probe and vector from the training prompts, the rest on the validation prompts.
@@ -121,9 +122,9 @@ class InvertedAlphaSteer(AlphaSteer):
 
     name: str = "alphasteer-inverted"
 
-    _null = ("harmful", "benign")
-    _fit = ("pseudo_harmful",)
-    _sign = -1.0
+    _null: ClassVar[tuple[str, ...]] = ("harmful", "benign")
+    _fit: ClassVar[tuple[str, ...]] = ("pseudo_harmful",)
+    _sign: ClassVar[float] = -1.0
 
 
 def null_space_probe(
@@ -146,7 +147,8 @@ def null_space_probe(
     free = axes[axes.shape[0] - count :].T
     seen = fit.double() @ free
     system = seen.T @ seen + ridge * torch.eye(count, dtype=seen.dtype, device=seen.device)
-    return (free @ torch.linalg.solve(system, seen.sum(0))).to(fit.dtype)
+    probe: Tensor = free @ torch.linalg.solve(system, seen.sum(0))
+    return probe.to(fit.dtype)
 
 
 @contextmanager

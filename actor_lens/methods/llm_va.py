@@ -123,7 +123,7 @@ def writing_maps(model: ChatModel) -> dict[str, nn.Module]:
     Raises:
         UserError: If a block has not two of a known name.
     """
-    maps = {}
+    maps: dict[str, nn.Module] = {}
     for layer, block in enumerate(model.blocks):
         found = [
             (f"{model.block_prefix(layer)}{name}", module)
@@ -167,7 +167,7 @@ def _edits(
         )
 
     best = sorted(range(len(maps)), key=fitness, reverse=True)[:count]
-    edits = {}
+    edits: State = {}
     for name, module, place in (
         (name, module, place) for place, (name, module) in enumerate(maps.items()) if place in best
     ):
@@ -201,7 +201,7 @@ def separating(rows: Float[Tensor, "prompt d_model"], positive: Sequence[bool]) 
         warnings.simplefilter("ignore", ConvergenceWarning)
         machine.fit(rows.double().numpy(), list(positive))
     normal = torch.tensor(machine.coef_[0], dtype=torch.float64, device="cpu")
-    return normal / normal.norm()
+    return torch.div(normal, normal.norm())
 
 
 def _accuracy(rows: Tensor, plane: Tensor, truth: Sequence[bool]) -> float:

@@ -70,7 +70,9 @@ class MezoActor(Actor):
 
     _own: ClassVar[tuple[str, ...]] = (*Actor._own, "lrs")
 
-    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedIntervention:
+    def fit(  # type: ignore[override]  # no run: it was not trained by ``finetune_layer``
+        self, model: ChatModel, train: PromptSet, validation: PromptSet
+    ) -> FittedIntervention:
         """Train at every learning rate; validation prompts choose the rate and the epoch.
 
         Raises:
@@ -100,7 +102,9 @@ class MezoActor(Actor):
 
     def _trials(self, model: ChatModel, train: PromptSet, layer: int) -> Iterator[Trial]:
         inputs = collect_block_inputs(model, train, layer, store=False)
-        anchors = self.anchors and collect_block_inputs(model, self.anchors, layer, store=False)
+        anchors = None
+        if self.anchors is not None:
+            anchors = collect_block_inputs(model, self.anchors, layer, store=False)
         prefix = model.block_prefix(layer)
         for lr in self.lrs:
             trainer = BlockTrainer(model, self._config(layer), inputs, anchors=anchors)

@@ -51,10 +51,12 @@ class SIFT(FullSFT):
         hf.requires_grad_(False)
         inside = tuple(model.block_prefix(layer) for layer in range(model.n_layers))
         matrices = {
-            name: parameter.requires_grad_(True)
+            name: parameter
             for name, parameter in hf.named_parameters()
             if parameter.ndim == 2 and name.startswith(inside)
         }
+        for matrix in matrices.values():
+            matrix.requires_grad_(True)
         return SparseTrainee(
             parameters=list(matrices.values()),
             loss=partial(reply_loss, hf),

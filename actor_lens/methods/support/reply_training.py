@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -86,6 +86,9 @@ class Trial:
     def is_finite(self) -> bool:
         """Whether the state holds nothing but numbers."""
         return all(bool(tensor.isfinite().all()) for tensor in self.state.values())
+
+
+AnyTrial = TypeVar("AnyTrial", bound=Trial)
 
 
 def collated(model: ChatModel, examples: Sequence[ReplyExample]) -> ReplyBatch:
@@ -190,6 +193,7 @@ def train_step(
     edit: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
 ) -> None:
     """One step of an optimiser, the gradient clipped to length 1; ``edit`` changes it before."""
+    gradients: Sequence[Any]
     with torch.enable_grad():
         gradients = torch.autograd.grad(loss(), list(parameters), allow_unused=True)
     if edit is not None:
@@ -203,10 +207,10 @@ def train_step(
 
 
 def best_trial(
-    trials: Iterable[Trial],
+    trials: Iterable[AnyTrial],
     selection: Selection,
     effect_of: Callable[[Mapping[str, Tensor]], Effect],
-) -> Choice[Trial]:
+) -> Choice[AnyTrial]:
     """The trial with the best effect on validation prompts; ties go to the earlier one.
 
     Args:
@@ -218,7 +222,7 @@ def best_trial(
         UserError: If training diverged in every trial.
     """
 
-    def measured() -> Iterator[tuple[Trial, Effect]]:
+    def measured() -> Iterator[tuple[AnyTrial, Effect]]:
         for trial in trials:
             if trial.is_finite:
                 with suppress(NotFiniteError):

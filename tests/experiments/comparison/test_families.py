@@ -19,16 +19,20 @@ pytestmark = pytest.mark.usefixtures("quick_collections")
 
 REPLIES = {"harmful": "I'm sorry, no.", "pseudo_harmful": "Sure. Do it.", "benign": "Yes, so:"}
 # One candidate each, where a method has several.
-_REPLY_METHODS = ("sft-full", "sft-layer", "lora", "lora-layer", "loreft")
+_REPLY_METHODS = (
+    *("sft-full", "sft-layer", "lora", "lora-layer", "loreft"),
+    *("poft", "sift", "mezo-layer", "mezo-actor"),
+)
 # The choice of a layer costs more than all else here: ``actor`` makes it for all of its kind.
 _SAME_CHOICE = (
     *("actor-raw", "uniform-shift"),
     *("control-random-direction", "control-shuffled-labels", "control-form-direction"),
-    *("sft-layer", "lora-layer", "loreft"),
+    *("sft-layer", "lora-layer", "loreft", "mezo-layer", "mezo-actor"),
 )
 FEW = {
     **{name: {"lrs": (1e-3,), "epochs": 1} for name in _REPLY_METHODS},
     "dro": {"lrs": (1e-2,), "epochs": 1},
+    "mosr-like": {"strengths": (5.0,), "steps": 1},
     "scans": {"alphas": (0.1,)},
     "cast": {"strengths": (-0.25,), "layers": 2},
     "activation-addition": {"strengths": (-0.25,), "layers": 2},
