@@ -112,8 +112,8 @@ def ablation_series(
     seed. Scores are in %; `moved`, how far training took the block's weights, is a share of their
     length on a logarithmic scale.
 
-    Reads columns factor, series, number, method, split, seeds, and the score with _min and _max of
-    `.means()`.
+    Reads columns factor, series, safety_means, number, method, split, seeds, and the score with
+    _min and _max of `.means()`.
 
     What to look for: where lines are flat, the value makes no difference; where two run in
     parallel, what tells them apart shifts the scale of the value.
@@ -140,6 +140,8 @@ def ablation_series(
     check_choice("score", score, list(names))
     rows = rows[(rows["factor"] == factor) & (rows["split"] == split) & rows["number"].notna()]
     rows = rows[rows["method"] == "actor"].sort_values("number", kind="stable")
+    if score == "safety_score":
+        names[score] += f" ({safety_meaning_in(rows)})"
     figure = go.Figure()
     for place, series in enumerate(dict.fromkeys(ablations.means()["series"])):
         part = rows[rows["series"] == series]
@@ -161,8 +163,8 @@ def ablation_series(
         )
     if _spans_decades(rows):
         figure.update_xaxes(type="log", exponentformat="power", dtick=1)
-    figure.update_xaxes(title_text=escape(factor))
-    figure.update_yaxes(title_text=names[score], tickformat=".3p" if score == "moved" else ".0%")
+    figure.update_xaxes(title_text=escape(factor.replace("-", " ")))
+    figure.update_yaxes(title_text=names[score], tickformat=".3~p" if score == "moved" else ".0%")
     if score == "moved":
         figure.update_yaxes(type="log", dtick=1)
     return finish(
