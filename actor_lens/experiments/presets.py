@@ -124,7 +124,7 @@ class Preset:
 
         settings = dict(self.methods.get(name, {}))
         if name == "actor":
-            config = vars(self.config(model))
+            config = self.config(model).recorded()
             at_default = ("safety_floor", "weight_decay")  # which the method does not have
             settings |= {key: value for key, value in config.items() if key not in at_default}
         return make_method(name, **settings)
