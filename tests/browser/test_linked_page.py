@@ -187,6 +187,9 @@ def test_prompts_are_text_and_nothing_is_asked(open_page, made, policy):
     for prompt in range(len(made[0].look.projections.prompts)):
         page.locator("#prompt").select_option(str(prompt))
     page.locator("#plot-prompts").hover()
+    for width in (900, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("window.harmed") is None
     assert page.locator("main img, main a[href^=javascript], main svg[onload]").count() == 0
     if policy:  # what would get past the escapes is stopped by the page's policy
