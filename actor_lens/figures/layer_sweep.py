@@ -56,7 +56,7 @@ def layer_outcomes(sweep: Framed | pd.DataFrame) -> go.Figure:
             "bars: 95 % interval; horizontal lines: before."
         ],
         height=420,
-        empty="no outcomes: the sweep had no validation prompts",
+        empty="no outcomes on validation prompts",
     )
 
 

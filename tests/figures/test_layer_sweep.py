@@ -46,4 +46,4 @@ def test_a_sweep_without_validation_says_so():
     table = sweep_table().filter(regex="layer|alpha|seed")
     figure = figures.layer_outcomes(Sweep(table))
     assert not figure.data
-    assert "no validation prompts" in figure.layout.annotations[0].text
+    assert "no outcomes on validation prompts" in figure.layout.annotations[0].text
