@@ -134,11 +134,12 @@ def harmfulness(
     with stage("harmfulness"):
         means = known.means if known is not None else _means(_ends(model, train, closing), train)
         scores = _scores(_ends(model, test, closing), means)
-    both = replace(prompts, prompts=train.prompts + test.prompts)
-    by_form = form_scores(both, fitted=len(train))[len(train) :]
-    return Harmfulness(
-        model.name, test, scores, means, _aurocs(scores, test, seed), _aurocs(by_form, test, seed)
-    )
+    if known is not None and known.prompts == test:
+        form = known.form
+    else:
+        both = replace(prompts, prompts=train.prompts + test.prompts)
+        form = _aurocs(form_scores(both, fitted=len(train))[len(train) :], test, seed)
+    return Harmfulness(model.name, test, scores, means, _aurocs(scores, test, seed), form)
 
 
 def harmfulness_of_run(

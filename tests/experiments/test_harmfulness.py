@@ -76,6 +76,7 @@ def test_scores_are_differences_of_cosines_averaged_over_the_layers(model, found
 def test_means_of_an_earlier_result_are_kept(model, found):
     again = harmfulness(model, PROMPTS, known=found)
     assert np.array_equal(again.scores, found.scores)
+    assert again.form == found.form
     noise = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0), device="cpu")
     with al.add_direction(model, 0, 50 * noise):
         moved = harmfulness(model, PROMPTS, known=found)

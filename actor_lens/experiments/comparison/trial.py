@@ -227,7 +227,10 @@ class ComparisonWork:
         """Against what the untouched model says of training prompts."""
         if self._harmfulness is None:
             return _NAN, _NAN, _NAN
-        found = harmfulness(changed, self._split_prompts, known=self._harmfulness)
+        try:
+            found = harmfulness(changed, self._split_prompts, known=self._harmfulness)
+        except UserError:  # what a method puts around the prompt may hide where the text ends
+            return _NAN, _NAN, _NAN
         one = found.auroc["harmful_vs_pseudo_harmful"]
         return one.value, one.low, one.high
 
