@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from actor_lens.cli import (
     ablate_command,
+    app_command,
     bench_command,
     class_command,
     compare_command,
@@ -54,6 +55,7 @@ _FAILING = ("strict", "surrogateescape")
 
 # Each has add_commands; --help lists the commands in this order.
 COMMAND_MODULES = (
+    app_command,
     study_commands,
     layers_command,
     evaluate_command,

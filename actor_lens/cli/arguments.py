@@ -97,6 +97,19 @@ def add_common(
         page: Default file, of a command that writes one page and no folder.
     """
     add = parser.add_argument
+    add_inputs(parser, seed)
+    if page:
+        add("--out", metavar="FILE", default=page, help=f"the page, replaced; default: {page}")
+    else:
+        text = f"folder for results; default: {out or 'none'}"
+        add("--out", metavar="DIR", default=out, help=text)
+        add("--overwrite", action="store_true", help="write into a folder that holds files")
+    add_output(parser)
+
+
+def add_inputs(parser: argparse.ArgumentParser, seed: int | None = 0) -> None:
+    """Model and prompts, and how to compute; ``load_model_and_prompts`` reads these flags."""
+    add = parser.add_argument
     add("--model", metavar="NAME|DIR", help="hub name, folder or .gguf file; default: 'toy'")
     add(
         "--prompts",
@@ -106,12 +119,6 @@ def add_common(
         "it for the end; see prompts list",
     )
     add_arrangement(parser)
-    if page:
-        add("--out", metavar="FILE", default=page, help=f"the page, replaced; default: {page}")
-    else:
-        text = f"folder for results; default: {out or 'none'}"
-        add("--out", metavar="DIR", default=out, help=text)
-        add("--overwrite", action="store_true", help="write into a folder that holds files")
     add_seed(parser, seed)
     add_loading(parser)
     add(
@@ -121,7 +128,6 @@ def add_common(
         help="prompts in one forward pass; default: auto, as many as fit into memory",
     )
     add_store(parser)
-    add_output(parser)
 
 
 def add_arrangement(parser: argparse.ArgumentParser) -> None:

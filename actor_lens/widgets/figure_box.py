@@ -1,15 +1,35 @@
-"""A widget around one figure, and the manners that it needs on a notebook's page."""
+"""A widget around one figure, and the manners that it needs on a notebook's page.
+
+Under the widget stands a picture of it, which the page hides as long as the widget lives. It is
+what remains where no kernel runs: in a notebook that is opened again, trusted or not, in copies of
+it, and in front ends without widgets.
+"""
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import anywidget
 import ipywidgets as ipw
 import plotly.graph_objects as go
+import traitlets
+from IPython.display import display
 
+from actor_lens.figures.picture import picture
 from actor_lens.widgets.linked_figure import LinkedFigure
+
+# Pages of JupyterLab and Notebook, of VS Code and of Colab that are dark.
+_DARK = ':is([data-jp-theme-light="false"], .vscode-dark, html[theme="dark"])'
+_TURNED = "{ filter: invert(0.93) hue-rotate(180deg); }"
+# What JupyterLab shows in place of a widget that is gone: words and nothing else.
+_STYLE = (
+    "<style>.jp-OutputArea-output.lm-Panel:not(:has(*)) { display: none; }"
+    f"@media screen {{ {_DARK} .actor-lens-picture img {_TURNED} }}</style>"
+)
+_HOW_TO_GO_ON = "A picture of the last state: no kernel runs here. Run the cells to go on."
 
 
 class PageHelper(anywidget.AnyWidget):
@@ -21,8 +41,19 @@ class PageHelper(anywidget.AnyWidget):
     kernel, and goes on doing so when a crash, or a restart by someone else, has ended it: then the
     kernel answers that it knows no such subshell, and JupyterLab is made to ask for a new one. Once
     for each that has gone, for messages to it may still be under way.
+
+    While the widget lives, the picture of it is hidden. On dark pages the figure is turned dark by
+    the browser, with its hues kept. Handles of sliders are given their names for screen readers.
+
+    Attributes:
+        picture: Class of the element with the picture.
     """
 
+    picture = traitlets.Unicode().tag(sync=True)
+    _css = f"""
+    @media screen {{ {_DARK} .actor-lens .js-plotly-plot {_TURNED} }}
+    @media print {{ .actor-lens :is(button, .modebar) {{ display: none; }} }}
+    """
     _esm = """
     function initialize({ model }) {
       const kernel = model.widget_manager?.kernel; // in JupyterLab and Notebook 7 only
@@ -39,8 +70,11 @@ class PageHelper(anywidget.AnyWidget):
       kernel.anyMessage.connect(heal);
       return () => kernel.anyMessage.disconnect(heal);
     }
-    function render({ el }) {
+    function render({ el, model }) {
       el.style.display = "none";
+      const hides = document.createElement("style"), picture = "." + model.get("picture");
+      hides.textContent = `${picture}, .jp-OutputArea-child:has(${picture}) { display: none; }`;
+      document.head.append(hides);
       const fit = () => window.dispatchEvent(new Event("resize"));
       const watcher = new ResizeObserver(fit);
       const timers = [300, 1000, 2500].map((wait) => setTimeout(fit, wait));
@@ -51,12 +85,16 @@ class PageHelper(anywidget.AnyWidget):
       };
       watch();
       const keep = (event) => {
-        if (event.target.closest?.(".actor-lens"))
-          event.target.setAttribute("data-lm-suppress-shortcuts", "true");
+        const target = event.target;
+        if (!target.closest?.(".actor-lens")) return;
+        target.setAttribute("data-lm-suppress-shortcuts", "true");
+        const name = target.closest(".widget-inline-hbox")?.querySelector(".widget-label");
+        if (name && !target.labels?.length) target.setAttribute("aria-label", name.textContent);
       };
       document.addEventListener("focusin", keep);
       return () => {
         el.dataset.removed = "true";
+        hides.remove();
         timers.forEach(clearTimeout);
         watcher.disconnect();
         document.removeEventListener("focusin", keep);
@@ -78,7 +116,9 @@ class FigureBox(ipw.VBox):
             children: Widgets from top to bottom, those of ``LinkedFigure.parts`` among them.
             traits: Values of traits to begin with.
         """
-        super().__init__([*children, PageHelper()], **traits)
+        self._helper, self._drawn = PageHelper(), ""
+        super().__init__([*children, self._helper], **traits)
+        self._helper.picture = f"picture-{self.model_id}"
         self.add_class("actor-lens")
         answer_where_asked(self)
 
@@ -86,6 +126,44 @@ class FigureBox(ipw.VBox):
     def figure(self) -> go.FigureWidget:
         """The one figure widget, with its traces as the page shows them."""
         return self._linked.widget
+
+    def _ipython_display_(self) -> None:
+        """Show the widget, and under it the picture, which is brought up to date later."""
+        # Where the widget cannot be shown, nothing is: else it would be named in one line of code.
+        display({**self._repr_mimebundle_(), "text/html": ""}, raw=True)
+        self._drawn = self._picture()
+        self._show_picture()
+        self._linked.on_checkpoint = self._renew_picture
+
+    def _mime_(self) -> tuple[str, str]:
+        """What marimo shows, which has no boxes of widgets."""
+        return "text/html", self._picture()
+
+    def _renew_picture(self) -> None:
+        """Put the picture of now in place of the last one."""
+        before, self._drawn = self._drawn, self._picture()
+        if self._drawn != before:
+            self._show_picture(update=True)
+
+    def _show_picture(self, **how: bool) -> None:
+        words = {"text/html": self._drawn, "text/plain": _HOW_TO_GO_ON}
+        display(words, raw=True, display_id=self._helper.picture, **how)
+
+    def _picture(self) -> str:
+        """The picture as HTML of which nothing is lost where it is not trusted."""
+        shown, above = self._linked.shown, self.children[0]
+        words = above.value if isinstance(above, ipw.HTML) else ""
+        titles = ", ".join(
+            re.sub("</?b>", "", note["text"])
+            for note in shown.layout["annotations"]
+            if note.get("name", "").startswith("title ")
+        )
+        image = base64.b64encode(picture(shown).encode()).decode()
+        return (
+            f'{_STYLE}<div class="actor-lens-picture {self._helper.picture}">{words}'
+            f'<img alt="{type(self).__name__}: {titles}" style="width:100%;max-width:1200px" '
+            f'src="data:image/svg+xml;base64,{image}"><p><i>{_HOW_TO_GO_ON}</i></p></div>'
+        )
 
 
 def answer_where_asked(*roots: ipw.Widget) -> None:

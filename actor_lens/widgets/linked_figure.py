@@ -33,6 +33,8 @@ class LinkedFigure:
         widget: The figure widget.
         parts: Widgets that belong on the page: the figure widget and the one that reports events.
         lock: Held while the figure widget is written to.
+        shown: What it shows.
+        on_checkpoint: Called when the stored state is up to date.
     """
 
     def __init__(
@@ -54,12 +56,13 @@ class LinkedFigure:
         self._on_click, self._on_select = on_click, on_select
         self._timer: threading.Timer | None = None
         self._waiting_since = 0.0
-        self._shown = composition
+        self.shown = composition
         self.widget = go.FigureWidget(composition.figure())
         # A lasso selects here, so its button stays; the one that uploads does not.
         self.widget._config = {**config(), "modeBarButtonsToRemove": [_UPLOAD]}
         self.widget.layout.modebar = {"remove": [_UPLOAD]}
         self._events = FigureEvents(self._pass_on)
+        self.on_checkpoint: Callable[[], None] = lambda: None
         self.parts: tuple[ipw.Widget, ...] = (self.widget, self._events)
 
     @property
@@ -76,12 +79,12 @@ class LinkedFigure:
         """
         with self.lock:
             keys = [trace["meta"]["key"] for trace in composition.traces]
-            shown = [trace["meta"]["key"] for trace in self._shown.traces]
+            shown = [trace["meta"]["key"] for trace in self.shown.traces]
             if keys == shown:
                 self._update(composition)
             else:
                 self._exchange(composition, keys)
-            self._shown = composition
+            self.shown = composition
             self._events.ask_drawn()
         self._checkpoint_soon()
 
@@ -89,6 +92,7 @@ class LinkedFigure:
         """Bring the stored state up to date: it is what a reloaded page draws."""
         with self.lock:
             self.widget._repr_mimebundle_()
+            self.on_checkpoint()
 
     def _checkpoint_soon(self) -> None:
         """Make a checkpoint after the last of several changes in a row: each sends everything."""
@@ -108,7 +112,7 @@ class LinkedFigure:
         """Send what differs in the layout and in the traces that the figure widget has."""
         with self.widget.batch_update():
             for trace, before, now in zip(
-                self.widget.data, self._shown.traces, composition.traces, strict=False
+                self.widget.data, self.shown.traces, composition.traces, strict=False
             ):
                 if changes := _changes(before, now):
                     trace.update(changes, overwrite=True)
@@ -121,7 +125,7 @@ class LinkedFigure:
             composition: The panels.
             keys: Keys of their traces.
         """
-        shown = [trace["meta"]["key"] for trace in self._shown.traces]
+        shown = [trace["meta"]["key"] for trace in self.shown.traces]
         staying = 0
         while staying < min(len(keys), len(shown)) and keys[staying] == shown[staying]:
             staying += 1
@@ -133,8 +137,8 @@ class LinkedFigure:
         self.checkpoint()
 
     def _update_layout(self, composition: Composition) -> None:
-        changes = _changes(self._shown.layout, composition.layout)
-        for name in self._shown.layout:
+        changes = _changes(self.shown.layout, composition.layout)
+        for name in self.shown.layout:
             if name not in composition.layout:  # an axis of a panel that has gone
                 changes[name] = {"visible": False}
         changes.pop("template", None)

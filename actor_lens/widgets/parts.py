@@ -21,7 +21,8 @@ CELL_LENGTH, SHORT_CELL = 400, 14
 _TABLE_STYLE = "border-collapse:collapse;width:100%;font-size:12px;line-height:1.35;color:inherit"
 _SIGNS = {"x": "✕", "diamond": "◆", "circle": "●"}
 _SETTINGS = {setting.name: setting for setting in fields(FinetuneConfig)}
-_CELL_STYLE = "padding:4px 8px;border-bottom:1px solid #e4e9ef;vertical-align:top;text-align:left"
+_CELL_STYLE = "padding:4px 8px;border-bottom:1px solid rgba(128,140,150,.3);vertical-align:top"
+_ALIGNED = {False: ";text-align:left", True: ";text-align:right;font-variant-numeric:tabular-nums"}
 
 
 def safe(text: object, length: int | None = None) -> str:
@@ -52,7 +53,8 @@ def paragraph(text: str, *, warn: bool = False) -> str:
         text: HTML that is safe already.
         warn: Whether it stands on yellow ground, as warnings do.
     """
-    look = "background:#fff4e0;border-left:4px solid #D55E00;padding:4px 8px;" if warn else ""
+    ground = "background:#fff4e0;color:#1f2933"  # both, as the page may be dark
+    look = f"{ground};border-left:4px solid #D55E00;padding:4px 8px;" if warn else ""
     return f'<p style="margin:2px 0;line-height:1.4;{look}">{text}</p>'
 
 
@@ -65,7 +67,7 @@ def block(text: object, *, length: int = 4000) -> str:
     """
     return (
         '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;padding:6px 8px;'
-        'background:#f4f6f8;border-radius:4px;max-height:180px;overflow:auto">'
+        'background:rgba(128,140,150,.14);color:inherit;border-radius:4px;max-height:180px;overflow:auto">'
         f"<bdi>{safe(text, length)}</bdi></pre>"
     )
 
@@ -89,14 +91,20 @@ def table(
     Args:
         rows: Cells by column; numbers get three digits, ``None`` and NaN stay empty. A ``label``
             is drawn in its colour.
-        columns: Keys of the columns to show, with their titles.
+        columns: Keys of the columns to show, with their titles; those of numbers end on one line.
         caption: Plain text above the table, also its name for screen readers.
     """
+    aligned = {
+        name: _ALIGNED[all(isinstance(row.get(name), int | float | None) for row in rows)]
+        for name in columns
+    }
     head = "".join(
-        f'<th scope="col" style="{_CELL_STYLE}">{safe(title)}</th>' for title in columns.values()
+        f'<th scope="col" style="{_CELL_STYLE}{aligned[name]}">{safe(title)}</th>'
+        for name, title in columns.items()
     )
     body = "".join(
-        "<tr>" + "".join(_cell(name, row.get(name)) for name in columns) + "</tr>" for row in rows
+        "<tr>" + "".join(_cell(name, row.get(name), aligned[name]) for name in columns) + "</tr>"
+        for row in rows
     )
     title = f'<caption style="text-align:left;padding:2px 0">{safe(caption)}</caption>'
     return (
@@ -107,9 +115,9 @@ def table(
     )
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, value: Any, aligned: str) -> str:
     if name == "label" and value in LABEL_STYLES:
-        return f'<td style="{_CELL_STYLE}">{label_name(value)}</td>'
+        return f'<td style="{_CELL_STYLE}{aligned}">{label_name(value)}</td>'
     if value is None or value != value:
         text = ""
     elif isinstance(value, bool):
@@ -120,7 +128,7 @@ def _cell(name: str, value: Any) -> str:
         text = f"<bdi>{safe(value, CELL_LENGTH)}</bdi>"
     short = not isinstance(value, str) or len(value) <= SHORT_CELL
     wrapping = "white-space:nowrap" if short else "overflow-wrap:anywhere"
-    return f'<td style="{_CELL_STYLE};{wrapping}">{text}</td>'
+    return f'<td style="{_CELL_STYLE}{aligned};{wrapping}">{text}</td>'
 
 
 def button(text: str, act: Callable[[], None], *, tip: str, style: str = "") -> ipw.Button:

@@ -156,6 +156,19 @@ class NotebookPage:
         self.page.reload()
         self._wait_ready(cells)
 
+    def reopen(self, *, trusted: bool = True) -> None:
+        """Save, end the kernel and open the notebook anew, with a kernel that has run nothing.
+
+        One that is not trusted has a cell of which the server did not see that it was run here.
+        """
+        notebook = nbformat.read(self.save(), as_version=4)
+        self._jupyter.end_kernel(self.path.name)
+        if not trusted:
+            notebook.cells[0].source += "\n# from someone else"
+            nbformat.write(notebook, self.path)
+        self.page.reload()
+        self._wait_ready(len(notebook.cells))
+
     def interrupt_kernel(self) -> None:
         """Interrupt the kernel, as the stop button of the toolbar does."""
         self._jupyter.tell_kernel(self.path.name, "interrupt")
