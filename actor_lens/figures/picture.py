@@ -63,7 +63,7 @@ class _Page:
     """
 
     def __init__(self, composition: Composition, width: int) -> None:
-        layout = composition.layout
+        layout, self._symbols = composition.layout, 0
         margin, self.height = layout["margin"], layout["height"]
         self._left, self._top = margin["l"], margin["t"]
         self._wide = width - margin["l"] - margin["r"]
@@ -147,9 +147,16 @@ class _Page:
                 f'stroke-dasharray="{_DASHES.get(line.get("dash", "solid"), "none")}"/>'
             )
         yield from self._whiskers(trace, axes)
-        if "markers" in mode:
-            for left, top in places:
-                yield _symbol(trace, left, top)
+        if "markers" in mode and len(places) == 1:
+            yield _symbol(trace, *places[0])
+        elif "markers" in mode and places:  # once, however many there are
+            self._symbols += 1
+            name = f"m{self._symbols}"
+            where = " ".join(f'marker-{end}="url(#{name})"' for end in ("start", "mid", "end"))
+            yield (
+                f'<marker id="{name}" markerUnits="userSpaceOnUse" overflow="visible">'
+                f'{_symbol(trace, 0, 0)}</marker><path d="{path}" fill="none" {where}/>'
+            )
 
     def _whiskers(self, trace: Mapping[str, Any], axes: tuple[str, str]) -> Iterator[str]:
         """Upright intervals around points."""

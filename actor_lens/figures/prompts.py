@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from actor_lens.directions.projections import Projections, TokenProjections
 
 STRIP_WIDTH = 0.62
+# Of more points of a label than these each is small and faint, so that the dense parts show.
+MANY = 100
 # A token's text is cut for the axis; the hover text has more of it.
 TOKEN_LENGTH, MOST_TOKENS = 12, 400
 # Toward benign, neither, toward harmful: the colours of the labels, with white in between.
@@ -99,7 +101,12 @@ def _strip(rows: pd.DataFrame, label: str, place: int, selected: set[int]) -> go
         name=style.name,
         mode="markers",
         # No outline: of a thousand prompts it is half of what a browser draws.
-        marker={"symbol": style.symbol, "color": style.color, "size": 7, "opacity": 0.7},
+        marker={
+            "symbol": style.symbol,
+            "color": style.color,
+            "size": 7 if len(rows) <= MANY else 5,
+            "opacity": 0.7 if len(rows) <= MANY else 0.4,
+        },
         selectedpoints=chosen if selected else None,
         unselected={"marker": {"opacity": 0.16}},
         selected={"marker": {"opacity": 1, "size": 11}},

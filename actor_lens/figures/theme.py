@@ -192,7 +192,7 @@ def finish(
         empty: Plain text in the middle of a figure without traces: why it is empty.
     """
     if not figure.data:
-        place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
+        place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "xanchor": "center"}
         figure.add_annotation(text=escape(empty), font={"size": FONT_SIZE, "color": MUTED}, **place)
         figure.update_xaxes(visible=False)
         figure.update_yaxes(visible=False)

@@ -78,9 +78,13 @@ def label_sign(label: str) -> str:
 
 
 def label_name(label: str) -> str:
-    """A label as HTML in its colour, with its sign: colour is never the only difference."""
+    """A label as HTML in its colour, with its sign: colour is never the only difference.
+
+    The colour is drawn toward that of the words around, lighter on dark pages.
+    """
     style, sign = LABEL_STYLES[label], label_sign(label)
-    return f'<span style="white-space:nowrap;color:{style.color}">{sign} {style.name}</span>'
+    color = f"color:{style.color};color:color-mix(in srgb, {style.color} 70%, currentColor)"
+    return f'<span style="white-space:nowrap;{color}">{sign} {style.name}</span>'
 
 
 def table(
@@ -94,10 +98,7 @@ def table(
         columns: Keys of the columns to show, with their titles; those of numbers end on one line.
         caption: Plain text above the table, also its name for screen readers.
     """
-    aligned = {
-        name: _ALIGNED[all(isinstance(row.get(name), int | float | None) for row in rows)]
-        for name in columns
-    }
+    aligned = {name: _ALIGNED[_are_numbers([row.get(name) for row in rows])] for name in columns}
     head = "".join(
         f'<th scope="col" style="{_CELL_STYLE}{aligned[name]}">{safe(title)}</th>'
         for name, title in columns.items()
@@ -113,6 +114,12 @@ def table(
         f"{title if caption else ''}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         "</div>"
     )
+
+
+def _are_numbers(cells: Sequence[Any]) -> bool:
+    """Whether what is known in a column is numbers."""
+    known = [cell for cell in cells if cell is not None]
+    return bool(known) and all(isinstance(cell, int | float) for cell in known)
 
 
 def _cell(name: str, value: Any, aligned: str) -> str:

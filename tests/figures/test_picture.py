@@ -20,9 +20,8 @@ def drawn(composition):
 def points_of(figure):
     """Pixels of the points of a figure that has nothing else."""
     composition = compose([Panel("one", figure, x=(0, 1), y=(0, 1))], height=400)
-    moved = [element.get("transform", "") for element in drawn(composition)]
-    places = [re.match(r"translate\((\S+) (\S+)\)scale", text) for text in moved]
-    return np.array([[float(place[1]), float(place[2])] for place in places if place])
+    [places] = [one.get("d") for one in drawn(composition) if one.get("marker-mid")]
+    return np.array([pair.split() for pair in re.findall(r"\S+ \S+", places[1:])], dtype=float)
 
 
 @pytest.mark.parametrize("name", PARTS)

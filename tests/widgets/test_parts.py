@@ -1,5 +1,7 @@
 """Text from outside is shown as text, whatever it is; painting happens only so often."""
 
+import re
+
 import pytest
 
 from actor_lens.directions.options import SHIFTS
@@ -79,3 +81,10 @@ def test_a_throttle_lets_the_first_through_and_then_waits(monkeypatch):
         now[0] = 100.0 + moment
         due.append(throttle.due())
     assert due == [True, False, False, True, False, True]
+
+
+def test_columns_of_numbers_end_on_one_line():
+    rows = [{"n": 1.5, "word": "a", "gone": None}, {"n": None, "word": 2, "gone": None}]
+    made = table(rows, {"n": "n", "word": "word", "gone": "gone"})
+    styles = re.findall(r'<t[hd][^>]*style="([^"]*)"', made)
+    assert ["text-align:right" in style for style in styles] == [True, False, False] * 3

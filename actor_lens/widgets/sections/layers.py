@@ -79,7 +79,8 @@ class LayersSection(Section):
         state = self.exploration
         scores = self.cached("scores", self.score.value, self._scores_panel)
         outcomes = self.cached("outcomes", state.outcomes, self._outcomes_panel)
-        return [scores.marked(state.layer), outcomes.marked(state.layer)]
+        marked = outcomes.marked(state.layer) if state.outcomes else outcomes
+        return [scores.marked(state.layer), marked]
 
     def refresh(self) -> None:
         """Write the warnings, the recommendation with its reason, and the table of outcomes."""
@@ -145,13 +146,15 @@ class LayersSection(Section):
     def _outcomes_panel(self) -> Panel:
         state = self.exploration
         figure = figures.layer_outcomes(state.layer_outcomes)
+        if not state.outcomes:  # the note says why
+            figure.update_layout(annotations=[])
         note = "First token, validation. Dotted: before."
         return Panel(
             "outcomes",
             figure,
             x=RIGHT,
             y=LOWER,
-            title="Refused after training the layer",
+            title="Refused after training",
             note=note if state.outcomes else "Press “Try every layer” to fill this.",
         )
 
