@@ -248,7 +248,10 @@ def _range(name: str, spec: Mapping[str, Any], composition: Composition) -> tupl
     for trace in composition.traces:
         values = np.asarray(trace.get(letter, ()))
         if trace.get(f"{letter}axis", letter) == name and values.dtype.kind in "fiu":
-            held += values[np.isfinite(values)].tolist()
+            bars = trace.get(f"error_{letter}") or {}
+            ends = [np.asarray(bars.get(end, 0.0), dtype=float) for end in ("array", "arrayminus")]
+            reached = np.concatenate([values, values + ends[0], values - ends[1]])
+            held += reached[np.isfinite(reached)].tolist()
             room = 0.0 if trace["type"] == "heatmap" else room
     low, high = (min(held), max(held)) if held else (0.0, 1.0)
     pad = room * (high - low) or 0.5

@@ -57,3 +57,13 @@ def test_it_holds_no_prompt_and_names_are_text():
     elements = drawn(compose([Panel("one", figure, x=(0, 1), y=(0, 1))], height=400))
     assert "<script>alert(1)</script>" in [element.text for element in elements]
     assert not any("script" in element.tag or "secret" in str(element.text) for element in elements)
+
+
+def test_whiskers_stay_within_the_panel():
+    bars = {"array": [5.0, 1.0], "arrayminus": [0.5, 9.0]}
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[1.0, 2.0], mode="markers", error_y=bars))
+    elements = drawn(compose([Panel("one", figure, x=(0, 1), y=(0, 1))], height=400))
+    ends = [re.match(r"M\S+ (\S+)V(\S+)$", element.get("d", "")) for element in elements]
+    heights = [float(end) for match in ends if match for end in match.groups()]
+    assert len(heights) == 4
+    assert 54 < min(heights) < max(heights) < 400 - 64  # the margins of a composition

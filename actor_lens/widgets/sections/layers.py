@@ -147,7 +147,7 @@ class LayersSection(Section):
         state = self.exploration
         figure = figures.layer_outcomes(state.layer_outcomes)
         if not state.outcomes:  # the note says why
-            figure.update_layout(annotations=[])
+            figure.layout.annotations = ()
         note = "First token, validation. Dotted: before."
         return Panel(
             "outcomes",
