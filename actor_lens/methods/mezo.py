@@ -41,7 +41,7 @@ class MezoLayer(LayerSFT):
 
     name: str = "mezo-layer"
     lrs: tuple[float, ...] = (1e-4, 1e-3)
-    epochs: int = 30
+    epochs: int = 20
 
     _every: ClassVar[int] = 10
 
@@ -55,7 +55,7 @@ class MezoActor(Actor):
     """ACTOR's loss and block, trained without gradients as in ``MezoLayer``; it needs no replies.
 
     The settings of ``Actor`` but for ``lrs``, of which validation prompts choose one, and the
-    number of epochs, which they choose in fifties. The layer is the first that ``Actor`` would try.
+    number of epochs, which they choose in twenty-fives. The layer is the first that ``Actor`` would try.
 
     Attributes:
         lrs: Learning rates to try.
@@ -65,7 +65,7 @@ class MezoActor(Actor):
     """
 
     name: str = "mezo-actor"
-    epochs: int = 100
+    epochs: int = 50
     lrs: tuple[float, ...] = (1e-3, 1e-2)
 
     _own: ClassVar[tuple[str, ...]] = (*Actor._own, "lrs")
@@ -115,7 +115,7 @@ class MezoActor(Actor):
                 rows = trainer.batch_of(number)
                 step(partial(_mean_loss, trainer, rows))
                 epoch, left = divmod(number + 1, trainer.steps_per_epoch)
-                if left == 0 and (epoch % 50 == 0 or epoch == self.epochs):
+                if left == 0 and (epoch % 25 == 0 or epoch == self.epochs):
                     named = {prefix + n: t for n, t in trainer.block.state_dict().items()}
                     yield Trial(lr, epoch, count, changed_tensors(model, named))
 
