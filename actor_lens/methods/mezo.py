@@ -55,7 +55,8 @@ class MezoActor(Actor):
     """ACTOR's loss and block, trained without gradients as in ``MezoLayer``; it needs no replies.
 
     The settings of ``Actor`` but for ``lrs``, of which validation prompts choose one, and the
-    number of epochs, which they choose in twenty-fives. The layer is the first that ``Actor`` would try.
+    number of epochs, which they choose in twenty-fives. The layer is the first that ``Actor``
+    would try.
 
     Attributes:
         lrs: Learning rates to try.
