@@ -34,7 +34,7 @@ CLAIMS = {MT_BENCH: 1.5, MMLU: 1.0}
 """By at most how many percent the paper says that a benchmark changes (points for a share)."""
 RATING = "rating of 10"
 _WIKITEXT = re.compile(r"perplexity of .*wiki(?:text|\.test).*", re.IGNORECASE)
-# MMLU or a table of one's own under a name like that, and its groups; not its 57 subjects.
+# MMLU or a table of one's own under a name like that; below, what is in it but its four groups.
 _MMLU = re.compile(r"(?:.+_)?mmlu(?: \(.*)?")
 _SUBJECTS = re.compile(r"(?:.+_)?mmlu_(?!(?:stem|humanities|social_sciences|other)$).*")
 _NAN = float("nan")
@@ -254,7 +254,8 @@ def measure_utility(
             "chat": chat,
         }
         before = run_tasks(model, tasks, **settings)
-        measures += _task_measures(before, run_tasks(model, tasks, run=run, **settings))
+        after = run_tasks(model, tasks, run=run, **settings)
+        measures += _task_measures(before, after, asked=tasks)
     layer = run.layer if isinstance(run, TrainingRun) else None
     return Utility(model.name, layer, tuple(measures))
 
@@ -302,7 +303,9 @@ def _told(measure: Measure) -> str:
     )
 
 
-def _task_measures(before: TaskScores, after: TaskScores) -> list[Measure]:
+def _task_measures(before: TaskScores, after: TaskScores, *, asked: Sequence[str]) -> list[Measure]:
+    """One measure a score; subjects of MMLU are left out where the group they are in is there."""
+    groups = tuple(f"{score.task}_" for score in before.scores)
     return [
         Measure(
             f"{first.task} ({first.few_shot}-shot)",
@@ -313,7 +316,9 @@ def _task_measures(before: TaskScores, after: TaskScores) -> list[Measure]:
             first.stderr,
         )
         for first, second in zip(before.scores, after.scores, strict=True)
-        if not _SUBJECTS.fullmatch(first.task)
+        if first.task in asked
+        or not _SUBJECTS.fullmatch(first.task)
+        or not first.task.startswith(groups)
     ]
 
 

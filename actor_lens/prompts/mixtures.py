@@ -5,7 +5,8 @@ Each part is a public prompt set by name, with `=PATH` where it is a file or fol
 parts of `PAPER`, any of which `NAME=PATH` takes from a file. `NAME/A+B` takes the categories A and
 B of a set only ("xstest/homonyms+definitions:20=path.csv"), and `NAME+KIND` rows of a kind that is
 left out otherwise too ("phtest+controversial"). `@ood` behind a part keeps it for the end: all its
-prompts are asked out of distribution, and those of other parts that resemble them are left out.
+prompts are asked out of distribution, and those of other parts that resemble them are left out;
+where these have a split of their own they stay, and a warning tells of training prompts.
 """
 
 from __future__ import annotations
@@ -129,7 +130,13 @@ def load_mixture(source: str, *, seed: int = 0, split: bool = True) -> PromptSet
 
 def _parse_part(text: str, source: str) -> Part:
     if text.endswith(_ASKED_ONLY):
-        return replace(_parse_part(text.removesuffix(_ASKED_ONLY), source), split="ood")
+        part = _parse_part(text.removesuffix(_ASKED_ONLY), source)
+        if part.name == "paper":
+            raise UserError(
+                f"{shown(text)}: the paper's parts have splits of their own; put {_ASKED_ONLY} "
+                "behind one of them, such as xstest=PATH@ood"
+            )
+        return replace(part, split="ood")
     left, equals, path = text.partition("=")
     # os.path: of names that are too long for a file, or of no user's home, Path raises.
     is_file = os.path.isfile(os.path.expanduser(text))
@@ -163,10 +170,8 @@ def _with_paper(parts: Sequence[Part]) -> list[Part]:
     for part in PAPER:
         source = own.pop(part.name, part)
         counts = {} if source.limit and source is not part else part.counts
-        own_limit = source.limit or part.limit
-        paper.append(
-            replace(source, limit=own_limit, split=part.split, label=part.label, counts=counts)
-        )
+        own_limit, split = source.limit or part.limit, source.split or part.split
+        paper.append(replace(source, limit=own_limit, split=split, label=part.label, counts=counts))
     return paper + list(own.values())
 
 

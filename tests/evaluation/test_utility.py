@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from actor_lens.errors import UserError
+from actor_lens.evaluation import utility
 from actor_lens.evaluation.divergence import next_token_divergence, reply_divergence
+from actor_lens.evaluation.harness import TaskScore, TaskScores
 from actor_lens.evaluation.perplexity import perplexity
 from actor_lens.evaluation.utility import Measure, Utility, measure_utility
 from actor_lens.report.study_report import render_report
@@ -87,6 +89,34 @@ def test_a_part_or_another_benchmark_is_held_against_no_claim(measure, unit, ben
     one = Measure(measure, unit, 400, 0.5, 0.47)
     assert one.benchmark == benchmark
     assert (one.within_claim is None) == (benchmark not in ("MMLU", "MT-Bench"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "left_out"),
+    [
+        (["mmlu"], ["mmlu_anatomy"]),
+        (["mmlu", "mmlu_anatomy"], []),
+        (["mmlu_anatomy"], []),
+        (["mmlu_pro"], ["mmlu_pro_biology"]),
+        (["mmlu", "mmlu_pro"], ["mmlu_anatomy", "mmlu_pro_biology"]),
+    ],
+)
+def test_subjects_of_mmlu_are_left_out_only_where_their_group_stands_for_them(
+    asked, left_out, monkeypatch
+):
+    """A subject, or another set of such a name, that was asked for is never lost."""
+    inside = {
+        "mmlu": ["mmlu", "mmlu_stem", "mmlu_anatomy"],
+        "mmlu_pro": ["mmlu_pro", "mmlu_pro_biology"],
+    }
+    names = list(dict.fromkeys(name for task in asked for name in inside.get(task, [task])))
+    scores = tuple(TaskScore(name, "acc", 0.5, 0.1, 9, 0) for name in names)
+    monkeypatch.setattr(utility, "check_tasks", lambda *_, **__: None)
+    monkeypatch.setattr(utility, "run_tasks", lambda *_, **__: TaskScores(scores, "0", None, False))
+    model = tiny_chat_model()
+    found = measure_utility(model, quick_run(model), tasks=asked)
+    shown = [measure.measure.removesuffix(" (0-shot)") for measure in found.measures]
+    assert shown == [name for name in names if name not in left_out]
 
 
 def test_a_record_is_plain_and_read_back():

@@ -272,6 +272,12 @@ def test_a_part_that_is_kept_for_the_end_is_whole_and_nothing_like_it_is_trained
     assert not others & asked
 
 
+def test_a_part_of_the_paper_can_be_kept_for_the_end_and_all_of_it_cannot():
+    splits = {part.name: part.split for part in parse_mixture("paper,xstest=here@ood")}
+    assert splits == {name: GIVEN.get(name) for name in splits} | {"xstest": "ood"}
+    assert "put @ood behind one of them" in refusal("starter,paper@ood")
+
+
 @pytest.mark.parametrize("line", ["starter,@ood", "xstest=@ood", "nothing-known@ood,starter"])
 def test_an_end_without_a_part_is_refused_in_one_line(line):
     refusal(line)
