@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from actor_lens.text import plural
 
 RIGHT, WRONG, NO_ANSWER, NOT_RUN = "right", "wrong", "no answer", "not run"
 _SAID = {"Right.": RIGHT, "Not yet.": WRONG, "No answer yet.": NO_ANSWER}
+
+# What a file that is no notebook, or one made to be deep, brings about.
+_FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,7 +100,7 @@ def check_class(folder: str | Path) -> ClassCheck:
         try:
             cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
             found = [row for cell in cells for row in _exercises(cell)]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _FAULTS as error:
             unread.append((name, f"no notebook that can be read ({type(error).__name__})"))
             continue
         if not found:
@@ -126,7 +130,9 @@ def _exercises(cell: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _calls(source: str) -> list[ast.Call]:
     try:
-        tree = ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in a learner's text
+            tree = ast.parse(source)
     except SyntaxError:  # a magic, or half a line of a learner
         return []
     calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call)]

@@ -62,7 +62,9 @@ def test_what_was_handed_in_is_not_run(tmp_path):
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"cells": 3}', '{"cells": [{}]}', "\x00"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"cells": 3}', '{"cells": [{}]}', "\x00", "[" * 100_000]
+)
 def test_a_broken_file_is_named_and_the_others_are_read(tmp_path, content):
     (tmp_path / "broken.ipynb").write_text(content)
     good = {"cells": [{"cell_type": "code", "source": CHECKS, "outputs": []}]}
@@ -70,6 +72,12 @@ def test_a_broken_file_is_named_and_the_others_are_read(tmp_path, content):
     checked = check_class(tmp_path)
     assert [name for name, _ in checked.unread] == ["broken.ipynb"]
     assert len(checked.rows) == 2
+
+
+def test_odd_escapes_of_a_learner_warn_of_nothing(tmp_path):
+    cell = {"cell_type": "code", "source": f"x = '\\d'\n{CHECKS}", "outputs": []}
+    (tmp_path / "odd.ipynb").write_text(json.dumps({"cells": [cell]}))
+    assert len(check_class(tmp_path).rows) == 2  # warnings are errors here
 
 
 def test_a_notebook_without_exercises_is_said_to_have_none(tmp_path):
