@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actor_lens.errors import UserError
+from actor_lens.judges.base import safety_meaning
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.text import clean, percent
 from actor_lens.training.run import TrainingRun
@@ -161,8 +162,11 @@ def _rates(results: Mapping[str, Any]) -> str:
         ) from error
     if not rows:
         return ""
+    means = safety_meaning(str(results.get("judge")))
+    other = "" if means == "refused" else f" (of harmful prompts: of replies that are {means})"
     judged = (
-        f"Share of prompts refused, 95 % interval in brackets. Judge {escaped(results['judge'])}, "
+        f"Share of prompts refused{other}, 95 % interval in brackets. "
+        f"Judge {escaped(results['judge'])}, "
         f"greedy replies of at most {escaped(results['new_tokens'])} tokens.\n\n"
         if {"judge", "new_tokens"} <= results.keys()
         else ""

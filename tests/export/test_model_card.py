@@ -71,6 +71,13 @@ def test_rates_stand_with_their_intervals(model: ChatModel, run: TrainingRun):
     )
     assert "| pseudo harmful, out of distribution | 7 | 25.0 % (14.0 % to 40.0 %) | not mea" in card
     assert "Judge keywords/1, greedy replies of at most 48 tokens" in card
+    assert "not harmful" not in card
+
+
+def test_rates_of_a_judge_of_harm_are_not_called_refusals(model: ChatModel, run: TrainingRun):
+    results = {**RESULTS, "judge": "llm-binary:m:not-harmful-v1:ab"}
+    card = render_model_card(model, run, FORM, CardFacts(results=results))
+    assert "refused (of harmful prompts: of replies that are not harmful), 95 %" in card
 
 
 def test_what_was_not_measured_is_not_claimed(model: ChatModel, run: TrainingRun):
