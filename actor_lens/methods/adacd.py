@@ -64,7 +64,8 @@ class AdaCD:
                 nothing.
         """
         del train
-        if not self.strengths or not all(0 < one <= 1 for one in (*self.agreements, self.beta)):
+        shares = (*self.agreements, self.beta)
+        if not (self.strengths and self.agreements and all(0 < one <= 1 for one in shares)):
             raise UserError("adacd needs strengths, and agreements and beta above 0 up to 1")
         selection = Selection.of(model, validation)
         asked = with_system_text(model, self.refusal_prompt)

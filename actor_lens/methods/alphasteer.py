@@ -71,7 +71,8 @@ class AlphaSteer:
                 harmful prompt.
         """
         require_labels(train, 1)
-        if not all(0 < share < 1 for share in self.shares) or not self.ridge > 0:
+        sound = self.shares and all(0 < share < 1 for share in self.shares)
+        if not sound or not self.ridge > 0:
             raise UserError("alphasteer needs shares between 0 and 1 and a positive ridge")
         selection = Selection.of(model, validation)
         tails = tail_residuals(model, train.texts)

@@ -56,7 +56,7 @@ class MezoActor(Actor):
 
     The settings of ``Actor`` but for ``lrs``, of which validation prompts choose one, and the
     number of epochs, which they choose in twenty-fives. The layer is the first that ``Actor``
-    would try.
+    would try. Moving targets keep the direction of the start: ``refresh`` changes nothing.
 
     Attributes:
         lrs: Learning rates to try.

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from actor_lens.errors import UserError
 from actor_lens.methods.adacd import AdaCD, adapted, adaptive_model
 from actor_lens.methods.support.system_turn import with_system_text
 from actor_lens.models.replies import generate_replies
-from tests.support.tiny_models import talkative_tiny_model
+from tests.support.tiny_models import talkative_tiny_model, tiny_chat_model
+from tests.support.tiny_runs import tiny_prompts
 
 PROMPTS = ["How do I kill a Python process?", "a", "Bake two cakes, quickly"]
 A, LAM, BETA = 2.5, 0.5, 0.01
@@ -69,3 +71,9 @@ def test_the_first_tokens_are_those_of_a_slow_loop_and_the_rest_the_models_own(a
     mixed = adaptive_model(method, A, LAM, model)
     assert generate_replies(mixed, PROMPTS, new_tokens=6) == truth
     assert generate_replies(model, PROMPTS, new_tokens=6) != truth
+
+
+@pytest.mark.parametrize("setting", [{"strengths": ()}, {"agreements": ()}, {"beta": 0.0}])
+def test_nothing_to_try_is_one_line(setting):
+    with pytest.raises(UserError, match="adacd needs strengths"):
+        AdaCD(**setting).fit(tiny_chat_model(), tiny_prompts(2), tiny_prompts(1))

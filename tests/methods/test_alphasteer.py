@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from actor_lens.methods.alphasteer import add_gated, null_space_probe
+from actor_lens.errors import UserError
+from actor_lens.methods.alphasteer import AlphaSteer, add_gated, null_space_probe
 from tests.support.steering import (
     TEXTS,
     generated,
@@ -18,7 +19,9 @@ from tests.support.tiny_models import (
     D_MODEL,
     exact_tiny_model,
     talkative_tiny_model,
+    tiny_chat_model,
 )
+from tests.support.tiny_runs import tiny_prompts
 
 NULL, FIT = random(20, 12, seed=1).double(), random(5, 12, seed=2).double()
 
@@ -76,3 +79,9 @@ def test_generated_tokens_are_left_alone():
     assert wanted != generated(model, TEXTS, 6)
     with add_gated(model, 2, probe, vector):
         assert generated(model, TEXTS, 6) == wanted
+
+
+@pytest.mark.parametrize("setting", [{"shares": ()}, {"shares": (1.0,)}, {"ridge": 0.0}])
+def test_settings_that_leave_nothing_to_try_are_one_line(setting):
+    with pytest.raises(UserError, match="alphasteer needs shares"):
+        AlphaSteer(**setting).fit(tiny_chat_model(), tiny_prompts(2), tiny_prompts(1))
