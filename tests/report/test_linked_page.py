@@ -11,11 +11,12 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from actor_lens.errors import UserError
+from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.report import linked_page
 from actor_lens.report.linked_page import render_linked_page, write_linked_page
 from actor_lens.text import clean
 from tests.support.linked_pages import planted_page
-from tests.support.studies import ANSWER, N_LAYERS
+from tests.support.studies import N_LAYERS
 from tests.support.tiny_models import tiny_chat_model
 
 # EvaluationChange.examples joins with keywords that pandas 3 deprecates; pandas 2 knows no others.
@@ -81,7 +82,7 @@ def test_only_two_scripts_may_run(html):
 
 
 def test_hostile_prompts_are_data(made, html):
-    study, content = made
+    study, _ = made
     own = html.replace(get_plotlyjs(), "")
     for markup in ("<img", "<svg onload", "<script>window", "<b>planted", "\u202e", "\u2028"):
         assert markup not in own
@@ -91,8 +92,27 @@ def test_hostile_prompts_are_data(made, html):
     for text, prompt in zip(shown, prompts, strict=True):
         assert clean(prompt.prompt).startswith(text.removesuffix("…"))
         assert len(text) <= 2_000
-    harmful = content["change"].where("test").sides().query("label == 'harmful'")
-    assert ANSWER not in set(harmful["reply_after"])
+
+
+def test_no_answer_to_a_harmful_prompt_is_on_the_page(made):
+    """Neither before nor after the run, whose page says that it was answered."""
+    study, content = made
+    answered = [label == "harmful" for label in study.after.prompts.labels]
+    after = replace(
+        study.after,
+        replies=tuple(
+            "Mix both powders." if one else reply
+            for one, reply in zip(answered, study.after.replies, strict=True)
+        ),
+        verdicts=tuple(
+            "answered" if one else verdict
+            for one, verdict in zip(answered, study.after.verdicts, strict=True)
+        ),
+    )
+    for sides in ((study.before, after), (after, study.before)):
+        html = render_linked_page(study.look, **{**content, "change": compare_evaluations(*sides)})
+        assert "(answered; not shown)" in html
+        assert "both powders" not in html
 
 
 def test_a_panel_without_numbers_is_left_out(made):
