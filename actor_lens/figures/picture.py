@@ -244,7 +244,8 @@ def _range(name: str, spec: Mapping[str, Any], composition: Composition) -> tupl
     if spec.get("range"):
         return float(spec["range"][0]), float(spec["range"][1])
     letter = name[0]
-    held, room = [0.0, 1.0][:0], 0.05
+    held: list[float] = []
+    room = 0.05
     for trace in composition.traces:
         values = np.asarray(trace.get(letter, ()))
         if trace.get(f"{letter}axis", letter) == name and values.dtype.kind in "fiu":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -198,7 +199,8 @@ def _shrunk(value: Any) -> Any:
         return _packed(value) if value.dtype.kind in "fiu" else _shrunk(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
-    return None if value != value else value  # JSON has no NaN
+    # JSON has neither NaN nor infinity, such as the loss of a run that diverged.
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _packed(values: np.ndarray) -> dict[str, Any]:

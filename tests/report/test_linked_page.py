@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import json
+import math
 import re
 from dataclasses import replace
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
@@ -113,6 +115,12 @@ def test_no_answer_to_a_harmful_prompt_is_on_the_page(made):
         html = render_linked_page(study.look, **{**content, "change": compare_evaluations(*sides)})
         assert "(answered; not shown)" in html
         assert "both powders" not in html
+
+
+def test_numbers_that_json_lacks_are_gaps():
+    figure = go.Figure(go.Scatter(x=[1, 2, 3], y=[0.5, math.inf, math.nan]))
+    (trace,) = linked_page._plain(figure)["data"]
+    assert trace["y"] == [0.5, None, None]
 
 
 def test_a_panel_without_numbers_is_left_out(made):
