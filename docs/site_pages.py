@@ -68,6 +68,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_others: object) -> str:
+    """Let links to the notebooks, written as they work in the repository, lead to their pages."""
+    return re.sub(r"\]\(\.\./((?:\.\./)*notebooks/[\w-]+)\.ipynb\)", r"](\1.md)", markdown)
+
+
 def on_page_content(content: str, page: Page, **_others: object) -> str:
     """Put a notebook's outputs into its page, after Markdown can no longer touch them."""
     outputs = _outputs.get(page.file.src_uri)
