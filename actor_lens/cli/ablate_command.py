@@ -19,7 +19,7 @@ Ctrl-C ends the work after the cells that are done: they are shown and written, 
 Examples:
     actor-lens ablate --out ablations
     actor-lens ablate --factors alpha,shift --seeds 0,1,2 --out ablations
-    actor-lens ablate --studies small-alpha --layer 4 --out small-alpha
+    actor-lens ablate --factors small-alpha --layer 4 --out small-alpha
     actor-lens ablate --layer 4 --per-label 30 --jobs 2 --json
 """
 

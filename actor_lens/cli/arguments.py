@@ -46,6 +46,13 @@ TRAINING_SETTINGS = (
 )
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help whose words are whole: a name such as ``hex-phi`` is not broken at its hyphen."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
 # ---- Groups ----
 
 
@@ -63,14 +70,14 @@ def add_command(
         text: What the command does, in lower case and without a full stop.
     """
     written = (sys.modules[function.__module__].__doc__ or "").partition("Examples:\n")[2]
-    examples = [line for line in written.splitlines() if f" {name} " in f"{line} "]
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
         description=textwrap.fill(f"{text[0].upper()}{text[1:]}.", 80),
-        epilog="\n".join(["examples:", *examples]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
+    own = [line for line in written.splitlines() if f" {parser.prog} " in f"{line} "]
+    parser.epilog = "\n".join(["examples:", *own])
     parser.set_defaults(run_command=function)
     return parser
 
@@ -87,6 +94,7 @@ def add_common(
     seed: int | None = 0,
     *,
     page: str = "",
+    out_text: str = "",
 ) -> None:
     """Model, prompts, output folder and how to compute.
 
@@ -95,32 +103,45 @@ def add_common(
         out: Default folder.
         seed: Default seed; None for that of the run that the command is about.
         page: Default file, of a command that writes one page and no folder.
+        out_text: What is said of the folder, where it is no plain default.
     """
     add = parser.add_argument
     add_inputs(parser, seed)
     if page:
         add("--out", metavar="FILE", default=page, help=f"the page, replaced; default: {page}")
     else:
-        text = f"folder for results; default: {out or 'none'}"
-        add("--out", metavar="DIR", default=out, help=text)
+        where = out_text or f"default: {out or 'none, they are only printed'}"
+        add("--out", metavar="DIR", default=out, help=f"folder for results; {where}")
         add("--overwrite", action="store_true", help="write into a folder that holds files")
     add_output(parser)
 
 
 def add_inputs(parser: argparse.ArgumentParser, seed: int | None = 0) -> None:
-    """Model and prompts, and how to compute; ``load_model_and_prompts`` reads these flags."""
-    add = parser.add_argument
-    add("--model", metavar="NAME|DIR", help="hub name, folder or .gguf file; default: 'toy'")
+    """Model and prompts, and how to compute; ``load_model_and_prompts`` reads these flags.
+
+    Args:
+        parser: Parser of the command.
+        seed: Default seed; None for a command about a run, whose model, prompts and seed are the
+            defaults.
+    """
+    add, of_run = parser.add_argument, seed is None
+    add(
+        "--model",
+        metavar="NAME|DIR",
+        help="toy, smollm2, smollm2-cautious, hub name, folder or .gguf file; "
+        + _default("toy", of_run),
+    )
     add(
         "--prompts",
         metavar="NAME|FILE",
         help="toy, starter, twins, cautious, a .jsonl or .csv file, paper, public sets from the "
         "hub or a file, or several: xstest=path.csv,advbench,ultrachat:200; behind one, @ood keeps "
-        "it for the end; see prompts list",
+        f"it for the end; see prompts list; default: {'those of the run, else ' * of_run}toy for "
+        "the bundled model, starter,twins for smollm2-cautious, else starter",
     )
     add_arrangement(parser)
     add_seed(parser, seed)
-    add_loading(parser)
+    add_loading(parser, of_run=of_run)
     add(
         "--batch-size",
         type=batch_size,
@@ -146,13 +167,19 @@ def add_arrangement(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_loading(parser: argparse.ArgumentParser) -> None:
-    """How a model is loaded and spoken to; ``load_named_model`` reads these flags."""
-    add = parser.add_argument
-    add("--adapter", metavar="DIR", help="adapter of PEFT to merge into the model; default: none")
-    add("--chat-template", metavar="FILE", help="Jinja template for a tokenizer without one")
-    add("--system-prompt", metavar="TEXT|FILE", help="system prompt of every prompt; default: none")
-    add("--revision", metavar="NAME", help="branch, tag or commit of a hub model; default: main")
+def add_loading(parser: argparse.ArgumentParser, *, of_run: bool = False) -> None:
+    """How a model is loaded and spoken to; ``load_named_model`` reads these flags.
+
+    Args:
+        parser: Parser of the command.
+        of_run: The command is about a run: how its model was loaded is the default.
+    """
+    add, none, main = parser.add_argument, _default("none", of_run), _default("main", of_run)
+    add("--adapter", metavar="DIR", help=f"adapter of PEFT to merge into the model; {none}")
+    text = f"Jinja template for a tokenizer without one; {none}"
+    add("--chat-template", metavar="FILE", help=text)
+    add("--system-prompt", metavar="TEXT|FILE", help=f"system prompt of every prompt; {none}")
+    add("--revision", metavar="NAME", help=f"branch, tag or commit of a hub model; {main}")
     add(
         "--quantization",
         metavar="|".join(QUANTIZATIONS),
@@ -163,8 +190,9 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", metavar="auto|cpu|cuda", help=text)
     add(
         "--device-map",
-        metavar="|".join(DEVICE_MAPS),
-        help="spread the model over several devices; default: one device",
+        metavar="NAME",
+        help=f"spread the model over several devices: {', '.join(DEVICE_MAPS)}; default: one "
+        "device",
     )
     add(
         "--dtype",
@@ -267,6 +295,11 @@ def add_replies(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -
 # ---- Single flags ----
 
 
+def _default(text: str, of_run: bool) -> str:
+    """What stands for a flag that was not given; of a command about a run, what the run has."""
+    return f"default: that of the run, else {text}" if of_run else f"default: {text}"
+
+
 def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
     """One seed; None as default stands for that of the run that the command is about."""
     parser.add_argument(
@@ -274,8 +307,7 @@ def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
         type=seed_number,
         default=default,
         metavar="N",
-        help="seed of all that is drawn; default: "
-        + ("that of the run, else 0" if default is None else str(default)),
+        help=f"seed of all that is drawn; {_default(str(default or 0), default is None)}",
     )
 
 

@@ -15,7 +15,7 @@ Ctrl-C writes nothing.
 Examples:
     actor-lens bench
     actor-lens bench --only looks,actor --rounds 5
-    actor-lens bench --model HuggingFaceTB/SmolLM2-135M-Instruct --predict 5000 --out bench
+    actor-lens bench --model smollm2 --predict 5000 --out bench
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ Examples:
     actor-lens compare --methods all --out board --report
     actor-lens compare --methods actor,sft-layer,lora --seeds 0,1,2 --out board
     actor-lens compare --preset paper --dry-run
-    actor-lens compare --methods actor,sft-layer --prompts mine.jsonl --test-per-label 50
+    actor-lens compare --methods actor,lora --test-per-label 50 --out few
 """
 
 from __future__ import annotations

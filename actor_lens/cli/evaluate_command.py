@@ -15,7 +15,7 @@ verdicts that were paid for stay in the cache of the judge.
 Examples:
     actor-lens evaluate --run run --out verdicts
     actor-lens evaluate --run run --judges keywords,openings,first-token
-    actor-lens evaluate --model ./checkpoint --prompts xstest:100+advbench:100 --new-tokens 48
+    actor-lens evaluate --model ./checkpoint --prompts xstest:100,advbench:100
     actor-lens evaluate --run run --prompts mine.jsonl --json
 """
 

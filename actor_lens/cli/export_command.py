@@ -14,7 +14,7 @@ Examples:
     actor-lens export --run run --as delta --out repaired
     actor-lens export --run run --as model --out whole --license mit
     actor-lens export --run run --as lora --rank auto --error 0.02 --out adapter
-    actor-lens export --run run --as delta --out repaired --push-to-hub me/repaired --private
+    actor-lens export --run run --as delta --out mine --push-to-hub me/mine
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def add_commands(commands: Any) -> None:
     """Register ``export``."""
     text = "a run as one block, a whole model or a LoRA adapter, with a model card"
     parser = add_command(commands, "export", export, text)
-    add_common(parser, seed=None)
+    add_common(parser, seed=None, out_text="needed")
     add = parser.add_argument
     add_run(parser)
     add(

@@ -21,12 +21,12 @@ call is quicker.
 
 Examples:
     actor-lens layers
-    actor-lens layers --model HuggingFaceTB/SmolLM2-135M-Instruct --prompts starter --out look
+    actor-lens layers --model smollm2-cautious --out look
     actor-lens layers --by auroc --alpha 0.5 --json
     actor-lens lens --out lens.html
     actor-lens lens --run run --sweep --out lens.html
     actor-lens enough --layer 4 --split test --out enough
-    actor-lens enough --gammas 0.05,0.1,0.2,0.3,0.4,0.5,0.6,0.8,1 --bisect --json
+    actor-lens enough --gammas 0.05,0.1,0.2,0.4,0.6,0.8,1 --bisect --json
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def add_commands(commands: Any) -> None:
     add_layer(parser, "block to shift after; default: auto, chosen by the validation prompts")
     add_choice(parser)
     add = parser.add_argument
-    add("--split", default="validation", metavar="NAME", help="prompts; default: validation")
+    text = "split whose harmless prompts are asked; default: validation"
+    add("--split", default="validation", metavar="NAME", help=text)
     shown = ",".join(f"{gamma:g}" for gamma in PAPER_GAMMAS)
     text = f"shares of R to try; default: {shown}, as in the paper"
     add("--gammas", type=numbers, default=PAPER_GAMMAS, metavar="X,..", help=text)

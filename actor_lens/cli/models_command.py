@@ -10,7 +10,7 @@ Examples:
     actor-lens models --model HuggingFaceTB/SmolLM2-135M-Instruct
     actor-lens models --model ./base --adapter ./lora
     actor-lens models --get smollm2
-    actor-lens models --model ./checkpoint --dtype bfloat16 --chat-template chat.jinja
+    actor-lens models --model ./checkpoint --chat-template chat.jinja
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--model",
         metavar="NAME|DIR",
-        help="hub name, folder, .gguf file or 'toy'; default: list what is known",
+        help="toy, smollm2, smollm2-cautious, hub name, folder or .gguf file; default: list what "
+        "was tried",
     )
     parser.add_argument(
         "--get",

@@ -15,8 +15,8 @@ Examples:
     actor-lens prompts show paper
     actor-lens prompts check mine.jsonl --model toy
     actor-lens prompts check mine.jsonl --balance form
-    actor-lens prompts check advbench,hex-phi,harmbench,xstest,ultrachat --split-by source
-    actor-lens prompts check xstest:100+advbench:100 --json
+    actor-lens prompts check advbench,hex-phi,harmbench --split-by source
+    actor-lens prompts check xstest:100,advbench:100 --json
 """
 
 from __future__ import annotations

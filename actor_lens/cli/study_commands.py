@@ -93,7 +93,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--report", action="store_true", help="write report.html too")
 
     parser = add_command(commands, "report", report, "one HTML file about a run, works offline")
-    add_common(parser, seed=None)
+    add_common(parser, seed=None, out_text="default: the folder of the run")
     add_run(parser)
     parser.add_argument("--utility", metavar="DIR", help="a folder that utility wrote, for a table")
     add_replies(parser)

@@ -17,7 +17,7 @@ Examples:
     actor-lens utility --run run --prompts mine.jsonl --json
     actor-lens utility --run run --text wikitext.txt --window 512 --stride 256
     actor-lens utility --run run --mt-bench question.jsonl --judge llm:gpt-4o
-    actor-lens utility --run run --tasks arc_easy,hellaswag --limit 200 --out measured
+    actor-lens utility --run run --tasks arc_easy,hellaswag --out measured
 """
 
 from __future__ import annotations
