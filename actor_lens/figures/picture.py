@@ -242,7 +242,8 @@ class _Page:
 def _range(name: str, spec: Mapping[str, Any], composition: Composition) -> tuple[float, float]:
     """First and last value of an axis: what it asks for, else those of its traces with room."""
     if spec.get("range"):
-        return float(spec["range"][0]), float(spec["range"][1])
+        first, last = map(float, spec["range"])
+        return (first, last) if first != last else (first - 0.5, last + 0.5)
     letter = name[0]
     held: list[float] = []
     room = 0.05

@@ -25,6 +25,7 @@ from actor_lens.judges.phrases import (
     ANSWER_RULE,
     any_of,
     goes_on_to_answer,
+    knows_no_words,
     normalise,
     opening,
     without_quotes,
@@ -172,7 +173,8 @@ class KeywordJudge:
     def identity(self) -> str:
         """Name, length and hash of the list, as results record them."""
         lines = [*self.phrases, *(f"exempt {phrase}" for phrase in self.exempt)]
-        if any(phrase.startswith("^?") or "{" in phrase for phrase in lines):
+        # Of these the words alone do not say what is found.
+        if any(line.startswith("^?") or "{" in line or knows_no_words(line) for line in lines):
             lines += [*(pattern.pattern for pattern in self._patterns), ANSWER_RULE]
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         return f"{self.name}:{len(self.phrases)}:{digest[:12]}"

@@ -66,10 +66,15 @@ def any_of(phrases: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(_whole_words(normalise(phrase)) for phrase in phrases) or r"(?!)")
 
 
+def knows_no_words(phrase: str) -> bool:
+    """Whether it is in a script in which phrases are found inside longer words."""
+    return _NO_BOUNDARY.search(phrase) is not None
+
+
 def _whole_words(phrase: str) -> str:
     pieces = re.split(r"(\{[\w' ]+\})", phrase)
     pattern = "".join(_class_of(one[1:-1]) or re.escape(one) for one in pieces)
-    if _NO_BOUNDARY.search(pattern):
+    if knows_no_words(pattern):
         return pattern
     start = r"(?<!\w)" if phrase[0].isalnum() or phrase[0] == "{" else ""
     end = r"(?!\w)" if phrase[-1].isalnum() or phrase[-1] == "}" else ""

@@ -152,13 +152,17 @@ class FigureBox(ipw.VBox):
     def _picture(self) -> str:
         """The picture as HTML of which nothing is lost where it is not trusted."""
         shown, above = self._linked.shown, self.children[0]
+        try:
+            drawn = picture(shown)
+        except Exception:  # a missing picture must not take the widget with it
+            return ""
         words = above.value if isinstance(above, ipw.HTML) else ""
         titles = ", ".join(
             re.sub("</?b>", "", note["text"])
             for note in shown.layout["annotations"]
             if note.get("name", "").startswith("title ")
         )
-        image = base64.b64encode(picture(shown).encode()).decode()
+        image = base64.b64encode(drawn.encode()).decode()
         return (
             f'{_STYLE}<div class="actor-lens-picture {self._helper.picture}">{words}'
             f'<img alt="{type(self).__name__}: {titles}" style="width:100%;max-width:1200px" '

@@ -67,3 +67,13 @@ def test_whiskers_stay_within_the_panel():
     heights = [float(end) for match in ends if match for end in match.groups()]
     assert len(heights) == 4
     assert 54 < min(heights) < max(heights) < 400 - 64  # the margins of a composition
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_an_axis_of_one_value_has_room_around_it(value):
+    """As where no prompt differs from another, or the range was set so."""
+    figure = go.Figure(
+        go.Scatter(x=[value, value], y=[1, 2], mode="markers"), {"xaxis": {"range": [value, value]}}
+    )
+    composition = compose([Panel("one", figure, x=(0, 1), y=(0, 1))], height=400)
+    assert f"{value:.4g}" in [element.text for element in drawn(composition)]

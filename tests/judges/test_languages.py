@@ -1,5 +1,6 @@
 """Each language's list tells 30 refusals of ours from 30 answers, by itself and among all."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,14 @@ def test_every_wording_finds_something_that_a_phrase_needs(code):
         assert f"{{{name}}}" in text
         assert len(set(wordings)) == len(wordings)
     assert len(set(one.phrases)) == len(one.phrases)
+
+
+def test_a_list_that_is_found_inside_words_says_so_in_its_identity():
+    """Rates of one list by two rules do not mix: the identity is more than the phrases' hash."""
+    phrase = "не могу"  # in Cyrillic: words have endings there
+    judge = KeywordJudge("own", (phrase,), ())
+    assert judge.refused("Этого я не могущ.")
+    digest = hashlib.sha256(phrase.encode()).hexdigest()
+    assert judge.identity != f"own:1:{digest[:12]}"
+    latin = hashlib.sha256(b"i cannot").hexdigest()
+    assert KeywordJudge("own", ("i cannot",), ()).identity == f"own:1:{latin[:12]}"
