@@ -58,14 +58,15 @@ def batch_size(text: str) -> int | None:
 
 
 def per_label(text: str) -> int | dict[str, int] | None:
-    """One number for all labels, one for each of those named, or None for ``all``.
+    """One number from 1 for all labels, one for each of those named, or None for ``all``.
 
-    A label may be written with a hyphen, as the tables show it: ``pseudo-harmful=25``.
+    A label that is named may have 0, and may be written with a hyphen, as the tables show it:
+    ``pseudo-harmful=25``.
     """
     if text == "all":
         return None
     if "=" not in text:
-        return integer(text)
+        return positive(text)
     pairs = (part.partition("=") for part in text.split(","))
     return {label.strip().replace("-", "_"): integer(count) for label, _, count in pairs}
 

@@ -186,6 +186,7 @@ def one_line_error(capsys):
         (["train", "--refresh", "north"], "epoch"),
         (["train", "--safety-floor", "2"], "safety_floor"),
         (["train", "--per-label", "1"], "at least 2"),
+        (["layers", "--per-label", "0"], "--per-label: 0 is not a whole number of at least 1"),
         (["train", "--per-label", "evil=3"], "evil"),
         (["train", "--by", "vibes"], "silhouette"),
         (["train", "--device", "abacus"], "abacus"),
