@@ -144,8 +144,10 @@ class _Now:
         self.begun = self.told = time.monotonic()
 
     def line(self) -> str:
-        """Name, parts, seconds so far and seconds left."""
+        """Name, parts, seconds so far and seconds left; once it is done, that work goes on."""
         seconds = time.monotonic() - self.begun
+        if 0 < self.total <= self.done:
+            return f"{self.name}: done, work goes on, {seconds:.0f} s"
         if not self.done:
             return f"{self.name}: {seconds:.0f} s"
         left = seconds / self.done * (self.total - self.done)

@@ -55,6 +55,14 @@ def test_a_stage_that_is_done_has_one_line_and_ends_the_silence(monkeypatch):
     assert log.getvalue().splitlines() == ["layer scores: 2/2"]
 
 
+def test_work_after_a_stage_is_not_said_to_be_about_to_end(monkeypatch):
+    log, bars = heard(monkeypatch, r"^layer scores: done, work goes on, \d+ s")
+    with bars:
+        with stage("layer scores", 2) as done:
+            done(2)
+        assert log.seen.wait(60)
+
+
 def test_a_note_is_printed_with_the_stage_that_it_is_about(monkeypatch):
     log, bars = heard(monkeypatch, "never", every=3600)
     with bars:
