@@ -96,7 +96,8 @@ def read_rows(path: Path) -> list[NumberedRow]:
     kind = path.suffix.lower()
     if kind not in _PROMPT_TYPES:
         sheet = "; save the sheet as CSV UTF-8" if kind in _SHEETS else ""
-        raise UserError(f'{path}: prompts come from {types} files, not "{path.suffix}"{sheet}')
+        given = f'not "{path.suffix}"' if kind else "and this name has no ending"
+        raise UserError(f"{path}: prompts come from {types} files, {given}{sheet}")
     text = read_text(path)
     if kind == ".csv":
         rows = list(csv_rows(path, text, needed=("prompt", "label")))

@@ -88,7 +88,8 @@ _STRONGEST: tuple[Split, ...] = ("ood", "test", "validation", "train")
 def is_mixture(source: str) -> bool:
     """Whether a source names parts rather than one file or the bundled prompts."""
     first = re.split("[,=:/+]", source, maxsplit=1)[0].strip()
-    return "," in source or "=" in source or first == "paper" or find_benchmark(first) is not None
+    known = first == "paper" or first in BUNDLED or find_benchmark(first) is not None
+    return "," in source or "=" in source or known
 
 
 def parse_mixture(source: str) -> tuple[Part, ...]:
@@ -148,6 +149,11 @@ def _parse_part(text: str, source: str) -> Part:
     kinds, slash, names = rows.partition("/")
     name, *include = (each.strip() for each in kinds.split("+"))
     categories = [each.strip() for each in names.split("+")] if slash else []
+    if name in BUNDLED:
+        raise UserError(
+            f"{shown(text)}: bundled prompts are taken whole; write {name} and take fewer training "
+            "prompts with --per-label (in Python: sample)"
+        )
     if not all((name, *include, *categories)) or (equals and not path.strip()):
         raise UserError(
             f"{shown(source)}: an empty part; write NAME, NAME=PATH, NAME:N or NAME/CATEGORY"

@@ -246,11 +246,20 @@ class TestBadFiles:
         path = prompt_file(tmp_path, "[]", "mine.json")
         assert message_for(path) == ': prompts come from .jsonl or .csv files, not ".json"'
 
+    def test_no_ending(self, tmp_path):
+        path = prompt_file(tmp_path, "[]", "mine")
+        assert message_for(path).endswith(".csv files, and this name has no ending")
+
     @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
     def test_a_file_that_may_not_be_read(self, tmp_path):
         path = prompt_file(tmp_path, [row()])
         path.chmod(0)
         assert message_for(path).startswith(": cannot be read (Permission denied)")
+
+    @pytest.mark.parametrize("source", ["starter:20", "starter:20,twins", "toy/food", "twins=a"])
+    def test_bundled_prompts_are_taken_whole(self, source):
+        with pytest.raises(UserError, match="bundled prompts are taken whole"):
+            load_prompts(source)
 
     @pytest.mark.parametrize("source", ["toyy", "no/such/file.jsonl", "How?\n" * 500, "a\0b"])
     def test_an_unknown_name_lists_what_there_is(self, source):
