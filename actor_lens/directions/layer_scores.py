@@ -227,29 +227,31 @@ class LayerScores(Result):
         return [row for row in self.rows if row.score == score and row.pair == pair]
 
     def _probe(self, layer: int) -> float:
-        """Accuracy of the probe of harmful against pseudo-harmful prompts; 0 if not measured.
-
-        In steps of 0.02: probes closer than that do not rank layers.
-        """
+        """Accuracy of the probe of harmful against pseudo-harmful prompts; 0 if not measured."""
         accuracies = [
             row.measurement.value
             for row in self._of("probe", "harmful_vs_pseudo_harmful")
             if row.layer == layer and not math.isnan(row.measurement.value)
         ]
-        return round(accuracies[0] * 50) / 50 if accuracies else 0.0
+        return accuracies[0] if accuracies else 0.0
+
+    def _probe_step(self, layer: int) -> int:
+        """That accuracy in steps of 0.02: probes closer than that do not rank layers."""
+        return round(self._probe(layer) * 50)
 
     def _tie_break(self, layer: int) -> tuple[float, float]:
-        return -self._probe(layer), abs(layer - (self.n_layers - 1) / 2)
+        return -self._probe_step(layer), abs(layer - (self.n_layers - 1) / 2)
 
     def _reason(self, top: LayerScore, layer: int, ties: tuple[int, ...]) -> str:
         name, best = _NAMES[top.score], f"{top.measurement.value:.2f}"
         if len(ties) == 1:
             return f"layer {layer} has the best {name} ({best})"
-        probe = self._probe(layer)
-        equals = [tie for tie in ties if self._probe(tie) == probe]
-        apart = f"tells harmful from pseudo-harmful prompts apart best (probe {probe:.2f})"
+        probe, step = self._probe(layer), self._probe_step(layer)
+        equals = [tie for tie in ties if self._probe_step(tie) == step]
+        well = "best" if len(equals) == 1 else "as well as the best, give or take 0.02"
+        apart = f"tells harmful from pseudo-harmful prompts apart {well} (probe {probe:.2f})"
         why = "is nearest to the middle of the network"
-        if probe > 0:
+        if step > 0:
             why = apart if len(equals) == 1 else f"{apart} and {why}"
         return (
             f"{_layers(ties)} tie on the {name}, whose best is {best} at layer {top.layer}; "

@@ -223,8 +223,8 @@ def test_probes_within_two_points_leave_it_to_the_middle():
     )
     assert choice.layer == 2
     assert choice.reason.endswith(
-        "of these, layer 2 tells harmful from pseudo-harmful prompts apart best (probe 0.90) and "
-        "is nearest to the middle of the network"
+        "of these, layer 2 tells harmful from pseudo-harmful prompts apart as well as the best, "
+        "give or take 0.02 (probe 0.89) and is nearest to the middle of the network"
     )
 
 
