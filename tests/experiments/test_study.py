@@ -371,9 +371,10 @@ def test_a_session_puts_a_study_together_and_a_report_needs_no_more(done, tmp_pa
     monkeypatch.setattr(evaluate, "write_replies", None)
     study = Study(done.look, done.run, done.before, done.after)
     record, whole = study.summary(), done.summary()
-    unknown = ("seconds", "variants", "parameters_changed_outside_layer", "model_parameters")
-    for name in set(whole) - set(unknown):
+    unknown = {"seconds", "variants", "parameters_changed_outside_layer", "model_parameters"}
+    for name in set(whole) - unknown - {"known_harm"}:
         assert record[name] == whole[name]
+    assert record["known_harm"] is None
     assert record["parameters_changed_outside_layer"] is None
     page = write_report(study, tmp_path / "report.html").read_text()
     assert "Changed outside the layer" not in page

@@ -73,7 +73,7 @@ def test_training_and_its_checks_are_the_same_and_leave_the_model_alone(pair):
         run = quick_run(model, layer=2)
         checks = ValidationChecks.of(model, 2, PROMPTS, TOKENS, store=False)
         runs.append(dict(run.state))
-        refused.append(checks.refused(trained_block(model, run)))
+        refused.append(checks.refusals(trained_block(model, run)).shares())
         with run.applied_to(model):
             scores.append(refusal_scores(model, PROMPTS.texts, TOKENS))
     assert same_bits(*runs)

@@ -243,7 +243,7 @@ def test_checks_equal_the_whole_model_with_the_block_in_place(architecture, laye
         / 4
         for label in ("harmful", "pseudo_harmful", "benign")
     }
-    assert checks.refused(block) == expected
+    assert checks.refusals(block).shares() == expected
     assert same_bits(before, copied_tensors(model))
     logits = checks._logits(block, [3, 1, 10])
     assert not torch.allclose(logits, checks._logits(model.blocks[layer], [3, 1, 10]), atol=1e-2)
@@ -303,7 +303,7 @@ def test_for_projections_no_block_of_the_model_runs(model):
     try:
         checks.projections(block, torch.eye(32)[0])
         assert ran == []
-        checks.refused(block)
+        checks.refusals(block).shares()
         assert set(ran) == {model.blocks[3], model.hf.lm_head}
     finally:
         for handle in handles:
@@ -334,7 +334,7 @@ def test_checks_of_a_bfloat16_model_run_in_its_type():
     with run.applied_to(model):
         scores = refusal_scores(model, VALIDATION.texts, TOKENS)
     refused = [float(score) > 0 for score in scores]
-    said = checks.refused(exact)
+    said = checks.refusals(exact).shares()
     for label in ("harmful", "pseudo_harmful", "benign"):
         of_label = [r for r, one in zip(refused, VALIDATION.labels, strict=True) if one == label]
         assert said[label] == sum(of_label) / 4

@@ -503,13 +503,13 @@ class TestRealFiles:
         with path.open(newline="", encoding="utf-8") as file:
             focus = [row["focus"] for row in csv.DictReader(file)]
         unsafe = {}
-        for group, word, prompt in zip(gathered.groups, focus, gathered.prompts, strict=True):
+        for word, prompt in zip(focus, gathered.prompts, strict=True):
             if prompt.label == H:
-                unsafe[group] = word
+                unsafe[prompt.twin] = word
         kinds = ("nons_group_real_discr", "privacy_public")  # pairs in subject, not in words
         alike = [
-            unsafe[group] == word
-            for group, word, prompt in zip(gathered.groups, focus, gathered.prompts, strict=True)
+            unsafe[prompt.twin] == word
+            for word, prompt in zip(focus, gathered.prompts, strict=True)
             if prompt.label == P and prompt.category not in kinds
         ]
         assert len(unsafe) == 200
