@@ -70,6 +70,8 @@ def app(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: If the model, the prompts or the run cannot be used, or the port is taken.
     """
+    if arguments.run is not None:
+        load_run(arguments.run)  # before a server and a kernel are started
     with tempfile.TemporaryDirectory(prefix="actor-lens-app-") as folder:
         server = _start_server(folder, arguments.port)
         try:
