@@ -299,12 +299,10 @@ def score_layers(
         model: Model for the causal score; without it that score is left out.
         tokens: How the model begins refusals; by default taken from its replies to the prompts.
         alpha: Alpha of the targets, for the causal score.
-        origin: Origin of the targets, for the causal score; the benign mean stands in for a fitted
-            one, which is known at single layers only.
+        origin: Origin of the targets, for the causal score; the benign mean for a fitted one.
         rounds: Number of rounds of the bootstrap and of the permutations.
         seed: Seed of the resampling.
-        store: Store that keeps the predicted refusal scores, for the next time and where the work
-            is cut short: True is the default store, False none.
+        store: Store that keeps the predicted refusal scores: True is the default, False none.
 
     Raises:
         UserError: If there are fewer than two harmful or benign prompts, the model has another
