@@ -6,6 +6,8 @@ recommended one is printed. ``actor-lens sweep`` trains the layers instead of pr
 
 ``lens`` writes what the dashboard shows as one HTML file that stays linked without Python: click a
 layer, and every panel follows. ``--run`` adds what a run changed, ``--sweep`` trains every layer.
+With several runs it writes a gallery: a table of them to sort, with the panels of one or two side
+by side. A run that has a linked page already need not be asked again: give the page.
 
 ``enough`` finds for each over-refused prompt of a split the least shift against R at the layer with
 which it is answered, and fits a line: how much of the way to go, and from where to count.
@@ -25,6 +27,7 @@ Examples:
     actor-lens layers --by auroc --alpha 0.5 --json
     actor-lens lens --out lens.html
     actor-lens lens --run run --sweep --out lens.html
+    actor-lens lens --run runs/a runs/b earlier.html --out gallery.html
     actor-lens enough --layer 4 --split test --out enough
     actor-lens enough --gammas 0.05,0.1,0.2,0.4,0.6,0.8,1 --bisect --json
 """
@@ -34,7 +37,8 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
-from typing import Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
     TARGET_SETTINGS,
@@ -44,7 +48,6 @@ from actor_lens.cli.arguments import (
     add_layer,
     add_per_label,
     add_replies,
-    add_run,
     add_settings,
     settings_of,
 )
@@ -54,6 +57,7 @@ from actor_lens.cli.inputs import (
     model_settings,
     open_judge,
     open_progress,
+    read_summary,
     sample_prompts,
 )
 from actor_lens.cli.printing import give_results, print_json, print_layers, say
@@ -66,6 +70,9 @@ from actor_lens.results import versions
 from actor_lens.text import percent
 from actor_lens.training.config import FinetuneConfig
 
+if TYPE_CHECKING:
+    from actor_lens.training.run import TrainingRun
+
 
 def add_commands(commands: Any) -> None:
     """Register ``layers``."""
@@ -76,7 +83,8 @@ def add_commands(commands: Any) -> None:
     text = "one linked page: click a layer and every panel follows, offline and without Python"
     parser = add_command(commands, "lens", lens, text)
     add_common(parser, seed=None, page="lens.html")
-    add_run(parser, required=False)
+    text = "a folder that train wrote; of several, linked pages and evaluations too, a gallery"
+    parser.add_argument("--run", metavar="DIR", nargs="+", default=[], help=text)
     parser.add_argument("--sweep", action="store_true", help="train every layer, show the outcomes")
     add_per_label(parser)
     add_replies(parser)
@@ -142,50 +150,92 @@ def layers(arguments: argparse.Namespace) -> None:
 
 
 def lens(arguments: argparse.Namespace) -> None:
-    """Write the linked page.
+    """Write the linked page, or the gallery of several runs.
 
     Raises:
-        UserError: If the prompts lack a label or a split, the model refuses none of them, the run
-            does not fit the model, or ``--out`` cannot be written.
+        UserError: If a run is none, the prompts lack a label or a split, the model refuses none of
+            them, a run does not fit its model, or ``--out`` cannot be written.
     """
-    run = None if arguments.run is None else load_run(arguments.run)
+    opened = [_open_source(source) for source in arguments.run] or [None]
     path = user_path(arguments.out)
     path = path / "lens.html" if path.is_dir() else path
     arguments.out, arguments.overwrite = path.parent, True
     prepare_out(arguments)
-    judge = open_judge(arguments)
-    with open_progress(arguments):
-        from actor_lens.activations.residuals import collect_residuals
-        from actor_lens.directions.projections import project
-        from actor_lens.experiments.look import look_at_layers
-        from actor_lens.experiments.run_evaluation import evaluate_run
-        from actor_lens.experiments.sweep.layer_sweep import sweep_layers
-        from actor_lens.widgets.exploration import Exploration, RunComparison
+    from actor_lens.report.gallery import write_gallery
+    from actor_lens.report.linked_page import render_lenses
+    from actor_lens.report.pages import write_page
 
-        model, prompts, _ = load_model_and_prompts(arguments, run)
-        if run is not None:
-            run.check_belongs_to(model)
-        train = sample_prompts(prompts.where(split="train"), arguments)
-        look = look_at_layers(model, prompts, train=train, seed=arguments.seed)
-        state = Exploration(model, prompts, train, look, seed=arguments.seed)
-        if arguments.sweep:
-            sweep = sweep_layers(model, train, state.shown, tokens=look.tokens)
-            state.outcomes, state.sweep = sweep.outcomes, sweep
-            state.layer = sweep.best.layer
-        if run is not None:
-            state.add_run(run)
-            state.layer = run.layer
-            asked = evaluate_run(model, prompts, run, judge=judge, new_tokens=arguments.new_tokens)
-            assert asked.after is not None
-            state.comparisons = {0: RunComparison(asked.before, asked.after, None)}
-            with run.applied_to(model):
-                after = collect_residuals(model, state.shown, store=False)
-            state.projections_after = {0: project(after, look.directions)}
-        state.write_page(path)
+    lenses: list[dict[str, Any]] = []
+    with open_progress(arguments):
+        for source, one in zip_longest(arguments.run, opened):
+            made = one if isinstance(one, list) else [_look_through(arguments, one)]
+            lenses += [{"name": source, **lens} for lens in made]
+    if len(lenses) == 1 and "figures" in lenses[0]:
+        write_page(render_lenses(lenses), path)
+    else:
+        write_gallery(lenses, path)
     if arguments.json:
-        print_json({"page": str(path), "model": model.name, "layer": state.layer})
+        names = ("name", "model", "layer")
+        merged = ({**one, **(one["run"] or {})} for one in lenses)
+        told = [{name: one.get(name) for name in names} for one in merged]
+        print_json({"page": str(path), "runs": told})
     else:
         print(f"Page: {path}")
+
+
+def _open_source(source: str) -> TrainingRun | list[dict[str, Any]]:
+    """A run, or what a linked page or an evaluation's folder holds.
+
+    Raises:
+        UserError: If it is none of them.
+    """
+    from actor_lens.report.gallery import lens_of_rates, read_lenses
+
+    path = user_path(source)
+    if path.is_file():
+        return read_lenses(path)
+    if not (path / "run.json").exists():
+        record = read_summary(source) or {}
+        if {"before", "after", "layer"} <= record.keys():
+            return [lens_of_rates(record)]
+    return load_run(source)
+
+
+def _look_through(arguments: argparse.Namespace, run: TrainingRun | None) -> dict[str, Any]:
+    """All panels of a model, and of a run where there is one.
+
+    Raises:
+        UserError: If the prompts lack a label or a split, or the run does not fit the model.
+    """
+    from actor_lens.activations.residuals import collect_residuals
+    from actor_lens.directions.projections import project
+    from actor_lens.experiments.look import look_at_layers
+    from actor_lens.experiments.run_evaluation import evaluate_run
+    from actor_lens.experiments.sweep.layer_sweep import sweep_layers
+    from actor_lens.widgets.exploration import Exploration, RunComparison
+
+    arguments = argparse.Namespace(**vars(arguments))  # each run has a seed of its own
+    judge = open_judge(arguments)
+    model, prompts, _ = load_model_and_prompts(arguments, run)
+    if run is not None:
+        run.check_belongs_to(model)
+    train = sample_prompts(prompts.where(split="train"), arguments)
+    look = look_at_layers(model, prompts, train=train, seed=arguments.seed)
+    state = Exploration(model, prompts, train, look, seed=arguments.seed)
+    if arguments.sweep:
+        sweep = sweep_layers(model, train, state.shown, tokens=look.tokens)
+        state.outcomes, state.sweep = sweep.outcomes, sweep
+        state.layer = sweep.best.layer
+    if run is not None:
+        state.add_run(run)
+        state.layer = run.layer
+        asked = evaluate_run(model, prompts, run, judge=judge, new_tokens=arguments.new_tokens)
+        assert asked.after is not None
+        state.comparisons = {0: RunComparison(asked.before, asked.after, None)}
+        with run.applied_to(model):
+            after = collect_residuals(model, state.shown, store=False)
+        state.projections_after = {0: project(after, look.directions)}
+    return state.lens()
 
 
 def enough(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from actor_lens.figures.frames import finite_rows, labels_in, one_layer, prompt_hovers, scattered
+from actor_lens.figures.frames import (
+    finite_rows,
+    labels_in,
+    one_layer,
+    prompt_hovers,
+    scattered,
+    thinned,
+)
 from actor_lens.figures.theme import INK, LABEL_STYLES, ORIGIN_NAMES, SMALL, escape, finish, short
 
 if TYPE_CHECKING:
@@ -23,6 +30,19 @@ if TYPE_CHECKING:
 STRIP_WIDTH = 0.62
 # Of more points of a label than these each is small and faint, so that the dense parts show.
 MANY = 100
+# Of more prompts in all, quantiles are drawn, and of each label only so many single prompts.
+MOST_POINTS, FEW = 300, 20
+QUANTILES = (0, 0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975, 1)
+BOXES = "Boxes: the middle 50, 80 and 95 %, and the median. Points:"
+# Half of an outline that is as wide as its boxes: places of quantiles, and widths on the way up.
+_HALF = ((0, 0.0), (1, 0.0), (1, 0.3), (2, 0.3), (2, 0.6), (3, 0.6), (3, 1.0), (4, 1.0))
+_SIDE = (*_HALF, *((8 - place, width) for place, width in reversed(_HALF)))
+_OUTLINE = (
+    *((place, -width) for place, width in _HALF),
+    (4, 1.0),  # the median: across and back
+    *((place, -width) for place, width in _SIDE[len(_HALF) :]),
+    *reversed(_SIDE),
+)
 # A token's text is cut for the axis; the hover text has more of it.
 TOKEN_LENGTH, MOST_TOKENS = 12, 400
 # Toward benign, neither, toward harmful: the colours of the labels, with white in between.
@@ -37,6 +57,10 @@ def prompts_at_layer(
     selected: Collection[int] = (),
 ) -> go.Figure:
     """Draw every prompt at one layer: its projection upward, its label sideways.
+
+    Of more than 300 prompts boxes hold the middle 50, 80 and 95 % of each label, with a line at the
+    median and one to the extremes. Twenty prompts of each label, evenly by rank, and the selected
+    ones stay points.
 
     Prompts stand in the order of their index, at places that are the same at every layer, so that
     only heights differ between two layers. Projections are in units of the residual stream.
@@ -56,7 +80,9 @@ def prompts_at_layer(
             alike.
 
     Returns:
-        One trace for each label, its prompt indices in `customdata` and its name in `meta`.
+        One trace of points for each label, its prompt indices in `customdata` and its name in
+        `meta`. Before them, where there are many prompts, one of boxes for each label, the label
+        being `of` in its `meta`.
 
     Raises:
         UserError: If `layer` is not in the table.
@@ -67,9 +93,14 @@ def prompts_at_layer(
         frame = projections.frame(origin=origin)
     rows = one_layer(frame, layer)
     figure = go.Figure()
-    labels = labels_in(rows)
+    labels, many = labels_in(rows), len(rows) > MOST_POINTS
+    own = {label: rows[rows["label"] == label] for label in labels}
+    if many:
+        figure.add_traces([_boxes(own[label], label, at) for at, label in enumerate(labels)])
     for place, label in enumerate(labels):
-        figure.add_trace(_strip(rows[rows["label"] == label], label, place, set(selected)))
+        shown = thinned(own[label], "projection", FEW) if many else own[label]
+        kept = own[label]["prompt_index"].isin({*shown["prompt_index"], *selected})
+        figure.add_trace(_strip(own[label][kept], label, place, set(selected)))
     figure.update_xaxes(
         tickvals=list(range(len(labels))),
         ticktext=[LABEL_STYLES[label].name for label in labels],
@@ -82,9 +113,34 @@ def prompts_at_layer(
     return finish(
         figure,
         title=f"Prompts at layer {layer}",
-        notes=["Hover to read a prompt."],
+        notes=[f"{BOXES} {FEW} prompts of each label." if many else "Hover to read a prompt."],
         legend=False,
         empty="no prompts to show",
+    )
+
+
+def box_heights(values: np.ndarray) -> np.ndarray:
+    """The y of the trace that is drawn for many prompts of a label.
+
+    Args:
+        values: Their projections at a layer.
+    """
+    return np.quantile(values, QUANTILES)[[place for place, _ in _OUTLINE]]
+
+
+def _boxes(rows: pd.DataFrame, label: str, place: int) -> go.Scatter:
+    """The middle 50, 80 and 95 % of the prompts of a label, all in one outline."""
+    style = LABEL_STYLES[label]
+    return go.Scatter(
+        x=place + STRIP_WIDTH / 2 * np.array([width for _, width in _OUTLINE]),
+        y=box_heights(rows["projection"].to_numpy(dtype=float)),
+        mode="lines",
+        line={"color": style.fill(0.6), "width": 1.2},
+        fill="toself",
+        fillcolor=style.fill(0.18),
+        hoverinfo="skip",
+        showlegend=False,
+        meta={"kind": "boxes", "of": label},
     )
 
 

@@ -1,8 +1,9 @@
 """One HTML page that stays linked without Python: a layer is chosen, and every panel follows.
 
-The figures are those of ``actor_lens.figures``, drawn once; what changes with the layer is stored
-beside them, and ``templates/linked.js`` moves it. The page's policy names the two scripts that may
-run by their hashes: nothing that a prompt could bring in does, and nothing is asked of a network.
+A gallery (``actor_lens.report.gallery``) is the same page with several runs on it. The figures are
+those of ``actor_lens.figures``, drawn once; what changes with the layer is stored beside them, and
+``templates/linked.js`` moves it. The page's policy names the two scripts that may run by their
+hashes: nothing that a prompt could bring in does, and nothing is asked of a network.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,17 @@ from actor_lens.evaluation.changes import EvaluationChange
 from actor_lens.experiments.look import Look
 from actor_lens.experiments.sweep.layer_sweep import LayerOutcomes
 from actor_lens.figures.frames import prompt_hovers
+from actor_lens.figures.prompts import box_heights
 from actor_lens.figures.theme import LABEL_STYLES, ORIGIN_NAMES
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.report.pages import number, render_page, reply_rows, write_page
+from actor_lens.report.pages import (
+    PROMPT_LENGTH,
+    number,
+    render_page,
+    reply_rows,
+)
+from actor_lens.statistics.intervals import Estimate
+from actor_lens.statistics.rates import tradeoff_estimate
 from actor_lens.text import clean, clip, one_line, percent
 from actor_lens.training.run import TrainingRun
 
@@ -46,24 +54,7 @@ _PAIRS = {
 }
 
 
-def write_linked_page(look: Look, path: str | os.PathLike[str], **content: Any) -> Path:
-    """Write what is known of every layer as one HTML file that works offline and stays linked.
-
-    The file is 5 to 6 MB for 32 layers and 1,000 prompts, most of it plotly.js. It holds prompts,
-    harmful ones among them, but no answer to a harmful prompt.
-
-    Args:
-        look: Scores and projections of every layer, from ``look_at_layers``.
-        path: Path of the file; one that is there is replaced whole. Its folder must exist.
-        content: What else it shows; see ``render_linked_page``.
-
-    Raises:
-        UserError: If the file cannot be written; an old one survives.
-    """
-    return write_page(render_linked_page(look, **content), path)
-
-
-def render_linked_page(
+def lens_of(
     look: Look,
     *,
     choice: LayerChoice,
@@ -74,8 +65,10 @@ def render_linked_page(
     after: Projections | None = None,
     change: EvaluationChange | None = None,
     tokens: Sequence[TokenProjections] = (),
-) -> str:
-    """The text of the page that ``write_linked_page`` writes; a panel without numbers is left out.
+) -> dict[str, Any]:
+    """What a linked page holds, as JSON can; a panel without numbers is left out.
+
+    It holds prompts, harmful ones among them, but no answer to a harmful prompt.
 
     Args:
         look: Scores and projections of every layer.
@@ -93,8 +86,16 @@ def render_linked_page(
     frame = look.projections.frame(origin=origin)
     drawn = _figures(look, frame, layer, origin, outcomes, run, after, change)
     known = look.projections.prompts
-    content = {
+    asked = None if change is None else change.where("test")
+    return {
+        "model": look.model_name,
         "layer": layer,
+        "about": (
+            f"{len(known)} validation prompts at {look.scores.n_layers} layers; projections count "
+            f"from the {ORIGIN_NAMES[origin]}. Recommended: layer {choice.layer}, as "
+            f"{choice.reason}."
+        ),
+        "warnings": list(look.scores.warnings),
         "notes": _notes(choice),
         "words": _words(look, frame, outcomes),
         "values": _packed(look.projections.values.numpy()),
@@ -106,25 +107,58 @@ def render_linked_page(
             {"prompt": one_line(one.prompt, 80), "figure": _plain(figures.token_heatmap(one))}
             for one in tokens
         ],
+        "boxes": _boxes(drawn["prompts"], frame),
         "figures": {name: _plain(figure) for name, figure in drawn.items()},
-        "config": figures.config(),
+        "run": run
+        and {
+            "layer": run.layer,
+            "alpha": run.config.alpha,
+            "steps": run.history[-1].step if run.history else 0,
+        },
+        "rates": {
+            time: shares_of(evaluation.summary()["rates"])
+            for time, evaluation in (() if asked is None else vars(asked).items())
+        },
+        "replies": [] if asked is None else _replies(asked.sides().head(ROWS)),
     }
+
+
+def render_lenses(lenses: Sequence[Mapping[str, Any]]) -> str:
+    """The text of a page: one lens, or a table of several of which one or two are seen at a time.
+
+    With 32 layers and 1,000 prompts it is 5 to 6 MB long, most of it plotly.js.
+
+    Args:
+        lenses: Results of ``lens_of``, each of several with a ``name``. One without ``figures`` has
+            a row in the table and no panels.
+    """
     script = _SCRIPT.read_text(encoding="utf-8")
-    rows = [] if change is None else reply_rows(change.where("test").sides().head(ROWS))
     return render_page(
         "linked.html.j2",
-        look=look,
-        choice=choice,
-        origin=ORIGIN_NAMES[origin],
-        content=content,
+        lenses=lenses,
+        stored=list(_without_repeats(lenses)),
+        config=figures.config(),
         script=Markup(script),
         hash_of=_hash,
-        panels=[name for name in drawn if name != "training"],
-        run=run,
-        steps=0 if run is None or not run.history else run.history[-1].step,
-        tokens=tokens,
-        reply_rows=rows,
     )
+
+
+def shares_of(rates: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
+    """Refusal rates by label and the trade-off score made of them, with their intervals.
+
+    Args:
+        rates: Rates by label, as in ``Evaluation.summary``; those of no prompts are left out.
+    """
+    shares = {
+        label: Estimate(*(rate[name] for name in ("refused", "low", "high", "n")))
+        for label, rate in rates.items()
+        if rate["n"]
+    }
+    if {"pseudo_harmful", "harmful"} <= shares.keys():
+        refused, low, high, n = shares["pseudo_harmful"]
+        answered = Estimate(1 - refused, 1 - high, 1 - low, n)
+        shares["tradeoff_score"] = tradeoff_estimate(answered, shares["harmful"])
+    return shares
 
 
 def token_pulls(
@@ -229,6 +263,35 @@ def _prompts(rows: pd.DataFrame, texts: Sequence[str]) -> list[list[str]]:
     ]
 
 
+def _replies(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Prompts with replies before and after, as they are shown."""
+    return [
+        {
+            "prompt": clean(clip(row["prompt"], PROMPT_LENGTH)),
+            "about": " · ".join(
+                one_line(text, 80)
+                for text in (LABEL_STYLES[row["label"]].name, row["category"])
+                if text
+            ),
+            **{time: clean(row[f"reply_{time}"]) for time in ("before", "after")},
+            **{f"faults_{time}": row[f"faults_{time}"] for time in ("before", "after")},
+        }
+        for row in reply_rows(table)
+    ]
+
+
+def _boxes(figure: go.Figure, frame: pd.DataFrame) -> list[list[list[float]]]:
+    """Heights of the boxes at each layer, for each label; of few prompts no boxes are drawn."""
+    labels = [trace.meta["of"] for trace in figure.data if "of" in trace.meta]
+    if not labels:
+        return []
+    values = {key: rows.to_numpy() for key, rows in frame.groupby(["layer", "label"])["projection"]}
+    return [
+        [box_heights(values[layer, label]).tolist() for label in labels]
+        for layer in range(frame["layer"].max() + 1)
+    ]
+
+
 def _notes(choice: LayerChoice) -> dict[int, str]:
     """What is to be said of single layers beside the slider."""
     return dict.fromkeys(choice.ties, "ties with the recommended one") | {
@@ -245,7 +308,9 @@ def _words(
         np.array([0.25, 0.5, 0.75])
     )
     for (layer, label), low, median, high in quartiles.unstack().itertuples():
-        text = f"{number(median)} ({number(low)} to {number(high)})"
+        most = max(abs(low), abs(high), 1e-9)
+        digits = max(2, 2 - math.floor(math.log10(most)))  # of small models
+        text = f"{number(median, digits)} ({number(low, digits)} to {number(high, digits)})"
         words[layer].append((f"projection, {LABEL_STYLES[label].name}", text))
     for score in look.scores.rows:
         one = score.measurement
@@ -260,6 +325,27 @@ def _words(
             words[row["layer"]].append((f"trained: {LABEL_STYLES[label].name} refused", text))
         words[row["layer"]].append(("trained: trade-off score", number(row["tradeoff_score"], 3)))
     return words
+
+
+def _without_repeats(lenses: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Each lens with a reference to the first one of the same prompts for what is the same there.
+
+    A figure that is the same is None. ``linked.js`` fills in what is left out.
+    """
+    for place, lens in enumerate(lenses):
+        like = next(
+            at for at, one in enumerate(lenses) if one.get("prompts") == lens.get("prompts")
+        )
+        if like == place or "figures" not in lens:
+            yield lens
+            continue
+        first = lenses[like]
+        drawn = {
+            name: None if first["figures"].get(name) == figure else figure
+            for name, figure in lens["figures"].items()
+        }
+        own = {name: value for name, value in lens.items() if first[name] != value}
+        yield {**own, "figures": drawn, "like": like}
 
 
 def _hash(script: str) -> Markup:

@@ -232,10 +232,7 @@ class Exploration(traitlets.HasTraits):
         self.run = run
 
     def write_page(self, path: str | os.PathLike[str]) -> Path:
-        """Write all that is known as one page that stays linked without Python.
-
-        Shown are the chosen layer, the last run with what it changed where it was evaluated, and
-        token by token the user's own prompt and the selected ones.
+        """Write all that is known as one page that stays linked without Python; see ``lens``.
 
         Args:
             path: Path of the file; one that is there is replaced whole.
@@ -243,15 +240,25 @@ class Exploration(traitlets.HasTraits):
         Raises:
             UserError: If the file cannot be written; an old one survives.
         """
-        from actor_lens.report.linked_page import token_pulls, write_linked_page
+        from actor_lens.report.linked_page import render_lenses
+        from actor_lens.report.pages import write_page
+
+        return write_page(render_lenses([self.lens()]), path)
+
+    def lens(self) -> dict[str, Any]:
+        """What a linked page holds of this session.
+
+        That is the chosen layer, the last run with what it changed where it was evaluated, and
+        token by token the user's own prompt and the selected ones.
+        """
+        from actor_lens.report.linked_page import lens_of, token_pulls
 
         last = len(self.runs) - 1
         compared = self.comparisons.get(last)
         with weights_held(self.model):
             tokens = token_pulls(self.model, self.look, self.choice.layer, self.selection)
-        return write_linked_page(
+        return lens_of(
             self.look,
-            path,
             choice=self.choice,
             layer=self.layer,
             origin=self.origin,
@@ -262,15 +269,11 @@ class Exploration(traitlets.HasTraits):
             tokens=tokens if self.probe is None else [self.probe.before, *tokens],
         )
 
-    def heights(self, layer: int) -> dict[str, np.ndarray]:
-        """Projections of the drawn prompts at a layer, by label, in the order of the prompts."""
+    def heights(self, layer: int) -> np.ndarray:
+        """Projections of the drawn prompts at a layer, in the order of the prompts."""
         origin = float(self.look.directions.origins(self.origin)[layer])
         values = self.look.projections.values[layer].numpy() - np.float32(origin)
-        labels = np.array(self.shown.labels)
-        return {
-            label: values[labels == label].astype(float)
-            for label in dict.fromkeys(self.shown.labels)
-        }
+        return values.astype(float)
 
     def config(self) -> FinetuneConfig:
         """The settings of a fine-tune of the chosen layer."""

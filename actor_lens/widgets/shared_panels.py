@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from actor_lens import figures
 from actor_lens.directions.options import Origin
 from actor_lens.directions.projections import Projections, TokenProjections, layer_map
 from actor_lens.figures import Panel
+from actor_lens.figures.prompts import BOXES, box_heights
 from actor_lens.figures.theme import ORIGIN_NAMES
 from actor_lens.widgets.exploration import Exploration
 
@@ -184,13 +186,20 @@ class SharedPanels:
             )
             figure.update_yaxes(title_text="")
             note = "Hover to read, click or lasso to select."
+            if any("of" in trace.meta for trace in figure.data):
+                note = f"{BOXES} some."
             return prompts_panel(figure, title, note, bottom=bottom)
 
         strip = self._cached("prompts", (state.origin, state.selection, bottom), draw)
         # Between two layers only heights differ: what stands there is not written again.
-        heights = state.heights(layer)
-        points = {label: {"y": heights[label]} for label in heights}
-        return strip.with_points(points, by="label", title=title)
+        heights, labels = state.heights(layer), np.array(state.shown.labels)
+        points = {
+            trace["meta"]["label"]: {"y": heights[trace["customdata"]]}
+            for trace in strip.content["data"]
+            if "label" in trace["meta"]
+        }
+        boxes = {label: {"y": box_heights(heights[labels == label])} for label in points}
+        return strip.with_points(points, by="label", title=title).with_points(boxes, by="of")
 
     def _map(self, layer: int, bottom: float) -> Panel:
         """Prompts by two principal components, which say nothing about refusal by themselves."""

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from actor_lens.report.linked_page import render_linked_page
+from actor_lens.figures.prompts import FEW, box_heights
+from actor_lens.report.linked_page import lens_of, render_lenses
 from actor_lens.text import clean
 from tests.support.linked_pages import planted_page
 from tests.support.studies import N_LAYERS
@@ -43,9 +44,9 @@ def open_page(browser, made, tmp_path):
     """Open the page; at the end fail where it had an error or asked for anything."""
     faults, opened = [], []
 
-    def opened_page(policy=True):
+    def opened_page(policy=True, html=None, ready="#words tr"):
         study, content = made
-        html = render_linked_page(study.look, **content)
+        html = html or render_lenses([lens_of(study.look, **content)])
         if not policy:
             html, count = POLICY.subn("", html)
             assert count == 1
@@ -60,7 +61,7 @@ def open_page(browser, made, tmp_path):
             lambda asked: None if asked.url == path.as_uri() else faults.append(asked.url),
         )
         page.goto(path.as_uri())
-        expect(page.locator("#words tr")).not_to_have_count(0)
+        expect(page.locator(ready)).not_to_have_count(0)
         return page
 
     opened_page.faults = faults
@@ -200,3 +201,87 @@ def test_prompts_are_text_and_nothing_is_asked(open_page, made, policy):
         }""")
         assert page.evaluate("window.harmed") is None
         assert "Content Security Policy" in open_page.faults.pop()
+
+
+def test_a_gallery_shows_one_or_two_runs_side_by_side(open_page, made):
+    study, content = made
+    other = {**content, "after": None, "change": None, "layer": 1}
+    lenses = [
+        {"name": f"<b>{name}</b>", **lens_of(study.look, **one)}
+        for name, one in (("c", content), ("a", other), ("b", content))
+    ]
+    rates = lenses[0]["rates"]
+    lenses[2]["rates"] = {**rates, "after": rates["before"]}
+    lenses.append(
+        {"name": "d", "model": "another", "run": {"layer": 7}, "rates": lenses[0]["rates"]}
+    )
+    page = open_page(html=render_lenses(lenses), ready="#run-0-words tr")
+    names = page.locator("#runs tbody th")
+    assert names.all_inner_texts() == ["<b>c</b>", "<b>a</b>", "<b>b</b>", "d"]
+    shown = page.locator(".lens > h2")
+    assert [text[:8] for text in shown.all_inner_texts()] == ["<b>c</b>", "<b>a</b>"]
+    assert page.locator("#show-3").is_disabled()
+    # Both follow, each with its own numbers.
+    page.locator("#layer").fill("3")
+    for number, origin in ((0, "midpoint"), (1, "midpoint")):
+        frame = study.look.projections.frame(origin=origin).query("layer == 3")
+        for label, rows in frame.groupby("label"):
+            drawn = page.evaluate(
+                DRAWN.replace('"plot-"', f'"run-{number}-plot-"'), ["prompts", "points", label]
+            )
+            assert [y for _, y in drawn] == rows["projection"].tolist()
+        assert (
+            page.locator(f"#run-{number}-numbers-title")
+            .inner_text()
+            .startswith("Numbers of layer 3")
+        )
+    # Rates are those of the evaluation, and sort with what is not known at the end.
+    after = content["change"].where("test").after
+    cell = page.locator("#runs tbody tr").first.locator("td").nth(4)
+    assert float(cell.get_attribute("data-value")) == after.rate("harmful").refused
+    page.get_by_role("button", name="run").click()
+    assert names.all_inner_texts() == ["<b>a</b>", "<b>b</b>", "<b>c</b>", "d"]
+    scores = page.get_by_role("button", name="T.S.")
+    for way in ("ascending", "descending"):
+        scores.click()
+        values = page.locator("#runs tbody tr td:last-child").evaluate_all(
+            "(cells) => cells.map((cell) => cell.dataset.value)"
+        )
+        assert values[-1] == ""
+        known = list(map(float, values[:-1]))
+        assert known == sorted(known, reverse=way == "descending")
+        assert page.locator(f'#runs [aria-sort="{way}"]').inner_text().startswith("T.S.")
+    # A third run takes the place of the first; one alone can be seen too.
+    page.locator("#show-2").check()
+    assert [text[:8] for text in shown.all_inner_texts()] == ["<b>a</b>", "<b>b</b>"]
+    page.locator("#show-1").uncheck()
+    assert shown.count() == 1
+    expect(page.locator("#where")).to_contain_text("layer 3")
+    for width in (900, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("window.harmed") is None
+
+
+def test_of_many_prompts_boxes_follow_and_any_prompt_can_be_chosen(open_page):
+    study, content = planted_page(110)
+    page = open_page(html=render_lenses([lens_of(study.look, **content)]))
+    frame = study.look.projections.frame(origin="midpoint").set_index(["layer", "label"])
+    for layer in (0, 3):
+        page.locator("#layer").fill(str(layer))
+        for number, label in enumerate(("harmful", "pseudo_harmful", "benign")):
+            rows = frame.loc[(layer, label)].set_index("prompt_index")["projection"]
+            boxes = page.evaluate(
+                "(at) => document.getElementById('plot-prompts').data[at].y", number
+            )
+            assert boxes == box_heights(rows.to_numpy()).tolist()
+            drawn = page.evaluate(DRAWN, ["prompts", "points", label])
+            assert {y for _, y in drawn} <= set(rows)
+            assert len(drawn) == FEW
+        hidden = next(i for i, y in rows.items() if y not in {y for _, y in drawn})
+        page.locator("#prompt").select_option(str(hidden))
+        alone = "() => document.getElementById('plot-prompts').data.at(-1)"
+        shown = page.evaluate(f"({alone})().y.concat(({alone})().x)")
+        assert shown == [rows[hidden], 2]
+    page.locator("#prompt").select_option("")
+    assert page.evaluate(f"({alone})().y") == []

@@ -370,12 +370,26 @@ def test_lens_writes_one_page_with_the_run_and_every_layer(trained, few_prompts,
     words = ["lens", "--run", trained, "--prompts", few_prompts, "--new-tokens", "8", "--quiet"]
     assert run_cli(*words, "--per-label", "12", "--sweep", "--json", "--out", tmp_path) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert (printed["page"], printed["layer"]) == (str(tmp_path / "lens.html"), 3)
+    assert printed["page"] == str(tmp_path / "lens.html")
+    assert [run["layer"] for run in printed["runs"]] == [3]
     page = (tmp_path / "lens.html").read_text()
     for panel in ("layers", "prompts", "scores", "outcomes", "moved", "rates", "tokens"):
         assert f'id="plot-{panel}"' in page
     assert "Training of layer 3" in page
     assert "each was trained, and layer" in page
+    # Pages and evaluations make a gallery, and no model is asked.
+    rates = {"harmful": {"refused": 1.0, "low": 0.8, "high": 1.0, "n": 16}}
+    record = {"model": "another", "layer": None, "before": rates, "after": {}}
+    (tmp_path / "summary.json").write_text(json.dumps(record))
+    words = ["lens", "--json", "--quiet", "--out", str(tmp_path / "gallery.html"), "--run"]
+    assert run_cli(*words, tmp_path / "lens.html", tmp_path) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [(run["model"], run["layer"]) for run in runs] == [("toy", 3), ("another", None)]
+    assert "2 runs side by side" in (tmp_path / "gallery.html").read_text()
+    (tmp_path / "summary.json").unlink()
+    assert run_cli(*words, tmp_path / "lens.html", tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no run.json there" in line
 
 
 def test_enough_writes_what_it_prints(few_prompts, tmp_path, capsys):

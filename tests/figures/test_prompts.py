@@ -10,7 +10,7 @@ import pytest
 
 from actor_lens.errors import UserError
 from actor_lens.figures import projections_by_layer, prompts_at_layer, token_heatmap
-from actor_lens.figures.prompts import MOST_TOKENS
+from actor_lens.figures.prompts import FEW, MOST_TOKENS, STRIP_WIDTH
 from tests.figures.results import LABELS, NASTY, Tokens, projections, token_table
 from tests.figures.traces import trace
 
@@ -40,6 +40,32 @@ def test_labels_stand_apart():
     figure = prompts_at_layer(projections(50), 2)
     spans = [(min(t.x), max(t.x)) for t in figure.data]
     assert all(one[1] < other[0] for one, other in pairwise(spans))
+
+
+def test_many_prompts_are_boxes_of_quantiles_and_few_points():
+    found = projections(120)
+    chosen = int(found.table.query("label == 'benign'")["prompt_index"].iloc[7])
+    figure = prompts_at_layer(found, 2, selected=[chosen])
+    for place, label in enumerate(LABELS):
+        values = found.table.query("label == @label and layer == 2").set_index("prompt_index")
+        boxes, points = trace(figure, "boxes", of=label), trace(figure, "points", label=label)
+        x, y = np.array(boxes.x), np.array(boxes.y)
+        assert (x[0], y[0]) == (place, values["projection"].min())
+        assert np.isclose(y.max(), values["projection"].max())
+        assert np.allclose(np.sort(x - place), np.sort(place - x))  # the same on both sides
+        for width, middle in ((1.0, 50), (0.6, 80), (0.3, 95)):
+            ends = y[np.isclose(np.abs(x - place), width * STRIP_WIDTH / 2)]
+            share = np.array([50 - middle / 2, 50 + middle / 2])
+            expected = np.percentile(values["projection"], share)
+            assert np.isclose(ends, expected[0]).any()
+            assert np.isclose(ends, expected[1]).any()
+        assert np.isclose(y, values["projection"].median()).sum() >= 4
+        drawn = list(points.customdata)
+        assert len(drawn) - FEW == (label == "benign")
+        assert np.array_equal(points.y, values.loc[drawn, "projection"])
+        assert {values["projection"].idxmin(), values["projection"].idxmax()} <= set(drawn)
+    assert chosen in trace(figure, "points", label="benign").customdata
+    assert {one.meta["kind"] for one in prompts_at_layer(projections(100), 2).data} == {"points"}
 
 
 def test_the_selection_is_drawn_in_full_and_only_where_there_is_one():

@@ -12,10 +12,9 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
-from actor_lens.errors import UserError
 from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.report import linked_page
-from actor_lens.report.linked_page import render_linked_page, write_linked_page
+from actor_lens.report.linked_page import lens_of, render_lenses
 from actor_lens.text import clean
 from tests.support.linked_pages import planted_page
 from tests.support.studies import N_LAYERS
@@ -33,11 +32,17 @@ def made():
 @pytest.fixture(scope="module")
 def html(made):
     study, content = made
-    return render_linked_page(study.look, **content)
+    return render(study.look, **content)
+
+
+def render(look, **content):
+    return render_lenses([lens_of(look, **content)])
 
 
 def stored(html):
-    return json.loads(re.search(r'id="lens">(.*?)</script>', html, re.DOTALL)[1])
+    data = json.loads(re.search(r'id="lens">(.*?)</script>', html, re.DOTALL)[1])
+    (lens,) = data["lenses"]
+    return lens
 
 
 def numbers(packed):
@@ -112,7 +117,7 @@ def test_no_answer_to_a_harmful_prompt_is_on_the_page(made):
         ),
     )
     for sides in ((study.before, after), (after, study.before)):
-        html = render_linked_page(study.look, **{**content, "change": compare_evaluations(*sides)})
+        html = render(study.look, **{**content, "change": compare_evaluations(*sides)})
         assert "(answered; not shown)" in html
         assert "both powders" not in html
 
@@ -125,7 +130,7 @@ def test_numbers_that_json_lacks_are_gaps():
 
 def test_a_panel_without_numbers_is_left_out(made):
     study, _ = made
-    html = render_linked_page(study.look, choice=study.choice)
+    html = render(study.look, choice=study.choice)
     assert set(stored(html)["figures"]) == {"layers", "prompts", "scores"}
     for place in ('id="tokens"', 'id="step"', "Replies before and after", 'id="plot-moved"'):
         assert place not in html
@@ -136,18 +141,10 @@ def test_a_thousand_prompts_at_32_layers_stay_below_six_megabytes():
     n_prompts = len(study.look.projections.prompts)
     assert n_prompts == 1002
     assert max(map(len, study.look.projections.prompts.texts)) > 10_000
-    size = len(render_linked_page(study.look, **content).encode())
+    size = len(render(study.look, **content).encode())
     # Of each further layer: two numbers a prompt, in four bytes that base64 writes as 5 1/3.
     more = (32 - N_LAYERS) * (2 * n_prompts * 16 / 3 + 2_000)
     assert size + more <= 6_000_000
-
-
-def test_what_cannot_be_written_is_one_line(made, tmp_path):
-    study, _ = made
-    with pytest.raises(UserError, match="cannot be written"):
-        write_linked_page(study.look, tmp_path / "none" / "lens.html", choice=study.choice)
-    path = write_linked_page(study.look, tmp_path / "lens.html", choice=study.choice)
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_tokens_are_those_of_the_highest_pseudo_harmful_prompts(made, monkeypatch):
