@@ -37,7 +37,6 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
@@ -156,7 +155,7 @@ def lens(arguments: argparse.Namespace) -> None:
         UserError: If a run is none, the prompts lack a label or a split, the model refuses none of
             them, a run does not fit its model, or ``--out`` cannot be written.
     """
-    opened = [_open_source(source) for source in arguments.run] or [None]
+    opened: list[TrainingRun | list[dict[str, Any]] | None] = [*map(_open_source, arguments.run)]
     path = user_path(arguments.out)
     path = path / "lens.html" if path.is_dir() else path
     arguments.out, arguments.overwrite = path.parent, True
@@ -167,7 +166,7 @@ def lens(arguments: argparse.Namespace) -> None:
 
     lenses: list[dict[str, Any]] = []
     with open_progress(arguments):
-        for source, one in zip_longest(arguments.run, opened):
+        for source, one in zip(arguments.run or [None], opened or [None], strict=True):
             made = one if isinstance(one, list) else [_look_through(arguments, one)]
             lenses += [{"name": source, **lens} for lens in made]
     if len(lenses) == 1 and "figures" in lenses[0]:

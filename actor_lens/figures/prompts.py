@@ -125,7 +125,7 @@ def box_heights(values: np.ndarray) -> np.ndarray:
     Args:
         values: Their projections at a layer.
     """
-    return np.quantile(values, QUANTILES)[[place for place, _ in _OUTLINE]]
+    return np.asarray(np.quantile(values, QUANTILES))[[place for place, _ in _OUTLINE]]
 
 
 def _boxes(rows: pd.DataFrame, label: str, place: int) -> go.Scatter:

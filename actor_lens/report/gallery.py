@@ -117,7 +117,10 @@ def _checked(lens: dict[str, Any]) -> dict[str, Any]:
     if "figures" in lens and (missing := _NEEDED - lens.keys() - lens["figures"].keys()):
         raise KeyError(*sorted(missing))
     lens["rates"] = {
-        time: {name: Estimate(*map(float, one[:3]), int(one[3])) for name, one in shares.items()}
+        time: {
+            name: Estimate(float(one[0]), float(one[1]), float(one[2]), int(one[3]))
+            for name, one in shares.items()
+        }
         for time, shares in lens["rates"].items()
     }
     return lens

@@ -265,7 +265,9 @@ class Exploration(traitlets.HasTraits):
             outcomes=self.layer_outcomes,
             run=self.run,
             after=self.projections_after.get(last),
-            change=compared and compare_evaluations(compared.before, compared.after),
+            change=None
+            if compared is None
+            else compare_evaluations(compared.before, compared.after),
             tokens=tokens if self.probe is None else [self.probe.before, *tokens],
         )
 
