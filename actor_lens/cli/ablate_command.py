@@ -76,7 +76,7 @@ def add_commands(commands: Any) -> None:
     add_seeds(parser, "0,1,2", "each draws training prompts of its own")
     add_layer(parser, "target layer; default: auto, chosen by a sweep")
     add_alphas(parser, ALPHAS, "values of the factor alpha")
-    add_settings(parser, "epochs", "lr")
+    add_settings(parser, "alpha", "epochs", "lr")
     add_count(parser, "--per-label", 60, "most training prompts of each label")
     add_test_per_label(parser)
     add_anchors(parser)

@@ -170,8 +170,8 @@ def _print(board: Leaderboard, findings: Sequence[str]) -> None:
                 f"{title}: %, T.S. with its 95 % interval",
                 (
                     *("method", *score_heads(board.safety_means), "benign"),
-                    *(["twins"] if twins else []),
-                    *("fit s", "MiB"),
+                    *(["twins"] if twins else ["MiB"]),  # both do not fit into 80 columns
+                    "fit s",
                 ),
                 (_cells(row, twins=twins) for row in records(ordered)),
             )
@@ -184,11 +184,12 @@ def _print(board: Leaderboard, findings: Sequence[str]) -> None:
 
 
 def _cells(row: dict[str, Any], *, twins: bool) -> list[str]:
-    """A row of the leaderboard: the scores, pairs of twins, the seconds and MiB of the fit."""
+    """A row of the leaderboard: the scores, pairs of twins or else MiB, the seconds of the fit."""
     if row["status"] == "failed":
-        return [row["method"], "failed", *[""] * (5 + twins)]
+        return [row["method"], "failed", *[""] * 5]
     scores = score_cells(row, "_low", "_high", with_bounds=("tradeoff_score",))
-    if twins:
+    if not twins:
+        scores.append(f"{row['fit_bytes'] / 2**20:.0f}")
+    else:
         scores.append(NOT_MEASURED if row["twins"] is None else f"{100 * row['twins']:.1f}")
-    costs = (f"{row['fit_seconds']:.1f}", f"{row['fit_bytes'] / 2**20:.0f}")
-    return [row["method"], *scores, *costs]
+    return [row["method"], *scores, f"{row['fit_seconds']:.1f}"]

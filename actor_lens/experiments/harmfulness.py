@@ -132,7 +132,7 @@ def harmfulness(
     require_labels(train, 1, ("harmful", "benign"), "train")
     require_labels(test, 1, ("harmful",), "test")
     with stage("harmfulness"):
-        means = known.means if known is not None else _means(_ends(model, train, closing), train)
+        means = known.means if known is not None else _means(model, train, closing)
         scores = _scores(_ends(model, test, closing), means)
     if known is not None and known.prompts == test:
         form = known.form
@@ -176,10 +176,12 @@ def _ends(
 
 
 def _means(
-    ends: Float[Tensor, "layer prompt d_model"], prompts: PromptSet
+    model: ChatModel, prompts: PromptSet, closing: int
 ) -> Float[Tensor, "layer label=2 d_model"]:
-    labels = np.array(prompts.labels)
-    parts = [ends[:, labels == label].double().mean(dim=1) for label in ("harmful", "benign")]
+    parts = [
+        _ends(model, prompts.where(label=label), closing).double().mean(dim=1)
+        for label in ("harmful", "benign")
+    ]
     return torch.stack(parts, dim=1).float()
 
 

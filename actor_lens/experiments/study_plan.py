@@ -34,7 +34,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn
 from actor_lens.prompts.sets import PromptSet, require_labels
-from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.config import AUTO_ALPHAS, AUTO_LRS, FinetuneConfig
 from actor_lens.training.finetuning import (
     check_anchored,
     check_config,
@@ -43,10 +43,6 @@ from actor_lens.training.finetuning import (
 )
 from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests
 
-AUTO_ALPHAS = (1.0, 2.0, 3.0)
-"""Alphas that are tried where settings are found: the toy wants the least, real models more."""
-AUTO_LRS = (3e-4, 1e-3)
-"""Learning rates that are tried with each."""
 _MOST_LAYERS = 4
 # Cells of the search whose whole replies are judged.
 _JUDGED = 4

@@ -45,6 +45,7 @@ METHODS: dict[str, str] = {
     "angular": "angular:AngularSteering",
     "uniform-shift": "actor:UniformShift",
     "actor": "actor:Actor",
+    "actor-auto": "actor:AutoActor",
     "mezo-actor": "mezo:MezoActor",
     "actor-raw": "actor:RawActor",
     "control-random-direction": "random_direction:RandomDirection",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from typing import ClassVar
 
 from actor_lens.directions.options import Origin, Shift
@@ -11,7 +13,7 @@ from actor_lens.methods.support.selection import Choice, Selection
 from actor_lens.methods.support.target_layer import layers_to_try
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet, require_labels
-from actor_lens.training.config import Anchor, FinetuneConfig, Refresh
+from actor_lens.training.config import AUTO_ALPHAS, AUTO_LRS, Anchor, FinetuneConfig, Refresh
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun
 
@@ -60,7 +62,9 @@ class Actor:
     anchors: PromptSet | None = None
 
     # What is not a setting of the fine-tune.
-    _own: ClassVar[tuple[str, ...]] = ("name", "layer", "trials", "anchors")
+    _own: ClassVar[tuple[str, ...]] = ("name", "layer", "trials", "anchors", "alphas", "lrs")
+    # Settings that are chosen too, of those in the field of the plural name.
+    _searched: ClassVar[tuple[str, ...]] = ()
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedRun:
         """Choose the layer on the validation prompts, train it on the training prompts.
@@ -70,20 +74,32 @@ class Actor:
                 refuses no harmful prompt.
         """
         require_labels(train, 2)
-        if self.layer is not None:
+        if self.layer is not None and not self._searched:
             return self._fitted(self.trained(model, train, self.layer), (self.layer,))
         selection = Selection.of(model, validation)
-        tied = layers_to_try(
-            model, train, selection, alpha=self.alpha, origin=self.origin, anchors=self.anchors
-        )
-        layers = tied[: max(1, self.trials)]
-        runs = {layer: self.trained(model, train, layer) for layer in layers}
-        tried = (
-            (layer, selection.effect_of(model, run.applied_to(model)))
-            for layer, run in runs.items()
-        )
+        layers: tuple[int, ...]
+        if self.layer is not None:
+            layers = (self.layer,)
+        else:
+            layers = layers_to_try(
+                model,
+                train,
+                selection,
+                alpha=self.alpha,
+                origin=self.origin,
+                anchors=self.anchors,
+                beyond_ties=bool(self._searched),
+            )[: max(1, self.trials)]
+        runs = (each.trained(model, train, layer) for layer in layers for each in self._grid())
+        tried = ((run, selection.effect_of(model, run.applied_to(model))) for run in runs)
         choice = selection.best(tried, max_kl=None)
-        return self._fitted(runs[choice.candidate], layers, choice)
+        return self._fitted(choice.candidate, layers, choice)
+
+    def _grid(self) -> Iterator[Actor]:
+        """This method with each combination of the settings that are searched."""
+        values = product(*(getattr(self, f"{name}s") for name in self._searched))
+        for combination in values:
+            yield replace(self, **dict(zip(self._searched, combination, strict=True)))
 
     def trained(self, model: ChatModel, train: PromptSet, layer: int) -> TrainingRun:
         """The fine-tune of one block."""
@@ -95,19 +111,41 @@ class Actor:
         return FinetuneConfig(layer=layer, **shared)
 
     def _fitted(
-        self, run: TrainingRun, layers: tuple[int, ...], choice: Choice[int] | None = None
+        self, run: TrainingRun, layers: tuple[int, ...], choice: Choice[TrainingRun] | None = None
     ) -> FittedRun:
         settings = {**asdict(run.config), "tried_layers": list(layers), "status": run.status}
         if run.anchors is not None:
             settings["anchors"] = run.anchors.name
         return FittedRun(
             settings=settings | (choice.settings if choice else {}),
-            chosen=("layer",) if choice else (),
+            chosen=("layer", *self._searched) if choice else (),
             enter=run.applied_to,
             fingerprint=run.fingerprint,
             trained_parameters=run.trained_parameters,
             run=run,
         )
+
+
+@dataclass(frozen=True)
+class AutoActor(Actor):
+    """ACTOR with alpha and learning rate found on validation prompts, as other methods find theirs.
+
+    Every combination of ``alphas`` and ``lrs`` is trained at the ``trials`` layers with the best
+    causal scores; the best trade-off is kept. It is the search of ``train --settings auto`` by
+    first tokens alone. All else is as in ``Actor``.
+
+    Attributes:
+        alphas: Values of ``alpha`` to try.
+        lrs: Learning rates to try with each.
+    """
+
+    name: str = "actor-auto"
+    trials: int = 4
+    epochs: int = 12
+    alphas: tuple[float, ...] = AUTO_ALPHAS
+    lrs: tuple[float, ...] = AUTO_LRS
+
+    _searched: ClassVar[tuple[str, ...]] = ("alpha", "lr")
 
 
 @dataclass(frozen=True)

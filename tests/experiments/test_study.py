@@ -28,7 +28,7 @@ from actor_lens.judges.replies import Replies
 from actor_lens.progress import reporting
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.config import AUTO_ALPHAS, AUTO_LRS, FinetuneConfig
 from tests.support.reports import Recorder
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits, tiny_prompts
@@ -224,7 +224,7 @@ def test_a_search_trains_with_the_settings_whose_trial_was_best(model, choose, m
     )
     (sweep,) = sweeps
     tried = {(o.cell.alpha, o.cell.lr) for o in sweep.outcomes}
-    assert tried == set(product(study_plan.AUTO_ALPHAS, study_plan.AUTO_LRS))
+    assert tried == set(product(AUTO_ALPHAS, AUTO_LRS))
     layers = {o.cell.layer for o in sweep.outcomes}
     assert layers == (set(study.look.scores.ranking()[:4]) if choose else {SETTINGS.layer})
     assert study.run.config == sweep.best.config

@@ -9,6 +9,7 @@ from actor_lens.errors import UserError
 from actor_lens.methods import make_method
 from actor_lens.methods.form_direction import form_direction
 from actor_lens.methods.shuffled_labels import shuffled
+from actor_lens.methods.support.selection import Selection
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.block_trainer import BlockTrainer
@@ -59,6 +60,29 @@ def test_the_chosen_layer_has_the_best_tradeoff_of_those_tried():
     assert found.settings["layer"] in tried
     assert len(tried) <= 2
     assert found.chosen == ("layer",)
+
+
+def test_the_search_trains_every_combination_and_keeps_the_best(monkeypatch):
+    tried = []
+
+    def effect_of(selection, model, change):
+        with change:
+            effect = selection.effect(model)
+        tried.append(effect)
+        return effect
+
+    monkeypatch.setattr(Selection, "effect_of", effect_of)
+    found = fitted("actor-auto", alphas=(1.0, 2.0), lrs=(1e-3, 1e-1))
+    assert found.chosen == ("layer", "alpha", "lr")
+    assert len(tried) == 4
+    selection = Selection.of(shared_tiny_model("llama"), validation_prompts())
+    best = selection.best(((effect, effect) for effect in tried), max_kl=None).effect
+    assert found.settings["validation_tradeoff"] == round(best.tradeoff, 4)
+    settings = {"alpha": found.settings["alpha"], "lr": found.settings["lr"]}
+    again = finetune_layer(
+        shared_tiny_model("llama"), train_prompts(), layer=LAYER, epochs=2, **settings
+    )
+    assert same_bits(dict(again.state), dict(found.run.state))
 
 
 def test_the_random_direction_takes_the_place_of_the_refusal_vector():

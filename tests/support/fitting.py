@@ -12,6 +12,7 @@ from tests.support.tiny_runs import tiny_prompts
 
 _TRAINED = (
     "actor",
+    "actor-auto",
     "actor-raw",
     "uniform-shift",
     "control-random-direction",
@@ -22,6 +23,7 @@ _TRAINED = (
 QUICK: dict[str, dict[str, object]] = {name: {"epochs": 2, "trials": 1} for name in _TRAINED}
 for _name in ("alphasteer", "alphasteer-inverted"):
     QUICK[_name] = {"shares": (0.5,), "layers": 2}
+QUICK["actor-auto"] |= {"alphas": (1.0,), "lrs": (1e-3,)}
 QUICK["llm-va"] = {"rounds": 1}
 QUICK["angular"] = {"step": 90.0}
 

@@ -21,8 +21,11 @@ def layers_to_try(
     alpha: float = FinetuneConfig.alpha,
     origin: Origin = FinetuneConfig.origin,
     anchors: PromptSet | None = None,
+    beyond_ties: bool = False,
 ) -> tuple[int, ...]:
     """The layer with the best causal score on validation prompts, and those that tie with it.
+
+    With ``beyond_ties`` all layers, the best score first.
 
     Directions come from the anchors, else from the training prompts. Nothing is taken from a store,
     so that the time of a fit does not depend on what was fitted before. See ``score_layers`` and
@@ -41,7 +44,7 @@ def layers_to_try(
         origin=origin,
         rounds=1,  # the bootstrap plays no part: the causal score has a Wilson interval
     )
-    return scores.best().tried_order
+    return tuple(scores.ranking()) if beyond_ties else scores.best().tried_order
 
 
 def target_layer(

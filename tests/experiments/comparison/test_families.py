@@ -25,7 +25,7 @@ _REPLY_METHODS = (
 )
 # The choice of a layer costs more than all else here: ``actor`` makes it for all of its kind.
 _SAME_CHOICE = (
-    *("actor-raw", "uniform-shift"),
+    *("actor-auto", "actor-raw", "uniform-shift"),
     *("control-random-direction", "control-shuffled-labels", "control-form-direction"),
     *("sft-layer", "lora-layer", "loreft", "mezo-layer", "mezo-actor"),
 )
