@@ -21,7 +21,7 @@ from actor_lens.figures.frames import (
     prompt_hovers,
     thinned,
 )
-from actor_lens.figures.targets import draw_references
+from actor_lens.figures.targets import references
 from actor_lens.figures.theme import INK, LABEL_STYLES, RULE, escape, finish
 
 if TYPE_CHECKING:
@@ -240,7 +240,8 @@ def just_enough_shift(shift: JustEnoughShift) -> go.Figure:
     if origin is not None:
         _draw_line(figure, known, origin)
         means = pd.DataFrame([{**about, "origin": origin}])
-        levels = draw_references(figure, means, frame[["projection"]])
+        lines, levels = references(means, frame[["projection"]])
+        figure.update_layout(lines)
         notes = [
             f"r {r['value']:.2f} ({r['low']:.2f} to {r['high']:.2f}) over {r['n']} prompts. "
             f"Line: alpha {about['alpha']:.2g}, origin {origin:.3g}."

@@ -62,18 +62,20 @@ def target_preview(targets: Targets) -> go.Figure:
     means = preview.frame()
     frame = finite_rows(targets.frame(), ["before", "after"])
     labels = labels_in(frame)
-    figure = go.Figure()
+    # Plotly checks what it is given: all at once takes it half as long as piece by piece.
+    traces: list[dict[str, Any]] = []
+    layout, levels = references(means, frame[["before", "after"]]) if labels else ({}, 1)
     # The first label is drawn at the top.
     for row, label in enumerate(reversed(labels)):
-        figure.add_traces(_strips(label, frame, row))
-        mean = means[means["label"] == label]
-        if len(mean):
-            _draw_arrow(figure, mean.iloc[0], row)
-    levels = draw_references(figure, means, frame[["before", "after"]]) if labels else 1
+        traces += _strips(label, frame, row)
+        for _, mean in means[means["label"] == label].iterrows():
+            if np.isfinite([mean["before"], mean["after"]]).all():
+                traces.append(_mean_mark(mean, row))
+                layout["annotations"].append(_arrow(mean, row))
     if labels:
-        _name_rows(figure, means, labels)
+        layout |= _named_rows(means, labels)
     return finish(
-        figure,
+        go.Figure({"data": traces, "layout": layout}),
         title=f"Where the targets would move each label, layer {targets.layer}",
         notes=[
             "Open marks: before. Filled marks: targets. Arrow: mean.",
@@ -86,7 +88,7 @@ def target_preview(targets: Targets) -> go.Figure:
     )
 
 
-def _strips(label: str, frame: pd.DataFrame, row: int) -> list[go.Scatter]:
+def _strips(label: str, frame: pd.DataFrame, row: int) -> list[dict[str, Any]]:
     """The prompts of a label as they are, and below them their targets."""
     style = LABEL_STYLES[label]
     shown = thinned(frame[frame["label"] == label], "before", STRIP_POINTS)
@@ -94,76 +96,78 @@ def _strips(label: str, frame: pd.DataFrame, row: int) -> list[go.Scatter]:
     offsets = scattered(len(shown), STRIP_WIDTH)
     places = (("before", BEFORE_AT, "-open"), ("after", AFTER_AT, ""))
     return [
-        go.Scatter(
-            x=shown[column].to_numpy(dtype=float),
-            y=row + at + offsets,
-            text=texts,
-            customdata=shown[["prompt_index", "before", "after"]].to_numpy(),
-            mode="markers",
-            marker={
+        {
+            "type": "scatter",
+            "x": shown[column].to_numpy(dtype=float),
+            "y": row + at + offsets,
+            "text": texts,
+            "customdata": shown[["prompt_index", "before", "after"]].to_numpy(),
+            "mode": "markers",
+            "marker": {
                 "symbol": style.symbol + shape,
                 "color": style.color,
                 "size": 6,
                 "opacity": 0.5,
             },
-            hovertemplate="%{text}<br>before %{customdata[1]:.3g}, target %{customdata[2]:.3g}"
+            "hovertemplate": "%{text}<br>before %{customdata[1]:.3g}, target %{customdata[2]:.3g}"
             f"<extra>{style.name}, {'before' if column == 'before' else 'target'}</extra>",
-            showlegend=False,
-            meta={"kind": column, "label": label},
-        )
+            "showlegend": False,
+            "meta": {"kind": column, "label": label},
+        }
         for column, at, shape in places
     ]
 
 
-def _draw_arrow(figure: go.Figure, mean: pd.Series[Any], row: int) -> None:
-    """Draw an arrow from the mean before to the mean after, and a mark where it begins."""
-    before, after = float(mean["before"]), float(mean["after"])
-    if not np.isfinite([before, after]).all():
-        return
-    figure.add_annotation(
-        x=after,
-        y=row,
-        xref="x",
-        yref="y",
-        ax=before,
-        ay=row,
-        axref="x",
-        ayref="y",
-        showarrow=True,
-        arrowhead=2,
-        arrowsize=1.1,
-        arrowwidth=2.5,
-        arrowcolor=INK,
-        text="",
-        name=f"arrow {mean['label']}",
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=[before],
-            y=[row],
-            mode="markers",
-            marker={"symbol": "line-ns", "size": 12, "line": {"color": INK, "width": 2.5}},
-            hovertemplate=f"mean {before:.3g}, target {after:.3g}<extra></extra>",
-            showlegend=False,
-            meta={"kind": "mean", "label": mean["label"]},
-        )
-    )
+def _arrow(mean: pd.Series[Any], row: int) -> dict[str, Any]:
+    """The annotation that leads from the mean before to the mean after."""
+    return {
+        "x": float(mean["after"]),
+        "y": row,
+        "xref": "x",
+        "yref": "y",
+        "ax": float(mean["before"]),
+        "ay": row,
+        "axref": "x",
+        "ayref": "y",
+        "showarrow": True,
+        "arrowhead": 2,
+        "arrowsize": 1.1,
+        "arrowwidth": 2.5,
+        "arrowcolor": INK,
+        "text": "",
+        "name": f"arrow {mean['label']}",
+    }
 
 
-def _name_rows(figure: go.Figure, means: pd.DataFrame, labels: list[str]) -> None:
-    """Name the rows, the first label at the top, and the axis below."""
-    names = [_row_name(label, means) for label in reversed(labels)]
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(len(labels))),
-        ticktext=names,
-        range=[-0.55, len(labels) - 0.45],
-        showgrid=False,
-        tickfont={"color": INK, "size": SMALL},
-        ticks="",
-        ticklabelstandoff=8,
-    )
-    figure.update_xaxes(title_text="projection on the refusal direction", showgrid=True)
+def _mean_mark(mean: pd.Series[Any], row: int) -> dict[str, Any]:
+    """A mark where the arrow begins."""
+    return {
+        "type": "scatter",
+        "x": [float(mean["before"])],
+        "y": [row],
+        "mode": "markers",
+        "marker": {"symbol": "line-ns", "size": 12, "line": {"color": INK, "width": 2.5}},
+        "hovertemplate": f"mean {mean['before']:.3g}, target {mean['after']:.3g}<extra></extra>",
+        "showlegend": False,
+        "meta": {"kind": "mean", "label": mean["label"]},
+    }
+
+
+def _named_rows(means: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
+    """Axes whose rows have names, the first label at the top."""
+    return {
+        "yaxis": {
+            "tickmode": "array",
+            "tickvals": list(range(len(labels))),
+            "ticktext": [_row_name(label, means) for label in reversed(labels)],
+            "range": [-0.55, len(labels) - 0.45],
+            "showgrid": False,
+            "tickfont": {"color": INK, "size": SMALL},
+            "ticks": "",
+            "ticklabelstandoff": 8,
+        },
+        "xaxis": {"title": {"text": "projection on the refusal direction"}, "showgrid": True},
+    }
 
 
 def _row_name(label: str, means: pd.DataFrame) -> str:
@@ -176,49 +180,44 @@ def _row_name(label: str, means: pd.DataFrame) -> str:
     return name
 
 
-def draw_references(figure: go.Figure, means: pd.DataFrame, places: pd.DataFrame) -> int:
-    """Draw vertical lines for class means and origin, named above the plot.
+def references(means: pd.DataFrame, places: pd.DataFrame) -> tuple[dict[str, Any], int]:
+    """Vertical lines for class means and origin, named above the plot.
 
     Names that would touch one another are written on separate levels.
 
     Args:
-        figure: Changed in place.
         means: Table whose columns origin, harmful_mean and benign_mean hold one projection each.
         places: Projections of everything else on the x axis.
 
     Returns:
-        The number of levels that the names need.
+        Shapes and annotations of a layout, and the number of levels that the names need.
     """
     columns = ["origin", "harmful_mean", "benign_mean"]
     marks = [places.to_numpy(dtype=float), means[columns].to_numpy(dtype=float)]
     values = np.concatenate([mark[np.isfinite(mark)] for mark in marks])
     width = float(np.ptp(values)) or 1.0
     last_x, level, levels = -np.inf, 0, 1
+    shapes: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for x, name, dash in _references(means, width):
         level = level + 1 if x - last_x < 0.22 * width else 0
         last_x, levels = x, max(levels, level + 1)
-        figure.add_shape(
-            type="line",
-            x0=x,
-            x1=x,
-            y0=0,
-            y1=1,
-            yref="paper",
-            line={"color": RULE, "width": 1.5, "dash": dash},
-            layer="below",
-            name=name,
+        line = {"color": RULE, "width": 1.5, "dash": dash}
+        ends = {"x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper"}
+        shapes.append({"type": "line", **ends, "line": line, "layer": "below", "name": name})
+        annotations.append(
+            {
+                "x": x,
+                "y": 1,
+                "yref": "paper",
+                "yanchor": "bottom",
+                "yshift": NOTE_LINE * level,
+                "text": name,
+                "showarrow": False,
+                "font": {"size": SMALL, "color": MUTED},
+            }
         )
-        figure.add_annotation(
-            x=x,
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            yshift=NOTE_LINE * level,
-            text=name,
-            showarrow=False,
-            font={"size": SMALL, "color": MUTED},
-        )
-    return levels
+    return {"shapes": shapes, "annotations": annotations}, levels
 
 
 def _references(means: pd.DataFrame, width: float) -> list[tuple[float, str, str]]:

@@ -13,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,8 +113,12 @@ def use_in_notebook() -> None:
     pio.renderers.default = "plotly_mimetype+notebook"
 
 
+@cache
 def template() -> go.layout.Template:
-    """Return the shared template: light, left-aligned titles, quiet grid, readable type."""
+    """Return the shared template: light, left-aligned titles, quiet grid, readable type.
+
+    Figures take a copy of it.
+    """
     axis = {
         "automargin": True,
         "gridcolor": GRID,
@@ -238,6 +243,7 @@ def wrap(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
+@lru_cache(maxsize=10_000)  # figures are drawn again and again of the same prompts
 def hover_text(prompt: object, *, limit: int = 160, width: int = 56) -> str:
     """Return a prompt as it is shown on hover: one paragraph, shortened, wrapped and escaped.
 

@@ -1,16 +1,17 @@
 """How quick the dashboard is in a real browser: ``python -m tests.benchmarks.dashboard``.
 
 Milliseconds from the release of the mouse button until everything is on the screen, for clicks on a
-layer with 1,002 prompts and 32 layers; from a key that moves alpha until the refusals of 102
-prompts are predicted and drawn, with ``--model`` or the bundled one; and, while a layer of the
-bundled model is trained, how late and how often the page is painted. Nothing else should run on the
-machine meanwhile.
+layer with 1,002 prompts and 32 layers, or with 300 prompts of ``--model``; from a key that moves
+alpha until the refusals of 102 prompts are predicted and drawn, with ``--model`` or the bundled
+one; and, while a layer of the bundled model is trained, how late and how often the page is painted.
+The load of the machine is noted; nothing else should run on it meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -26,6 +27,32 @@ from tests.support.jupyter_server import jupyter_server
 from tests.support.notebook_page import Frontend, NotebookPage
 
 CLICKS, MOVES, PAINTS = 40, 12, 40
+# A real model and so many of its prompts. Scores and refusals, which take minutes, are made up.
+REAL = """
+from dataclasses import replace
+import actor_lens as al
+from actor_lens import widgets
+from actor_lens.directions.layer_scores import LayerScore, LayerScores
+from actor_lens.experiments.look import Look
+from actor_lens.judges.first_token import RefusalTokens
+from actor_lens.statistics.separation import Measurement
+
+model = al.load_model({model!r})
+whole = al.load_prompts("starter,twins")
+own = [whole.where(label).prompts for label in whole.counts()]
+train = [replace(one, split="train") for some in own for one in some[:20]]
+drawn = [replace(one, split="validation") for some in own for one in some[-{each}:]]
+train, drawn = al.PromptSet(tuple(train)), al.PromptSet(tuple(drawn))
+prompts = al.PromptSet(train.prompts + drawn.prompts)
+residuals = al.collect_residuals(model, train)
+directions = al.refusal_directions(residuals)
+projections = al.project(al.collect_residuals(model, drawn), directions)
+measured = Measurement(0.9, 0.8, 0.95, 0.4, 0.6)
+n = model.n_layers
+rows = tuple(LayerScore(layer, "auroc", "harmful_vs_benign", measured) for layer in range(n))
+tokens = RefusalTokens(tuple(range(0, 300, 2)), ("",) * 150)
+look = Look(prompts, residuals, directions, projections, tokens, LayerScores(rows, n), {{}})
+"""
 
 
 @contextmanager
@@ -57,13 +84,15 @@ def dashboard(made: str, frontend: Frontend) -> Iterator[NotebookPage]:
             page.close()
 
 
-def clicks(frontend: Frontend) -> dict[str, Any]:
+def clicks(frontend: Frontend, model: str) -> dict[str, Any]:
     """Clicks on a layer until all panels are redrawn."""
-    with dashboard(DEEP, frontend) as page:
+    made = DEEP if model == "toy" else REAL.format(model=model, each=100)
+    with dashboard(made, frontend) as page:
+        n_layers = page.kernel_value("model.n_layers")
         medians = page.figure.trace(panel="layers", kind="median", label="benign")
         took = []
         for _ in range(CLICKS + 2):
-            layer = (page.kernel_value("dashboard.layer") + 7) % 32
+            layer = (page.kernel_value("dashboard.layer") + 7) % n_layers
             took.append(page.figure.timed_click(medians, layer, ("layers", "prompts")).painted)
     return _spread(took[2:])  # the first warm up
 
@@ -73,9 +102,9 @@ def what_if(frontend: Frontend, model: str) -> dict[str, Any]:
 
     Both are drawn at once. Only the targets are waited for: predicted rates may stay as they were.
     """
-    made = TOY.replace("sample(20)", "sample(34)").replace(
-        'load_model("toy")', f"load_model({model!r})"
-    )
+    made = TOY.replace("sample(20)", "sample(34)")
+    if model != "toy":
+        made = REAL.format(model=model, each=34)
     with dashboard(made, frontend) as page:
         page.toggle("What if").click()
         page.button("Predict refusals").click()
@@ -127,16 +156,17 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frontend", choices=("lab", "notebook"), default="lab")
-    parser.add_argument("--model", default="toy", help="of the predicted refusals")
+    parser.add_argument("--model", default="toy", help="whose prompts are drawn and asked")
     parser.add_argument("--only", choices=("click", "what_if", "painting"))
     words = parser.parse_args()
     parts = {
-        "click": lambda: clicks(words.frontend),
+        "click": lambda: clicks(words.frontend, words.model),
         "what_if": lambda: what_if(words.frontend, words.model),
         "painting": lambda: painting(words.frontend),
     }
     record = {
         "machine": machine_facts(torch.device("cpu")),
+        "load": os.getloadavg(),
         "frontend": words.frontend,
         **{name: part() for name, part in parts.items() if words.only in (None, name)},
     }
