@@ -20,7 +20,6 @@ import signal
 import socket
 import sys
 import tempfile
-import webbrowser
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
@@ -77,8 +76,7 @@ def app(arguments: argparse.Namespace) -> None:
         try:
             address = server.io_loop.run_sync(lambda: _show_dashboard(server, vars(arguments)))
             print(f"Dashboard: {address}", "Ctrl-C ends it.", sep="\n", flush=True)
-            if not arguments.no_browser:
-                webbrowser.open(address)
+            server.open_browser = not arguments.no_browser
             server.start()  # until Ctrl-C
         finally:
             server.io_loop.run_sync(server._cleanup)
@@ -115,6 +113,9 @@ def _start_server(folder: str, port: int) -> Any:
     Raises:
         UserError: If the port is taken.
     """
+    import zmq
+    from jupyterlab.labapp import LabApp
+
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except (OSError, OverflowError) as error:
@@ -129,6 +130,8 @@ def _start_server(folder: str, port: int) -> Any:
             "allow_root": True,  # as in containers
             "log_level": "CRITICAL",
         },
+        # Else the kernel warns that others on this machine could listen.
+        "KernelManager": {"transport_encryption": "auto" if zmq.has("curve") else "disabled"},
         "LabApp": {
             "log_level": "CRITICAL",
             "news_url": None,
@@ -140,9 +143,10 @@ def _start_server(folder: str, port: int) -> Any:
     words = [
         f"--{name}.{key}={value}" for name, of in settings.items() for key, value in of.items()
     ]
-    from jupyterlab.labapp import LabApp
-
     server = LabApp.initialize_server(words)
+    # The browser opens this file, which leads on: words of its command line are for all to see.
+    server.browser_open_file = os.path.join(folder, ".open.html")
+    server.default_url = f"{server.base_url}doc/tree/{_NAME}"
     server.log.setLevel(sys.maxsize)  # the address is printed when something is to be seen there
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Jupyter would ask whether to end
     return server

@@ -1,15 +1,21 @@
 """The app shows one dashboard and nothing else, and a page that is reloaded finds it again."""
 
+import html
+import os
 import re
 import signal
+import stat
 import subprocess
 import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 from playwright.sync_api import expect
 
 import actor_lens as al
-from tests.support.jupyter_server import REPOSITORY
+from tests.support.jupyter_server import REPOSITORY, wait_until
 
 
 @pytest.fixture
@@ -18,13 +24,19 @@ def address(tmp_path):
     parts = [whole.where(split=split).sample(12) for split in ("train", "validation", "test")]
     prompts = al.PromptSet(tuple(one for part in parts for one in part))
     prompts.save(tmp_path / "few.jsonl")
-    words = ["app", "--prompts", tmp_path / "few.jsonl", "--no-browser", "--layer", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "actor_lens", *map(str, words)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    words = ["app", "--prompts", tmp_path / "few.jsonl", "--layer", "2"]
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\ncd "${0%/*}" && printf %s "$*" > new && mv new told\n')
+    browser.chmod(0o700)
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "actor_lens", *map(str, words)],
+            cwd=REPOSITORY,
+            env=os.environ | {"BROWSER": str(browser)},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
     assert process.stdout is not None
     with process.stdout:
         yield re.search(r"http\S+", process.stdout.readline())[0]
@@ -32,7 +44,7 @@ def address(tmp_path):
         assert process.wait(timeout=60) == 0
 
 
-def test_the_dashboard_stands_alone(browser, address):
+def test_the_dashboard_stands_alone(browser, address, tmp_path):
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.set_default_timeout(60_000)
     page.goto(address)
@@ -51,3 +63,10 @@ def test_the_dashboard_stands_alone(browser, address):
     page.reload()
     expect(title).to_be_visible(timeout=60_000)
     page.close()
+
+    # Others on this machine see neither the token, which leads in, nor what the kernel says.
+    wait_until((tmp_path / "told").exists, 30, "the browser is told what to open")
+    opened = Path(url2pathname(urlsplit((tmp_path / "told").read_text()).path))
+    assert stat.S_IMODE(opened.parent.stat().st_mode) == 0o700
+    assert address in html.unescape(opened.read_text())
+    assert "encryption" not in (tmp_path / "errors").read_text()
