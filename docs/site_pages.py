@@ -31,6 +31,12 @@ FIGURE = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PLOTLY_JS = "scripts/plotly.min.js"
 NOT_PYTHON_API = ("cli",)
+MADE_OF = {
+    r"notebooks/([\w-]+)\.ipynb": r"notebooks/\2.md",
+    r"actor_lens/__init__\.pyi": "api/index.md",
+    r"actor_lens/cli/__init__\.py": "api/commands.md",
+}
+"""Files that pages link to, and the pages that the site has in their place."""
 NAMES_HEAD = """\
 # Names at the top
 
@@ -69,8 +75,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_others: object) -> str:
-    """Let links to the notebooks, written as they work in the repository, lead to their pages."""
-    return re.sub(r"\]\(\.\./((?:\.\./)*notebooks/[\w-]+)\.ipynb\)", r"](\1.md)", markdown)
+    """Let links, written as they work in the repository, lead to the pages made of their files."""
+    for file, made in MADE_OF.items():
+        markdown = re.sub(rf"\]\(\.\./((?:\.\./)*){file}\)", rf"](\1{made})", markdown)
+    return markdown
 
 
 def on_page_content(content: str, page: Page, **_others: object) -> str:

@@ -10,6 +10,7 @@ from actor_lens import __version__
 
 CHECKOUT = Path(__file__).parents[1]
 WRITTEN = ["README.md", "CONTRIBUTING.md"]
+PAGES = [*(CHECKOUT / name for name in WRITTEN), *sorted(CHECKOUT.glob("docs/**/*.md"))]
 WORKFLOWS = sorted(CHECKOUT.glob(".github/workflows/*.yml"))
 
 
@@ -21,10 +22,10 @@ def test_the_first_page_is_short():
     assert len(text_of("README.md").splitlines()) <= 150
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_links_to_files_lead_somewhere(name):
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", text_of(name))
-    assert [link for link in links if not (CHECKOUT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("name", WRITTEN)
