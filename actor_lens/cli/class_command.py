@@ -1,12 +1,14 @@
-"""The command ``class check``: who solved which exercise, from handed-in notebooks.
+"""The commands ``class check`` and ``class kernels``, for teachers.
 
-The folder may hold a folder a learner. Notebooks are read as they were saved and never run, so a
-learner runs the cells, saves, and hands in. A solution that was folded out and run counts as an
-answer: the command shows where a class stands, it is no examination.
+``check`` says who solved which exercise, from handed-in notebooks. The folder may hold a folder a
+learner. Notebooks are read as they were saved and never run, so a learner runs the cells, saves,
+and hands in. A solution that was folded out and run counts as an answer: the command shows where a
+class stands, it is no examination.
 
 Examples:
     actor-lens class check handed-in
     actor-lens class check handed-in --json
+    actor-lens class kernels
 """
 
 from __future__ import annotations
@@ -15,16 +17,21 @@ import argparse
 from typing import Any
 
 from actor_lens.cli.arguments import add_command, add_group, add_json
+from actor_lens.cli.class_kernels import kernels
 from actor_lens.cli.printing import print_json, print_table, say, warn
 from actor_lens.text import clip, one_line
 
 
 def add_commands(commands: Any) -> None:
     """Register ``class`` and what is below it."""
-    inner = add_group(commands, "class", "for teachers: who solved what")
+    inner = add_group(
+        commands, "class", "for teachers: who solved what, and kernels that share memory"
+    )
     parser = add_command(inner, "check", check, "who solved which exercise, in handed-in notebooks")
     parser.add_argument("folder", metavar="FOLDER", help="handed-in notebooks, saved with outputs")
     add_json(parser)
+    text = "fork the kernels of a class from one process, so that each takes less memory (Linux)"
+    add_command(inner, "kernels", kernels, text)
 
 
 def check(arguments: argparse.Namespace) -> None:
