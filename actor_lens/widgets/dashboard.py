@@ -20,17 +20,19 @@ import ipywidgets as ipw
 import pandas as pd
 import plotly.graph_objects as go
 import traitlets
+from IPython.display import HTML
 
 from actor_lens.experiments.look import Look, look_at_layers
 from actor_lens.figures import Composition, compose
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.report.pages import write_page
 from actor_lens.training.run import TrainingRun
 from actor_lens.widgets.exploration import Exploration
 from actor_lens.widgets.figure_box import FigureBox, answer_where_asked
 from actor_lens.widgets.jobs import Control, Worker, weights_held
 from actor_lens.widgets.linked_figure import LinkedFigure
-from actor_lens.widgets.parts import button, layer_slides, paragraph, row, safe
+from actor_lens.widgets.parts import button, layer_slides, page_inside, paragraph, row, safe
 from actor_lens.widgets.sections.base import Section
 from actor_lens.widgets.sections.comparison import CompareSection
 from actor_lens.widgets.sections.enough import EnoughSection
@@ -55,9 +57,6 @@ _SECTIONS: tuple[type[Section], ...] = (
     TrainSection,
     CompareSection,
 )
-# Panels with the layers on their x axis, and on their y axis.
-_LAYERS_ACROSS = ("layers", "scores", "outcomes")
-_LAYERS_UP = ("tokens", "tokens after")
 PAGE = "lens.html"
 _numbers = count(1)
 
@@ -87,6 +86,7 @@ class Dashboard(FigureBox):
     run = traitlets.Instance(TrainingRun, allow_none=True)
     runs = traitlets.Tuple()
     status = traitlets.Unicode("ready")
+    _hint = " Where that shows no widgets, dashboard.page() shows a linked page."
 
     def __init__(
         self,
@@ -188,8 +188,7 @@ class Dashboard(FigureBox):
     def static(self) -> go.Figure:
         """The two upper panels as a plain figure with a slider over the layers.
 
-        For places where widgets do not run: GitHub, HTML copies, notebooks without a kernel. It
-        shows the selection of the moment and follows no later change.
+        For GitHub, HTML copies, notebooks without a kernel. It follows no later change.
         """
         lines = self._open_section.lines()
         return layer_slides(
@@ -201,7 +200,7 @@ class Dashboard(FigureBox):
     def export_html(self, path: str | os.PathLike[str] = PAGE) -> Path:
         """Write one HTML file that opens offline and stays linked without Python; its path.
 
-        The button *Save page* does the same. ``Exploration.write_page`` says what is shown.
+        The button *Save page* does the same. ``Exploration.page`` says what is shown.
 
         Args:
             path: Path of the file; one that is there is replaced whole.
@@ -209,7 +208,14 @@ class Dashboard(FigureBox):
         Raises:
             UserError: If the file cannot be written; an old one survives.
         """
-        return self.exploration.write_page(path)
+        return write_page(self.exploration.page(), path)
+
+    def page(self) -> HTML:
+        """The same page inside the notebook, for front ends where widgets do not run."""
+        return HTML(page_inside(self.exploration.page()))
+
+    def _mime_(self) -> tuple[str, str]:
+        return "text/html", self.page().data
 
     def projections(self) -> pd.DataFrame:
         """Table of the drawn prompts at the chosen layer, from the origin that the figure shows.
@@ -341,13 +347,10 @@ class Dashboard(FigureBox):
 
     def _choose_point(self, trace: Any, point: int) -> None:
         """Set ``layer`` by a click on a layer; add a clicked prompt to ``selection`` or drop it."""
-        panel = trace.meta["panel"]
-        if panel in _LAYERS_ACROSS:
-            layer = layer_at(trace, point, self.exploration.model.n_layers)
-            self.layer = self.layer if layer is None else layer
-        elif panel in _LAYERS_UP:
-            self.layer = int(trace.y[point])
-        elif panel == "prompts" and trace.customdata is not None:
+        layer = layer_at(trace, point, self.exploration.model.n_layers)
+        if layer is not None:
+            self.layer = layer
+        elif trace.meta["panel"] == "prompts" and trace.customdata is not None:
             place = int(trace.customdata[point])
             others = tuple(other for other in self.selection if other != place)
             self.selection = others if place in self.selection else (*others, place)
@@ -360,10 +363,9 @@ class Dashboard(FigureBox):
             self.selection = tuple(sorted(places))
 
     def _save_page(self) -> None:
-        def work(_control: Control) -> None:
-            self.tell(f"written to {self.export_html().resolve()}")
-
-        self.start("writing the page", work)
+        self.start(
+            "writing the page", lambda _: self.tell(f"written to {self.export_html().resolve()}")
+        )
 
     def _show_job(self) -> None:
         """Set ``status`` and the message by what the worker does; called from its thread too."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,19 +229,11 @@ class Exploration(traitlets.HasTraits):
         self.scores_after, self.replies = None, {}
         self.run = run
 
-    def write_page(self, path: str | os.PathLike[str]) -> Path:
-        """Write all that is known as one page that stays linked without Python; see ``lens``.
-
-        Args:
-            path: Path of the file; one that is there is replaced whole.
-
-        Raises:
-            UserError: If the file cannot be written; an old one survives.
-        """
+    def page(self) -> str:
+        """All that is known as the text of one page that stays linked without Python."""
         from actor_lens.report.linked_page import render_lenses
-        from actor_lens.report.pages import write_page
 
-        return write_page(render_lenses([self.lens()]), path)
+        return render_lenses([self.lens()])
 
     def lens(self) -> dict[str, Any]:
         """What a linked page holds of this session.

@@ -29,7 +29,7 @@ _STYLE = (
     "<style>.jp-OutputArea-output.lm-Panel:not(:has(*)) { display: none; }"
     f"@media screen {{ {_DARK} .actor-lens-picture img {_TURNED} }}</style>"
 )
-_HOW_TO_GO_ON = "A picture of the last state: no kernel runs here. Run the cells to go on."
+_HOW_TO_GO_ON = "A picture of the last state: no widget runs here. Run the cells to go on."
 
 
 class PageHelper(anywidget.AnyWidget):
@@ -108,6 +108,7 @@ class FigureBox(ipw.VBox):
     """Widgets under one another, one of them a figure; the last line of a cell shows them."""
 
     _linked: LinkedFigure
+    _hint = ""
 
     def __init__(self, children: Sequence[ipw.Widget], **traits: Any) -> None:
         """Add what the page needs.
@@ -166,7 +167,8 @@ class FigureBox(ipw.VBox):
         return (
             f'{_STYLE}<div class="actor-lens-picture {self._helper.picture}">{words}'
             f'<img alt="{type(self).__name__}: {titles}" style="width:100%;max-width:1200px" '
-            f'src="data:image/svg+xml;base64,{image}"><p><i>{_HOW_TO_GO_ON}</i></p></div>'
+            f'src="data:image/svg+xml;base64,{image}">'
+            f"<p><i>{_HOW_TO_GO_ON}{self._hint}</i></p></div>"
         )
 
 

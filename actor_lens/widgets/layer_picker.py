@@ -114,6 +114,5 @@ class LayerPicker(FigureBox):
 
     def _choose_point(self, trace: Any, point: int) -> None:
         """Set ``layer`` by a click on a layer; clicks on prompts do nothing."""
-        if trace.meta["panel"] != "prompts":
-            layer = layer_at(trace, point, self._n_layers)
-            self.layer = self.layer if layer is None else layer
+        layer = layer_at(trace, point, self._n_layers)
+        self.layer = self.layer if layer is None else layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -136,6 +137,24 @@ def _cell(name: str, value: Any, aligned: str) -> str:
     short = not isinstance(value, str) or len(value) <= SHORT_CELL
     wrapping = "white-space:nowrap" if short else "overflow-wrap:anywhere"
     return f'<td style="{_CELL_STYLE}{aligned};{wrapping}">{text}</td>'
+
+
+def page_inside(page: str) -> str:
+    """A whole HTML page inside another, apart from it: its own policy holds, and no more.
+
+    Args:
+        page: Text of the page, with its scripts.
+    """
+    words = (
+        "Widgets do not run here: this is a page of what is known so far, linked without Python. "
+        "What is done from now on is not on it."
+    )
+    # ASCII: half the size where memory is counted, and right in pages of any encoding.
+    held = html.escape(page).encode("ascii", "xmlcharrefreplace").decode()
+    return (
+        f'{paragraph(words)}<iframe srcdoc="{held}" title="Actor Lens" '
+        'sandbox="allow-scripts allow-downloads" style="width:100%;height:900px;border:0"></iframe>'
+    )
 
 
 def button(text: str, act: Callable[[], None], *, tip: str, style: str = "") -> ipw.Button:

@@ -105,8 +105,14 @@ def tokens_panel(
     return Panel(name, figure, x=x, y=y, title=title, note=note)
 
 
+# Panels with the layers on their x axis, and on their y axis.
+_LAYERS_ACROSS = dict.fromkeys(("layers", "scores", "outcomes"), True) | dict.fromkeys(
+    ("tokens", "tokens after"), False
+)
+
+
 def layer_at(trace: Any, point: int, n_layers: int) -> int | None:
-    """The layer of a point that was clicked in a panel whose x axis is that of layers.
+    """The layer of a point that was clicked.
 
     Args:
         trace: The trace that was clicked.
@@ -114,9 +120,13 @@ def layer_at(trace: Any, point: int, n_layers: int) -> int | None:
         n_layers: Number of layers of the model.
 
     Returns:
-        The layer, or None where the point lies beside all of them, as parts of a band do.
+        The layer, or None where the point lies beside all of them, as parts of a band do, or in a
+        panel without an axis of layers.
     """
-    layer = round(float(trace.x[point]))
+    across = _LAYERS_ACROSS.get(trace.meta["panel"])
+    if across is None:
+        return None
+    layer = round(float((trace.x if across else trace.y)[point]))
     return layer if 0 <= layer < n_layers else None
 
 

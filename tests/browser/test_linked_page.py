@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 from actor_lens.figures.prompts import FEW, box_heights
 from actor_lens.report.linked_page import lens_of, render_lenses
 from actor_lens.text import clean
+from actor_lens.widgets.parts import page_inside
 from tests.support.linked_pages import planted_page
 from tests.support.studies import N_LAYERS
 
@@ -285,3 +286,18 @@ def test_of_many_prompts_boxes_follow_and_any_prompt_can_be_chosen(open_page):
         assert shown == [rows[hidden], 2]
     page.locator("#prompt").select_option("")
     assert page.evaluate(f"({alone})().y") == []
+
+
+def test_the_page_within_another_is_linked_and_kept_apart(open_page, made):
+    study, content = made
+    text = page_inside(render_lenses([lens_of(study.look, **content)]))
+    page = open_page(html=f"<!doctype html><title>a notebook</title>{text}", ready="iframe")
+    assert page.locator("p").first.inner_text().startswith("Widgets do not run here")
+    inside = page.frame_locator("iframe")
+    expect(inside.locator("#words tr")).not_to_have_count(0)
+    inside.locator("#layer").fill("2")
+    expect(inside.get_by_text("Prompts at layer 2")).to_be_visible()
+    reach = "() => { try { return parent.document.title; } catch { return 'kept apart'; } }"
+    assert inside.locator("body").evaluate(reach) == "kept apart"
+    assert inside.locator("body").evaluate("() => window.harmed ?? null") is None
+    assert page.evaluate("window.harmed ?? null") is None

@@ -4,6 +4,8 @@ Clicks, controls and jobs are those of the page, told without a browser. Jobs en
 are stopped; tests join them.
 """
 
+import html
+import re
 import threading
 
 import numpy as np
@@ -703,6 +705,9 @@ def test_compare_holds_the_numbers_of_evaluations(dashboard, model, prompts, tmp
     page = (tmp_path / "lens.html").read_text()
     assert page == dashboard.export_html(tmp_path / "again.html").read_text()
     assert all(f'id="plot-{panel}"' in page for panel in ("layers", "moved", "rates", "training"))
+    kind, shown = dashboard._mime_()  # where there are no boxes of widgets
+    assert (kind, shown) == ("text/html", dashboard.page().data)
+    assert html.unescape(re.search('srcdoc="([^"]*)"', shown)[1]) == page
 
 
 def test_compare_asks_the_judge_that_is_chosen(dashboard, model, prompts, look):
