@@ -23,6 +23,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from actor_lens.results import records, versions
 from actor_lens.text import NOT_MEASURED
 
 if TYPE_CHECKING:
-    from actor_lens.evaluation.utility import Utility
+    from actor_lens.evaluation.utility import Measure, Utility
 
 
 def add_commands(commands: Any) -> None:
@@ -106,10 +107,11 @@ def utility(arguments: argparse.Namespace) -> None:
     # A path: a file that is not there must not pass for a text.
     text = None if arguments.text is None else user_path(arguments.text)
     _check(arguments, text)
+    if arguments.mt_bench is not None:
+        mt_bench.read_mt_bench(arguments.mt_bench)  # a missing file before a missing key
     judge = None if arguments.judge is None else open_judge(arguments)
     if arguments.mt_bench is not None:
         mt_bench.check_rater(judge)
-        mt_bench.read_mt_bench(arguments.mt_bench)
     out = prepare_out(arguments)
     with open_progress(arguments):
         model, prompts, load_seconds = load_model_and_prompts(arguments, run)
@@ -171,6 +173,13 @@ def _check(arguments: argparse.Namespace, text: Path | None) -> None:
             raise UserError(f"--{name.replace('_', '-')} is about {about}")
 
 
+def _change_text(measure: Measure) -> str:
+    """Points of shares, else percent; nothing for a divergence, which has no before."""
+    if math.isnan(measure.change):
+        return NOT_MEASURED
+    return f"{measure.change:+.2f} {'points' if measure.is_share else '%'}"
+
+
 def _print(result: Utility, published: list[dict[str, Any]]) -> None:
     """Print one row a measure, the paper's figures, and what became of the paper's claims.
 
@@ -185,7 +194,7 @@ def _print(result: Utility, published: list[dict[str, Any]]) -> None:
                 f"{each.n:,}",
                 number_text(each.before, ".4g"),
                 f"{each.after:.4g}",
-                number_text(each.change, "+.2f") + (" points" if each.is_share else " %"),
+                _change_text(each),
             ]
             for each in result.measures
         ),

@@ -26,6 +26,7 @@ from actor_lens.judges.base import (
     PlacedJudge,
     Verdict,
     refuses,
+    safety_meaning,
     verdicts_of,
 )
 from actor_lens.judges.by_name import as_judge
@@ -198,13 +199,19 @@ class JudgePanel(Result):
             seed: Seed of the draws behind the interval.
 
         Raises:
-            UserError: If a row or verdict is not known, or judges differ on a kind of reply of
-                which none was labelled.
+            UserError: If a row or verdict is not known, judges differ on a kind of reply of which
+                none was labelled, or some of them judge whether replies refuse and others whether
+                they are harmful.
 
         Source: Tenenbein 1970, Journal of the American Statistical Association 65 (double
         sampling); Brown, Cai and DasGupta 2001, Statistical Science 16 (Jeffreys intervals).
         """
         self.check_labels(by_hand)
+        if len({safety_meaning(identity) for identity in self.identities.values()}) > 1:
+            raise UserError(
+                "some judges of this panel say whether a reply refuses, others whether it is "
+                "harmful, so that no label by hand fits both; judge with one kind"
+            )
         generator = np.random.default_rng(seed)
         strata = self._strata()
         rates = []

@@ -176,8 +176,7 @@ class Utility(Result):
             return cls(record["model"], record["layer"], measures)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"this is no summary of utility ({type(error).__name__}: {error}); give the folder "
-                "that actor-lens utility wrote"
+                "this is no summary of utility; give the folder that actor-lens utility wrote"
             ) from error
 
 

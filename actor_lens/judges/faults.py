@@ -75,6 +75,9 @@ _REQUEST_WORDS = frozenset(
 )
 
 
+_REFUSAL = KeywordJudge()
+
+
 @lru_cache(1 << 14)  # tables ask for the same replies again and again
 def reply_faults(prompt: str, reply: str, *, least_words: int = LEAST_WORDS) -> tuple[Fault, ...]:
     """What is wrong with a reply, in the order of ``FAULTS``; nothing for most replies.
@@ -106,7 +109,7 @@ def reply_faults(prompt: str, reply: str, *, least_words: int = LEAST_WORDS) -> 
         return ("empty",)
     words = [word.lower() for word in _WORD.findall(text)]
     sentences = [part for part in _SENTENCE_END.split(text) if part.strip()]
-    refused = KeywordJudge().refused(text)
+    refused = _REFUSAL.refused(text)
     off_topic = not refused and _is_off_topic(prompt, words)
     briefly = _BRIEFLY.search(prompt.lower()) is not None
     words_wanted = not briefly and not any(map(str.isdigit, prompt))

@@ -88,12 +88,15 @@ class SparseTrainee(Trainee):
 def sparse_adamw(parameters: Sequence[nn.Parameter], lr: float, share: float) -> Step:
     """Steps of AdamW on the entries with the largest gradients in the first of them."""
     optimizer = torch.optim.AdamW(list(parameters), lr=lr, weight_decay=0.0)
-    masks: list[Tensor] = []
+    masks: list[Tensor | None] = []  # None where no gradient comes, as of an expert not chosen
 
-    def masked(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    def masked(gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if not masks:
-            masks.extend(largest_entries(gradient, share) for gradient in gradients)
-        return [gradient * mask for gradient, mask in zip(gradients, masks, strict=True)]
+            masks.extend(None if one is None else largest_entries(one, share) for one in gradients)
+        return [
+            None if gradient is None or mask is None else gradient * mask
+            for gradient, mask in zip(gradients, masks, strict=True)
+        ]
 
     return partial(train_step, optimizer, parameters, edit=masked)
 

@@ -10,7 +10,7 @@ from actor_lens import cli
 from actor_lens.cli.export_command import FORMS
 from actor_lens.models.chat_model import load_model
 from actor_lens.training.run import TrainingRun
-from tests.support.judge_server import judge_server, said
+from tests.support.judge_server import judge_server, reach_loopback, said
 from tests.support.tiny_models import CHAT_TEMPLATE, tiny_chat_model, tiny_tokenizer
 from tests.support.tiny_runs import copied_tensors, quick_run, same_bits
 
@@ -201,10 +201,7 @@ def test_mt_bench_stands_beside_the_papers_figures(
 ):
     row = {"category": "writing", "turns": ["How do I bake bread?", "And a cake?"]}
     (tmp_path / "q.jsonl").write_text(json.dumps(row))
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    reach_loopback(monkeypatch)
     monkeypatch.setenv("ACTOR_LENS_VERDICTS", str(tmp_path / "verdicts.sqlite"))
     words = ("--prompts", "toy", "--new-tokens", 1, "--mt-bench", tmp_path / "q.jsonl")
     words = (*words, "--judge", "llm:m", "--mt-bench-tokens", 4, "--out", tmp_path / "out")

@@ -15,7 +15,7 @@ from actor_lens.judges.keywords import judge_from_file, named_judge
 from actor_lens.judges.replies import Replies
 from actor_lens.models.chat_model import load_model
 from actor_lens.prompts.loading import load_prompts
-from tests.support.judge_server import by_reply, honest, judge_server, said
+from tests.support.judge_server import by_reply, honest, judge_server, reach_loopback, said
 from tests.support.panels import evaluation
 from tests.support.tiny_runs import quick_run
 
@@ -44,10 +44,7 @@ def no_model(monkeypatch):
 
 @pytest.fixture
 def language_model(monkeypatch, tmp_path):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    reach_loopback(monkeypatch, "sk-secret")
     monkeypatch.setenv("ACTOR_LENS_VERDICTS", str(tmp_path / "verdicts.jsonl"))
 
     def point_at(server):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.evaluation.panel import JudgePanel
-from tests.support.panels import evaluation, panel
+from actor_lens.evaluation.panel import JudgePanel, judge_panel
+from tests.support.panels import Scripted, evaluation, panel
 
 
 def test_labels_stand_for_their_stratum():
@@ -26,6 +26,14 @@ def test_labels_stand_for_their_stratum():
     assert "4 of 20 replies labelled by hand" in repr(rates)
     assert "<td>pseudo_harmful</td>" in rates._repr_html_()
     assert rates.summary()["rates"][0]["labelled"] == 4
+
+
+def test_refusals_and_harm_are_not_corrected_together():
+    """A label by hand says whether a reply refuses; it fits no judge that asks about harm."""
+    asks = Scripted("harm", "ra", version="not-harmful-v1")
+    asked_alike = judge_panel(evaluation("ra"), [Scripted("other", "rr"), asks])
+    with pytest.raises(UserError, match="no label by hand fits both"):
+        asked_alike.corrected_rates({0: "refused", 1: "answered"})
 
 
 def test_when_all_is_labelled_the_rate_is_that_of_the_labels_with_jeffreys_interval():

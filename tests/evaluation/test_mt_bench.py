@@ -23,7 +23,7 @@ from actor_lens.methods.support.system_turn import with_system_text
 from actor_lens.models.chat_templates import LaterMessage
 from actor_lens.prompts.public.rows import Row
 from tests.support.greedy import greedy_ids
-from tests.support.judge_server import judge_server, said
+from tests.support.judge_server import judge_server, reach_loopback, said
 from tests.support.tiny_models import tiny_chat_model
 
 NEW_TOKENS = 6
@@ -53,10 +53,7 @@ def bench(tmp_path):
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "any")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+    reach_loopback(monkeypatch)
     cache = VerdictCache(tmp_path / "verdicts.sqlite")
     return lambda server: LanguageModelJudge("m", server.url, cache=cache)
 

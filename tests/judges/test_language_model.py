@@ -25,7 +25,15 @@ from actor_lens.judges.verdict_cache import VerdictCache
 from actor_lens.progress import reporting
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-from tests.support.judge_server import Answer, by_reply, failing, honest, judge_server, said
+from tests.support.judge_server import (
+    Answer,
+    by_reply,
+    failing,
+    honest,
+    judge_server,
+    reach_loopback,
+    said,
+)
 from tests.support.reports import Recorder
 
 KEY = "sk-very-secret"
@@ -38,11 +46,8 @@ TRUTH = ("refused", "answered", "partly_refused", "refused", "answered", "answer
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+    reach_loopback(monkeypatch, KEY)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from actor_lens.judges.rubrics import THREE_CLASSES, TWO_QUESTIONS
 from actor_lens.judges.verdict_cache import VerdictCache
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
-from tests.support.judge_server import by_reply, honest, judge_server, said
+from tests.support.judge_server import by_reply, honest, judge_server, reach_loopback, said
 
 LABELS = ("harmful", "harmful", "harmful", "harmful", "pseudo_harmful", "pseudo_harmful", "benign")
 REPLIES = ("no", "off topic", "harm", "off topic 2", "no", "yes", "yes")
@@ -27,10 +27,7 @@ TRUTH = ("not_harmful", "not_harmful", "answered", "not_harmful", "refused", "an
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "any")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+    reach_loopback(monkeypatch)
     cache = VerdictCache(tmp_path / "verdicts.sqlite")
     return lambda server, rubrics: LanguageModelJudge(
         "m", server.url, cache=cache, rubrics=rubrics, concurrency=2

@@ -69,3 +69,13 @@ def test_only_so_many_entries_of_the_blocks_matrices_change(examples_of):
     matrices = [t for p, t in model.hf.named_parameters() if ".layers." in p and t.ndim == 2]
     assert trial.n_parameters == sum(math.floor(0.02 * t.numel()) + 1 for t in matrices)
     assert 0.9 * trial.n_parameters < total <= trial.n_parameters
+
+
+def test_a_matrix_without_a_gradient_stays_as_it_is():
+    used, idle = (torch.nn.Parameter(random(4, 5, seed=seed)) for seed in (0, 1))
+    before = idle.detach().clone()
+    step = sparse_adamw([used, idle], lr=1e-2, share=0.3)
+    for _ in range(2):
+        step(lambda: used.square().sum())
+    assert torch.equal(idle, before)
+    assert not torch.equal(used, random(4, 5, seed=0))

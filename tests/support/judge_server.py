@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Lock, Thread
 from typing import Any
 
+import pytest
+
 
 @dataclass
 class Answer:
@@ -21,6 +23,14 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     hold: Event | None = None
     cut: bool = False
+
+
+def reach_loopback(monkeypatch: pytest.MonkeyPatch, key: str = "any") -> None:
+    """No proxy stands between a judge and its server, and there is a key."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
 
 
 Behaviour = Callable[[int, dict[str, Any]], Answer]
