@@ -58,7 +58,7 @@ docs: $(DOCS_STAMP) $(EXECUTED) ## Build the site into build/site, with the note
 # Run again whenever the package has changed, in folders of their own: some write results beside themselves.
 build/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(DOCS_STAMP)
 	@rm -rf build/running/$* && mkdir -p build/running/$* && cp $< build/running/$*
-	$(RUN) -m nbconvert --log-level WARN --execute --to notebook --output-dir build/notebooks build/running/$*/$*.ipynb
+	$(RUN) -m nbconvert --log-level WARN --KernelManager.transport_encryption=auto --execute --to notebook --output-dir build/notebooks build/running/$*/$*.ipynb
 
 clean: ## Remove caches and build products (the environment .venv stays)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -259,7 +259,9 @@ def _shown(output: dict[str, Any], name: str) -> str:
     data = output["data"]
     if FIGURE in data:
         return _figure(data[FIGURE], name)
-    if WIDGET in data and "text/html" not in data:  # else a picture of it follows
+    if WIDGET in data and "text/html" in data:
+        return ""  # a picture of it follows
+    if WIDGET in data:
         return _box("A widget stands here while the notebook runs.", "widget")
     page = "".join(data.get("text/html", ""))
     if "PlotlyConfig" in page:
