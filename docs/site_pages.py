@@ -259,8 +259,8 @@ def _shown(output: dict[str, Any], name: str) -> str:
     data = output["data"]
     if FIGURE in data:
         return _figure(data[FIGURE], name)
-    if WIDGET in data and "text/html" in data:
-        return ""  # a picture of it follows
+    if WIDGET in data and ("text/html" in data or "%|" in "".join(data["text/plain"])):
+        return ""  # a picture of it follows, or it is a bar of progress that has gone
     if WIDGET in data:
         return _box("A widget stands here while the notebook runs.", "widget")
     page = "".join(data.get("text/html", ""))
