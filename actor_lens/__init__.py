@@ -40,6 +40,7 @@ _RARE = {
     "directions.predicted_refusals": "PredictedRefusals current_refusals",
     "directions.projections": "LayerMap Projections TokenProjections",
     "directions.refusal_directions": "Directions",
+    "directions.subspaces": "RefusalSubspace refusal_subspace",
     "directions.targets": "TargetPreview Targets",
     "evaluation.corrected_rates": "CorrectedRates",
     "evaluation.changes": "EvaluationChange",

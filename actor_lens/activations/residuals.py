@@ -1,12 +1,12 @@
-"""Residual streams at the last templated token, and the inputs of one block.
+"""Residual streams at one position of the templated prompts, and the inputs of one block.
 
-"At layer l" means after block l (``resid_post``). The last token is the last one of the templated
-prompt, just before the model's reply: where the model has read everything and decides.
+"At layer l" means after block l (``resid_post``). Unless another position is named it is the last
+token, just before the model's reply: where the model has read everything and decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
+from actor_lens.activations.positions import LAST, Position, find_position
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole, unboxed
 from actor_lens.files.sizes import format_size
@@ -35,18 +36,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Residuals(Result):
-    """Residual stream of every prompt at every layer, at the last token.
+    """Residual stream of every prompt at every layer, at one position.
 
     Attributes:
         values: ``resid_post``, float32, on the CPU. Those that come from the activation store are
             mapped from its file: what is not read takes no memory, and changes stay in memory.
         prompts: Prompts in the order of the second dimension.
         model_name: Name of the model they come from.
+        position: Where they were read.
     """
 
     values: Float[Tensor, "layer prompt d_model"]
     prompts: PromptSet
     model_name: str
+    position: Position = LAST
 
     _hint = "next: al.refusal_directions(residuals)"
 
@@ -100,7 +103,7 @@ class Residuals(Result):
         indices = torch.tensor(
             [places[prompt.prompt] for prompt in prompts], dtype=torch.long, device="cpu"
         )
-        return Residuals(self.values[:, indices], prompts, self.model_name)
+        return replace(self, values=self.values[:, indices], prompts=prompts)
 
     def frame(self) -> pd.DataFrame:
         """One row a layer and prompt: ``layer``, those of ``prompt_columns``, ``norm``."""
@@ -108,15 +111,15 @@ class Residuals(Result):
         return layer_prompt_frame(self.prompts, norms, "norm")
 
     def summary(self) -> dict[str, Any]:
-        """``model_name``, ``n_layers``, ``d_model`` and the number of ``prompts``."""
+        """``model_name``, ``n_layers``, ``d_model``, number of ``prompts``, ``position``."""
         n_layers, n_prompts, d_model = self.values.shape
         sizes = {"n_layers": n_layers, "d_model": d_model, "prompts": n_prompts}
-        return {"model_name": self.model_name, **sizes}
+        return {"model_name": self.model_name, "position": self.position.name, **sizes}
 
     def _headline(self) -> str:
         n_layers, n_prompts, d_model = self.values.shape
         return (
-            f"Residuals: {plural(n_prompts, 'prompt')} at the last token, "
+            f"Residuals: {plural(n_prompts, 'prompt')} at {self.position}, "
             f"{plural(n_layers, 'layer')} of width {d_model}, {self.model_name}"
         )
 
@@ -148,8 +151,7 @@ class BlockInputs(Result):
 
     def summary(self) -> dict[str, Any]:
         """``layer``, ``nbytes`` and the numbers of ``prompts`` and their ``tokens``."""
-        tokens = sum(map(len, self.hidden_states))
-        sizes = {"prompts": len(self.prompts), "tokens": tokens}
+        sizes = {"prompts": len(self.prompts), "tokens": sum(map(len, self.hidden_states))}
         return {"layer": self.layer, **sizes, "nbytes": self.nbytes}
 
     def _headline(self) -> str:
@@ -180,7 +182,7 @@ class Activations(Result):
     """Residuals and block inputs from one pass over the prompts.
 
     Attributes:
-        residuals: Residuals of every layer at the last token; None where they were not asked for.
+        residuals: Residuals of every layer at one position; None where they were not asked for.
         block_inputs: What the blocks asked for receive, by layer.
     """
 
@@ -216,23 +218,29 @@ def collect_residuals(
     model: ChatModel,
     prompts: PromptSet,
     *,
+    position: str | int | Position = LAST,
+    opening: Sequence[int] = (),
     store: Store | bool = True,
 ) -> Residuals:
-    """Cache ``resid_post`` of every layer at the last templated token.
+    """Cache ``resid_post`` of every layer at one token of each templated prompt, the last.
 
-    Prompts run in left-padded batches of like length with attention masks; a batch gives what each
-    prompt alone gives. The last token is taken out while the model runs, and the pass ends after
-    the last block: there are no logits, no KV cache and no activations at other tokens.
+    Prompts run in left-padded batches; a batch gives what each prompt alone gives. The token is
+    taken out while the model runs, which ends after the last block: no logits and no KV cache.
 
     Args:
         model: The model to look into.
         prompts: At least one prompt.
+        position: ``"last"``, ``"instruction"``, ``"refusal"``, a number such as -2, or the
+            ``position`` of other residuals; see ``actor_lens.activations.positions``.
+        opening: The token that refusals begin with, for ``"refusal"``:
+            ``al.judges.refusal_openings(model, prompts).commonest[:1]``.
         store: Store that keeps them for the next time: True is the default store, False none.
 
     Raises:
-        UserError: If there are no prompts, or one is longer than the model takes.
+        UserError: If there are no prompts, one is too long, or there is no such position.
     """
-    collected = collect_activations(model, prompts, store=store)
+    place = find_position(model, position, opening)
+    collected = collect_activations(model, prompts, position=place, store=store)
     assert collected.residuals is not None
     return collected.residuals
 
@@ -271,6 +279,7 @@ def collect_activations(
     *,
     residuals: bool = True,
     block_inputs: Iterable[int] = (),
+    position: Position = LAST,
     store: Store | bool = True,
 ) -> Activations:
     """Cache residuals of all layers and the inputs of some blocks in one pass.
@@ -280,8 +289,9 @@ def collect_activations(
     Args:
         model: The model to look into.
         prompts: At least one prompt.
-        residuals: Whether to cache ``resid_post`` of every layer at the last token.
+        residuals: Whether to cache ``resid_post`` of every layer at the position.
         block_inputs: Layers whose block inputs to cache, at every token.
+        position: Where residuals are read; its opening, if any, follows every prompt.
         store: Store that keeps them for the next time: True is the default store, False none.
 
     Raises:
@@ -290,24 +300,25 @@ def collect_activations(
     if len(prompts) == 0:
         raise UserError("no prompts were given; check the label, split or file they come from")
     layers = sorted({model.check_layer(layer) for layer in block_inputs})
-    token_ids = model.tokenize(prompts.texts)
+    token_ids = position.tokenize(model, prompts.texts)
     lengths = [len(ids) for ids in token_ids]
     common = identity_of(model, token_ids)
     dtype = str(model.hf.dtype).removeprefix("torch.")
     arrays: dict[Key, Array] = {}
     if residuals:
-        identity = {**common, "kind": "residuals", "position": "last", "dtype": "float32"}
+        identity = {**common, "kind": "residuals", "position": position.key, "dtype": "float32"}
         ones = [1] * len(prompts)
         arrays["residuals"] = Array(identity, model.n_layers, ones, model.d_model, torch.float32)
     for layer in layers:
         kind = {"kind": "block_inputs", "layer": layer, "position": "all", "dtype": dtype}
         arrays[layer] = Array({**common, **kind}, 1, lengths, model.d_model, model.hf.dtype)
-    values = collect(model, token_ids, arrays, partial(_pass, model), store=store)
+    values = collect(model, token_ids, arrays, partial(_pass, model, position.behind), store=store)
     inputs = {}
     for layer in layers:
         inputs[layer] = BlockInputs(layer, torch.split(values[layer][0], lengths), prompts)
-    cached = Residuals(values["residuals"], prompts, model.name) if residuals else None
-    return Activations(cached, inputs)
+    cached = values.get("residuals")
+    one = None if cached is None else Residuals(cached, prompts, model.name, position)
+    return Activations(one, inputs)
 
 
 def observe_residuals(
@@ -363,7 +374,7 @@ class _LastBlockDone(Exception):
     """Ends a TransformerLens pass, whose head is not needed."""
 
 
-def _pass(model: ChatModel, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
+def _pass(model: ChatModel, behind: int, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
     """Run a batch; hand on residuals of all layers, and inputs of some blocks as they come."""
     lengths = batch.attention_mask.sum(dim=1).tolist()
 
@@ -377,13 +388,13 @@ def _pass(model: ChatModel, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
     if "residuals" not in puts:
         tap_blocks(model, batch, before=taps)
         return
-    last: list[Tensor] = []
+    kept: list[Tensor] = []
 
-    def keep_last_token(_layer: int, residual: Tensor) -> None:
+    def keep_one_token(_layer: int, residual: Tensor) -> None:
         # A copy: a view would keep all tokens. Fetched below: a GPU would wait at every layer.
-        last.append(residual[:, -1].to(torch.float32, copy=True))
+        kept.append(residual[:, -1 - behind].to(torch.float32, copy=True))
 
-    observe_residuals(model, batch, keep_last_token, taps)
-    residuals = torch.stack([part.cpu() for part in last], dim=1)
+    observe_residuals(model, batch, keep_one_token, taps)
+    residuals = torch.stack([part.cpu() for part in kept], dim=1)
     check_finite(model, residuals, "residuals")
     puts["residuals"](residuals.unbind())

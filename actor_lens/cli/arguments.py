@@ -20,6 +20,7 @@ from typing import Any
 
 from actor_lens.cli.values import (
     batch_size,
+    counting,
     integer,
     layer_number,
     number,
@@ -27,7 +28,6 @@ from actor_lens.cli.values import (
     per_label,
     positive,
     seed_number,
-    seeds,
     word_or_integer,
 )
 from actor_lens.directions.options import SCORES
@@ -314,7 +314,9 @@ def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
 def add_seeds(parser: argparse.ArgumentParser, default: str, text: str) -> None:
     """Several seeds, with commas between them; the default as it is on the command line."""
     text = f"{text}; default: {default}"
-    parser.add_argument("--seeds", type=seeds, default=seeds(default), metavar="N,..", help=text)
+    parser.add_argument(
+        "--seeds", type=counting, default=counting(default), metavar="N,..", help=text
+    )
 
 
 def add_alphas(parser: argparse.ArgumentParser, default: Sequence[float], text: str) -> None:

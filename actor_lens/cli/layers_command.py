@@ -4,6 +4,10 @@ Directions are fitted on the training prompts and scored on the validation promp
 trained. Layers whose score lies within the interval of the best one tie, and the reason for the
 recommended one is printed. ``actor-lens sweep`` trains the layers instead of predicting.
 
+``layers --position`` reads another token than the last. ``layers --subspace`` asks whether one
+direction is enough: for each pair of labels, how well the training prompts are told apart on the
+first one, two, ... directions that their categories span.
+
 ``lens`` writes what the dashboard shows as one HTML file that stays linked without Python: click a
 layer, and every panel follows. ``--run`` adds what a run changed, ``--sweep`` trains every layer.
 With several runs it writes a gallery: a table of them to sort, with the panels of one or two side
@@ -15,7 +19,8 @@ which it is answered, and fits a line: how much of the way to go, and from where
 Files in ``--out`` of ``layers`` (those of ``enough`` begin with that name):
     layers.csv: One row a layer, score and pair of labels, with 95 % intervals and the band under
         permuted labels.
-    layers.html: Figures of projections and scores, offline.
+    subspaces.csv: One row a layer, pair of labels and number of directions, with ``--subspace``.
+    layers.html: Figures of projections, scores and subspaces, offline.
     summary.json: The record that ``--json`` prints.
 
 Ctrl-C writes nothing; residuals that were collected stay in the activation store, so that the next
@@ -25,6 +30,7 @@ Examples:
     actor-lens layers
     actor-lens layers --model smollm2-cautious --out look
     actor-lens layers --by auroc --alpha 0.5 --json
+    actor-lens layers --position instruction --subspace 2,4,6
     actor-lens lens --out lens.html
     actor-lens lens --run run --sweep --out lens.html
     actor-lens lens --run runs/a runs/b earlier.html --out gallery.html
@@ -59,8 +65,14 @@ from actor_lens.cli.inputs import (
     read_summary,
     sample_prompts,
 )
-from actor_lens.cli.printing import give_results, print_json, print_layers, say
-from actor_lens.cli.values import numbers
+from actor_lens.cli.printing import (
+    give_results,
+    print_json,
+    print_layers,
+    print_table,
+    say,
+)
+from actor_lens.cli.values import counting, numbers, word_or_integer
 from actor_lens.cli.writing import prepare_out
 from actor_lens.directions.options import PAPER_GAMMAS, SCORES
 from actor_lens.errors import UserError, check_choice
@@ -70,6 +82,11 @@ from actor_lens.text import percent
 from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from actor_lens.activations.residuals import Residuals
+    from actor_lens.directions.subspaces import RefusalSubspace, SubspacePair
+    from actor_lens.prompts.sets import PromptSet
     from actor_lens.training.run import TrainingRun
 
 
@@ -79,6 +96,13 @@ def add_commands(commands: Any) -> None:
     add_common(parser)
     add_choice(parser)
     add_settings(parser, *TARGET_SETTINGS)
+    text = "token to read: last, instruction (its end), refusal (its first), or -2, -3, ..; "
+    text += "default: last"
+    parser.add_argument(
+        "--position", type=word_or_integer, default="last", metavar="NAME|-N", help=text
+    )
+    text = "layers at which to count the directions that tell labels apart; default: none"
+    parser.add_argument("--subspace", type=counting, default=[], metavar="N,..", help=text)
     text = "one linked page: click a layer and every panel follows, offline and without Python"
     parser = add_command(commands, "lens", lens, text)
     add_common(parser, seed=None, page="lens.html")
@@ -106,8 +130,9 @@ def layers(arguments: argparse.Namespace) -> None:
     """Score every layer.
 
     Raises:
-        UserError: If a setting is not allowed, the prompts lack a label or a split, the model
-            refuses none of them, or ``--out`` cannot be written.
+        UserError: If a setting is not allowed, the prompts lack a label, a split or, with
+            ``--subspace``, categories, the model refuses none of them, or ``--out`` cannot be
+            written.
     """
     out = prepare_out(arguments)
     with open_progress(arguments):
@@ -118,14 +143,19 @@ def layers(arguments: argparse.Namespace) -> None:
             check_choice("score", arguments.by, SCORES)
         FinetuneConfig(layer=0, **settings_of(arguments))
         model, prompts, load_seconds = load_model_and_prompts(arguments)
+        train = sample_prompts(prompts.where(split="train"), arguments)
+        counted = [model.check_layer(layer) for layer in arguments.subspace]
+        pairs = _pairs(train) if counted else ()
         look = look_at_layers(
             model,
             prompts,
-            train=sample_prompts(prompts.where(split="train"), arguments),
+            train=train,
             alpha=arguments.alpha,
             origin=arguments.origin,
+            position=arguments.position,
             seed=arguments.seed,
         )
+        subspaces = _subspaces(look.train_residuals, counted, pairs, arguments.seed)
     choice = look.scores.best(arguments.by)
     summary = look.summary()
     record = {
@@ -135,6 +165,7 @@ def layers(arguments: argparse.Namespace) -> None:
         "layer_by": choice.by,
         "layer_reason": choice.reason,
         "layer_ties": list(choice.ties),
+        **({"subspaces": [one.summary() for one in subspaces]} if subspaces else {}),
         "seconds": {"load": load_seconds, **summary["seconds"]},
         "seed": arguments.seed,
         "versions": versions(),
@@ -142,10 +173,61 @@ def layers(arguments: argparse.Namespace) -> None:
     if out is not None:
         from actor_lens.report.layers_report import write_look
 
-        write_look(look, choice, out / "layers.html")
+        write_look(look, choice, out / "layers.html", subspaces)
     tables = {"layers.csv": look.scores.frame}
-    show = partial(print_layers, look.scores, choice)
+    if subspaces:
+        tables["subspaces.csv"] = partial(_joined, subspaces)
+
+    def show() -> None:
+        print_layers(look.scores, choice)
+        if subspaces:
+            _print_subspaces(subspaces)
+
     give_results(arguments, out, record, tables, show, "layers.html")
+
+
+def _pairs(train: PromptSet) -> tuple[SubspacePair, ...]:
+    """Pairs of labels that the prompts have; whether they are of several kinds is seen now."""
+    from actor_lens.directions.subspaces import SUBSPACE_PAIRS, kinds_of
+
+    pairs = tuple(pair for pair, two in SUBSPACE_PAIRS.items() if set(two) <= set(train.labels))
+    for pair in pairs:
+        kinds_of(train, pair)
+    return pairs
+
+
+def _subspaces(
+    residuals: Residuals, layers: list[int], pairs: tuple[SubspacePair, ...], seed: int
+) -> list[RefusalSubspace]:
+    from actor_lens.directions.subspaces import refusal_subspace
+    from actor_lens.progress import stage
+
+    tasks = [(layer, pair) for layer in layers for pair in pairs]
+    found = []
+    with stage("directions", len(tasks)) as done:
+        for count, (layer, pair) in enumerate(tasks, start=1):
+            found.append(refusal_subspace(residuals, layer, pair=pair, seed=seed))
+            done(count)
+    return found
+
+
+def _joined(subspaces: list[RefusalSubspace]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat([one.frame() for one in subspaces])
+
+
+def _print_subspaces(subspaces: list[RefusalSubspace]) -> None:
+    """Print a row a layer and pair of labels, a column a number of directions."""
+    most = max(len(one.steps) for one in subspaces)
+    rows = []
+    for one in subspaces:
+        areas = [f"{step.auroc.value:.2f}{'*' if step.adds else ' '}" for step in one.steps]
+        pair = "/".join(label[0] for label in one.pair.split("_vs_"))
+        blanks = [""] * (most - len(areas))
+        rows.append([f"layer {one.layer} {pair}", *areas, *blanks, f"{one.whole.value:.2f}"])
+    columns = ["", *(str(number) for number in range(1, most + 1)), "whole"]
+    print_table("AUROC on so many directions; * the last of them adds something", columns, rows)
 
 
 def lens(arguments: argparse.Namespace) -> None:

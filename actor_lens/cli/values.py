@@ -27,7 +27,7 @@ def integer(text: str) -> int:
 
 def word_or_integer(text: str) -> str | int:
     """A whole number where it is written as one, else the word as it is."""
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def positive(text: str) -> int:
@@ -71,8 +71,8 @@ def per_label(text: str) -> int | dict[str, int] | None:
     return {label.strip().replace("-", "_"): integer(count) for label, _, count in pairs}
 
 
-def seeds(text: str) -> list[int]:
-    """Whole numbers from 0 with commas between them."""
+def counting(text: str) -> list[int]:
+    """Whole numbers from 0 with commas between them: seeds, layers."""
     return [seed_number(part) for part in text.split(",")]
 
 

@@ -121,11 +121,12 @@ class TokenProjections(Result):
     def frame(self, origin: Origin = "zero") -> pd.DataFrame:
         """One row a layer and token.
 
-        Columns: ``layer``, ``token_index``, ``token``, ``projection``, and ``relative``: how far
-        the token is on the way from the mean benign prompt (0) to the mean harmful one (1).
+        Columns: ``layer``, ``token_index``, ``token``, ``projection``, ``relative``: how far the
+        token is on the way from the mean benign prompt (0) to the mean harmful one (1), and
+        ``read``: whether it is the token at whose position the directions were made.
 
-        Directions are fitted at the last token. Before it a projection is the same dot product,
-        but says less: what a model has decided there is not what the direction was made from.
+        At other tokens a projection is the same dot product, but says less: what a model has
+        decided there is not what the direction was made from.
 
         Args:
             origin: Origin that is subtracted from the projections of a layer
@@ -135,6 +136,7 @@ class TokenProjections(Result):
 
         shifted = self.values - self.directions.origins(origin)[:, None]
         n_layers, n_tokens = shifted.shape
+        behind = self.directions.position.behind
         return pd.DataFrame(
             {
                 "layer": np.repeat(np.arange(n_layers), n_tokens),
@@ -142,6 +144,7 @@ class TokenProjections(Result):
                 "token": list(self.tokens) * n_layers,
                 "projection": shifted.numpy().reshape(-1),
                 "relative": self._relative().numpy().reshape(-1),
+                "read": np.tile(np.arange(n_tokens)[::-1] == behind, n_layers),
             }
         )
 
@@ -210,7 +213,7 @@ def project(residuals: Residuals, directions: Directions) -> Projections:
     """Project residuals on the unit refusal direction of their layer.
 
     Raises:
-        UserError: If the directions belong to a model of another shape.
+        UserError: If the directions belong to a model of another shape, or another position.
     """
     directions.check_fit(residuals)
     values = torch.einsum("lpd,ld->lp", residuals.values.double(), directions.unit.double())
@@ -220,6 +223,7 @@ def project(residuals: Residuals, directions: Directions) -> Projections:
 def token_projections(model: ChatModel, prompt: str, directions: Directions) -> TokenProjections:
     """Project the residual at every token of a templated prompt, at every layer.
 
+    Where the directions were made at the first token of a refusal, that follows the prompt.
     Projected while the model runs: no residuals are kept.
 
     Args:
@@ -234,7 +238,7 @@ def token_projections(model: ChatModel, prompt: str, directions: Directions) -> 
     directions.check_model(model)
     if not prompt.strip():
         raise UserError("the prompt is empty; give the text of a user's message")
-    (ids,) = model.tokenize([prompt])
+    (ids,) = directions.position.tokenize(model, [prompt])
     units = directions.unit.double()
     values = torch.empty(model.n_layers, len(ids), dtype=torch.float32, device="cpu")
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actor_lens.activations.positions import LAST, Position
 from actor_lens.activations.residuals import Residuals
 from actor_lens.directions.options import FIXED_ORIGINS, ORIGINS, Origin
 from actor_lens.errors import UserError, check_choice
@@ -35,11 +36,13 @@ class Directions(Result):
         vectors: R of the paper at every layer, not normalised.
         means: Mean residual of each label that was present.
         fitted: By layer, the place of an origin that was fitted there; see ``with_fitted``.
+        position: Where the residuals that they come from were read.
     """
 
     vectors: Float[Tensor, "layer d_model"]
     means: Mapping[str, Float[Tensor, "layer d_model"]]
     fitted: Mapping[int, float] = field(default_factory=dict)
+    position: Position = LAST
 
     _hint = "next: al.project(residuals, directions)"
 
@@ -85,13 +88,18 @@ class Directions(Result):
         return replace(self, fitted={**self.fitted, layer: place})
 
     def check_fit(self, residuals: Residuals) -> None:
-        """Refuse residuals of a model of another shape.
+        """Refuse residuals of a model of another shape, or of another position.
 
         Raises:
-            UserError: If the number of layers or their width differs.
+            UserError: If the number of layers or their width differs, or where they were read.
         """
         n_layers, _, d_model = residuals.values.shape
         self._check_shape("residuals have", n_layers, d_model)
+        if residuals.position != self.position:
+            raise UserError(
+                f"residuals were read at {residuals.position}, the directions come from "
+                f"{self.position}: collect with position=directions.position"
+            )
 
     def check_model(self, model: ChatModel) -> None:
         """Refuse a model of another shape than the one the directions come from.
@@ -116,8 +124,9 @@ class Directions(Result):
     def _headline(self) -> str:
         n_layers, d_model = self.vectors.shape
         norms = self.vectors.norm(dim=-1)
+        where = "" if self.position == LAST else f" at {self.position}"
         return (
-            f"Directions: {plural(n_layers, 'layer')}, width {d_model}; length of R from "
+            f"Directions{where}: {plural(n_layers, 'layer')}, width {d_model}; length of R from "
             f"{float(norms.min()):.3g} to {float(norms.max()):.3g}"
         )
 
@@ -172,7 +181,7 @@ def refusal_directions(residuals: Residuals, *, anchors: Residuals | None = None
 
     Raises:
         UserError: If there are no harmful or no benign prompts, or their means coincide at a
-            layer, or a residual is not finite, or the anchors are those of another model.
+            layer, or a residual is not finite, or the anchors are of another model or position.
 
     Source: Dabas et al. 2025 (arXiv 2507.04250), refusal vector; Arditi et al. 2024
         (arXiv 2406.11717).
@@ -202,6 +211,10 @@ def refusal_directions(residuals: Residuals, *, anchors: Residuals | None = None
             f"harmful and benign prompts have the same mean at layer {flat[0]}: no direction "
             "there; check that the two labels hold different prompts"
         )
-    found = Directions(vectors.float(), {label: mean.float() for label, mean in means.items()})
+    found = Directions(
+        vectors.float(),
+        {label: mean.float() for label, mean in means.items()},
+        position=sources["harmful"].position,
+    )
     found.check_fit(residuals)
     return found

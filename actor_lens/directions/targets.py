@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actor_lens.activations.positions import LAST
 from actor_lens.activations.residuals import Residuals
 from actor_lens.directions.options import FIXED_ORIGINS, SHIFTS, Origin, Shift
 from actor_lens.directions.refusal_directions import Directions
@@ -209,9 +210,15 @@ def just_enough_targets(
 
     Raises:
         UserError: If an argument has a value that is not allowed, no origin was fitted at the
-            layer, or the directions belong to a model of another shape.
+            layer, the directions belong to a model of another shape, or the residuals were not read
+            at the last token.
     """
     directions.check_fit(residuals)
+    if residuals.position != LAST:
+        raise UserError(
+            f"targets move the last token, where a model decides, and these residuals are of "
+            f"{residuals.position}: collect them without a position"
+        )
     layer = residuals.check_layer(layer)
     activations = residuals.at(layer)
     alpha = check_positive("alpha", alpha)

@@ -8,8 +8,9 @@ the request and has not begun to answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actor_lens.activations.positions import check_closes
 from actor_lens.errors import UserError
-from actor_lens.methods.support.tails import closing_tokens, read_blocks
-from actor_lens.models.batches import TokenBatch, run_in_batches
+from actor_lens.methods.support.tails import tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.rows import PAIRS, Pair
@@ -122,18 +123,13 @@ def harmfulness(
     Source: Zhao et al. 2025 (arXiv 2507.11878), there with refused harmful and answered benign
     prompts only.
     """
-    closing = closing_tokens(model)
-    if closing == 0:
-        raise UserError(
-            f"the chat template of '{model.name}' puts no token behind the user's text, so that "
-            "harm and refusal are read at one place; give a model whose template closes the turn"
-        )
+    read = partial(tail_residuals, model, behind=check_closes(model))
     train, test = prompts["train"], prompts["test"]
     require_labels(train, 1, ("harmful", "benign"), "train")
     require_labels(test, 1, ("harmful",), "test")
     with stage("harmfulness"):
-        means = known.means if known is not None else _means(model, train, closing)
-        scores = _scores(_ends(model, test, closing), means)
+        means = known.means if known is not None else _means(read, train)
+        scores = _scores(read(test.texts)[:, 0], means)
     if known is not None and known.prompts == test:
         form = known.form
     else:
@@ -158,28 +154,11 @@ def harmfulness_of_run(
         return before, harmfulness(model, prompts, known=before)
 
 
-def _ends(
-    model: ChatModel, prompts: PromptSet, closing: int
-) -> Float[Tensor, "layer prompt d_model"]:
-    """The output of every block at the last token of each user's text, float32 on the CPU."""
-    sizes = (model.n_layers, len(prompts), model.d_model)
-    ends = torch.empty(*sizes, dtype=torch.float32, device="cpu")
-
-    def run(batch: TokenBatch) -> None:
-        def keep(layer: int, residual: Tensor) -> None:
-            ends[layer, list(batch.indices)] = residual[:, -1 - closing].float().cpu()
-
-        read_blocks(model, batch, range(model.n_layers), keep)
-
-    run_in_batches(model, model.tokenize(prompts.texts), run)
-    return ends
-
-
 def _means(
-    model: ChatModel, prompts: PromptSet, closing: int
+    read: Callable[[Sequence[str]], Tensor], prompts: PromptSet
 ) -> Float[Tensor, "layer label=2 d_model"]:
     parts = [
-        _ends(model, prompts.where(label=label), closing).double().mean(dim=1)
+        read(prompts.where(label=label).texts)[:, 0].double().mean(dim=1)
         for label in ("harmful", "benign")
     ]
     return torch.stack(parts, dim=1).float()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from actor_lens.activations.positions import LAST, Position, find_position
 from actor_lens.activations.residuals import Residuals, collect_residuals
 from actor_lens.directions.layer_scores import LayerScores, score_layers
 from actor_lens.directions.options import Origin
@@ -18,7 +19,7 @@ from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError
 from actor_lens.experiments.clock import Clock, rounded
 from actor_lens.judges.first_token import RefusalTokens
-from actor_lens.judges.openings import refusal_tokens
+from actor_lens.judges.openings import refusal_openings, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet, require_labels
@@ -78,6 +79,7 @@ class Look(Result):
         return {
             "model": self.model_name,
             "prompts": self.prompts.name,
+            "position": self.directions.position.name,
             "warnings": list(self.scores.warnings),
             "scores": json.loads(self.frame().to_json(orient="records")),
             "train_prompts": self.train.counts(),
@@ -103,6 +105,7 @@ def look_at_layers(
     anchors: PromptSet | None = None,
     alpha: float = FinetuneConfig.alpha,
     origin: Origin = FinetuneConfig.origin,
+    position: str | int | Position = LAST,
     rounds: int = 200,
     seed: int = 0,
 ) -> Look:
@@ -115,30 +118,39 @@ def look_at_layers(
         anchors: Prompts that directions are made of; None for the training prompts.
         alpha: Share of the way to the origin of the targets behind the causal score.
         origin: Origin of the targets behind the causal score.
+        position: Where residuals are read, as for ``collect_residuals``; that of a refusal is read
+            with the token that opens most of the model's refusals. The causal score is of the last
+            token, and left out at others.
         rounds: Rounds of the bootstrap and number of permutations.
         seed: Seed of the resampling.
 
     Raises:
-        UserError: If a split lacks a label, or the model refuses nothing harmful.
+        UserError: If a split lacks a label, the model refuses nothing harmful, or there is no such
+            position.
     """
     train = train if train is not None else prompts["train"]
     validation = prompts["validation"]
     require_labels(train, MIN_PROMPTS, split="train")
     require_labels(validation, MIN_PROMPTS, split="validation")
     clock = Clock()
+    with clock("score"):
+        # The first token of the commonest opening: an opening itself may be of several.
+        of_refusal = position == "refusal"
+        opening = refusal_openings(model, validation).commonest[:1] if of_refusal else ()
+    place = find_position(model, position, opening)
     with clock("collect"):
         with stage("residuals (train)"):
-            train_residuals = collect_residuals(model, train)
+            train_residuals = collect_residuals(model, train, position=place)
         directions = directions_of(model, train_residuals, anchors)
         with stage("residuals (validation)"):
-            residuals = collect_residuals(model, validation)
+            residuals = collect_residuals(model, validation, position=place)
         projections = project(residuals, directions)
     with clock("score"):
         with stage("how refusals begin"):
             tokens = refusal_tokens(model, validation)
         scores = score_layers(
             projections,
-            model=model,
+            model=model if place == LAST else None,
             tokens=tokens,
             alpha=alpha,
             origin=origin,
@@ -166,7 +178,8 @@ def directions_of(model: ChatModel, residuals: Residuals, anchors: PromptSet | N
     if anchors is None:
         return refusal_directions(residuals)
     with stage("residuals (anchors)"):
-        return refusal_directions(residuals, anchors=collect_residuals(model, anchors))
+        own = collect_residuals(model, anchors, position=residuals.position)
+        return refusal_directions(residuals, anchors=own)
 
 
 def targets_of(

@@ -12,6 +12,7 @@ button that uploads a figure, and with it the prompts.
     projections of tokens   token_heatmap
     residuals of a layer    layer_map
     scores of layers        layer_scores
+    subspaces               subspace_steps
     targets                 target_preview
     just-enough shifts      just_enough_shift
     training run            training_curves
@@ -37,6 +38,7 @@ from actor_lens.figures.leaderboard import (
 from actor_lens.figures.planes import just_enough_shift, layer_map, prompt_shifts
 from actor_lens.figures.projections import projections_by_layer
 from actor_lens.figures.prompts import prompts_at_layer, token_heatmap
+from actor_lens.figures.subspaces import subspace_steps
 from actor_lens.figures.targets import target_preview
 from actor_lens.figures.theme import config, use_in_notebook
 
@@ -58,6 +60,7 @@ __all__ = [
     "prompt_shifts",
     "prompts_at_layer",
     "refusal_rates",
+    "subspace_steps",
     "target_preview",
     "token_heatmap",
     "tradeoff_scores",

@@ -176,18 +176,20 @@ def _strip(rows: pd.DataFrame, label: str, place: int, selected: set[int]) -> go
 def token_heatmap(tokens: TokenProjections, *, layer: int | None = None) -> go.Figure:
     """Draw how far each token of a prompt is on the way from benign to harmful, at every layer.
 
-    0, white, is where the mean benign prompt is at its last token, 1 where the mean harmful one is;
-    the scale is that of the layer, so rows can be compared. A token that is far on the way shows
-    where the model begins to read harm. Of long prompts the last 400 tokens are drawn.
+    0, white, is where the mean benign prompt is at the token that the directions were made at, 1
+    where the mean harmful one is; that token, the last unless another position was named, has a
+    frame. The scale is that of the layer, so rows can be compared. A token that is far on the way
+    shows where the model begins to read harm. Of long prompts the last 400 tokens are drawn.
 
-    Reads columns layer, token_index, token, projection, relative, and the attribute prompt.
+    Reads columns layer, token_index, token, projection, relative, and read where it is there.
 
     What to look for: the word at which a row turns from white, and whether it stays so up to the
     last token.
 
-    How it is misread: the direction was fitted to last tokens; at the first tokens, which attend to
-    little else, a projection can be large for reasons that have nothing to do with refusal. A
-    token's own colour is not its influence: only the last token decides how the reply begins.
+    How it is misread: the direction was fitted to the framed token; at the first tokens, which
+    attend to little else, a projection can be large for reasons that have nothing to do with
+    refusal. A token's own colour is not its influence: only the last token decides how the reply
+    begins.
 
     Args:
         tokens: Projections of one prompt's tokens, from `token_projections`.
@@ -203,7 +205,7 @@ def token_heatmap(tokens: TokenProjections, *, layer: int | None = None) -> go.F
     return finish(
         figure,
         title="Which words pull toward refusal",
-        notes=["0: the mean benign prompt. 1: the mean harmful prompt. Last token: what decides."],
+        notes=["0: mean benign prompt. 1: mean harmful prompt. Framed: the token R is made at."],
         legend=False,
         height=420,
         empty="no tokens to show",
@@ -241,18 +243,13 @@ def _draw_tokens(figure: go.Figure, frame: pd.DataFrame, layer: int | None) -> N
         showgrid=False,
     )
     figure.update_yaxes(title_text="layer", dtick=max(1, len(table) // 8), showgrid=False)
+    line = {"color": INK, "width": 1.5, "dash": "dot"}
     if layer is not None and layer in table.index:
-        figure.add_shape(
-            type="rect",
-            xref="x domain",
-            x0=0,
-            x1=1,
-            yref="y",
-            y0=layer - 0.5,
-            y1=layer + 0.5,
-            line={"color": INK, "width": 1.5, "dash": "dot"},
-            name="layer",
-        )
+        ends = {"x0": 0, "x1": 1, "y0": layer - 0.5, "y1": layer + 0.5}
+        figure.add_shape(type="rect", xref="x domain", yref="y", line=line, name="layer", **ends)
+    for token in frame.loc[frame["read"], "token_index"].unique() if "read" in frame else ():
+        ends = {"x0": token - 0.5, "x1": token + 0.5, "y0": 0, "y1": 1}
+        figure.add_shape(type="rect", xref="x", yref="y domain", line=line, name="read", **ends)
 
 
 def _token_name(text: str) -> str:

@@ -91,6 +91,11 @@ class RefusalOpenings(Result):
         return self.tokens or self
 
     @property
+    def commonest(self) -> tuple[int, ...]:
+        """The opening that most of the judged refusals begin with."""
+        return max(zip(self.refusals, self.ids, strict=True))[1]
+
+    @property
     def coverage(self) -> float:
         """Share of the judged refusals that begin with one of the openings."""
         return sum(self.refusals) / self.n_refusals

@@ -9,10 +9,11 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
+from actor_lens.activations.positions import closing_tokens
 from actor_lens.errors import UserError
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.selection import Choice, Effect, Selection, middle_layers
-from actor_lens.methods.support.tails import closing_tokens, refusal_vectors, tail_residuals
+from actor_lens.methods.support.tails import refusal_vectors, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import ablate_everywhere, add_direction
 from actor_lens.prompts.sets import PromptSet, require_labels

@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from actor_lens.errors import UserError
+from actor_lens.activations.positions import check_closes
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.selection import MAX_KL, Selection, thresholds_of
 from actor_lens.methods.support.tails import (
-    closing_tokens,
     opening_ids,
     read_blocks,
     refusal_vectors,
@@ -150,12 +149,7 @@ def fit_signs(model: ChatModel, train: PromptSet, held_out: PromptSet, opening: 
     Raises:
         UserError: If the chat template closes the user's text with no token.
     """
-    closing = closing_tokens(model)
-    if closing == 0:
-        raise UserError(
-            f"the chat template of '{model.name}' puts no token after the user's text: SCANS "
-            "compares the two; use another method"
-        )
+    closing = check_closes(model)
     ids, layers = tuple(opening_ids(model, opening)), upper_third(model.n_layers)
     start = Signs(
         torch.empty(0, model.d_model, dtype=torch.float32, device="cpu"), layers, 0.0, ids, closing

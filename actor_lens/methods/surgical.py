@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actor_lens.activations.positions import closing_tokens
 from actor_lens.errors import UserError
 from actor_lens.judges.first_token import refusal_scores
 from actor_lens.methods.ablation import DirectionalAblation, candidate_places
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.selection import Selection
-from actor_lens.methods.support.tails import closing_tokens, label_means, tail_residuals
+from actor_lens.methods.support.tails import label_means, tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import ablate_everywhere
 from actor_lens.prompts.sets import PromptSet, replace_labels, require_labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from actor_lens import figures
 from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.directions.options import Origin, fixed_origin
 from actor_lens.directions.projections import Projections, layer_map
+from actor_lens.directions.subspaces import RefusalSubspace
 from actor_lens.errors import UserError
 from actor_lens.experiments.look import Look
 from actor_lens.experiments.sweep.layer_sweep import LayerSweep
@@ -29,23 +31,33 @@ _SCORE_COLUMNS = {
 }
 
 
-def write_look(look: Look, choice: LayerChoice, path: str | os.PathLike[str]) -> Path:
+def write_look(
+    look: Look,
+    choice: LayerChoice,
+    path: str | os.PathLike[str],
+    subspaces: Sequence[RefusalSubspace] = (),
+) -> Path:
     """Write the look at the layers, before any training, as one HTML file that works offline.
 
     Args:
         look: Scores and projections of every layer, from ``look_at_layers``.
         choice: The layer to mark, from ``look.scores.best``.
         path: Path of the file; one that is there is replaced whole.
+        subspaces: Results of ``refusal_subspace`` to show below.
 
     Raises:
         UserError: If the file cannot be written; an old one survives.
     """
-    return write_page(render_look(look, choice), path)
+    return write_page(render_look(look, choice, subspaces), path)
 
 
-def render_look(look: Look, choice: LayerChoice) -> str:
+def render_look(look: Look, choice: LayerChoice, subspaces: Sequence[RefusalSubspace] = ()) -> str:
     """The text of the page that ``write_look`` writes."""
     content = layers_content(look, choice.layer, choice, look.origin)
+    if subspaces:
+        figure = figures.subspace_steps(subspaces)
+        content["plots"]["subspaces"] = plot_in_page("subspaces", figure)
+    content["subspaces"] = subspaces
     return render_page("look.html.j2", look=look, **content)
 
 

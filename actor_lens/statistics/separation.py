@@ -17,7 +17,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from actor_lens.statistics.intervals import QUANTILES, Z, bootstrap_interval, wilson_interval
+from actor_lens.statistics.intervals import (
+    QUANTILES,
+    Estimate,
+    Z,
+    bootstrap_interval,
+    wilson_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -43,20 +49,46 @@ def auroc(
     Where the groups do not overlap every resample gives 1, as if there were no doubt, so the
     bootstrap interval is widened to Newcombe's score interval where that reaches further.
     """
-    high, low = values[positive], values[~positive]
-    wins = (high[:, None] > low) + 0.5 * (high[:, None] == low)
-    weights_high, weights_low = _weights(len(high), rounds, rng), _weights(len(low), rounds, rng)
-    # Clipped: rounding can lead a hair beyond 1.
-    resampled = ((weights_high @ wins) * weights_low).sum(axis=1).clip(0, 1)
+    n_high, n_low = int(positive.sum()), int((~positive).sum())
+    weights_high, weights_low = _weights(n_high, rounds, rng), _weights(n_low, rounds, rng)
+    value, resampled = _resampled_auroc(values, positive, weights_high, weights_low)
     ranks = stats.rankdata(values)
     permuted = _permuted(positive, rounds, rng)
-    n_high, n_low = len(high), len(low)
     null = (permuted @ ranks - n_high * (n_high + 1) / 2) / (n_high * n_low)
-    measurement = _measurement(float(wins.mean()), resampled, null)
+    measurement = _measurement(value, resampled, null)
     score_low, score_high = _auroc_score_interval(measurement.value, n_high, n_low)
     return replace(
         measurement, low=min(measurement.low, score_low), high=max(measurement.high, score_high)
     )
+
+
+def auroc_steps(
+    scores: Float[np.ndarray, "step prompt"],
+    positive: Bool[np.ndarray, " prompt"],
+    *,
+    rounds: int,
+    rng: np.random.Generator,
+) -> list[tuple[Estimate, Estimate]]:
+    """AUROC of each of several scores of the same prompts, and what it adds to the one before.
+
+    The first is compared with 0.5, which scores without any knowledge give. All intervals come from
+    the same resamples, so that those of what is added are paired; that of an AUROC is widened as
+    in ``auroc``.
+    """
+    n_high, n_low = int(positive.sum()), int((~positive).sum())
+    weights_high, weights_low = _weights(n_high, rounds, rng), _weights(n_low, rounds, rng)
+    before: tuple[float, np.ndarray] = (0.5, np.full(rounds, 0.5))
+    steps = []
+    for values in scores:
+        value, resampled = _resampled_auroc(values, positive, weights_high, weights_low)
+        low, high = bootstrap_interval(value, resampled)
+        score_low, score_high = _auroc_score_interval(value, n_high, n_low)
+        area = Estimate(value, min(low, score_low), max(high, score_high), len(values))
+        added = value - before[0]
+        ends = bootstrap_interval(added, resampled - before[1])
+        steps.append((area, Estimate(added, *ends, len(values))))
+        before = value, resampled
+    return steps
 
 
 def gap(
@@ -173,6 +205,20 @@ def _mean_silhouettes(
     single = np.where(neighbours == 0, 0.0, single)  # alone in its group
     means: np.ndarray = ((ones + zeros) * single).sum(axis=1) / (n_ones + n_zeros)[:, 0]
     return means
+
+
+def _resampled_auroc(
+    values: Float[np.ndarray, " prompt"],
+    positive: Bool[np.ndarray, " prompt"],
+    weights_high: Float[np.ndarray, "round high"],
+    weights_low: Float[np.ndarray, "round low"],
+) -> tuple[float, Float[np.ndarray, " round"]]:
+    """The AUROC, and that of every resample."""
+    high, low = values[positive], values[~positive]
+    wins = (high[:, None] > low) + 0.5 * (high[:, None] == low)
+    # Clipped: rounding can lead a hair beyond 1.
+    resampled: np.ndarray = ((weights_high @ wins) * weights_low).sum(axis=1).clip(0, 1)
+    return float(wins.mean()), resampled
 
 
 def _auroc_score_interval(value: float, n_high: int, n_low: int) -> tuple[float, float]:

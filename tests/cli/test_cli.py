@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -186,6 +187,9 @@ def one_line_error(capsys):
         (["train", "--refresh", "north"], "epoch"),
         (["train", "--safety-floor", "2"], "safety_floor"),
         (["train", "--per-label", "1"], "at least 2"),
+        (["layers", "--position", "-9"], "position is -9; give a whole number from -3 to -1"),
+        (["layers", "--position", "end"], "'end' is not known; use last, instruction, refusal"),
+        (["layers", "--subspace", "3,99"], "layer 99 is out of range"),
         (["layers", "--per-label", "0"], "--per-label: 0 is not a whole number of at least 1"),
         (["train", "--per-label", "evil=3"], "evil"),
         (["train", "--by", "vibes"], "silhouette"),
@@ -364,6 +368,30 @@ def test_layers_writes_what_it_prints(few_prompts, tmp_path, capsys):
     assert {score["layer"] for score in printed["scores"]} == set(range(n_layers))
     assert printed["layer"] in printed["layer_ties"]
     assert {path.name for path in out.iterdir()} == {"summary.json", "layers.csv", "layers.html"}
+
+
+def test_layers_reads_another_token_and_counts_directions(few_prompts, tmp_path, capsys):
+    """The causal score is of the last token: another position is scored without it."""
+    out = tmp_path / "layers"
+    words = ["layers", "--position", "instruction", "--subspace", "3"]
+    assert run_cli(*words, "--prompts", few_prompts, "--quiet") == 2
+    assert "are of one kind each" in capsys.readouterr().err  # before the look
+    prompts = [
+        replace(prompt, category=f"kind {place % 2}") if prompt.split == "train" else prompt
+        for place, prompt in enumerate(al.load_prompts(few_prompts))
+    ]
+    path = tmp_path / "kinds.jsonl"
+    al.PromptSet(tuple(prompts)).save(path)
+    assert run_cli(*words, "--prompts", path, "--out", out, "--quiet") == 0
+    assert "AUROC on so many directions" in capsys.readouterr().out
+    record = json.loads((out / "summary.json").read_text())
+    assert record["position"] == "instruction"
+    assert "causal" not in {score["score"] for score in record["scores"]}
+    pairs = [one["pair"] for one in record["subspaces"]]
+    assert len(pairs) == 3
+    table = pd.read_csv(out / "subspaces.csv")
+    assert table["pair"].unique().tolist() == pairs
+    assert "Is one direction enough?" in (out / "layers.html").read_text()
 
 
 def test_lens_writes_one_page_with_the_run_and_every_layer(trained, few_prompts, tmp_path, capsys):

@@ -199,7 +199,7 @@ def test_table_of_tokens_subtracts_the_origin_of_each_layer(origin: str):
     directions = fitted_on(model)
     found = token_projections(model, "Hi", directions)
     frame = found.frame(origin)
-    assert list(frame.columns) == ["layer", "token_index", "token", "projection", "relative"]
+    assert list(frame.columns)[2:] == ["token", "projection", "relative", "read"]
     assert len(frame) == N_LAYERS * len(found.tokens)
     unit = units_in_float64(directions)
     means = {label: mean.double().numpy() for label, mean in directions.means.items()}

@@ -10,9 +10,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import actor_lens as al
+from actor_lens.activations.positions import closing_tokens
 from actor_lens.errors import UserError
 from actor_lens.experiments.harmfulness import harmfulness
-from actor_lens.methods.support.tails import closing_tokens
 from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model
 
@@ -115,6 +115,6 @@ def test_the_table_holds_the_form_control_beside(found):
 def test_without_a_closing_template_or_a_label_nothing_is_measured(model, monkeypatch):
     with pytest.raises(UserError, match="benign"):
         harmfulness(model, PROMPTS.where(label="harmful"))
-    monkeypatch.setattr("actor_lens.experiments.harmfulness.closing_tokens", lambda _model: 0)
+    monkeypatch.setattr("actor_lens.activations.positions.closing_tokens", lambda _model: 0)
     with pytest.raises(UserError, match="no token behind the user's text"):
         harmfulness(model, PROMPTS)

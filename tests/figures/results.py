@@ -61,6 +61,20 @@ class Scores:
         return SimpleNamespace(layer=3, by=by, ties=self.ties)
 
 
+def subspace_table(pair: str = "harmful_vs_benign") -> pd.DataFrame:
+    """Three directions, of which two add something."""
+    areas = {
+        "auroc": [0.8, 0.9, 0.9],
+        "auroc_low": [0.7, 0.85, 0.85],
+        "auroc_high": [0.9, 0.95, 0.95],
+        "gain": [0.3, 0.1, 0.0],
+        "random_low": [0.4, 0.78, 0.88],
+        "random_high": [0.6, 0.82, 0.91],
+    }
+    numbers = {"layer": 2, "directions": [1, 2, 3], "adds": [True, True, False], "whole": 0.95}
+    return pd.DataFrame({"pair": pair, **numbers, **areas})
+
+
 @dataclass
 class Preview:
     table: pd.DataFrame

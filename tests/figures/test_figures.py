@@ -8,6 +8,7 @@ import pytest
 
 from actor_lens import figures
 from tests.figures.results import (
+    Framed,
     Map,
     Run,
     Sweep,
@@ -20,6 +21,7 @@ from tests.figures.results import (
     prompt_table,
     scores,
     shifts,
+    subspace_table,
     sweep_table,
     targets,
     token_table,
@@ -30,6 +32,7 @@ from tests.figures.results import (
 RESULTS = {
     "projections_by_layer": [projections()],
     "layer_scores": [scores()],
+    "subspace_steps": [Framed(subspace_table())],
     "layer_outcomes": [Sweep(sweep_table())],
     "layer_map": [Map(prompt_table(4).assign(x=0.5, y=1.5))],
     "target_preview": [targets()],

@@ -20,18 +20,6 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_each_block
 from actor_lens.prompts.rows import LABELS
 
-# Texts that end in different words and signs: what all of them share at the end is the template's.
-_PROBES = ("What is the time", "Tell me a story.", "Is it 7?", "Thanks, I am glad")
-
-
-def closing_tokens(model: ChatModel) -> int:
-    """How many tokens the chat template puts after the user's text, the same for every prompt."""
-    first, *others = (list(reversed(ids)) for ids in model.tokenize(_PROBES))
-    shared = 0
-    while all(shared < len(ids) and ids[shared] == first[shared] for ids in others):
-        shared += 1
-    return shared
-
 
 def opening_ids(model: ChatModel, text: str) -> list[int]:
     """Token ids of words put into the model's mouth, to follow a templated prompt.
@@ -50,6 +38,7 @@ def tail_residuals(
     prompts: Sequence[str],
     count: int = 1,
     *,
+    behind: int = 0,
     opening: Sequence[int] = (),
 ) -> Float[Tensor, "layer position prompt d_model"]:
     """The output of every block at the last tokens of each prompt, float32 on the CPU.
@@ -59,6 +48,7 @@ def tail_residuals(
         prompts: User messages.
         count: Number of tokens, counted from the end; the last is at position ``-1``. At most
             ``closing_tokens`` plus 1, plus the tokens of the opening.
+        behind: Number of tokens at the end that are not read.
         opening: Token ids that follow each templated prompt.
     """
     token_ids = [[*ids, *opening] for ids in model.tokenize(prompts, room=len(opening))]
@@ -68,7 +58,8 @@ def tail_residuals(
 
     def run(batch: TokenBatch) -> None:
         def keep(layer: int, residual: Tensor) -> None:
-            tail = residual[:, -count:].float().cpu()
+            stop = residual.shape[1] - behind
+            tail = residual[:, stop - count : stop].float().cpu()
             tails[layer][:, list(batch.indices)] = tail.transpose(0, 1)
 
         read_blocks(model, batch, range(model.n_layers), keep)

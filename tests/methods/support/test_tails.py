@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from actor_lens.activations.positions import closing_tokens
 from actor_lens.methods.support.tails import (
-    closing_tokens,
     label_means,
     opening_ids,
     tail_residuals,
