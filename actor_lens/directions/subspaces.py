@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 SubspacePair = Pair | Literal["pseudo_harmful_vs_benign"]
 SUBSPACE_PAIRS: dict[SubspacePair, tuple[Label, Label]] = {
-    **PAIRS,
+    "harmful_vs_benign": PAIRS["harmful_vs_benign"],
+    "harmful_vs_pseudo_harmful": PAIRS["harmful_vs_pseudo_harmful"],
     "pseudo_harmful_vs_benign": ("pseudo_harmful", "benign"),
 }
 """Labels that directions tell apart: refusal, the repair's question, and over-refusal."""
