@@ -187,9 +187,15 @@ def one_line_error(capsys):
         (["train", "--refresh", "north"], "epoch"),
         (["train", "--safety-floor", "2"], "safety_floor"),
         (["train", "--per-label", "1"], "at least 2"),
-        (["layers", "--position", "-9"], "position is -9; give a whole number from -3 to -1"),
-        (["layers", "--position", "end"], "'end' is not known; use last, instruction, refusal"),
-        (["layers", "--subspace", "3,99"], "layer 99 is out of range"),
+        (
+            ["layers", "--position", "-9", "--quiet"],
+            "position is -9; give a whole number from -3 to -1",
+        ),
+        (
+            ["layers", "--position", "end", "--quiet"],
+            "'end' is not known; use last, instruction, refusal",
+        ),
+        (["layers", "--subspace", "3,99", "--quiet"], "layer 99 is out of range"),
         (["layers", "--per-label", "0"], "--per-label: 0 is not a whole number of at least 1"),
         (["train", "--per-label", "evil=3"], "evil"),
         (["train", "--by", "vibes"], "silhouette"),
