@@ -241,6 +241,7 @@ def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) 
         action="store_true",
         help="continue the stopped run in --out, with the same settings (--epochs may differ)",
     )
+    add_test_per_label(parser)
     add_replies(parser, new_tokens)
 
 

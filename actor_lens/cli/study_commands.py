@@ -31,7 +31,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +160,9 @@ def _train_and_evaluate(
         anchors=load_anchors(arguments),
     )
     model, prompts, load_seconds = load_model_and_prompts(arguments, resume)
+    if arguments.test_per_label is not None:
+        parts = prompts.for_experiment(test_per_label=arguments.test_per_label, seed=arguments.seed)
+        prompts = replace(prompts, prompts=tuple(prompt for part in parts for prompt in part))
     if arguments.evaluate:
         study = run_study(
             model,

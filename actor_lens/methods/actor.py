@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from actor_lens.directions.options import Origin, Shift
+from actor_lens.errors import UserError
 from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.methods.support.selection import Choice, Selection
+from actor_lens.methods.support.selection import Selection
 from actor_lens.methods.support.target_layer import layers_to_try
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet, require_labels
@@ -62,9 +63,7 @@ class Actor:
     anchors: PromptSet | None = None
 
     # What is not a setting of the fine-tune.
-    _own: ClassVar[tuple[str, ...]] = ("name", "layer", "trials", "anchors", "alphas", "lrs")
-    # Settings that are chosen too, of those in the field of the plural name.
-    _searched: ClassVar[tuple[str, ...]] = ()
+    _own: ClassVar[tuple[str, ...]] = ("name", "layer", "trials", "anchors")
 
     def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedRun:
         """Choose the layer on the validation prompts, train it on the training prompts.
@@ -74,32 +73,40 @@ class Actor:
                 refuses no harmful prompt.
         """
         require_labels(train, 2)
-        if self.layer is not None and not self._searched:
+        if self.layer is not None:
             return self._fitted(self.trained(model, train, self.layer), (self.layer,))
         selection = Selection.of(model, validation)
-        layers: tuple[int, ...]
-        if self.layer is not None:
-            layers = (self.layer,)
-        else:
-            layers = layers_to_try(
-                model,
-                train,
-                selection,
-                alpha=self.alpha,
-                origin=self.origin,
-                anchors=self.anchors,
-                beyond_ties=bool(self._searched),
-            )[: max(1, self.trials)]
-        runs = (each.trained(model, train, layer) for layer in layers for each in self._grid())
+        layers = self._layers(model, train, selection)
+        runs = (self.trained(model, train, layer) for layer in layers)
+        return self._best(model, selection, runs, layers, ("layer",))
+
+    def _layers(
+        self, model: ChatModel, train: PromptSet, selection: Selection, *, beyond_ties: bool = False
+    ) -> tuple[int, ...]:
+        """The layers that are trained, as ``layers_to_try`` says, at most ``trials``."""
+        ranking = layers_to_try(
+            model,
+            train,
+            selection,
+            alpha=self.alpha,
+            origin=self.origin,
+            anchors=self.anchors,
+            beyond_ties=beyond_ties,
+        )
+        return ranking[: max(1, self.trials)]
+
+    def _best(
+        self,
+        model: ChatModel,
+        selection: Selection,
+        runs: Iterable[TrainingRun],
+        layers: tuple[int, ...],
+        chosen: tuple[str, ...],
+    ) -> FittedRun:
+        """The run with the best effect; one at a time is in memory beside it."""
         tried = ((run, selection.effect_of(model, run.applied_to(model))) for run in runs)
         choice = selection.best(tried, max_kl=None)
-        return self._fitted(choice.candidate, layers, choice)
-
-    def _grid(self) -> Iterator[Actor]:
-        """This method with each combination of the settings that are searched."""
-        values = product(*(getattr(self, f"{name}s") for name in self._searched))
-        for combination in values:
-            yield replace(self, **dict(zip(self._searched, combination, strict=True)))
+        return self._fitted(choice.candidate, layers, choice.settings, chosen)
 
     def trained(self, model: ChatModel, train: PromptSet, layer: int) -> TrainingRun:
         """The fine-tune of one block."""
@@ -111,14 +118,18 @@ class Actor:
         return FinetuneConfig(layer=layer, **shared)
 
     def _fitted(
-        self, run: TrainingRun, layers: tuple[int, ...], choice: Choice[TrainingRun] | None = None
+        self,
+        run: TrainingRun,
+        layers: tuple[int, ...],
+        choice: Mapping[str, Any] | None = None,
+        chosen: tuple[str, ...] = (),
     ) -> FittedRun:
         settings = {**asdict(run.config), "tried_layers": list(layers), "status": run.status}
         if run.anchors is not None:
             settings["anchors"] = run.anchors.name
         return FittedRun(
-            settings=settings | (choice.settings if choice else {}),
-            chosen=("layer", *self._searched) if choice else (),
+            settings={**settings, **(choice or {})},
+            chosen=chosen,
             enter=run.applied_to,
             fingerprint=run.fingerprint,
             trained_parameters=run.trained_parameters,
@@ -130,13 +141,14 @@ class Actor:
 class AutoActor(Actor):
     """ACTOR with alpha and learning rate found on validation prompts, as other methods find theirs.
 
-    Every combination of ``alphas`` and ``lrs`` is trained at the ``trials`` layers with the best
-    causal scores; the best trade-off is kept. It is the search of ``train --settings auto`` by
-    first tokens alone. All else is as in ``Actor``.
+    Every combination of ``alphas`` and ``lrs`` is trained for 12 epochs at the ``trials`` layers
+    with the best causal scores, or at ``layer``; the best trade-off is kept. ``train --settings
+    auto`` searches the same values, and lets whole replies decide among the best. All else is as
+    in ``Actor``.
 
     Attributes:
-        alphas: Values of ``alpha`` to try.
-        lrs: Learning rates to try with each.
+        alphas: Values of ``alpha`` to try, in place of one.
+        lrs: Learning rates to try with each, in place of one.
     """
 
     name: str = "actor-auto"
@@ -145,7 +157,32 @@ class AutoActor(Actor):
     alphas: tuple[float, ...] = AUTO_ALPHAS
     lrs: tuple[float, ...] = AUTO_LRS
 
-    _searched: ClassVar[tuple[str, ...]] = ("alpha", "lr")
+    _own: ClassVar[tuple[str, ...]] = (*Actor._own, "alphas", "lrs")
+
+    def fit(self, model: ChatModel, train: PromptSet, validation: PromptSet) -> FittedRun:
+        """Train every combination; the validation prompts choose.
+
+        Raises:
+            UserError: As for ``Actor``, or if one alpha or learning rate was given.
+        """
+        for name in ("alpha", "lr"):
+            if getattr(self, name) != getattr(FinetuneConfig, name):
+                raise UserError(
+                    f"actor-auto finds {name} itself; give the values to try as {name}s"
+                )
+        require_labels(train, 2)
+        selection = Selection.of(model, validation)
+        layers: tuple[int, ...]
+        if self.layer is not None:
+            layers = (self.layer,)
+        else:
+            layers = self._layers(model, train, selection, beyond_ties=True)
+        runs = (
+            replace(self, alpha=alpha, lr=lr).trained(model, train, layer)
+            for layer, alpha, lr in product(layers, self.alphas, self.lrs)
+        )
+        chosen = ("alpha", "lr") if self.layer is not None else ("layer", "alpha", "lr")
+        return self._best(model, selection, runs, layers, chosen)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def measured(device: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def actor(model: al.ChatModel, prompts: PromptSet, anchors: PromptSet) -> dict[str, Any]:
-    """The whole fine-tune of the preset; its layer is scaled to the depth of the model."""
+    """The whole fine-tune of the preset; its layer is at most the middle one."""
     config = PRESETS["paper"].config("llama-2-7b")
     layer = min(config.layer, model.n_layers // 2)
     run = al.finetune_layer(model, prompts, config, anchors=anchors, layer=layer, store=False)

@@ -342,6 +342,15 @@ def test_train_writes_a_run_and_a_summary(trained):
     assert set(summary["seconds"]) >= {"load", "collect", "train", "evaluate"}
 
 
+def test_train_asks_as_few_test_prompts_as_wanted(few_prompts, trained, tmp_path):
+    words = ["train", "--prompts", few_prompts, "--layer", 3, "--out", tmp_path / "few", *QUICK]
+    assert run_cli(*words, "--test-per-label", "3") == 0
+    summary = json.loads((tmp_path / "few" / "summary.json").read_text())
+    assert [summary["before"][label]["n"] for label in ("harmful", "benign")] == [3, 3]
+    # What is trained does not depend on it.
+    assert TrainingRun.load(tmp_path / "few").fingerprint == TrainingRun.load(trained).fingerprint
+
+
 def test_evaluate_prints_the_rates_that_train_wrote(trained, few_prompts, capsys):
     words = ["evaluate", "--run", trained, "--prompts", few_prompts, "--new-tokens", "8"]
     assert run_cli(*words, "--json", "--quiet") == 0

@@ -73,7 +73,7 @@ def test_the_search_trains_every_combination_and_keeps_the_best(monkeypatch):
 
     monkeypatch.setattr(Selection, "effect_of", effect_of)
     found = fitted("actor-auto", alphas=(1.0, 2.0), lrs=(1e-3, 1e-1))
-    assert found.chosen == ("layer", "alpha", "lr")
+    assert found.chosen == ("alpha", "lr")
     assert len(tried) == 4
     selection = Selection.of(shared_tiny_model("llama"), validation_prompts())
     best = selection.best(((effect, effect) for effect in tried), max_kl=None).effect
@@ -83,6 +83,12 @@ def test_the_search_trains_every_combination_and_keeps_the_best(monkeypatch):
         shared_tiny_model("llama"), train_prompts(), layer=LAYER, epochs=2, **settings
     )
     assert same_bits(dict(again.state), dict(found.run.state))
+
+
+@pytest.mark.parametrize("name", ["alpha", "lr"])
+def test_the_search_takes_no_single_value(name):
+    with pytest.raises(UserError, match=f"give the values to try as {name}s"):
+        fitted("actor-auto", **{name: 0.5})
 
 
 def test_the_random_direction_takes_the_place_of_the_refusal_vector():
