@@ -18,6 +18,8 @@ from actor_lens.text import percent, spell
 
 CONTROL = "control-"
 _HARMLESS_REFUSED = 0.1
+# Methods that are told with their intervals in a sentence.
+_FEW = 8
 
 
 def findings(board: Leaderboard) -> tuple[str, ...]:
@@ -162,6 +164,10 @@ def _side(row: Mapping[Any, Any]) -> int:
 
 
 def _list(rows: list[dict[Any, Any]]) -> str:
+    """Methods with their differences; of many without the intervals, which the pairs have."""
+    if len(rows) > _FEW:
+        short = (f"{row['method']} {100 * row['difference']:+.1f}" for row in rows)
+        return f"{', '.join(short)} (points; with intervals among the pairs)"
     return ", ".join(
         f"{row['method']} ({_points(row['difference'], sign=True)}, 95 % interval "
         f"{_points(row['low'], sign=True, unit=False)} to {_points(row['high'], sign=True)})"

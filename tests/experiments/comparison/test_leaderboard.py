@@ -416,6 +416,13 @@ class TestFindings:
         assert said[3].startswith("No difference from actor could be shown")
         assert "never" in said[3]
 
+    def test_of_many_methods_a_sentence_has_the_differences_alone(self, model):
+        others = [Fixed(f"other{number}", ("harmful",)) for number in range(9)]
+        said = findings(compared(model, Planted("actor"), *others))
+        (long,) = (one for one in said if one.startswith("Measurably better"))
+        assert "other0 +50.0, other1 +50.0" in long
+        assert long.endswith("(points; with intervals among the pairs).")
+
     def test_a_single_method_was_not_picked_from_many(self, model):
         (said, *_) = findings(compared(model, PERFECT))
         assert "luckiest" not in said
