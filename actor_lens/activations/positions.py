@@ -73,8 +73,10 @@ def closing_tokens(model: ChatModel) -> int:
     return shared
 
 
-def check_closes(model: ChatModel) -> int:
-    """Return ``closing_tokens`` of a template that closes the user's text.
+def check_closes(
+    model: ChatModel, advice: str = "give a model whose template closes the turn"
+) -> int:
+    """Return ``closing_tokens`` of a template that closes the user's text; else say what to do.
 
     Raises:
         UserError: If it puts no token behind it.
@@ -83,8 +85,7 @@ def check_closes(model: ChatModel) -> int:
     if closing == 0:
         raise UserError(
             f"the chat template of '{model.name}' puts no token behind the user's text, so that "
-            "the end of the instruction is the last token; give a model whose template closes the "
-            "turn"
+            f"the end of the instruction is the last token; {advice}"
         )
     return closing
 

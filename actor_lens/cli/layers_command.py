@@ -82,8 +82,6 @@ from actor_lens.text import percent
 from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from actor_lens.activations.residuals import Residuals
     from actor_lens.directions.subspaces import RefusalSubspace, SubspacePair
     from actor_lens.prompts.sets import PromptSet
@@ -141,19 +139,20 @@ def layers(arguments: argparse.Namespace) -> None:
         # Looking takes long: first what would fail after it.
         if arguments.by is not None:
             check_choice("score", arguments.by, SCORES)
-        FinetuneConfig(layer=0, **settings_of(arguments))
+        target = settings_of(arguments)
+        FinetuneConfig(layer=0, **target)
+        by_causal = arguments.by == "causal" or arguments.alpha != FinetuneConfig.alpha
+        if by_causal and arguments.position not in ("last", -1):
+            raise UserError(
+                "--by causal and --alpha are of the causal score, which is of the last token: "
+                f"leave them out, or --position {arguments.position}"
+            )
         model, prompts, load_seconds = load_model_and_prompts(arguments)
         train = sample_prompts(prompts.where(split="train"), arguments)
-        counted = [model.check_layer(layer) for layer in arguments.subspace]
+        counted = [*dict.fromkeys(map(model.check_layer, arguments.subspace))]
         pairs = _pairs(train) if counted else ()
         look = look_at_layers(
-            model,
-            prompts,
-            train=train,
-            alpha=arguments.alpha,
-            origin=arguments.origin,
-            position=arguments.position,
-            seed=arguments.seed,
+            model, prompts, train=train, position=arguments.position, seed=arguments.seed, **target
         )
         subspaces = _subspaces(look.train_residuals, counted, pairs, arguments.seed)
     choice = look.scores.best(arguments.by)
@@ -176,10 +175,12 @@ def layers(arguments: argparse.Namespace) -> None:
         write_look(look, choice, out / "layers.html", subspaces)
     tables = {"layers.csv": look.scores.frame}
     if subspaces:
-        tables["subspaces.csv"] = partial(_joined, subspaces)
+        import pandas as pd
+
+        tables["subspaces.csv"] = lambda: pd.concat([one.frame() for one in subspaces])
 
     def show() -> None:
-        print_layers(look.scores, choice)
+        print_layers(look, choice)
         if subspaces:
             _print_subspaces(subspaces)
 
@@ -209,12 +210,6 @@ def _subspaces(
             found.append(refusal_subspace(residuals, layer, pair=pair, seed=seed))
             done(count)
     return found
-
-
-def _joined(subspaces: list[RefusalSubspace]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.concat([one.frame() for one in subspaces])
 
 
 def _print_subspaces(subspaces: list[RefusalSubspace]) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from actor_lens.directions.layer_scores import LayerChoice, LayerScores
+    from actor_lens.directions.layer_scores import LayerChoice
+    from actor_lens.experiments.look import Look
 
 
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
@@ -206,15 +207,15 @@ def _print_variants(record: dict[str, Any]) -> None:
     print_table("Beside it: refused on test", columns, rows)
 
 
-def print_layers(scores: LayerScores, choice: LayerChoice) -> None:
+def print_layers(look: Look, choice: LayerChoice) -> None:
     """Print one row a layer, the chosen one marked, why it was chosen, and the warnings."""
     short = {"silhouette": "silh.", "harmful_vs_benign": "\nh/b", "all": "\n"}
     short["harmful_vs_pseudo_harmful"] = "\nh/p"
-    frame = scores.frame()
+    frame = look.scores.frame()
     frame["column"] = frame["score"].replace(short) + frame["pair"].map(short)
     wide = frame.pivot_table(index="layer", columns="column", values="value", sort=False)
     print_table(
-        "Layer scores (h harmful, b benign, p pseudo-harmful)",
+        f"Layer scores at {look.directions.position} (h harmful, b benign, p pseudo-harmful)",
         ["layer", *wide.columns],
         (
             [f"{layer} *" if layer == choice.layer else layer, *(f"{value:.2f}" for value in row)]
@@ -223,7 +224,7 @@ def print_layers(scores: LayerScores, choice: LayerChoice) -> None:
         texts=0,
     )
     say(f"Layer {choice.layer}: {choice.reason}.")
-    for warning in scores.warnings:
+    for warning in look.scores.warnings:
         warn(warning)
 
 

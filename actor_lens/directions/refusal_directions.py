@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Means closer than float32 resolves at their size differ by rounding only.
-_SAME = torch.finfo(torch.float32).eps
+SAME = torch.finfo(torch.float32).eps
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -205,7 +205,7 @@ def refusal_directions(residuals: Residuals, *, anchors: Residuals | None = None
     means = {label: sources[label].of(label).double().mean(dim=1) for label in present}
     vectors = means["harmful"] - means["benign"]
     sizes = torch.maximum(means["harmful"].norm(dim=-1), means["benign"].norm(dim=-1))
-    flat = (vectors.norm(dim=-1) <= _SAME * sizes).nonzero().flatten().tolist()
+    flat = (vectors.norm(dim=-1) <= SAME * sizes).nonzero().flatten().tolist()
     if flat:
         raise UserError(
             f"harmful and benign prompts have the same mean at layer {flat[0]}: no direction "

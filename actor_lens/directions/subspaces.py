@@ -25,6 +25,7 @@ from torch import Tensor
 
 from actor_lens.activations.positions import LAST, Position
 from actor_lens.activations.residuals import Residuals
+from actor_lens.directions.refusal_directions import SAME
 from actor_lens.errors import UserError, check_choice, check_whole
 from actor_lens.prompts.rows import PAIRS, Label, Pair
 from actor_lens.prompts.sets import PromptSet, require_labels
@@ -185,7 +186,8 @@ def refusal_subspace(
     Raises:
         UserError: If the pair or the layer does not exist, a label has too few prompts, all
             prompts of both labels are of one kind each, ``k`` is below 1 or above the number of
-            kinds less one, or the residuals are not finite or all the same.
+            kinds less one, the residuals are not finite or all the same, or the means of the two
+            labels coincide.
     """
     check_choice("pair", pair, list(SUBSPACE_PAIRS))
     layer = residuals.check_layer(layer)
@@ -205,6 +207,7 @@ def refusal_subspace(
     classes = np.array([names.index(kind) for kind in kinds])
     is_positive = np.array([label == positive for label in prompts.labels])
     of_positive = np.array([name.startswith(f"{positive}: ") for name in names])
+    vectors = torch.tensor(_basis(points, classes, of_positive, k), device="cpu").float()
     scores, random, whole = _held_out_scores(points, classes, of_positive, k, seed)
     rng = np.random.default_rng(seed)
     *measured, (whole_area, _) = auroc_steps(
@@ -214,7 +217,6 @@ def refusal_subspace(
         SubspaceStep(area, gain, _band(draws, is_positive))
         for (area, gain), draws in zip(measured, random, strict=True)
     ]
-    vectors = torch.tensor(_basis(points, classes, of_positive, k), device="cpu").float()
     return RefusalSubspace(
         vectors=vectors,
         pair=pair,
@@ -269,7 +271,13 @@ def _basis(
     """The difference in means, then what the kinds add to it by singular value; orthonormal."""
     positive = of_positive[classes]
     high, low = points[positive].mean(axis=0), points[~positive].mean(axis=0)
-    first = (high - low) / np.linalg.norm(high - low)
+    length = np.linalg.norm(high - low)
+    if length <= SAME * max(np.linalg.norm(high), np.linalg.norm(low)):
+        raise UserError(
+            "the prompts of the two labels have the same mean at this layer: no direction there; "
+            "check that the two labels hold different prompts"
+        )
+    first = (high - low) / length
     means = [points[classes == kind].mean(axis=0) for kind in range(len(of_positive))]
     differences = np.array(
         [mean - low if up else high - mean for mean, up in zip(means, of_positive, strict=True)]

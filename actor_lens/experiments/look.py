@@ -39,7 +39,7 @@ class Look(Result):
         train_residuals: Residuals of the training prompts, on which the directions were fitted.
         directions: Refusal directions.
         projections: Projections of the validation prompts.
-        tokens: Tokens that begin refusals.
+        tokens: Tokens that begin refusals; None at other positions than the last token.
         scores: Scores of every layer, on the validation prompts.
         seconds: Time of collecting residuals and of scoring.
         origin: Origin of the targets behind the causal score.
@@ -49,7 +49,7 @@ class Look(Result):
     train_residuals: Residuals
     directions: Directions
     projections: Projections
-    tokens: RefusalTokens
+    tokens: RefusalTokens | None
     scores: LayerScores
     seconds: Mapping[str, float]
     origin: Origin = FinetuneConfig.origin
@@ -125,8 +125,8 @@ def look_at_layers(
         seed: Seed of the resampling.
 
     Raises:
-        UserError: If a split lacks a label, the model refuses nothing harmful, or there is no such
-            position.
+        UserError: If a split lacks a label, there is no such position, or the model refuses nothing
+            harmful and the position is the last token or that of a refusal.
     """
     train = train if train is not None else prompts["train"]
     validation = prompts["validation"]
@@ -145,9 +145,11 @@ def look_at_layers(
         with stage("residuals (validation)"):
             residuals = collect_residuals(model, validation, position=place)
         projections = project(residuals, directions)
+    tokens = None
     with clock("score"):
-        with stage("how refusals begin"):
-            tokens = refusal_tokens(model, validation)
+        if place == LAST:
+            with stage("how refusals begin"):
+                tokens = refusal_tokens(model, validation)
         scores = score_layers(
             projections,
             model=model if place == LAST else None,

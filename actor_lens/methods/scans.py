@@ -149,7 +149,7 @@ def fit_signs(model: ChatModel, train: PromptSet, held_out: PromptSet, opening: 
     Raises:
         UserError: If the chat template closes the user's text with no token.
     """
-    closing = check_closes(model)
+    closing = check_closes(model, "SCANS compares the two: use another method")
     ids, layers = tuple(opening_ids(model, opening)), upper_third(model.n_layers)
     start = Signs(
         torch.empty(0, model.d_model, dtype=torch.float32, device="cpu"), layers, 0.0, ids, closing

@@ -125,7 +125,7 @@ def layers_content(
             for row in range(scores.n_layers)
         ],
         "probe": _value(cells.get((layer, "probe", "harmful_vs_pseudo_harmful"))),
-        "causal": _value(cells.get((layer, "causal", "all"))),
+        "causal": cells.get((layer, "causal", "all")),
         "plots": plots,
     }
 

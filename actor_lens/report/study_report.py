@@ -289,7 +289,8 @@ def _published(utility: Utility | None) -> dict[Any, dict[Any, Any]]:
 
 def _settings(study: Study) -> dict[str, dict[str, object]]:
     """What a repetition needs to know, in groups."""
-    summary, run = study.summary(), study.outcome.run
+    summary, run, tokens = study.summary(), study.outcome.run, study.look.tokens
+    assert tokens is not None  # a study looks at the last token
     seconds = {**summary["seconds"], **{f"of the run: {k}": v for k, v in run.seconds.items()}}
     return {
         "Fine-tune": {name.replace("_", " "): value for name, value in summary["config"].items()},
@@ -300,7 +301,7 @@ def _settings(study: Study) -> dict[str, dict[str, object]]:
             "judge (name, size or version, hash)": summary["judge"],
             "decoding": summary["decoding"],
             "longest reply, tokens": summary["new_tokens"],
-            "tokens that begin refusals": ", ".join(repr(t) for t in study.look.tokens.texts),
+            "tokens that begin refusals": ", ".join(map(repr, tokens.texts)),
         },
         "Fingerprints (SHA-256)": summary["fingerprints"],
         "Seconds": {name: f"{value:.2f}" for name, value in seconds.items()},

@@ -25,6 +25,7 @@ from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.experiments.look import Look, targets_of
 from actor_lens.experiments.sweep.layer_sweep import LayerOutcomes, LayerSweep
+from actor_lens.judges.openings import refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.prefix_cache import KeptPrefixes, keep_prefixes
 from actor_lens.prompts.sets import PromptSet
@@ -98,6 +99,7 @@ class Exploration(traitlets.HasTraits):
         prompts: All prompts.
         train: The training prompts that are used.
         look: What was measured before training.
+        tokens: Tokens that begin refusals.
         baseline: Refusals of the drawn prompts before training, by the first token.
         before_by_judge: The untouched model on the test prompts, by the identity of the judge.
     """
@@ -148,7 +150,8 @@ class Exploration(traitlets.HasTraits):
         super().__init__(layer=layer, settings=FinetuneConfig(layer=layer, seed=seed))
         self.model, self.prompts, self.train, self.look = model, prompts, train, look
         self._scored = choice
-        self.baseline = current_refusals(model, self.shown, look.tokens)
+        self.tokens = look.tokens or refusal_tokens(model, self.shown)
+        self.baseline = current_refusals(model, self.shown, self.tokens)
         self.sweep_config: FinetuneConfig | None = None
         self.before_by_judge: dict[str, Evaluation] = {}
         self._frames: dict[str, pd.DataFrame] = {}
@@ -299,7 +302,7 @@ class Exploration(traitlets.HasTraits):
         targets = self.targets(config=config, of_shown=True)
         if self._prefixes is None:
             self._prefixes = keep_prefixes(self.model, self.shown.texts)
-        rates = predict_refusals(self.model, targets, self.look.tokens, prefixes=self._prefixes)
+        rates = predict_refusals(self.model, targets, self.tokens, prefixes=self._prefixes)
         self.predictions = {**self.predictions, target_settings(config): rates}
 
 

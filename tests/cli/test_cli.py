@@ -196,6 +196,14 @@ def one_line_error(capsys):
             "'end' is not known; use last, instruction, refusal",
         ),
         (["layers", "--subspace", "3,99", "--quiet"], "layer 99 is out of range"),
+        (  # before the model is loaded
+            ["layers", "--position", "instruction", "--by", "causal", "--model", "no-such/model"],
+            "--by causal and --alpha are of the causal score",
+        ),
+        (
+            ["layers", "--position", "-2", "--alpha", "0.5", "--model", "no-such/model"],
+            "leave them out, or --position -2",
+        ),
         (["layers", "--per-label", "0"], "--per-label: 0 is not a whole number of at least 1"),
         (["train", "--per-label", "evil=3"], "evil"),
         (["train", "--by", "vibes"], "silhouette"),
@@ -388,7 +396,7 @@ def test_layers_writes_what_it_prints(few_prompts, tmp_path, capsys):
 def test_layers_reads_another_token_and_counts_directions(few_prompts, tmp_path, capsys):
     """The causal score is of the last token: another position is scored without it."""
     out = tmp_path / "layers"
-    words = ["layers", "--position", "instruction", "--subspace", "3"]
+    words = ["layers", "--position", "instruction", "--subspace", "3,3"]
     assert run_cli(*words, "--prompts", few_prompts, "--quiet") == 2
     assert "are of one kind each" in capsys.readouterr().err  # before the look
     prompts = [
@@ -398,15 +406,21 @@ def test_layers_reads_another_token_and_counts_directions(few_prompts, tmp_path,
     path = tmp_path / "kinds.jsonl"
     al.PromptSet(tuple(prompts)).save(path)
     assert run_cli(*words, "--prompts", path, "--out", out, "--quiet") == 0
-    assert "AUROC on so many directions" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Layer scores at the end of the instruction" in " ".join(printed.split())
+    assert "AUROC on so many directions" in printed
     record = json.loads((out / "summary.json").read_text())
     assert record["position"] == "instruction"
     assert "causal" not in {score["score"] for score in record["scores"]}
     pairs = [one["pair"] for one in record["subspaces"]]
-    assert len(pairs) == 3
+    assert len(pairs) == len(set(pairs)) == 3
     table = pd.read_csv(out / "subspaces.csv")
     assert table["pair"].unique().tolist() == pairs
-    assert "Is one direction enough?" in (out / "layers.html").read_text()
+    page = (out / "layers.html").read_text()
+    assert "Is one direction enough?" in page
+    assert "Read at the end of the instruction" in page
+    assert "causal score" not in page
+    assert "that is trained" not in page
 
 
 def test_lens_writes_one_page_with_the_run_and_every_layer(trained, few_prompts, tmp_path, capsys):

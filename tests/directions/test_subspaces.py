@@ -215,6 +215,11 @@ def test_prompts_that_do_not_do_are_one_line(residuals, found):
         refusal_subspace(broken, 0)
     with pytest.raises(UserError, match="all the same"):
         refusal_subspace(replace(residuals, values=torch.ones_like(residuals.values)), 0)
+    same = replace(residuals, values=residuals.values.clone())
+    same.values[0, same.prompts.labels.index("benign") :] = same.values[0, :150].mean(dim=0)
+    with pytest.raises(UserError, match="same mean at this layer") as error:
+        refusal_subspace(same, 0)
+    assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="at the end of the instruction do not fit"):
         found.project(replace(residuals, position=Position("instruction", 2)))
     with pytest.raises(UserError, match="width 3"):

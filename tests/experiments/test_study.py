@@ -276,6 +276,19 @@ def test_directions_are_fitted_on_train_and_seen_on_validation(model):
     assert set(seen.seconds) == {"collect", "score"}
 
 
+@pytest.mark.parametrize("position", ["instruction", "refusal"])
+def test_another_position_asks_the_model_only_how_its_refusals_open(model, position, monkeypatch):
+    """A model that refuses nothing has projections, too; only a refusal's token needs refusals."""
+    asked = []
+    openings = SimpleNamespace(commonest=(50, 51))
+    monkeypatch.setattr(look, "refusal_openings", lambda *_: asked.append(1) or openings)
+    monkeypatch.setattr(look, "refusal_tokens", lambda *_: asked.append(2))
+    seen = look_at_layers(model, PROMPTS, position=position, rounds=5)
+    assert asked == [1] * (position == "refusal")
+    assert seen.tokens is None
+    assert "causal" not in set(seen.frame()["score"])
+
+
 def test_after_is_projected_on_the_directions_of_before(model, done):
     assert done.outcome.projections.directions is done.look.directions
     with done.outcome.run.applied_to(model):

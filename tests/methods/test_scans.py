@@ -184,5 +184,5 @@ def test_nothing_is_left_after_it_nor_after_an_exception_while_judging(monkeypat
 def test_a_template_without_closing_tokens_is_an_error():
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     model = wrap_model(tiny_chat_model("llama").hf, tiny_tokenizer(template), name="open")
-    with pytest.raises(UserError, match="no token behind the user's text"):
+    with pytest.raises(UserError, match=r"no token behind the user's text.*use another method"):
         fit_signs(model, tiny_prompts(2), tiny_prompts(2), "Sure")

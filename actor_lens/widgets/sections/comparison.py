@@ -244,7 +244,7 @@ class CompareSection(Section):
     def _ask(self, prompts: PromptSet, judge: Judge) -> Evaluation:
         """What the model says to prompts as it is now."""
         state = self.exploration
-        return evaluate(state.model, prompts, judge=judge, tokens=state.look.tokens)
+        return evaluate(state.model, prompts, judge=judge, tokens=state.tokens)
 
     def _save(self) -> None:
         run, folder, overwrite = self._selected_last(), self._path(), self.overwrite.value

@@ -181,7 +181,7 @@ class LayersSection(Section):
                     alphas=[config.alpha],
                     seeds=[config.seed],
                     settings=replace(config, safety_floor=None),
-                    tokens=state.look.tokens,
+                    tokens=state.tokens,
                     on_outcome=keep,
                     should_stop=control.should_stop,
                 )

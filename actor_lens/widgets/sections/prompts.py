@@ -219,7 +219,7 @@ class PromptsSection(Section):
             if run is not None:
                 with applied(run, state.model):
                     replies_by_time["after"] = replies()
-                    after = current_refusals(state.model, state.shown, state.look.tokens)
+                    after = current_refusals(state.model, state.shown, state.tokens)
                 state.scores_after = after.refusal_scores
             state.replies = replies_by_time
 

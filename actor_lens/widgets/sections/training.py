@@ -260,7 +260,7 @@ class TrainSection(Section):
                     train,
                     config,
                     validation=state.shown,
-                    tokens=state.look.tokens,
+                    tokens=state.tokens,
                     on_step=on_step,
                     should_stop=control.should_stop,
                     resume=resume,
