@@ -134,7 +134,7 @@ def read_summary(folder: str) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: is not a summary ({type(error).__name__}); remove it or write it again"
         ) from error

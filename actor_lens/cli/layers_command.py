@@ -77,6 +77,7 @@ from actor_lens.cli.writing import prepare_out
 from actor_lens.directions.options import PAPER_GAMMAS, SCORES
 from actor_lens.errors import UserError, check_choice
 from actor_lens.files.paths import user_path
+from actor_lens.files.sizes import format_size
 from actor_lens.results import versions
 from actor_lens.text import percent
 from actor_lens.training.config import FinetuneConfig
@@ -229,8 +230,9 @@ def lens(arguments: argparse.Namespace) -> None:
     """Write the linked page, or the gallery of several runs.
 
     Raises:
-        UserError: If a run is none, the prompts lack a label or a split, the model refuses none of
-            them, a run does not fit its model, or ``--out`` cannot be written.
+        UserError: If a run is none, or a lone evaluation, the prompts lack a label or a split, the
+            model refuses none of them, a run does not fit its model, or ``--out`` cannot be
+            written.
     """
     opened: list[TrainingRun | list[dict[str, Any]] | None] = [*map(_open_source, arguments.run)]
     path = user_path(arguments.out)
@@ -238,25 +240,20 @@ def lens(arguments: argparse.Namespace) -> None:
     arguments.out, arguments.overwrite = path.parent, True
     prepare_out(arguments)
     from actor_lens.report.gallery import write_gallery
-    from actor_lens.report.linked_page import render_lenses
-    from actor_lens.report.pages import write_page
 
     lenses: list[dict[str, Any]] = []
     with open_progress(arguments):
         for source, one in zip(arguments.run or [None], opened or [None], strict=True):
             made = one if isinstance(one, list) else [_look_through(arguments, one)]
             lenses += [{"name": source, **lens} for lens in made]
-    if len(lenses) == 1 and "figures" in lenses[0]:
-        write_page(render_lenses(lenses), path)
-    else:
-        write_gallery(lenses, path)
+    write_gallery(lenses, path)
     if arguments.json:
         names = ("name", "model", "layer")
         merged = ({**one, **(one["run"] or {})} for one in lenses)
         told = [{name: one.get(name) for name in names} for one in merged]
         print_json({"page": str(path), "runs": told})
     else:
-        print(f"Page: {path}")
+        print(f"Page: {path} ({format_size(path.stat().st_size)})")
 
 
 def _open_source(source: str) -> TrainingRun | list[dict[str, Any]]:
@@ -273,7 +270,7 @@ def _open_source(source: str) -> TrainingRun | list[dict[str, Any]]:
     if not (path / "run.json").exists():
         record = read_summary(source) or {}
         if {"before", "after", "layer"} <= record.keys():
-            return [lens_of_rates(record)]
+            return [lens_of_rates(record, source)]
     return load_run(source)
 
 

@@ -7,26 +7,29 @@ is written, and the page's own policy holds whatever the file said.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
-from actor_lens.files.sizes import format_size
 from actor_lens.report.linked_page import ROWS, render_lenses, shares_of
 from actor_lens.report.pages import write_page
 from actor_lens.statistics.intervals import Estimate
 from actor_lens.text import clean, one_line
 
-MOST_BYTES = 6_000_000
-# What the page asks of a lens, and the figures that are always there.
-_NEEDED = {
-    *("model", "about", "warnings", "layer", "notes", "words", "values", "origins", "after"),
-    *("prompts", "hovers", "boxes", "tokens", "run", "rates", "replies", "layers", "scores"),
+# What a page asks of each run, and of one with panels.
+_OF_EACH: dict[str, Any] = {"model": str, "run": dict | None, "rates": dict}
+_OF_PANELS: dict[str, Any] = {
+    **{"about": str, "layer": int, "after": dict | None},
+    **dict.fromkeys(("figures", "notes", "values", "origins"), dict),
+    **dict.fromkeys(("warnings", "words", "prompts", "hovers", "boxes", "tokens", "replies"), list),
 }
+_DRAWN = {"layers", "prompts", "scores"}
 _STORED = re.compile(r'<script type="application/json" id="lens">(.*?)</script>', re.DOTALL)
 
 
@@ -34,15 +37,21 @@ def write_gallery(lenses: Sequence[Mapping[str, Any]], path: str | os.PathLike[s
     """Write a table of runs and their linked panels as one HTML file that opens offline.
 
     What runs of one model on the same prompts share is stored once. All runs together keep as many
-    replies as a single linked page.
+    replies as a single linked page, which is what one run alone is written as.
 
     Args:
         lenses: Results of ``lens_of`` or ``read_lenses``, each with a ``name``.
         path: Path of the file; one that is there is replaced whole. Its folder must exist.
 
     Raises:
-        UserError: If the page would be larger than 6 MB, or cannot be written; an old one survives.
+        UserError: If there is one evaluation and nothing else, or the page cannot be written; an
+            old one survives.
     """
+    if len(lenses) == 1 and "figures" not in lenses[0]:
+        raise UserError(
+            f"{lenses[0]['name']}: one evaluation is rates without panels; give runs, linked pages "
+            "or further evaluations beside it"
+        )
     rows = ROWS // max(1, len(lenses))
     text = render_lenses(
         [
@@ -50,11 +59,6 @@ def write_gallery(lenses: Sequence[Mapping[str, Any]], path: str | os.PathLike[s
             for lens in lenses
         ]
     )
-    if (size := len(text.encode("utf-8", "replace"))) > MOST_BYTES:
-        raise UserError(
-            f"a gallery of these {len(lenses)} runs would be {format_size(size)}, more than "
-            f"{format_size(MOST_BYTES)}: give fewer runs, or pages of fewer prompts"
-        )
     return write_page(text, path)
 
 
@@ -67,30 +71,47 @@ def read_lenses(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         UserError: If it is none, or was written by a version that stored less.
     """
-    try:
+    with _user_errors(path, "a linked page", "one that 'actor-lens lens' wrote"):
         found = _STORED.search(user_path(path).read_text(encoding="utf-8"))
-        # Numbers that JSON lacks are refused, as int does.
-        stored = _cleaned(json.loads(found[1], parse_constant=int))["lenses"] if found else []
+        stored = _cleaned(json.loads(found[1]))["lenses"] if found else []
         if not stored:
             raise ValueError("it holds no run")
         return [_checked(_whole(lens, stored)) for lens in stored]
-    except (
-        *(OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError),
-    ) as error:
-        raise UserError(
-            f"{path}: not a linked page ({type(error).__name__}: {one_line(error, 80)}); give one "
-            "that 'actor-lens lens' wrote, or write it anew"
-        ) from error
 
 
-def lens_of_rates(record: Mapping[str, Any]) -> dict[str, Any]:
+def lens_of_rates(record: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
     """The row of an evaluation, which has no panels.
 
     Args:
         record: The summary that ``actor-lens evaluate`` writes.
+        path: Where it was read, for the error.
+
+    Raises:
+        UserError: If something is missing or is no number.
     """
-    times = {time: shares_of(record[time]) for time in ("before", "after") if record[time]}
-    return {"model": record["model"], "run": {"layer": record["layer"]}, "rates": times}
+    with _user_errors(path, "an evaluation", "a folder that 'actor-lens evaluate --out' wrote"):
+        times = {time: shares_of(record[time]) for time in ("before", "after") if record[time]}
+        run = {"layer": record["layer"]}
+        return _checked(_cleaned({"model": record["model"], "run": run, "rates": times}))
+
+
+@contextmanager
+def _user_errors(path: str | os.PathLike[str], kind: str, wanted: str) -> Iterator[None]:
+    """Say in one line what is wrong with a file that somebody sent, whatever it is.
+
+    Raises:
+        UserError: In place of any error that reading data raises.
+    """
+    try:
+        yield
+    except (
+        *(OSError, ValueError, TypeError, LookupError, AttributeError),
+        *(OverflowError, RecursionError),
+    ) as error:
+        raise UserError(
+            f"{path}: not {kind} ({type(error).__name__}: {one_line(error, 80)}); give {wanted}, "
+            "or write it anew"
+        ) from error
 
 
 def _whole(lens: Mapping[str, Any], lenses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -107,31 +128,51 @@ def _whole(lens: Mapping[str, Any], lenses: Sequence[Mapping[str, Any]]) -> dict
     return whole
 
 
-def _checked(lens: dict[str, Any]) -> dict[str, Any]:
-    """A lens of which a page can be made: nothing is missing, and rates are numbers.
+def _checked(lens: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page asks of a lens, and nothing else: all of it is there, and rates are numbers.
 
     Raises:
         KeyError: If something is missing.
-        ValueError: If a rate is no number.
+        TypeError: If something is of another kind, such as a rate that is no number.
     """
-    if "figures" in lens and (missing := _NEEDED - lens.keys() - lens["figures"].keys()):
-        raise KeyError(*sorted(missing))
-    lens["rates"] = {
+    kinds = _OF_EACH | (_OF_PANELS if "figures" in lens else {})
+    for name, kind in kinds.items():
+        if not isinstance(lens[name], kind):
+            raise TypeError(f"its {name} cannot be {type(lens[name]).__name__}")
+    if isinstance(lens.get("name"), str):
+        kinds = {**kinds, "name": str}
+    kept = {name: value for name, value in lens.items() if name in kinds}
+    if "figures" in kept:
+        drawn = kept["figures"]
+        asked = {"layer", "steps"} if "training" in drawn else set()
+        if missing := _DRAWN - drawn.keys() | asked - (kept["run"] or {}).keys():
+            raise KeyError(*sorted(missing))
+        if not all(isinstance(figure, dict) for figure in drawn.values()):
+            raise TypeError("a figure is none")
+    kept["rates"] = {
         time: {
-            name: Estimate(float(one[0]), float(one[1]), float(one[2]), int(one[3]))
+            # The word "nan" has no sum, as no word has.
+            name: Estimate._make([*(0.0 + end for end in one[:3]), int(one[3])])
             for name, one in shares.items()
         }
-        for time, shares in lens["rates"].items()
+        for time, shares in kept["rates"].items()
     }
-    return lens
+    return kept
 
 
 def _cleaned(value: Any) -> Any:
-    """What was read, its texts without what nobody sees."""
+    """What was read, its texts without what nobody sees.
+
+    Raises:
+        ValueError: If it holds a number that JSON lacks, which Python reads all the same.
+        OverflowError: If it holds one that no float holds.
+    """
     if isinstance(value, str):
         return clean(value)
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_cleaned(one) for one in value]
     if isinstance(value, dict):
         return {clean(name): _cleaned(one) for name, one in value.items()}
+    if isinstance(value, (int, float)) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number that JSON has")
     return value

@@ -443,6 +443,9 @@ def test_lens_writes_one_page_with_the_run_and_every_layer(trained, few_prompts,
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert [(run["model"], run["layer"]) for run in runs] == [("toy", 3), ("another", None)]
     assert "2 runs side by side" in (tmp_path / "gallery.html").read_text()
+    assert run_cli(*words, tmp_path) == 2  # one evaluation alone
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "rates without panels" in line
     (tmp_path / "summary.json").unlink()
     assert run_cli(*words, tmp_path / "lens.html", tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
