@@ -17,6 +17,8 @@ PACKAGE := $(shell find actor_lens -name '*.py')
 EXECUTED := $(patsubst %,build/%,$(wildcard notebooks/*.ipynb))
 # A worker takes the tests of a module as long as it can: what a module has trained is made once.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+# A kernel warns of a line that is not encrypted; not every build of pyzmq can encrypt.
+ENCRYPTION = $$($(RUN) -c 'import zmq; print("auto" if zmq.has("curve") else "disabled")')
 OUT := demo
 
 help: ## Show this list
@@ -58,7 +60,7 @@ docs: $(DOCS_STAMP) $(EXECUTED) ## Build the site into build/site, with the note
 # Run again whenever the package has changed, in folders of their own: some write results beside themselves.
 build/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(DOCS_STAMP)
 	@rm -rf build/running/$* && mkdir -p build/running/$* && cp $< build/running/$*
-	$(RUN) -m nbconvert --log-level WARN --KernelManager.transport_encryption=auto --execute --to notebook --output-dir build/notebooks build/running/$*/$*.ipynb
+	$(RUN) -m nbconvert --log-level WARN --KernelManager.transport_encryption=$(ENCRYPTION) --execute --to notebook --output-dir build/notebooks build/running/$*/$*.ipynb
 
 clean: ## Remove caches and build products (the environment .venv stays)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
