@@ -60,6 +60,8 @@ def kernels(_arguments: argparse.Namespace) -> None:
     code = f"import sys; from {__name__} import launch; launch(*sys.argv[1:])"
     words = [sys.executable, "-c", code, str(place), "{connection_file}"]
     ours = {**get_kernel_dict(), "argv": words, "display_name": "Python 3 (shared)"}
+    # A shell that starts it in the background has it ignore Ctrl-C, and every kernel with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with socket.socket(socket.AF_UNIX) as listener:
         claim(listener, place)
         (specification / "kernel.json").write_text(json.dumps(ours), encoding="utf-8")
