@@ -99,7 +99,8 @@ def test_the_token_is_not_shown(run_folder: Path, tmp_path: Path, capsys, monkey
         (("--chat",), "--chat is about benchmarks"),
         (("--judge", "keywords"), "--judge is about MT-Bench; add --mt-bench FILE"),
         (("--mt-bench-tokens", "9"), "--mt-bench-tokens is about MT-Bench"),
-        (("--mt-bench", "q.jsonl"), "'keywords' gives no ratings, and MT-Bench is rated by a"),
+        (("--mt-bench", "there.jsonl"), "'keywords' gives no ratings, and MT-Bench is rated by a"),
+        (("--mt-bench", "q.jsonl"), "q.jsonl: no such file or folder"),
         (("--mt-bench", "q.jsonl", "--judge", "llm:m"), "q.jsonl: no such file or folder"),
     ],
 )
@@ -108,6 +109,8 @@ def test_utility_tells_what_would_be_passed_over_before_a_model_is_loaded(
     run_folder: Path, tmp_path: Path, capsys, monkeypatch, words, message: str
 ):
     monkeypatch.chdir(tmp_path)
+    row = {"category": "writing", "turns": ["How do I bake bread?", "And a cake?"]}
+    (tmp_path / "there.jsonl").write_text(json.dumps(row))
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     monkeypatch.setenv("ACTOR_LENS_VERDICTS", str(tmp_path / "verdicts.sqlite"))
     assert command("utility", "--run", run_folder, *words, "--out", "out") == 2
