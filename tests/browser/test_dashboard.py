@@ -7,9 +7,11 @@ dashboard) leaves a page that does not draw or a button that does not work.
 
 import re
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from actor_lens.figures.prompts import box_heights
 from tests.support.dashboard_cells import DASHBOARD, DEEP, STRANGE, TOY
 
 # With the panels of its own that have something to draw before a sweep or an evaluation.
@@ -183,9 +185,10 @@ def test_a_click_redraws_a_thousand_prompts(dashboard_in):
     for layer in (3, 31, 0):
         notebook.figure.timed_click(medians, layer, OF_THE_LAYER)  # waits for both panels
         assert notebook.kernel_value("dashboard.layer") == layer
-        points = notebook.figure.trace(panel="prompts", kind="points", label="harmful")
+        boxes = notebook.figure.trace(panel="prompts", kind="boxes", of="harmful")
         held = "dashboard.projections().query('label == \"harmful\"')['projection'].tolist()"
-        assert notebook.figure.values(points, "y") == pytest.approx(notebook.kernel_value(held))
+        heights = box_heights(np.array(notebook.kernel_value(held)))
+        assert notebook.figure.values(boxes, "y") == pytest.approx(heights.tolist())
 
 
 def test_an_error_in_the_worker_is_shown_and_undone(dashboard_in):
