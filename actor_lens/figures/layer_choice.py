@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from actor_lens.errors import UserError
 from actor_lens.figures.frames import Framed, finite_rows, require_layer
-from actor_lens.figures.theme import SHADE, Style, finish, layer_axis, mark_layer, outline, whiskers
+from actor_lens.figures.theme import Style, chance_band, finish, layer_axis, mark_layer, whiskers
 
 SCORE_NAMES = {
     "silhouette": "silhouette",
@@ -125,15 +125,12 @@ _NULL_NAME = "shuffled labels"
 
 def _null_band(rows: pd.DataFrame, showlegend: bool) -> go.Scatter:
     """Where scores of shuffled labels fall."""
-    return go.Scatter(
-        **outline(rows["layer"], rows["null_low"], rows["null_high"], least=0.6),
+    return chance_band(
+        rows["layer"],
+        rows["null_low"],
+        rows["null_high"],
+        group="null",
         name=_NULL_NAME,
-        mode="lines",
-        line={"width": 0},
-        fill="toself",
-        fillcolor=SHADE,
-        hoverinfo="skip",
-        legendgroup="null",
         showlegend=showlegend,
         meta={"kind": "null", "score": rows["score"].iloc[0], "pair": rows["pair"].iloc[0]},
     )

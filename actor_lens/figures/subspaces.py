@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from actor_lens.figures.frames import Framed, finite_rows
 from actor_lens.figures.layer_choice import PAIR_STYLES
-from actor_lens.figures.theme import INK, LABEL_STYLES, SHADE, Style, finish, outline, whiskers
+from actor_lens.figures.theme import INK, LABEL_STYLES, Style, chance_band, finish, whiskers
 
 _STYLES = {
     **PAIR_STYLES,
@@ -74,15 +74,12 @@ def _traces(frame: pd.DataFrame, *, showlegend: bool) -> list[go.Scatter]:
     """The band of random directions, the line of the whole residual, and the steps."""
     pair = frame["pair"].iloc[0]
     style, x = _STYLES[pair], frame["directions"].to_numpy(dtype=float)
-    band = go.Scatter(
-        **outline(x, frame["random_low"], frame["random_high"], least=0.6),
+    band = chance_band(
+        x,
+        frame["random_low"],
+        frame["random_high"],
+        group="random",
         name="last direction random",
-        mode="lines",
-        line={"width": 0},
-        fill="toself",
-        fillcolor=SHADE,
-        hoverinfo="skip",
-        legendgroup="random",
         showlegend=showlegend,
         meta={"kind": "random", "pair": pair},
     )

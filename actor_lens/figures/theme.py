@@ -323,6 +323,30 @@ def outline(
     }
 
 
+def chance_band(
+    x: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike, *, group: str, **trace: Any
+) -> go.Scatter:
+    """Return the shaded band of what chance gives, without a line around it.
+
+    Args:
+        x: Places from left to right.
+        low: Lower edge at each place.
+        high: Upper edge.
+        group: Group in the legend.
+        trace: What else the trace has, such as ``name`` and ``meta``.
+    """
+    return go.Scatter(
+        **outline(x, low, high, least=0.6),
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=SHADE,
+        hoverinfo="skip",
+        legendgroup=group,
+        **trace,
+    )
+
+
 def mark_layer(figure: go.Figure, layer: int) -> None:
     """Draw a dotted vertical line through every panel at a layer, named above the plot."""
     line = {"color": INK, "width": 1.5, "dash": "dot"}
