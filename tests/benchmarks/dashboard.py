@@ -77,7 +77,7 @@ def dashboard(made: str, frontend: Frontend) -> Iterator[NotebookPage]:
         try:
             page.open([made, DASHBOARD])
             page.run_all()
-            page.wait_ran()
+            page.wait_ran(600)  # a real model reads hundreds of prompts
             page.figure.wait_drawn()
             yield page
         finally:
@@ -108,7 +108,7 @@ def what_if(frontend: Frontend, model: str) -> dict[str, Any]:
     with dashboard(made, frontend) as page:
         page.toggle("What if").click()
         page.button("Predict refusals").click()
-        page.wait_value("len(dashboard.exploration.predictions)", 1)
+        page.wait_value("len(dashboard.exploration.predictions)", 1, 300)
         handle = page.slider("alpha")
         took = [
             page.figure.timed(lambda: handle.press("ArrowRight"), ("targets",)).painted

@@ -76,9 +76,9 @@ class NotebookPage:
         """Start all cells; do not wait for them."""
         self.page.evaluate("harness.runAll()")
 
-    def wait_ran(self) -> None:
+    def wait_ran(self, seconds: float = 60) -> None:
         """Wait until all cells have run, and fail where one of them did."""
-        self.page.wait_for_function("harness.done.all")
+        self.page.wait_for_function("harness.done.all", timeout=1000 * seconds)
         self._no_errors()
 
     def run_cell(self, code: str) -> str:
