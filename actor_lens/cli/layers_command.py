@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from actor_lens.activations.residuals import Residuals
     from actor_lens.directions.subspaces import RefusalSubspace, SubspacePair
     from actor_lens.prompts.sets import PromptSet
+    from actor_lens.report.linked_page import GalleryRow, Lens
     from actor_lens.training.run import TrainingRun
 
 
@@ -234,35 +236,40 @@ def lens(arguments: argparse.Namespace) -> None:
             model refuses none of them, a run does not fit its model, or ``--out`` cannot be
             written.
     """
-    opened: list[TrainingRun | list[dict[str, Any]] | None] = [*map(_open_source, arguments.run)]
+    opened: list[TrainingRun | list[GalleryRow] | None] = [*map(_open_source, arguments.run)]
     path = user_path(arguments.out)
     path = path / "lens.html" if path.is_dir() else path
     arguments.out, arguments.overwrite = path.parent, True
     prepare_out(arguments)
     from actor_lens.report.gallery import write_gallery
 
-    lenses: list[dict[str, Any]] = []
+    lenses: list[GalleryRow] = []
     with open_progress(arguments):
         for source, one in zip(arguments.run or [None], opened or [None], strict=True):
             made = one if isinstance(one, list) else [_look_through(arguments, one)]
-            lenses += [{"name": source, **lens} for lens in made]
+            lenses += [lens if lens.name else replace(lens, name=source) for lens in made]
     write_gallery(lenses, path)
     if arguments.json:
-        names = ("name", "model", "layer")
-        merged = ({**one, **(one["run"] or {})} for one in lenses)
-        told = [{name: one.get(name) for name in names} for one in merged]
+        told = [
+            {
+                "name": lens.name,
+                "model": lens.model,
+                "layer": (lens.run or vars(lens)).get("layer"),
+            }
+            for lens in lenses
+        ]
         print_json({"page": str(path), "runs": told})
     else:
         print(f"Page: {path} ({format_size(path.stat().st_size)})")
 
 
-def _open_source(source: str) -> TrainingRun | list[dict[str, Any]]:
+def _open_source(source: str) -> TrainingRun | list[GalleryRow]:
     """A run, or what a linked page or an evaluation's folder holds.
 
     Raises:
         UserError: If it is none of them.
     """
-    from actor_lens.report.gallery import lens_of_rates, read_lenses
+    from actor_lens.report.gallery import read_lenses, row_of_rates
 
     path = user_path(source)
     if path.is_file():
@@ -270,11 +277,11 @@ def _open_source(source: str) -> TrainingRun | list[dict[str, Any]]:
     if not (path / "run.json").exists():
         record = read_summary(source) or {}
         if {"before", "after", "layer"} <= record.keys():
-            return [lens_of_rates(record, source)]
+            return [row_of_rates(record, source)]
     return load_run(source)
 
 
-def _look_through(arguments: argparse.Namespace, run: TrainingRun | None) -> dict[str, Any]:
+def _look_through(arguments: argparse.Namespace, run: TrainingRun | None) -> Lens:
     """All panels of a model, and of a run where there is one.
 
     Raises:

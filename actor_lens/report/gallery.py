@@ -12,57 +12,50 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from actor_lens.errors import UserError
 from actor_lens.files.paths import user_path
-from actor_lens.report.linked_page import ROWS, render_lenses, shares_of
+from actor_lens.report.linked_page import ROWS, GalleryRow, Lens, render_lenses, shares_of
 from actor_lens.report.pages import write_page
 from actor_lens.statistics.intervals import Estimate
 from actor_lens.text import clean, one_line
 
-# What a page asks of each run, and of one with panels.
-_OF_EACH: dict[str, Any] = {"model": str, "run": dict | None, "rates": dict}
-_OF_PANELS: dict[str, Any] = {
-    **{"about": str, "layer": int, "after": dict | None},
-    **dict.fromkeys(("figures", "notes", "values", "origins"), dict),
-    **dict.fromkeys(("warnings", "words", "prompts", "hovers", "boxes", "tokens", "replies"), list),
-}
 _DRAWN = {"layers", "prompts", "scores"}
 _STORED = re.compile(r'<script type="application/json" id="lens">(.*?)</script>', re.DOTALL)
 
 
-def write_gallery(lenses: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
+def write_gallery(lenses: Sequence[GalleryRow], path: str | os.PathLike[str]) -> Path:
     """Write a table of runs and their linked panels as one HTML file that opens offline.
 
     What runs of one model on the same prompts share is stored once. All runs together keep as many
     replies as a single linked page, which is what one run alone is written as.
 
     Args:
-        lenses: Results of ``lens_of`` or ``read_lenses``, each with a ``name``.
+        lenses: What to show, each of several with a ``name``.
         path: Path of the file; one that is there is replaced whole. Its folder must exist.
 
     Raises:
         UserError: If there is one evaluation and nothing else, or the page cannot be written; an
             old one survives.
     """
-    if len(lenses) == 1 and "figures" not in lenses[0]:
+    if len(lenses) == 1 and not isinstance(lenses[0], Lens):
         raise UserError(
-            f"{lenses[0]['name']}: one evaluation is rates without panels; give runs, linked pages "
+            f"{lenses[0].name}: one evaluation is rates without panels; give runs, linked pages "
             "or further evaluations beside it"
         )
     rows = ROWS // max(1, len(lenses))
-    text = render_lenses(
-        [
-            {**lens, "replies": lens["replies"][:rows]} if "replies" in lens else lens
-            for lens in lenses
-        ]
-    )
-    return write_page(text, path)
+    shown = [
+        replace(lens, replies=lens.replies[:rows]) if isinstance(lens, Lens) else lens
+        for lens in lenses
+    ]
+    return write_page(render_lenses(shown), path)
 
 
-def read_lenses(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_lenses(path: str | os.PathLike[str]) -> list[GalleryRow]:
     """What a linked page or a gallery holds; from a gallery each run keeps its name.
 
     Args:
@@ -79,7 +72,7 @@ def read_lenses(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         return [_checked(_whole(lens, stored)) for lens in stored]
 
 
-def lens_of_rates(record: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+def row_of_rates(record: Mapping[str, Any], path: str | os.PathLike[str]) -> GalleryRow:
     """The row of an evaluation, which has no panels.
 
     Args:
@@ -128,20 +121,20 @@ def _whole(lens: Mapping[str, Any], lenses: Sequence[Mapping[str, Any]]) -> dict
     return whole
 
 
-def _checked(lens: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(lens: Mapping[str, Any]) -> GalleryRow:
     """What a page asks of a lens, and nothing else: all of it is there, and rates are numbers.
 
     Raises:
         KeyError: If something is missing.
         TypeError: If something is of another kind, such as a rate that is no number.
     """
-    kinds = _OF_EACH | (_OF_PANELS if "figures" in lens else {})
-    for name, kind in kinds.items():
-        if not isinstance(lens[name], kind):
-            raise TypeError(f"its {name} cannot be {type(lens[name]).__name__}")
-    if isinstance(lens.get("name"), str):
-        kinds = {**kinds, "name": str}
-    kept = {name: value for name, value in lens.items() if name in kinds}
+    kind = Lens if "figures" in lens else GalleryRow
+    kept = {field.name: lens[field.name] for field in fields(kind) if field.name != "name"}
+    for name, hint in get_type_hints(kind).items():
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        allowed = tuple(get_origin(one) or one for one in kinds)
+        if name in kept and not isinstance(kept[name], allowed):
+            raise TypeError(f"its {name} cannot be {type(kept[name]).__name__}")
     if "figures" in kept:
         drawn = kept["figures"]
         asked = {"layer", "steps"} if "training" in drawn else set()
@@ -157,7 +150,8 @@ def _checked(lens: Mapping[str, Any]) -> dict[str, Any]:
         }
         for time, shares in kept["rates"].items()
     }
-    return kept
+    title = lens.get("name")
+    return kind(**kept, name=title if isinstance(title, str) else None)
 
 
 def _cleaned(value: Any) -> Any:

@@ -12,6 +12,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,7 @@ from actor_lens.figures.frames import prompt_hovers
 from actor_lens.figures.prompts import box_heights
 from actor_lens.figures.theme import LABEL_STYLES, ORIGIN_NAMES
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.report.pages import (
-    PROMPT_LENGTH,
-    number,
-    render_page,
-    reply_rows,
-)
+from actor_lens.report.pages import PROMPT_LENGTH, number, render_page, reply_rows
 from actor_lens.statistics.intervals import Estimate
 from actor_lens.statistics.rates import tradeoff_estimate
 from actor_lens.text import clean, clip, one_line, percent
@@ -54,6 +50,63 @@ _PAIRS = {
 }
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GalleryRow:
+    """A row of a gallery's table, of which an evaluation has no more.
+
+    Attributes:
+        name: What the row is called; None for what stands alone.
+        model: Name that the model was loaded by.
+        run: ``layer`` of the fine-tune, its ``alpha`` and ``steps`` where they are known; None for
+            none.
+        rates: Of the evaluations ``before`` and ``after`` that there are, what ``shares_of`` gives.
+    """
+
+    name: str | None = None
+    model: str
+    run: dict[str, Any] | None
+    rates: dict[str, dict[str, Estimate]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Lens(GalleryRow):
+    """What a linked page holds, as JSON can; ``linked.js`` reads it by these names.
+
+    It holds harmful prompts, but no answer to any. Arrays are packed as plotly packs them.
+
+    Attributes:
+        layer: Layer to begin with.
+        about: What was looked at, in a sentence or two.
+        warnings: What should stop a user before training.
+        notes: What is to be said of single layers, by their number.
+        words: Of each layer the rows of its table of numbers, a name and a text.
+        values: Projections on R from 0, ``[layer prompt]``.
+        origins: Where projections are counted from, ``[layer]``.
+        after: ``values`` with the run applied; None where they were not taken.
+        prompts: Text, label and category of each prompt.
+        hovers: What is said of each prompt under the pointer.
+        tokens: Prompts token by token: ``prompt`` and ``figure``.
+        boxes: Of each layer the heights of each label's box; empty where none are drawn.
+        figures: Panels by name; those without numbers are left out.
+        replies: Test prompts with their replies before and after, as they are shown.
+    """
+
+    layer: int
+    about: str
+    warnings: list[str]
+    notes: dict[str, str]
+    words: list[list[Sequence[str]]]
+    values: dict[str, Any]
+    origins: dict[str, Any]
+    after: dict[str, Any] | None
+    prompts: list[list[str]]
+    hovers: list[str]
+    tokens: list[dict[str, Any]]
+    boxes: list[list[list[float]]]
+    figures: dict[str, Any]
+    replies: list[dict[str, str]]
+
+
 def lens_of(
     look: Look,
     *,
@@ -65,10 +118,8 @@ def lens_of(
     after: Projections | None = None,
     change: EvaluationChange | None = None,
     tokens: Sequence[TokenProjections] = (),
-) -> dict[str, Any]:
-    """What a linked page holds, as JSON can; a panel without numbers is left out.
-
-    It holds prompts, harmful ones among them, but no answer to a harmful prompt.
+) -> Lens:
+    """What a linked page holds of a session.
 
     Args:
         look: Scores and projections of every layer.
@@ -84,53 +135,56 @@ def lens_of(
     origin = fixed_origin(origin)
     layer = choice.layer if layer is None else layer
     frame = look.projections.frame(origin=origin)
+    rows = frame[frame["layer"] == 0]
     drawn = _figures(look, frame, layer, origin, outcomes, run, after, change)
     known = look.projections.prompts
     asked = None if change is None else change.where("test")
-    return {
-        "model": look.model_name,
-        "layer": layer,
-        "about": (
+    sides = {} if asked is None else vars(asked)
+    return Lens(
+        model=look.model_name,
+        layer=layer,
+        about=(
             f"{len(known)} validation prompts at {look.scores.n_layers} layers; projections count "
             f"from the {ORIGIN_NAMES[origin]}. Recommended: layer {choice.layer}, as "
             f"{choice.reason}."
         ),
-        "warnings": list(look.scores.warnings),
-        "notes": _notes(choice),
-        "words": _words(look, frame, outcomes),
-        "values": _packed(look.projections.values.numpy()),
-        "origins": _packed(look.directions.origins(origin).numpy()),
-        "after": None if after is None else _packed(after.values.numpy()),
-        "prompts": _prompts(frame[frame["layer"] == 0], known.texts),
-        "hovers": prompt_hovers(frame[frame["layer"] == 0]),
-        "tokens": [
+        warnings=list(look.scores.warnings),
+        notes={
+            **dict.fromkeys(map(str, choice.ties), "ties with the recommended one"),
+            str(choice.layer): "recommended",
+        },
+        words=_words(look, frame, outcomes),
+        values=_packed(look.projections.values.numpy()),
+        origins=_packed(look.directions.origins(origin).numpy()),
+        after=None if after is None else _packed(after.values.numpy()),
+        prompts=_prompts(rows, known.texts),
+        hovers=prompt_hovers(rows),
+        tokens=[
             {"prompt": one_line(one.prompt, 80), "figure": _plain(figures.token_heatmap(one))}
             for one in tokens
         ],
-        "boxes": _boxes(drawn["prompts"], frame),
-        "figures": {name: _plain(figure) for name, figure in drawn.items()},
-        "run": run
-        and {
+        boxes=_boxes(drawn["prompts"], frame),
+        figures={name: _plain(figure) for name, figure in drawn.items()},
+        run=None
+        if run is None
+        else {
             "layer": run.layer,
             "alpha": run.config.alpha,
             "steps": run.history[-1].step if run.history else 0,
         },
-        "rates": {
-            time: shares_of(evaluation.summary()["rates"])
-            for time, evaluation in (() if asked is None else vars(asked).items())
-        },
-        "replies": [] if asked is None else _replies(asked.sides().head(ROWS)),
-    }
+        rates={time: shares_of(one.summary()["rates"]) for time, one in sides.items()},
+        replies=[] if asked is None else _replies(asked.sides().head(ROWS)),
+    )
 
 
-def render_lenses(lenses: Sequence[Mapping[str, Any]]) -> str:
+def render_lenses(lenses: Sequence[GalleryRow]) -> str:
     """The text of a page: one lens, or a table of several of which one or two are seen at a time.
 
     With 32 layers and 1,000 prompts it is 5 to 6 MB long, most of it plotly.js.
 
     Args:
-        lenses: Results of ``lens_of``, each of several with a ``name``. One without ``figures`` has
-            a row in the table and no panels.
+        lenses: What to show, each of several with a ``name``. One that is no ``Lens`` has a row in
+            the table and no panels.
     """
     script = _SCRIPT.read_text(encoding="utf-8")
     return render_page(
@@ -292,18 +346,11 @@ def _boxes(figure: go.Figure, frame: pd.DataFrame) -> list[list[list[float]]]:
     ]
 
 
-def _notes(choice: LayerChoice) -> dict[int, str]:
-    """What is to be said of single layers beside the slider."""
-    return dict.fromkeys(choice.ties, "ties with the recommended one") | {
-        choice.layer: "recommended"
-    }
-
-
 def _words(
     look: Look, frame: pd.DataFrame, outcomes: LayerOutcomes | None
-) -> list[list[tuple[str, str]]]:
+) -> list[list[Sequence[str]]]:
     """The numbers of each layer as rows of a name and a text: what a screen reader reads."""
-    words: list[list[tuple[str, str]]] = [[] for _ in range(look.scores.n_layers)]
+    words: list[list[Sequence[str]]] = [[] for _ in range(look.scores.n_layers)]
     quartiles = frame.groupby(["layer", "label"])["projection"].quantile(
         np.array([0.25, 0.5, 0.75])
     )
@@ -327,25 +374,24 @@ def _words(
     return words
 
 
-def _without_repeats(lenses: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _without_repeats(lenses: Sequence[GalleryRow]) -> Iterator[dict[str, Any]]:
     """Each lens with a reference to the first one of the same prompts for what is the same there.
 
     A figure that is the same is None. ``linked.js`` fills in what is left out.
     """
-    for place, lens in enumerate(lenses):
-        like = next(
-            at for at, one in enumerate(lenses) if one.get("prompts") == lens.get("prompts")
-        )
-        if like == place or "figures" not in lens:
-            yield lens
-            continue
-        first = lenses[like]
-        drawn = {
-            name: None if first["figures"].get(name) == figure else figure
-            for name, figure in lens["figures"].items()
-        }
-        own = {name: value for name, value in lens.items() if first[name] != value}
-        yield {**own, "figures": drawn, "like": like}
+    drawn = [lens for lens in lenses if isinstance(lens, Lens)]
+    for lens in lenses:
+        own = dict(vars(lens))
+        if isinstance(lens, Lens):
+            first = next(one for one in drawn if one.prompts == lens.prompts)
+            if first is not lens:
+                own = {name: value for name, value in own.items() if getattr(first, name) != value}
+                own["like"] = lenses.index(first)
+                own["figures"] = {
+                    name: None if first.figures.get(name) == figure else figure
+                    for name, figure in lens.figures.items()
+                }
+        yield own
 
 
 def _hash(script: str) -> Markup:

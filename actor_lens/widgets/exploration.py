@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,9 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.run import TrainingRun
 from actor_lens.widgets.jobs import weights_held
+
+if TYPE_CHECKING:
+    from actor_lens.report.linked_page import Lens
 
 TargetSettings = tuple[int, float, Origin, Shift]
 
@@ -238,7 +241,7 @@ class Exploration(traitlets.HasTraits):
 
         return render_lenses([self.lens()])
 
-    def lens(self) -> dict[str, Any]:
+    def lens(self) -> Lens:
         """What a linked page holds of this session.
 
         That is the chosen layer, the last run with what it changed where it was evaluated, and

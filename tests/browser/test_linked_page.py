@@ -5,13 +5,14 @@ network.
 """
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 from actor_lens.figures.prompts import FEW, box_heights
-from actor_lens.report.linked_page import lens_of, render_lenses
+from actor_lens.report.linked_page import GalleryRow, lens_of, render_lenses
 from actor_lens.text import clean
 from actor_lens.widgets.parts import page_inside
 from tests.support.linked_pages import planted_page
@@ -208,14 +209,12 @@ def test_a_gallery_shows_one_or_two_runs_side_by_side(open_page, made):
     study, content = made
     other = {**content, "after": None, "change": None, "layer": 1}
     lenses = [
-        {"name": f"<b>{name}</b>", **lens_of(study.look, **one)}
+        replace(lens_of(study.look, **one), name=f"<b>{name}</b>")
         for name, one in (("c", content), ("a", other), ("b", content))
     ]
-    rates = lenses[0]["rates"]
-    lenses[2]["rates"] = {**rates, "after": rates["before"]}
-    lenses.append(
-        {"name": "d", "model": "another", "run": {"layer": 7}, "rates": lenses[0]["rates"]}
-    )
+    rates = lenses[0].rates
+    lenses[2] = replace(lenses[2], rates={**rates, "after": rates["before"]})
+    lenses.append(GalleryRow(name="d", model="another", run={"layer": 7}, rates=rates))
     page = open_page(html=render_lenses(lenses), ready="#run-0-words tr")
     names = page.locator("#runs tbody th")
     assert names.all_inner_texts() == ["<b>c</b>", "<b>a</b>", "<b>b</b>", "d"]

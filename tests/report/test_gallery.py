@@ -3,11 +3,12 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
 from actor_lens.errors import UserError
-from actor_lens.report.gallery import lens_of_rates, read_lenses, write_gallery
+from actor_lens.report.gallery import read_lenses, row_of_rates, write_gallery
 from actor_lens.report.linked_page import lens_of, render_lenses
 from tests.support.linked_pages import planted_page
 
@@ -22,8 +23,8 @@ def lenses(made):
     study, content = made
     bare = {"choice": study.choice, "layer": 2, "run": study.run}
     return [
-        {"name": "runs/a", **lens_of(study.look, **content)},
-        {"name": "<i>b</i>", **lens_of(study.look, **bare)},
+        replace(lens_of(study.look, **content), name="runs/a"),
+        replace(lens_of(study.look, **bare), name="<i>b</i>"),
     ]
 
 
@@ -32,8 +33,8 @@ def stored(path):
     return json.loads(re.search(r'id="lens">(.*?)</script>', text, re.DOTALL)[1])["lenses"]
 
 
-def as_json(value):
-    return json.loads(json.dumps(value))
+def as_json(lenses):
+    return json.loads(json.dumps([vars(lens) for lens in lenses]))
 
 
 def test_what_is_read_is_what_was_written(lenses, tmp_path):
@@ -58,8 +59,8 @@ def test_what_repeats_is_stored_once(lenses, tmp_path):
 def test_a_row_holds_the_run_and_the_rates_of_both_evaluations(lenses, made):
     run, change = made[0].run, made[1]["change"].where("test")
     steps = run.history[-1].step
-    assert lenses[0]["run"] == {"layer": run.layer, "alpha": run.config.alpha, "steps": steps}
-    rates = lenses[0]["rates"]
+    assert lenses[0].run == {"layer": run.layer, "alpha": run.config.alpha, "steps": steps}
+    rates = lenses[0].rates
     for time in ("before", "after"):
         evaluation = getattr(change, time)
         for row in evaluation.rates().itertuples():
@@ -75,13 +76,13 @@ def test_an_evaluation_is_a_row_without_panels(lenses, tmp_path):
         "before": {"harmful": rate, "benign": {**rate, "refused": None, "n": 0}},
         "after": {},
     }
-    lens = lens_of_rates(record, "verdicts")
-    assert lens["rates"] == {"before": {"harmful": (0.5, 0.2, 0.8, 8)}}
-    path = write_gallery([lenses[1], {"name": "verdicts", **lens}], tmp_path / "gallery.html")
-    assert as_json(read_lenses(path)[1]) == as_json({"name": "verdicts", **lens})
+    row = replace(row_of_rates(record, "verdicts"), name="verdicts")
+    assert row.rates == {"before": {"harmful": (0.5, 0.2, 0.8, 8)}}
+    path = write_gallery([lenses[1], row], tmp_path / "gallery.html")
+    assert as_json(read_lenses(path)) == as_json([lenses[1], row])
     assert "rates only" in path.read_text(encoding="utf-8")
     with pytest.raises(UserError, match="verdicts: one evaluation is rates without panels"):
-        write_gallery([{"name": "verdicts", **lens}], tmp_path / "alone.html")
+        write_gallery([row], tmp_path / "alone.html")
     assert not (tmp_path / "alone.html").exists()
 
 
@@ -140,7 +141,7 @@ def test_what_is_no_page_is_one_line(text, tmp_path):
 )
 def test_a_page_of_which_none_could_be_made_is_one_line(lenses, name, value, tmp_path):
     """Of whatever kind something is that the page needs otherwise, JSON's infinity among it."""
-    path = write_stored({**as_json(lenses[0]), name: value}, tmp_path)
+    path = write_stored({**as_json(lenses)[0], name: value}, tmp_path)
     kinds = "TypeError|ValueError|KeyError|IndexError|OverflowError"  # not what JSON raises
     with pytest.raises(UserError, match=rf"not a linked page \(({kinds}): ") as caught:
         read_lenses(path)
@@ -149,7 +150,7 @@ def test_a_page_of_which_none_could_be_made_is_one_line(lenses, name, value, tmp
 
 @pytest.mark.parametrize("name", ["model", "run", "rates", "words", "replies"])
 def test_what_a_page_needs_is_never_left_out(lenses, name, tmp_path):
-    less = {key: value for key, value in as_json(lenses[0]).items() if key != name}
+    less = {key: value for key, value in as_json(lenses)[0].items() if key != name}
     path = write_stored(less, tmp_path)
     with pytest.raises(UserError, match=f"not a linked page .KeyError: '{name}'"):
         read_lenses(path)
@@ -157,9 +158,10 @@ def test_what_a_page_needs_is_never_left_out(lenses, name, tmp_path):
 
 def test_what_a_page_does_not_need_stays_behind(lenses, tmp_path):
     """So that runs of pages of two versions can be compared, and a page without a name has one."""
-    more = {**as_json(lenses[0]), "name": None, "novelty": 1}
+    more = {**as_json(lenses)[0], "name": 3, "novelty": 1}
     (lens,) = read_lenses(write_stored(more, tmp_path))
-    assert lens.keys() == lenses[0].keys() - {"name"}
+    assert vars(lens).keys() == vars(lenses[0]).keys()
+    assert lens.name is None
 
 
 RATE = {"refused": 0.5, "n": 8, "low": 0.2, "high": 0.8}
@@ -181,22 +183,23 @@ RATE = {"refused": 0.5, "n": 8, "low": 0.2, "high": 0.8}
 def test_a_broken_summary_is_one_line(change):
     record = {"model": "m", "layer": None, "before": {"harmful": RATE}, "after": None, **change}
     with pytest.raises(UserError, match="verdicts: not an evaluation") as caught:
-        lens_of_rates(record, "verdicts")
+        row_of_rates(record, "verdicts")
     assert "\n" not in str(caught.value)
 
 
 def test_a_summary_is_cleaned():
     record = {"model": "a\u202eb", "layer": None, "before": {"harm\u202e": RATE}, "after": None}
-    lens = lens_of_rates(record, "verdicts")
-    assert lens["model"] == "ab"
-    assert lens["rates"]["before"].keys() == {"harm"}
+    row = row_of_rates(record, "verdicts")
+    assert row.model == "ab"
+    assert row.rates["before"].keys() == {"harm"}
 
 
 def test_a_page_that_was_tampered_with_is_text(lenses, tmp_path):
     """What a file says is escaped and cleaned, as prompts are."""
     page = tmp_path / "lens.html"
     evil = "</script><img src=x onerror=harm()>\u202e"
-    changed = {**lenses[1], "about": evil, "model": evil, "run": {"layer": evil, "steps": evil}}
+    run = {"layer": evil, "steps": evil}
+    changed = replace(lenses[1], about=evil, model=evil, run=run)
     page.write_text(render_lenses([changed]).replace("&lt;", "<"), encoding="utf-8")
     path = write_gallery([*read_lenses(page), lenses[0]], tmp_path / "gallery.html")
     text = path.read_text(encoding="utf-8")
