@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from actor_lens.figures.prompts import FEW, box_heights
 from actor_lens.report.linked_page import GalleryRow, lens_of, render_lenses
+from actor_lens.statistics.intervals import Estimate
 from actor_lens.text import clean
 from actor_lens.widgets.parts import page_inside
 from tests.support.linked_pages import planted_page
@@ -257,10 +258,24 @@ def test_a_gallery_shows_one_or_two_runs_side_by_side(open_page, made):
     page.locator("#show-1").uncheck()
     assert shown.count() == 1
     expect(page.locator("#where")).to_contain_text("layer 3")
+    page.locator("#show-2").uncheck()
+    expect(page.locator("#layer")).to_be_hidden()
+    page.locator("#show-1").check()
+    expect(page.locator("#layer")).to_be_visible()
     for width in (900, 1440):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("window.harmed") is None
+
+
+def test_where_no_run_has_panels_there_is_no_slider(open_page):
+    rates = {"before": {"harmful": Estimate(0.5, 0.2, 0.8, 8)}}
+    rows = [GalleryRow(name=name, model="m", run={"layer": 7}, rates=rates) for name in "ab"]
+    page = open_page(html=render_lenses(rows), ready="#runs tbody tr")
+    expect(page.locator("#layer, #where, #before, #next")).to_have_count(4)
+    for control in page.locator("#layer, #where, #before, #next").all():
+        expect(control).to_be_hidden()
+    expect(page.locator("p.about")).not_to_contain_text("Tick")
 
 
 def test_of_many_prompts_boxes_follow_and_any_prompt_can_be_chosen(open_page):

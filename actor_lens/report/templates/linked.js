@@ -248,6 +248,7 @@ function show(runs) {
   shown.forEach((one) => one.end());
   $("main").replaceChildren(...runs.map((run) => bodies[run].content.cloneNode(true)));
   shown = runs.map((run) => link(whole(stored.lenses[run]), bodies[run].dataset.at, goTo));
+  document.querySelector(".bar").hidden = !shown.length;
   if (!shown.length) return;
   $("layer").max = Math.max(...shown.map((one) => one.nLayers)) - 1;
   goTo(layer ?? stored.lenses[runs[0]].layer);
