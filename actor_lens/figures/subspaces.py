@@ -29,8 +29,9 @@ def subspace_steps(subspaces: Framed | Sequence[Framed]) -> go.Figure:
 
     Reads columns pair, layer, directions, auroc, random and whole with _low and _high, gain, adds.
 
-    What to look for: whether the line climbs after the first mark toward the dotted line, and
-    whether the marks are solid and above the band.
+    What to look for: whether the line climbs after the first mark, and whether the marks are solid
+    and above the band. The dotted line is no ceiling: of few prompts the whole residual may tell
+    less than a few directions, among so many others in which the prompts differ by chance.
 
     How it is misread: a line that is flat near 1 does not say that there is one direction only,
     but that no other is needed. Directions come in the order of how much the kinds of prompts
