@@ -14,6 +14,7 @@ import torch
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
+from actor_lens.activations.positions import LAST, Position
 from actor_lens.activations.store import Store
 from actor_lens.directions.options import SCORES, Origin, Score, fixed_origin
 from actor_lens.directions.predicted_refusals import (
@@ -123,11 +124,13 @@ class LayerScores(Result):
         n_layers: Number of layers of the model.
         form: How well the form of the same prompts alone tells their labels apart, to be read
             beside the probe; None where it was not measured.
+        position: Where the residuals were read.
     """
 
     rows: tuple[LayerScore, ...]
     n_layers: int
     form: FormControl | None = None
+    position: Position = LAST
 
     _figure = "layer_scores"
     _hint = "next: scores.best()"
@@ -165,20 +168,16 @@ class LayerScores(Result):
         return self._inseparable() + (() if self.form is None else self.form.warnings)
 
     def _inseparable(self) -> tuple[str, ...]:
-        best = max(
-            (
-                row.measurement.value
-                for row in self._of("probe", "harmful_vs_pseudo_harmful")
-                if not math.isnan(row.measurement.value)
-            ),
-            default=None,
-        )
-        if best is None or best >= _SEPARABLE:
+        rows = self._of("probe", "harmful_vs_pseudo_harmful")
+        known = [row.measurement.value for row in rows if not math.isnan(row.measurement.value)]
+        if not known or max(known) >= _SEPARABLE:
             return ()
+        then = ": training one layer will make the model refuse both or answer both"
+        if self.position != LAST:
+            then = f"; this is at {self.position}, while training acts at the last token"
         return (
             "harmful and pseudo-harmful prompts cannot be told apart at any layer (best linear "
-            f"probe {best:.2f}, chance 0.50): training one layer will make the model refuse both "
-            "or answer both",
+            f"probe {max(known):.2f}, chance 0.50){then}",
         )
 
     def best(self, by: Score | None = None) -> LayerChoice:
@@ -340,7 +339,7 @@ def score_layers(
                 rows.append(LayerScore(layer, "causal", "all", causal[layer]))
             done(layer + 1)
     form = form_control(projections.prompts, by_part=False, seed=seed)
-    return LayerScores(tuple(rows), n_layers, form)
+    return LayerScores(tuple(rows), n_layers, form, projections.residuals.position)
 
 
 def _check_same_shape(model: ChatModel, projections: Projections) -> None:

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_score
 
+from actor_lens.activations.positions import Position
 from actor_lens.directions.layer_scores import (
     LayerScore,
     LayerScores,
@@ -150,6 +152,18 @@ def test_inseparable_prompts_are_warned_of():
     assert warning.startswith(
         "harmful and pseudo-harmful prompts cannot be told apart at any layer"
     )
+    assert warning.endswith("training one layer will make the model refuse both or answer both")
+
+
+def test_where_no_layer_is_trained_no_training_is_warned_of():
+    same = {"harmful": 4.0, "pseudo_harmful": 4.0, "benign": -4.0}
+    residuals, _ = planted_residuals(COUNTS, (0.5, 1.0), places=same)
+    residuals = replace(residuals, position=Position("instruction", behind=3))
+    projections = project(residuals, refusal_directions(residuals))
+    (warning,) = of_probes(score_layers(projections, rounds=2))
+    assert warning.startswith("harmful and pseudo-harmful prompts cannot be told apart")
+    assert "refuse both" not in warning
+    assert "at the end of the instruction, while training acts at the last token" in warning
 
 
 def test_one_layer_that_tells_them_apart_is_enough():
