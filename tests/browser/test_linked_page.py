@@ -275,6 +275,7 @@ def test_where_no_run_has_panels_there_is_no_slider(open_page):
     expect(page.locator("#layer, #where, #before, #next")).to_have_count(4)
     for control in page.locator("#layer, #where, #before, #next").all():
         expect(control).to_be_hidden()
+    expect(page.locator("#show-0")).to_be_hidden()
     expect(page.locator("p.about")).not_to_contain_text("Tick")
 
 
