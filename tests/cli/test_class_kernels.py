@@ -165,6 +165,34 @@ def test_where_no_process_can_be_forked_the_next_launcher_is_heard(tmp_path, mon
     assert "no memory" in "".join(capsys.readouterr())
 
 
+def test_where_no_launcher_can_be_heard_it_is_said_and_the_next_is_forked(
+    tmp_path, monkeypatch, capsys
+):
+    """As with too many open files, for as long as there are too many."""
+    failing, waited, accept = iter(range(2)), [], socket.socket.accept
+
+    def failing_at_first(listener):
+        if next(failing, None) is not None:
+            raise OSError(errno.EMFILE, "too many open files")
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", failing_at_first)
+    monkeypatch.setattr(class_kernels.time, "sleep", waited.append)
+    monkeypatch.setattr(os, "fork", lambda: 0)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX) as launcher,
+    ):
+        class_kernels.claim(listener, tmp_path / "socket")
+        launcher.connect(str(tmp_path / "socket"))
+        with class_kernels.wait_for_fork(listener) as line:
+            line.sendall(b"forked")
+        assert launcher.recv(6) == b"forked"
+    assert waited == [1, 1]
+    assert "".join(capsys.readouterr()).count("too many open files") == 2
+
+
 def test_kernels_go_on_without_the_forked_process_and_later_ones_are_their_own(forker, start):
     _, client = start()
     forker.send_signal(signal.SIGINT)
