@@ -107,8 +107,11 @@ def utility(arguments: argparse.Namespace) -> None:
     # A path: a file that is not there must not pass for a text.
     text = None if arguments.text is None else user_path(arguments.text)
     _check(arguments, text)
+    questions = None
     if arguments.mt_bench is not None:
-        mt_bench.read_mt_bench(arguments.mt_bench)  # a missing file before a missing key
+        questions = mt_bench.read_mt_bench(
+            arguments.mt_bench
+        )  # a missing file before a missing key
     judge = None if arguments.judge is None else open_judge(arguments)
     if arguments.mt_bench is not None:
         mt_bench.check_rater(judge)
@@ -129,7 +132,7 @@ def utility(arguments: argparse.Namespace) -> None:
             num_fewshot=arguments.num_fewshot,
             chat=arguments.chat,
             new_tokens=arguments.new_tokens,
-            mt_bench=arguments.mt_bench,
+            mt_bench=questions,
             judge=judge,
             mt_bench_tokens=arguments.mt_bench_tokens or mt_bench.NEW_TOKENS,
         )

@@ -194,7 +194,7 @@ def measure_utility(
     num_fewshot: int | None = None,
     chat: bool = False,
     new_tokens: int = 32,
-    mt_bench: str | Path | None = None,
+    mt_bench: str | Path | Sequence[mt.Question] | None = None,
     judge: Judge | str | None = None,
     mt_bench_tokens: int = mt.NEW_TOKENS,
 ) -> Utility:
@@ -213,7 +213,7 @@ def measure_utility(
         num_fewshot: Number of worked examples before each question.
         chat: Put the questions into the model's chat template.
         new_tokens: Longest reply along which the divergence is taken, in tokens.
-        mt_bench: File or folder of MT-Bench, or ``"hub"``.
+        mt_bench: File or folder of MT-Bench, or ``"hub"``; or questions from ``read_mt_bench``.
         judge: Language model that rates its replies, such as ``"llm:gpt-4o"``.
         mt_bench_tokens: Longest of these replies, in tokens.
 
@@ -229,9 +229,12 @@ def measure_utility(
         check_text(model, text, window=window, stride=stride)
     if tasks:
         check_tasks(tasks, include_path=include_path, limit=limit, num_fewshot=num_fewshot)
-    questions: tuple[mt.Question, ...] = ()
+    questions: Sequence[mt.Question] = ()
     if mt_bench is not None:
-        judge, questions = mt.check_rater(judge), mt.read_mt_bench(mt_bench)
+        judge = mt.check_rater(judge)
+        if isinstance(mt_bench, str | Path):
+            mt_bench = mt.read_mt_bench(mt_bench)
+        questions = mt_bench
     measures: list[Measure] = []
     if prompts is not None:
         first = next_token_divergence(model, run, prompts)

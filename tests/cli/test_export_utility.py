@@ -8,7 +8,9 @@ from safetensors.torch import load_file
 
 from actor_lens import cli
 from actor_lens.cli.export_command import FORMS
+from actor_lens.evaluation import mt_bench
 from actor_lens.models.chat_model import load_model
+from actor_lens.prompts.public.rows import Row
 from actor_lens.training.run import TrainingRun
 from tests.support.judge_server import judge_server, reach_loopback, said
 from tests.support.tiny_models import CHAT_TEMPLATE, tiny_chat_model, tiny_tokenizer
@@ -199,18 +201,25 @@ def test_utility_is_printed_and_written(run_folder: Path, tmp_path: Path, capsys
     assert record["claim"] in printed
 
 
-def test_mt_bench_stands_beside_the_papers_figures(
+def test_mt_bench_is_fetched_once_and_stands_beside_the_papers_figures(
     run_folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
-    row = {"category": "writing", "turns": ["How do I bake bread?", "And a cake?"]}
-    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    row = {"category": "writing", "prompt": ["How do I bake bread?", "And a cake?"]}
+    fetched = []
+
+    def hub_rows(benchmark):
+        fetched.append(benchmark.hub)
+        return [Row(row, "train", "row 0")], benchmark.hub
+
+    monkeypatch.setattr(mt_bench, "hub_rows", hub_rows)
     reach_loopback(monkeypatch)
     monkeypatch.setenv("ACTOR_LENS_VERDICTS", str(tmp_path / "verdicts.sqlite"))
-    words = ("--prompts", "toy", "--new-tokens", 1, "--mt-bench", tmp_path / "q.jsonl")
+    words = ("--prompts", "toy", "--new-tokens", 1, "--mt-bench", "hub")
     words = (*words, "--judge", "llm:m", "--mt-bench-tokens", 4, "--out", tmp_path / "out")
     with judge_server(lambda *_: said('{"verdict": 7}')) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         assert command("utility", "--run", run_folder, "--model", "toy", *words) == 0
+    assert len(fetched) == 1
     printed = " ".join(capsys.readouterr().out.split())
     record = json.loads((tmp_path / "out" / "summary.json").read_text())
     rated = {one["measure"]: one for one in record["utility"] if one["unit"] == "rating of 10"}
