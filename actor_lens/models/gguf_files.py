@@ -11,13 +11,14 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.errors import UserError, require
 from actor_lens.files.lfs import beginning, check_no_pointer
+from actor_lens.progress import report, stage
 from actor_lens.text import one_line, plural
 
 if TYPE_CHECKING:
@@ -114,6 +115,25 @@ def read_config(path: Path, folder: str) -> Any:
             f"model file '{path}': transformers does not read the architecture{named} from GGUF "
             f"files ({one_line(error, 100)}); give the Hugging Face folder of the model"
         ) from error
+
+
+@contextmanager
+def unpacking_stage() -> Iterator[None]:
+    """Report tensors as they are unpacked, in place of the one bar that transformers always shows.
+
+    Its switch hides all others.
+    """
+    from transformers import modeling_gguf_pytorch_utils
+
+    vars(modeling_gguf_pytorch_utils)["tqdm"] = _reported
+    with stage("packed weights"):
+        yield
+
+
+def _reported(tensors: Sequence[Any], **_bar: Any) -> Iterator[Any]:
+    for number, tensor in enumerate(tensors, start=1):
+        yield tensor
+        report(number, len(tensors))
 
 
 def forget_packing(hf: PreTrainedModel) -> None:

@@ -37,6 +37,7 @@ from actor_lens.models.gguf_files import (
     packed_formats,
     read_config,
     rename,
+    unpacking_stage,
 )
 from actor_lens.models.hub_errors import one_line_errors
 from actor_lens.models.options import (
@@ -102,6 +103,7 @@ def read_checkpoint(
     with (
         one_line_errors(name, revision, tuple(BUNDLED_MODELS)),
         nullcontext(source) if file is None else own_folder(file) as source,
+        nullcontext() if file is None else unpacking_stage(),
     ):
         if not local:
             _ask_hub(name, from_hub["revision"])

@@ -17,7 +17,9 @@ import actor_lens as al
 from actor_lens.models.chat_model import wrap_model
 from actor_lens.models.gguf_files import own_folder
 from actor_lens.models.replies import end_tokens, first_token_logits, generate_replies
+from actor_lens.progress import reporting
 from tests.support.gguf_writing import merging_tokenizer, write_gguf
+from tests.support.reports import Recorder
 from tests.support.tiny_models import CHAT_TEMPLATE, tiny_chat_model, tiny_tokenizer
 from tests.support.tiny_runs import quick_run, tiny_prompts
 
@@ -52,6 +54,16 @@ def test_a_file_is_the_model_that_it_was_made_of(written):
     assert generate_replies(model, TEXTS, new_tokens=4) == generate_replies(
         truth, TEXTS, new_tokens=4
     )
+
+
+def test_unpacking_is_a_stage_and_nothing_else_is_written(written, capfd):
+    recorder = Recorder()
+    with reporting(recorder):
+        model = al.load_model(written[1] / "packed.gguf")
+    n_tensors = len(model.hf.state_dict()) - model.hf.config.tie_word_embeddings
+    steps = range(1, n_tensors + 1)
+    assert recorder.stages == [("packed weights", done, n_tensors) for done in steps]
+    assert capfd.readouterr().err == ""
 
 
 def test_what_lies_beside_a_file_changes_nothing(written, tmp_path):
