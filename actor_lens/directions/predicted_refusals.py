@@ -17,7 +17,7 @@ from actor_lens.judges.first_token import (
     RefusalTokens,
     refusal_scores_after_shifts,
 )
-from actor_lens.judges.openings import opening_scores
+from actor_lens.judges.opening_scores import opening_scores
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.prefix_cache import KeptPrefixes, TokenShift
 from actor_lens.prompts.columns import prompt_columns

@@ -27,11 +27,11 @@ from actor_lens.judges.first_token import (
     RefusalTokens,
     with_tokens,
 )
-from actor_lens.judges.openings import ScoreAgreement, opening_scores, score_agreement
+from actor_lens.judges.opening_scores import ids_of
+from actor_lens.judges.openings import ScoreAgreement, score_agreement
 from actor_lens.judges.replies import HARMFUL_REPLY_LENGTH, write_replies
 from actor_lens.judges.thoughts import answer_in
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.progress import stage
 from actor_lens.prompts.columns import prompt_columns
 from actor_lens.prompts.rows import LABELS, Label
 from actor_lens.prompts.sets import PromptSet
@@ -246,18 +246,13 @@ def evaluate(
     judge = with_tokens(as_judge(judge), tokens)
     if isinstance(judge, FirstTokenJudge):
         tokens = judge.tokens
-    openings = tokens.simplest if isinstance(tokens, RefusalOpenings) else tokens
-    first = openings.ids if isinstance(openings, RefusalTokens) else ()
-    replies = write_replies(model, prompts, first=first, new_tokens=new_tokens, store=store)
-    scores = replies.refusal_scores
-    if isinstance(openings, RefusalOpenings):  # these take passes of their own
-        with stage("refusal scores"):
-            scores = tuple(opening_scores(model, prompts.texts, openings).tolist())
+    openings = () if tokens is None else ids_of(tokens)
+    replies = write_replies(model, prompts, openings=openings, new_tokens=new_tokens, store=store)
     return Evaluation(
         prompts=prompts,
         replies=replies.texts,
-        verdicts=verdicts_of(judge, prompts, replies.texts, scores),
-        refusal_scores=scores,
+        verdicts=verdicts_of(judge, prompts, replies.texts, replies.refusal_scores),
+        refusal_scores=replies.refusal_scores,
         judge=judge.identity,
         new_tokens=new_tokens,
     )

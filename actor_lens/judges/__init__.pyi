@@ -33,8 +33,8 @@ from .keywords import judge_of_language as judge_of_language
 from .keywords import named_judge as named_judge
 from .language_model import JudgingCost as JudgingCost
 from .language_model import LanguageModelJudge as LanguageModelJudge
+from .opening_scores import opening_scores as opening_scores
 from .openings import ScoreAgreement as ScoreAgreement
-from .openings import opening_scores as opening_scores
 from .openings import refusal_openings as refusal_openings
 from .openings import refusal_tokens as refusal_tokens
 from .openings import score_agreement as score_agreement

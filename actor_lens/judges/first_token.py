@@ -20,7 +20,7 @@ from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError
 from actor_lens.judges.base import Judge, Verdict
-from actor_lens.judges.replies import log_odds
+from actor_lens.judges.opening_scores import log_odds
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import cache_bytes_per_token

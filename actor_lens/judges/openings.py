@@ -8,15 +8,12 @@ from its answers. No opening begins with another one, so that their probabilitie
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole
@@ -26,13 +23,10 @@ from actor_lens.judges.first_token import (
     FirstTokenJudge,
     RefusalOpenings,
     RefusalTokens,
-    refusal_scores,
 )
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.judges.replies import write_replies
-from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.replies import last_logits, process_scores
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result
 from actor_lens.statistics.intervals import Estimate, wilson_interval
@@ -143,40 +137,6 @@ def refusal_tokens(
     return openings.tokens
 
 
-def opening_scores(
-    model: ChatModel, prompts: Sequence[str], openings: RefusalOpenings | RefusalTokens
-) -> Float[Tensor, " prompt"]:
-    """Refusal score of each prompt: ``log P - log(1 - P)``.
-
-    P is the probability that the reply begins with one of the openings, the sum of theirs. Where
-    all openings are of one token this is ``refusal_scores``, to the bit; else it takes a pass over
-    the prompts for every beginning that openings share.
-
-    Args:
-        model: Scores come from ``model.hf`` as it is now.
-        prompts: User messages.
-        openings: How the untouched model begins refusals.
-    """
-    if isinstance(openings, RefusalOpenings):
-        openings = openings.simplest
-    if isinstance(openings, RefusalTokens):
-        return refusal_scores(model, prompts, openings)
-    # Log-probabilities of each beginning that some opening has, the shorter ones first, and of each
-    # way to leave them: nothing is taken as one less a number that is nearly one.
-    begun: dict[Ids, Tensor] = {(): torch.zeros(len(prompts), dtype=torch.float64, device="cpu")}
-    left: list[Tensor] = []
-    inner = {ids[:length] for ids in openings.ids for length in range(len(ids))}
-    for beginning in sorted(inner, key=len):
-        own = len(beginning)
-        follow = sorted({ids[own] for ids in openings.ids if ids[:own] == beginning != ids})
-        inside, rest = _log_probabilities(model, prompts, beginning, follow)
-        left.append(begun[beginning] + rest)
-        for column, token in enumerate(follow):
-            begun[(*beginning, token)] = begun[beginning] + inside[:, column]
-    together = torch.stack([begun[ids] for ids in openings.ids]).logsumexp(dim=0)
-    return (together - torch.stack(left).logsumexp(dim=0)).float()
-
-
 @dataclass(frozen=True, repr=False)
 class ScoreAgreement(Result):
     """How far refusal scores say what a judge says of whole replies.
@@ -278,43 +238,6 @@ def _best_threshold(pairs: Sequence[tuple[float, bool]]) -> tuple[float, float]:
     shares = ((scores > tried[:, None]) == refused).mean(axis=1)
     best = tried[shares == shares.max()]
     return float(best[np.abs(best).argmin()]), float(shares.max())
-
-
-def _log_probabilities(
-    model: ChatModel, prompts: Sequence[str], beginning: Ids, follow: Sequence[int]
-) -> tuple[Float[Tensor, "prompt follow"], Float[Tensor, " prompt"]]:
-    """Of each token that may follow a beginning of the reply, and of all others together."""
-    inside = torch.empty(len(prompts), len(follow), dtype=torch.float64, device="cpu")
-    rest = torch.empty(len(prompts), dtype=torch.float64, device="cpu")
-    ids = torch.tensor(follow, device="cpu")
-
-    def take(batch: TokenBatch, logits: Tensor) -> None:
-        rows, logs = list(batch.indices), logits.double().log_softmax(dim=-1)
-        inside[rows] = logs[:, ids].cpu()
-        logs[:, ids] = -torch.inf
-        rest[rows] = logs.logsumexp(dim=-1).cpu()
-
-    _after(model, prompts, [beginning] * len(prompts), take)
-    return inside, rest
-
-
-def _after(
-    model: ChatModel,
-    prompts: Sequence[str],
-    beginnings: Sequence[Ids],
-    take: Callable[[TokenBatch, Tensor], None],
-) -> None:
-    """Hand over the next-token logits behind a beginning of the reply to each prompt."""
-    longest = max(map(len, beginnings), default=0)
-    rows = [
-        [*tokens, *beginning]
-        for tokens, beginning in zip(model.tokenize(prompts, room=longest), beginnings, strict=True)
-    ]
-
-    def run(batch: TokenBatch) -> None:
-        take(batch, process_scores(model, prompts, batch, last_logits(model, batch)))
-
-    run_in_batches(model, rows, run)
 
 
 def _beginnings(

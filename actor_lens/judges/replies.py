@@ -12,16 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
 from actor_lens.activations.store import Store
 from actor_lens.judges.keywords import KeywordJudge
+from actor_lens.judges.opening_scores import score_openings
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.decoding import Ask
 from actor_lens.models.memory import cache_bytes_per_token
-from actor_lens.models.replies import ReplyWriter, end_tokens, reply_text, tokens_with_room
+from actor_lens.models.replies import (
+    ReplyWriter,
+    end_tokens,
+    read_batch,
+    reply_text,
+    tokens_with_room,
+)
 from actor_lens.prompts.sets import PromptSet
 
 HARMFUL_REPLY_LENGTH = 140
@@ -37,7 +43,7 @@ class Replies:
 
     Attributes:
         texts: Its replies as text.
-        refusal_scores: First-token refusal scores; NaN where they were not asked for.
+        refusal_scores: Refusal scores; NaN where they were not asked for.
         ids: Token ids of each reply, at least one.
     """
 
@@ -50,16 +56,16 @@ def write_replies(
     model: ChatModel,
     prompts: PromptSet,
     *,
-    first: Sequence[int] = (),
+    openings: Sequence[tuple[int, ...]] = (),
     new_tokens: int,
     store: Store | bool = True,
 ) -> Replies:
-    """Greedy replies, with the refusal scores of their first tokens from the same passes.
+    """Greedy replies, with refusal scores from the same reading of the prompts.
 
     Args:
         model: The model as it is now.
         prompts: The prompts.
-        first: Ids of tokens that begin refusals; none for no scores.
+        openings: Token ids of each way to begin refusals; none for no scores.
         new_tokens: Longest reply, in tokens.
         store: Store that keeps replies and scores: True is the default store, False none. None is
             used for a model with a ``decoding``.
@@ -71,7 +77,7 @@ def write_replies(
     common, ones = identity_of(model, token_ids), [1] * len(prompts)
     kind = {
         "kind": "replies",
-        "version": 1,  # of how replies are written, and of which are kept
+        "version": 2,  # of how replies are written, and of which are kept
         "ends": list(end_tokens(model)),
         "device": model.device.type,
         "new_tokens": new_tokens,
@@ -80,20 +86,20 @@ def write_replies(
     arrays: dict[Key, Array] = {
         "replies": Array({**common, **kind}, 1, ones, new_tokens, torch.int32)
     }
-    if first:
-        kind = {"kind": "first_token_scores", "refusal_tokens": list(first)}
+    if openings:
+        kind = {"kind": "opening_scores", "openings": [list(ids) for ids in openings]}
         arrays["scores"] = Array({**common, **kind}, 1, ones, 1, torch.float32)
     writer = ReplyWriter(model, prompts.texts, new_tokens, total=len(prompts))
     replies: dict[int, list[int]] = {}
 
     def run(batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
-        scores: list[Tensor] = []
+        def take(ask: Ask) -> None:
+            puts["scores"](list(score_openings(ask, openings)[:, None, None, None]))
 
-        def take(logits: Tensor) -> None:
-            if first:
-                scores.append(log_odds(logits, torch.tensor(first, device="cpu")).cpu())
-
-        rows = writer.write(batch, on_first=take)
+        if "replies" not in puts:
+            take(read_batch(model, prompts.texts, batch, room=max(map(len, openings)) - 1))
+            return
+        rows = writer.write(batch, take if "scores" in puts else None)
         kept = []
         for index, ids in zip(batch.indices, rows, strict=True):
             replies[index], text = ids, reply_text(model, ids)
@@ -101,10 +107,7 @@ def write_replies(
             padded = np.full((1, 1, new_tokens), _NO_TOKEN, dtype=np.int32)
             padded[..., : len(ids)] = ids if harmless else _NOT_KEPT
             kept.append(torch.from_numpy(padded))
-        if "replies" in puts:
-            puts["replies"](kept)
-        if "scores" in puts:
-            puts["scores"](list(scores[0][:, None, None, None]))
+        puts["replies"](kept)
 
     values = collect(
         model,
@@ -134,20 +137,10 @@ def write_replies(
         kept_per_token=cache_bytes_per_token(model),
     )
     scores = [float("nan")] * len(prompts)
-    if first:
+    if openings:
         scores = values["scores"][0, :, 0].tolist()
     written = tuple(tuple(replies[index]) for index in range(len(prompts)))
     return Replies(tuple(reply_text(model, ids) for ids in written), tuple(scores), written)
-
-
-def log_odds(
-    logits: Float[Tensor, "prompt vocabulary"], ids: Int[Tensor, " id"]
-) -> Float[Tensor, " prompt"]:
-    """Log-odds of the total probability of some tokens, without overflow."""
-    rest = logits.to(torch.float32, copy=True)
-    inside = rest[:, ids].logsumexp(-1)
-    rest[:, ids] = -torch.inf
-    return inside - rest.logsumexp(-1)
 
 
 def _is_short_refusal(reply: str, judge: KeywordJudge) -> bool:

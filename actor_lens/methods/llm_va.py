@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from actor_lens.errors import UserError, check_whole
-from actor_lens.judges.replies import log_odds
+from actor_lens.judges.opening_scores import log_odds
 from actor_lens.methods.support.fitted import FittedIntervention
 from actor_lens.methods.support.reply_training import check_trainable
 from actor_lens.methods.support.selection import Effect, Selection

@@ -1,7 +1,6 @@
 """Greedy decoding of a batch of prompts: each new token is one short pass over the keys kept.
 
-Prompts are read a moment's work at a time, and rows whose reply has ended leave the batch, so that
-little is computed that nobody reads.
+Rows whose reply has ended leave the batch, so that little is computed that nobody reads.
 """
 
 from __future__ import annotations
@@ -12,19 +11,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
-from actor_lens.models.memory import token_budget
+from actor_lens.models.fused_attention import with_fused_attention
+from actor_lens.models.reading import (
+    OwnWayError,
+    Reading,
+    read_prompts,
+    run_tokens,
+    scores_behind,
+)
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
+    from transformers import LogitsProcessor, PreTrainedModel
 
-Start = tuple[Float[Tensor, "prompt vocabulary"], "DynamicCache"]
-"""Scores of the first reply tokens, and the cache with the prompts in it."""
+Ask = Callable[[Sequence[int]], Float[Tensor, "prompt vocabulary"]]
+"""Scores of the next tokens, after the processors, behind a beginning that all replies have."""
 
 # Rows leave once one in so many has ended: to leave is to copy what the others keep.
 _LEAVE_TOGETHER = 8
@@ -40,22 +46,18 @@ class ReplySettings:
         processors: What changes the scores of the next tokens before the highest is taken. They
             are asked about all rows of the batch at every token.
         on_part: Hears how much of the batch is done, between 0 and 1.
-        on_first: Hears the scores of the first token of each reply, after the processors.
+        on_read: Called once the prompts have been read, with a function to ask about them.
     """
 
     new_tokens: int
     ends: tuple[int, ...] = ()
     processors: Sequence[LogitsProcessor] = ()
     on_part: Callable[[float], None] = lambda _share: None
-    on_first: Callable[[Float[Tensor, "prompt vocabulary"]], None] = lambda _scores: None
-
-
-class _OwnWayError(Exception):
-    """A model decodes in a way of its own."""
+    on_read: Callable[[Ask], None] | None = None
 
 
 def greedy_replies(
-    model: ChatModel, batch: TokenBatch, settings: ReplySettings, start: Start | None = None
+    model: ChatModel, batch: TokenBatch, settings: ReplySettings, start: Reading | None = None
 ) -> list[list[int]]:
     """Token ids of the greedy reply to each prompt, its end token included.
 
@@ -68,8 +70,7 @@ def greedy_replies(
         model: Replies come from ``model.hf`` as it is now.
         batch: The prompts.
         settings: How replies go on.
-        start: Where the prompts have been read already, scores of the first reply tokens and a
-            cache made by ``join``, which is used up. Only for a model that ``reads_plainly``.
+        start: What the model keeps of the prompts where it has read them; it is used up.
 
     Raises:
         NotFiniteError: If logits are not finite.
@@ -77,7 +78,7 @@ def greedy_replies(
     with torch.no_grad():
         try:
             rows = _Rows(model, batch, settings, start)
-        except _OwnWayError:
+        except OwnWayError:
             return _generated(model, batch, settings)
         everything = _work(batch, settings)
         for left in reversed(range(settings.new_tokens)):
@@ -97,22 +98,25 @@ class _Rows:
     """
 
     def __init__(
-        self, model: ChatModel, batch: TokenBatch, settings: ReplySettings, start: Start | None
+        self, model: ChatModel, batch: TokenBatch, settings: ReplySettings, start: Reading | None
     ) -> None:
         """Read the prompts, unless they have been read.
 
         Raises:
-            _OwnWayError: If the model's cache is not made of keys and values of single tokens.
+            OwnWayError: If the model's cache is not made of keys and values of single tokens.
         """
-        if not reads_plainly(model):
-            raise _OwnWayError
-        self._model, self._settings = model, settings
-        hooked = model.is_hooked
-        self._stay = hooked or bool(settings.processors)
-        self._scores, self._cache = start or _read(model, batch, settings, together=hooked)
-        self._ids, self._mask = batch.input_ids, batch.attention_mask
-        self._width = batch.input_ids.shape[1]
-        self._positions = batch.position_ids[:, -1:]
+        everything = _work(batch, settings)
+        reading = start or read_prompts(
+            model,
+            batch,
+            room=settings.new_tokens,
+            on_tokens=lambda tokens: settings.on_part(tokens / everything),
+        )
+        self._model, self._batch, self._settings, self._reading = model, batch, settings, reading
+        self._hf = with_fused_attention(model)
+        self._stay = model.is_hooked or bool(settings.processors)
+        self._scores, self._mask = reading.scores, reading.mask
+        self._ids, self._positions = batch.input_ids, batch.position_ids[:, -1:]
         self._places = torch.arange(len(self._ids), device=self._ids.device)
         self._ended = torch.zeros_like(self._places, dtype=torch.bool)
         self.replies: list[list[int]] = [[] for _ in batch.indices]
@@ -122,8 +126,9 @@ class _Rows:
         scores = self._scores
         for process in self._settings.processors:
             scores = process(self._ids, scores)
-        if self._ids.shape[1] == self._width:
-            self._settings.on_first(scores)
+        if self._settings.on_read is not None and self._ids is self._batch.input_ids:
+            ask = ask_about(self._model, self._batch, self._settings.processors, self._reading)
+            self._settings.on_read(lambda beginning: ask(beginning) if len(beginning) else scores)
         tokens = scores.argmax(dim=-1).masked_fill(self._ended, self._model.pad_token_id)
         steps = zip(self._places.tolist(), tokens.tolist(), self._ended.tolist(), strict=True)
         for place, token, ended in steps:
@@ -141,80 +146,50 @@ class _Rows:
             self._leave()
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
         self._positions = self._positions + 1
-        self._scores, _ = _pass(
-            self._model, self._ids[:, -1:], self._mask, self._positions, self._cache
+        self._scores, _ = run_tokens(
+            self._model,
+            self._ids[:, -1:],
+            self._mask,
+            self._positions,
+            self._reading.cache,
+            hf=self._hf,
         )
 
     def _leave(self) -> None:
         on = (~self._ended).nonzero()[:, 0]
-        self._cache.batch_select_indices(on.cpu())  # layers may be on any device
+        self._reading.cache.batch_select_indices(on.cpu())  # layers may be on any device
         self._ids, self._mask, self._positions = (
             rows[on] for rows in (self._ids, self._mask, self._positions)
         )
         self._places, self._ended = self._places[on], self._ended[on]
 
 
-def _read(
-    model: ChatModel, batch: TokenBatch, settings: ReplySettings, *, together: bool
-) -> tuple[Float[Tensor, "prompt vocabulary"], DynamicCache]:
-    """Scores of the first reply tokens, and the cache with the prompts in it.
+def ask_about(
+    model: ChatModel,
+    batch: TokenBatch,
+    processors: Sequence[LogitsProcessor] = (),
+    reading: Reading | None = None,
+) -> Ask:
+    """A function that gives scores of next tokens, as greedy replies to a batch go by them.
 
     Args:
-        model: The model.
+        model: The model as it is now.
         batch: The prompts.
-        settings: Hears how much has been read.
-        together: Whether all prompts go through the model in one pass.
+        processors: What changes scores.
+        reading: What the model keeps of the prompts; without it each question reads them anew.
     """
-    from actor_lens.models.key_cache import join
 
-    n_rows, width = batch.input_ids.shape
-    at_once = n_rows if together else max(1, token_budget(model, width) // width)
-    scores, caches, done = [], [], 0
-    for start in range(0, n_rows, at_once):
-        rows = slice(start, start + at_once)
-        mask = batch.attention_mask[rows]
-        columns = slice(int(mask.argmax(dim=1).min()), None)  # without the padding of all of them
-        last, cache = _pass(
-            model,
-            batch.input_ids[rows, columns],
-            mask[:, columns],
-            batch.position_ids[rows, columns],
-        )
-        scores.append(last)
-        caches.append(cache)
-        done += int(mask.sum())
-        settings.on_part(done / _work(batch, settings))
-    return torch.cat(scores), join(caches, settings.new_tokens)
+    def ask(beginning: Sequence[int]) -> Float[Tensor, "prompt vocabulary"]:
+        if reading is not None and not len(beginning):
+            scores = reading.scores
+        else:
+            scores = scores_behind(model, batch, beginning, reading)
+        more = batch.input_ids.new_tensor(list(beginning)).expand(len(batch.indices), -1)
+        for process in processors:
+            scores = process(torch.cat([batch.input_ids, more], dim=1), scores)
+        return scores
 
-
-def _pass(
-    model: ChatModel,
-    ids: Int[Tensor, "prompt token"],
-    mask: Int[Tensor, "prompt seen"],
-    positions: Int[Tensor, "prompt token"],
-    cache: DynamicCache | None = None,
-) -> tuple[Float[Tensor, "prompt vocabulary"], DynamicCache]:
-    """Scores of the tokens after these, float32, and the cache with these in it.
-
-    Raises:
-        _OwnWayError: If the model keeps no cache of the plain kind.
-    """
-    from actor_lens.models.key_cache import is_plain
-
-    output: Any = model.hf(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    kept: Any = getattr(output, "past_key_values", None)
-    if cache is None and not is_plain(kept, ids.shape[1]):
-        raise _OwnWayError
-    scores = output.logits[:, -1].to(device=ids.device, dtype=torch.float32)
-    check_finite(model, scores.sum(), "logits")  # of one NaN or infinity the sum is none, too
-    return scores, kept
+    return ask
 
 
 def _work(batch: TokenBatch, settings: ReplySettings) -> int:
@@ -222,32 +197,21 @@ def _work(batch: TokenBatch, settings: ReplySettings) -> int:
     return int(batch.attention_mask.sum()) + len(batch.indices) * settings.new_tokens
 
 
-def reads_plainly(model: ChatModel) -> bool:
-    """Whether the model's class leaves it to transformers how tokens are put into it."""
-    from transformers import GenerationMixin
-
-    own = getattr(type(model.hf), "prepare_inputs_for_generation", None)
-    return own is GenerationMixin.prepare_inputs_for_generation
-
-
 def _generated(model: ChatModel, batch: TokenBatch, settings: ReplySettings) -> list[list[int]]:
     """Replies by transformers' ``generate``, as a list of token ids each."""
     sums: list[Tensor] = []
+    if settings.on_read is not None:
+        settings.on_read(ask_about(model, batch, settings.processors))
 
     def watch(_ids: Tensor, scores: Tensor) -> Tensor:
         sums.append(scores.float().sum())
         settings.on_part(len(sums) / settings.new_tokens)
         return scores
 
-    def hand_out(_ids: Tensor, scores: Tensor) -> Tensor:
-        if len(sums) == 1:
-            settings.on_first(scores.float())
-        return scores
-
     generated: Any = _greedy(model, settings).generate(  # type: ignore[operator]
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
-        logits_processor=[watch, *settings.processors, hand_out],
+        logits_processor=[watch, *settings.processors],
     )
     check_finite(model, torch.stack(sums), "logits")
     rows: list[list[int]] = generated[:, batch.input_ids.shape[1] :].tolist()

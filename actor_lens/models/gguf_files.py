@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +78,12 @@ def packed_formats(path: Path) -> str | None:
 
 @contextmanager
 def own_folder(path: Path) -> Iterator[str]:
-    """A folder with nothing but a GGUF file, for a ``with`` statement.
+    """A folder with nothing but a GGUF file, which is parsed once, for a ``with`` statement.
 
     transformers prefers a tokenizer or chat template that lies beside the file to the file's own.
     """
     # Windows does not remove what is still mapped to memory.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _parsing_once():
         for place in (os.symlink, os.link, shutil.copyfile):  # not every disk has links
             try:
                 place(path.resolve(), Path(folder) / path.name)
@@ -91,6 +92,24 @@ def own_folder(path: Path) -> Iterator[str]:
                 if place is shutil.copyfile:
                     raise
         yield folder
+
+
+@contextmanager
+def _parsing_once() -> Iterator[None]:
+    """Keep what gguf makes of a file, within a ``with`` statement.
+
+    transformers parses the whole vocabulary for the configuration, the tokenizer and the weights,
+    and lists the names of all tensors for each module: for a small model that is most of the time.
+    """
+    gguf = require("gguf", "gguf", _PURPOSE)
+    read, name = gguf.GGUFReader, gguf.get_tensor_name_map
+    read_once = cache(read)
+    gguf.GGUFReader = lambda path, *rest: read_once(os.path.realpath(path), *rest)
+    gguf.get_tensor_name_map = cache(name)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = read, name
 
 
 def read_config(path: Path, folder: str) -> Any:

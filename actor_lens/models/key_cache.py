@@ -5,6 +5,7 @@ transformers' own copies every key and value in order to add those of one token.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,31 @@ def is_plain(cache: object, n_tokens: int) -> bool:
         and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
         and all(getattr(layer, "is_initialized", False) for layer in cache.layers)
     )
+
+
+def is_whole(cache: DynamicCache) -> bool:
+    """Whether a plain cache keeps every token it is given: no window slides over them."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def repeat(cache: DynamicCache, times: int) -> DynamicCache:
+    """A cache with the one prompt of another so many times; the other stays as it is."""
+    several = copy.deepcopy(cache)
+    several.batch_repeat_interleave(times)
+    return several
+
+
+def room_of(cache: DynamicCache) -> int:
+    """How many tokens can be added and forgotten again."""
+    rooms = [layer.room if isinstance(layer, _RoomyLayer) else 0 for layer in cache.layers]
+    return min(rooms, default=0)
+
+
+def forget(cache: DynamicCache, n_tokens: int) -> None:
+    """Let go of the newest tokens of a cache that has had room for them."""
+    for layer in cache.layers:
+        assert isinstance(layer, _RoomyLayer)
+        layer.show(layer.get_seq_length() - n_tokens)
 
 
 def plain_cache(
@@ -92,7 +118,7 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(keys, values)
         self._all = keys, values
-        self._show(n_tokens)
+        self.show(n_tokens)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
@@ -102,15 +128,21 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         end = start + key_states.shape[-2]
         for kept, fresh in zip(self._all, (key_states, value_states), strict=True):
             kept[:, :, start:end] = fresh
-        return self._show(end)
+        return self.show(end)
+
+    @property
+    def room(self) -> int:
+        """Tokens that can be added."""
+        return int(self._all[0].shape[-2]) - self.get_seq_length()
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some prompts only."""
         n_tokens = self.get_seq_length()
         self._all = self._all[0][indices], self._all[1][indices]
-        self._show(n_tokens)
+        self.show(n_tokens)
 
-    def _show(self, n_tokens: int) -> tuple[Tensor, Tensor]:
+    def show(self, n_tokens: int) -> tuple[Tensor, Tensor]:
+        """Hand out the first so many tokens, and count the others as room."""
         self.keys, self.values = (kept[:, :, :n_tokens] for kept in self._all)
         return self.keys, self.values
 

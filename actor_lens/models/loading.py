@@ -91,7 +91,7 @@ def read_checkpoint(
     local = os.path.exists(source)
     _check_arguments(name, adapter, device, device_map, revision, quantization, local=local)
     file = Path(source) if local and is_gguf(Path(source)) else None
-    packed = None if file is None else packed_formats(file)
+    packed = None
     found = None if adapter is None else find_adapter(adapter)
     torch_device = _device(device)
     torch_dtype = _dtype(dtype, torch_device)
@@ -110,6 +110,7 @@ def read_checkpoint(
         if file is None:
             config = transformers.AutoConfig.from_pretrained(source, **from_hub)
         else:
+            packed = packed_formats(file)
             config = read_config(file, source)
             from_hub["gguf_file"] = file.name
         if not local:  # all else comes from the same commit, whatever happens meanwhile

@@ -22,7 +22,8 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
 from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.memory import cache_bytes_per_token, free_memory
-from actor_lens.models.replies import last_logits, process_scores
+from actor_lens.models.reading import last_logits
+from actor_lens.models.replies import process_scores
 from actor_lens.models.threads import suitable_threads
 
 TokenShift = tuple[Float[Tensor, " prompt"], Float[Tensor, " d_model"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +15,9 @@ from actor_lens.errors import check_whole
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import end_of_turn
-from actor_lens.models.decoding import ReplySettings, greedy_replies
-from actor_lens.models.finite import check_finite
+from actor_lens.models.decoding import Ask, ReplySettings, ask_about, greedy_replies
 from actor_lens.models.memory import cache_bytes_per_token
+from actor_lens.models.reading import OwnWayError, last_logits, read_prompts
 from actor_lens.progress import note, report
 
 if TYPE_CHECKING:
@@ -115,22 +116,20 @@ class ReplyWriter:
         self._begun = time.monotonic()
 
     def write(
-        self,
-        batch: TokenBatch,
-        on_first: Callable[[Float[Tensor, "prompt vocabulary"]], None] = lambda _scores: None,
+        self, batch: TokenBatch, on_read: Callable[[Ask], None] | None = None
     ) -> list[list[int]]:
         """Token ids of the reply to each prompt of a batch.
 
         Args:
             batch: The prompts.
-            on_first: Function that is called once with the scores of all first tokens.
+            on_read: Called once the prompts have been read, with a function to ask about them.
         """
         settings = ReplySettings(
             new_tokens=self._new_tokens,
             ends=end_tokens(self._model),
             processors=score_processors(self._model, self._prompts, batch),
             on_part=lambda share: self._report(share * len(batch.indices)),
-            on_first=on_first,
+            on_read=on_read,
         )
         rows = greedy_replies(self._model, batch, settings)
         self._done += len(rows)
@@ -175,6 +174,24 @@ def first_token_logits(
     return logits
 
 
+def read_batch(
+    model: ChatModel, prompts: Sequence[str], batch: TokenBatch, *, room: int = 0
+) -> Ask:
+    """Read a batch of prompts, to ask how likely their replies are to begin in several ways.
+
+    Args:
+        model: The model as it is now.
+        prompts: All user messages, for a model with a ``decoding`` of its own.
+        batch: Those that are asked about.
+        room: Longest beginning that will be asked about, in tokens.
+    """
+    reading = None
+    if room:
+        with suppress(OwnWayError), torch.no_grad():
+            reading = read_prompts(model, batch, room=room)
+    return ask_about(model, batch, score_processors(model, prompts, batch), reading)
+
+
 def kl_divergence(
     base: Float[Tensor, " vocabulary"], changed: Float[Tensor, " vocabulary"]
 ) -> Float[Tensor, ""]:
@@ -199,25 +216,6 @@ def end_tokens(model: ChatModel) -> tuple[int, ...]:
     named = ends if isinstance(ends, (list, tuple)) else [ends]
     every = (*named, end_of_turn(model.tokenizer))
     return tuple(dict.fromkeys(int(token) for token in every if token is not None))
-
-
-def last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vocabulary"]:
-    """Logits of the first reply token of a batch, float32, as the network gives them.
-
-    Raises:
-        NotFiniteError: If they are not finite.
-    """
-    with torch.no_grad():
-        output: Any = model.hf(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            logits_to_keep=1,
-        )
-    last: Tensor = output.logits[:, -1].float()
-    check_finite(model, last, "logits")
-    return last
 
 
 def process_scores(

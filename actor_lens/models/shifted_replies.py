@@ -17,10 +17,11 @@ from torch import Tensor
 
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.decoding import ReplySettings, Start, greedy_replies, reads_plainly
+from actor_lens.models.decoding import ReplySettings, greedy_replies
 from actor_lens.models.interventions import edit_blocks, shift_last_token
 from actor_lens.models.prefix_cache import NoKeyValueCache, PrefixCache
-from actor_lens.models.replies import end_tokens, last_logits, score_processors
+from actor_lens.models.reading import Reading, last_logits, reads_plainly
+from actor_lens.models.replies import end_tokens, score_processors
 
 
 class ShiftedReplies:
@@ -90,7 +91,7 @@ class ShiftedReplies:
         with shift_last_token(self._model, self._layer, shifts):
             return greedy_replies(self._model, part, settings)
 
-    def _start(self, rows: list[int], shifts: Tensor, new_tokens: int) -> Start | None:
+    def _start(self, rows: list[int], shifts: Tensor, new_tokens: int) -> Reading | None:
         """The shifted prompts as if they had just been read; None where no cache holds them."""
         from actor_lens.models.key_cache import join, plain_cache
 
@@ -103,7 +104,8 @@ class ShiftedReplies:
         if kept is None:
             return None
         device = self._batch.input_ids.device
-        return scores[rows].to(device), join([kept], new_tokens)
+        mask = self._batch.attention_mask[rows]
+        return Reading(scores[rows].to(device), join([kept], new_tokens), mask)
 
     def _read_under_hook(self) -> None:
         def keep(residual: Tensor) -> Tensor:

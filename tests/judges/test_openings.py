@@ -22,14 +22,13 @@ from actor_lens.judges.first_token import (
     RefusalTokens,
     refusal_scores,
 )
+from actor_lens.judges.opening_scores import opening_scores, score_openings
 from actor_lens.judges.openings import (
-    opening_scores,
     refusal_openings,
     refusal_tokens,
     score_agreement,
 )
 from actor_lens.judges.replies import Replies
-from actor_lens.models.batches import TokenBatch
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from tests.support.tiny_models import SOME_ARCHITECTURES, shared_tiny_model, tiny_chat_model
@@ -73,16 +72,12 @@ def test_scores_are_the_log_odds_of_all_openings_together(architecture):
         assert score == pytest.approx(math.log(total) - math.log1p(-total), abs=1e-3)
 
 
-def test_scores_stay_finite_where_an_opening_is_nearly_certain(model, monkeypatch):
-    def after(_model, _prompts, beginnings, take):
-        logits = torch.zeros(len(beginnings), 9)
-        logits[:, 3] = 90.0
-        batch = torch.zeros(len(beginnings), 1, dtype=torch.long)
-        take(TokenBatch(tuple(range(len(beginnings))), batch, batch, batch), logits)
+def test_scores_stay_finite_where_an_opening_is_nearly_certain():
+    def ask(_beginning):
+        return torch.zeros(1, 9).index_fill(1, torch.tensor([3]), 90.0)
 
-    monkeypatch.setattr(module, "_after", after)
-    (score,) = opening_scores(model, ["a"], some((3, 3))).tolist()
     # 1 - p of each of the two tokens is 8 exp(-90), which no p that is near 1 could tell.
+    [score] = score_openings(ask, ((3, 3),)).tolist()
     assert score == pytest.approx(90 - math.log(16), rel=1e-5)
 
 

@@ -19,11 +19,12 @@ from tests.support.tiny_models import SOME_ARCHITECTURES, shared_tiny_model, tal
 TEXTS = ("Hello there", "How do I kill a Python process?", "Hi", "What is a fuse?", "Sing", "Go")
 PROMPTS = PromptSet(tuple(Prompt(text, LABELS[number % 3]) for number, text in enumerate(TEXTS)))
 TOKENS = RefusalTokens((40, 41, 77), ("a", "b", "c"))
+OPENINGS = tuple((token,) for token in TOKENS.ids)
 NEW_TOKENS = 6
 
 
 def ask(model: ChatModel, store: Store | bool, prompts: PromptSet = PROMPTS) -> Replies:
-    return write_replies(model, prompts, first=TOKENS.ids, new_tokens=NEW_TOKENS, store=store)
+    return write_replies(model, prompts, openings=OPENINGS, new_tokens=NEW_TOKENS, store=store)
 
 
 class Rows:
@@ -140,7 +141,7 @@ def test_other_lengths_and_labels_are_answered_anew(tmp_path, rows: Rows):
     model, store = talkative_tiny_model("llama"), Store(tmp_path)
     ask(model, store)
     rows.seen.clear()
-    write_replies(model, PROMPTS, first=TOKENS.ids, new_tokens=NEW_TOKENS - 1, store=store)
+    write_replies(model, PROMPTS, openings=OPENINGS, new_tokens=NEW_TOKENS - 1, store=store)
     assert sorted(rows.seen) == list(range(len(PROMPTS)))
     rows.seen.clear()
     # What was a harmless prompt's reply is not taken for one that may be kept of a harmful prompt.

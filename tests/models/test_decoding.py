@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LogitsProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from actor_lens.models import decoding as module
+from actor_lens.models import reading
 from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel, wrap_model
 from actor_lens.models.decoding import ReplySettings, greedy_replies
@@ -78,13 +79,14 @@ def early_ends(model: ChatModel) -> tuple[int, ...]:
 def passes(monkeypatch):
     """Rows and new tokens of each pass through the model."""
     seen: list[tuple[int, int]] = []
-    run = module._pass
+    run = reading.run_tokens
 
-    def counting(model: ChatModel, ids: Tensor, *rest: Tensor) -> object:
+    def counting(model: ChatModel, ids: Tensor, *rest: Tensor, **named: object) -> object:
         seen.append(tuple(ids.shape))
-        return run(model, ids, *rest)
+        return run(model, ids, *rest, **named)
 
-    monkeypatch.setattr(module, "_pass", counting)
+    for place in (module, reading):
+        monkeypatch.setattr(place, "run_tokens", counting)
     return seen
 
 
@@ -116,7 +118,7 @@ def test_replies_are_those_of_single_prompts_while_rows_leave(architecture, pass
 @each_architecture
 def test_prompts_may_be_read_in_parts(architecture, passes, monkeypatch):
     model = speaker(architecture)
-    monkeypatch.setattr(module, "token_budget", lambda _model, width: 2 * width)
+    monkeypatch.setattr(reading, "token_budget", lambda _model, width: 2 * width)
     assert greedy_replies(model, batch_of(model), ReplySettings(N)) == truths(model)
     if architecture != "phi3":
         lengths = [len(ids) for ids in model.tokenize(PROMPTS)]
@@ -149,7 +151,7 @@ def moved_at_all_tokens(
 @pytest.mark.parametrize("moved", [shift_last_token, moved_at_all_tokens])
 def test_hooks_that_hold_something_for_each_row_find_their_rows(moved, passes, monkeypatch):
     model = speaker("llama")
-    monkeypatch.setattr(module, "token_budget", lambda _model, width: width)
+    monkeypatch.setattr(reading, "token_budget", lambda _model, width: width)
     moves = 3 * torch.randn(len(PROMPTS), D_MODEL, generator=torch.Generator().manual_seed(0))
     alone = []
     for prompt, move in zip(PROMPTS, moves, strict=True):
@@ -219,7 +221,7 @@ def test_models_that_decode_in_their_own_way_go_through_generate(kind, sizes, ge
 
 def test_parts_of_the_work_add_up(monkeypatch):
     model = speaker("llama")
-    monkeypatch.setattr(module, "token_budget", lambda _model, width: 2 * width)
+    monkeypatch.setattr(reading, "token_budget", lambda _model, width: 2 * width)
     shares: list[float] = []
     greedy_replies(
         model, batch_of(model), ReplySettings(N, early_ends(model), on_part=shares.append)

@@ -1,0 +1,46 @@
+"""Attention by one fused kernel, for passes of a token a prompt.
+
+Eager attention, by which everything else is computed, copies keys and values for each of the query
+heads that share them, at every token of a reply. torch's fused kernel does not, and gives the same
+up to rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from actor_lens.models.chat_model import ChatModel
+
+
+def with_fused_attention(model: ChatModel) -> PreTrainedModel:
+    """``model.hf`` in another form, which shares all weights and hooks but has fused attention.
+
+    Modules are copied rather than their configuration changed, since other threads may be running
+    them. Returns ``model.hf`` itself where the class is not transformers' own or has no fused
+    attention, attention scores are capped, or modules are tied to their place: by accelerate, which
+    spreads them over devices, or by the hooks of TransformerLens.
+    """
+    hf = model.hf
+    capped = getattr(hf.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    tied = any("forward" in vars(module) for module in hf.modules()) or model.bridge_is_hooked
+    own = not type(hf).__module__.startswith("transformers.")
+    if own or capped or tied or not hf._supports_sdpa:
+        return hf
+    return _copied(hf, {})
+
+
+def _copied(module: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a module tree with the parameters of the other and configurations of its own."""
+    twin: Any = copy.copy(module)
+    children = {
+        name: child if child is None else _copied(child, memo)
+        for name, child in module._modules.items()
+    }
+    object.__setattr__(twin, "_modules", children)
+    if "config" in vars(module):
+        twin.config = copy.deepcopy(module.config, memo)
+        twin.config._attn_implementation = "sdpa"
+    return twin

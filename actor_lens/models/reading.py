@@ -1,0 +1,226 @@
+"""Prompts that a model has read: the scores of what comes next, and all it needs to go on.
+
+Prompts are read a moment's work at a time. What all of them begin with, a system prompt most of
+all, is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from actor_lens.models.batches import TokenBatch
+from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.finite import check_finite
+from actor_lens.models.memory import token_budget
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
+# A beginning is read apart from the rest where that spares so many tokens.
+_WORTH_TOKENS = 64
+
+
+class OwnWayError(Exception):
+    """A model reads tokens, or keeps what it has read, in a way of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a model keeps of a batch of prompts.
+
+    Attributes:
+        scores: Scores of the first reply tokens, float32.
+        cache: Keys and values of the prompts, with room for more tokens.
+        mask: 1 where these belong to a token of a prompt. The beginning that all prompts have may
+            stand left of the padding.
+    """
+
+    scores: Float[Tensor, "prompt vocabulary"]
+    cache: DynamicCache
+    mask: Int[Tensor, "prompt token"]
+
+
+def read_prompts(
+    model: ChatModel,
+    batch: TokenBatch,
+    *,
+    room: int,
+    on_tokens: Callable[[int], None] = lambda _tokens: None,
+) -> Reading:
+    """Read a batch of prompts.
+
+    A hooked model reads all of them in one pass, as they are: hooks may hold something for each.
+
+    Args:
+        model: The model as it is now.
+        batch: The prompts.
+        room: Most tokens that will be added to each prompt.
+        on_tokens: Hears how many tokens of the prompts have been read.
+
+    Raises:
+        OwnWayError: If the model prepares its inputs itself, or its cache is not made of keys and
+            values of single tokens.
+        NotFiniteError: If logits are not finite.
+    """
+    from actor_lens.models.key_cache import join, repeat
+
+    if not reads_plainly(model):
+        raise OwnWayError
+    n_rows, width = batch.input_ids.shape
+    hooked = model.is_hooked
+    start = None if hooked else _read_beginning(model, batch)
+    begun = 0 if start is None else start.get_seq_length()
+    at_once = n_rows if hooked else max(1, token_budget(model, width) // width)
+    scores, caches, masks, done = [], [], [], 0
+    for first in range(0, n_rows, at_once):
+        rows = slice(first, first + at_once)
+        mask = batch.attention_mask[rows]
+        padding = int(mask.argmax(dim=1).min())  # that all of these have
+        fresh = slice(padding + begun, None)
+        # Tokens stay in their columns; the beginning moves to the left of the padding.
+        seen = torch.cat([mask.new_ones(len(mask), begun), mask[:, padding : width - begun]], dim=1)
+        last, cache = run_tokens(
+            model,
+            batch.input_ids[rows, fresh],
+            seen,
+            batch.position_ids[rows, fresh],
+            None if start is None else repeat(start, len(mask)),
+        )
+        scores.append(last)
+        caches.append(cache)
+        masks.append(seen)
+        done += int(mask.sum())
+        on_tokens(done)
+    widest = max(mask.shape[1] for mask in masks)
+    padded = [torch.nn.functional.pad(mask, (widest - mask.shape[1], 0)) for mask in masks]
+    return Reading(torch.cat(scores), join(caches, room), torch.cat(padded))
+
+
+def run_tokens(
+    model: ChatModel,
+    ids: Int[Tensor, "prompt token"],
+    mask: Int[Tensor, "prompt seen"],
+    positions: Int[Tensor, "prompt token"],
+    cache: DynamicCache | None = None,
+    *,
+    hf: PreTrainedModel | None = None,
+) -> tuple[Float[Tensor, "prompt vocabulary"], DynamicCache]:
+    """Scores of the tokens after these, float32, and the cache with these in it.
+
+    Args:
+        model: The model.
+        ids: Tokens that the cache does not hold.
+        mask: 1 on each token that is seen, those of the cache included.
+        positions: Their positions.
+        cache: What has been read before; it is used up.
+        hf: Module tree to run in place of ``model.hf``, of which it is another form.
+
+    Raises:
+        OwnWayError: If the model keeps no cache of the plain kind.
+    """
+    from actor_lens.models.key_cache import is_plain
+
+    output: Any = (hf or model.hf)(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    kept: Any = getattr(output, "past_key_values", None)
+    if cache is None and not is_plain(kept, ids.shape[1]):
+        raise OwnWayError
+    scores = output.logits[:, -1].to(device=ids.device, dtype=torch.float32)
+    check_finite(model, scores.sum(), "logits")  # of one NaN or infinity the sum is none, too
+    return scores, kept
+
+
+def scores_behind(
+    model: ChatModel, batch: TokenBatch, beginning: Sequence[int], reading: Reading | None = None
+) -> Float[Tensor, "prompt vocabulary"]:
+    """Scores of the next tokens, behind a beginning that all replies of a batch have.
+
+    Args:
+        model: The model as it is now.
+        batch: The prompts.
+        beginning: Token ids of the beginning.
+        reading: What the model keeps of the prompts, which stays as it is. Without it, or where
+            hooks change the model, prompts are read anew.
+    """
+    from actor_lens.models.key_cache import forget, room_of
+
+    length, n_rows = len(beginning), len(batch.indices)
+    fresh = batch.input_ids.new_tensor(list(beginning)).expand(n_rows, length)
+    ones = batch.attention_mask.new_ones(n_rows, length)
+    further = torch.arange(1, length + 1, device=fresh.device)
+    positions = batch.position_ids[:, -1:] + further
+    if reading is None or model.is_hooked or not 0 < length <= room_of(reading.cache):
+        longer = TokenBatch(
+            indices=batch.indices,
+            input_ids=torch.cat([batch.input_ids, fresh], dim=1),
+            attention_mask=torch.cat([batch.attention_mask, ones], dim=1),
+            position_ids=torch.cat([batch.position_ids, positions], dim=1),
+        )
+        return last_logits(model, longer)
+    with torch.no_grad():
+        mask = torch.cat([reading.mask, ones], dim=1)
+        scores, cache = run_tokens(model, fresh, mask, positions, reading.cache)
+    forget(cache, length)
+    return scores
+
+
+def last_logits(model: ChatModel, batch: TokenBatch) -> Float[Tensor, "prompt vocabulary"]:
+    """Logits of the first reply token of a batch, float32, as the network gives them.
+
+    Raises:
+        NotFiniteError: If they are not finite.
+    """
+    with torch.no_grad():
+        output: Any = model.hf(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            logits_to_keep=1,
+        )
+    last: Tensor = output.logits[:, -1].float()
+    check_finite(model, last, "logits")
+    return last
+
+
+def reads_plainly(model: ChatModel) -> bool:
+    """Whether the model's class leaves it to transformers how tokens are put into it."""
+    from transformers import GenerationMixin
+
+    own = getattr(type(model.hf), "prepare_inputs_for_generation", None)
+    return own is GenerationMixin.prepare_inputs_for_generation
+
+
+def _read_beginning(model: ChatModel, batch: TokenBatch) -> DynamicCache | None:
+    """The cache of what all prompts begin with; None where it is little, or a window slides."""
+    from actor_lens.models.key_cache import is_whole
+
+    starts = batch.attention_mask.argmax(dim=1).tolist()
+    own = [ids[start:] for ids, start in zip(batch.input_ids.tolist(), starts, strict=True)]
+    pairs = enumerate(zip(min(own), max(own), strict=False))
+    shortest = min(map(len, own))
+    length = next((place for place, (one, other) in pairs if one != other), shortest)
+    length = min(length, shortest - 1)
+    if length * (len(own) - 1) < _WORTH_TOKENS:
+        return None
+    row, start = slice(1), starts[0]
+    columns = slice(start, start + length)
+    _, cache = run_tokens(
+        model,
+        batch.input_ids[row, columns],
+        batch.attention_mask[row, columns],
+        batch.position_ids[row, columns],
+    )
+    return cache if is_whole(cache) else None
