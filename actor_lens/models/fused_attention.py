@@ -29,7 +29,8 @@ def with_fused_attention(model: ChatModel) -> PreTrainedModel:
     own = not type(hf).__module__.startswith("transformers.")
     if own or capped or tied or not hf._supports_sdpa:
         return hf
-    return _copied(hf, {})
+    fused: PreTrainedModel = _copied(hf, {})
+    return fused
 
 
 def _copied(module: Any, memo: dict[int, Any]) -> Any:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from actor_lens.activations.residuals import BlockInputs, collect_block_inputs
 from actor_lens.activations.store import Store
 from actor_lens.judges.first_token import RefusalTokens
-from actor_lens.judges.openings import refusal_tokens
 from actor_lens.judges.opening_scores import log_odds
+from actor_lens.judges.openings import refusal_tokens
 from actor_lens.models.blocks import graft_from_cache
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite

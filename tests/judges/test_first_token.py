@@ -11,8 +11,8 @@ from actor_lens.errors import UserError
 from actor_lens.judges import openings
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores
 from actor_lens.judges.keywords import KeywordJudge
-from actor_lens.judges.openings import refusal_tokens
 from actor_lens.judges.opening_scores import log_odds
+from actor_lens.judges.openings import refusal_tokens
 from actor_lens.judges.replies import Replies
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import generate_replies

@@ -148,8 +148,11 @@ class TestFusedAttention:
         assert with_fused_attention(models["gemma2"]) is models["gemma2"].hf
         for name in ("llama", "gpt2"):
             fused = with_fused_attention(models[name])
-            assert {module.config._attn_implementation for module in fused.modules()
-                    if hasattr(module, "config")} == {"sdpa"}
+            assert {
+                module.config._attn_implementation
+                for module in fused.modules()
+                if hasattr(module, "config")
+            } == {"sdpa"}
 
     def test_hooks_act_on_both_forms(self):
         model = talkative_tiny_model("llama")

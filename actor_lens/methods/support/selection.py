@@ -31,8 +31,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_lens.judges.first_token import RefusalTokens
-from actor_lens.judges.openings import refusal_tokens
 from actor_lens.judges.opening_scores import log_odds
+from actor_lens.judges.openings import refusal_tokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import first_token_logits, kl_divergence
 from actor_lens.prompts.rows import LABELS
