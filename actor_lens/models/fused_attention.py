@@ -8,11 +8,12 @@ up to rounding.
 from __future__ import annotations
 
 import copy
-from typing import Any
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from actor_lens.models.chat_model import ChatModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def with_fused_attention(model: ChatModel) -> PreTrainedModel:
