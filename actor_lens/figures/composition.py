@@ -201,6 +201,8 @@ def _axis(
     low, high = getattr(panel, letter)
     start, end = axis.get("domain", (0.0, 1.0))
     axis.setdefault("visible", True)
+    # Margins are fixed here: labels need not be measured at every redraw to find them.
+    axis |= {"automargin": False, "ticklabeloverflow": "allow"}
     axis["domain"] = [low + start * (high - low), low + end * (high - low)]
     other = "y" if letter == "x" else "x"
     axis.setdefault("anchor", other + number)

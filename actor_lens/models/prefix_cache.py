@@ -20,6 +20,7 @@ from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.blocks import arguments_at_last_position, bound_arguments, graft, stream_of
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
+from actor_lens.models.fused_attention import with_fused_attention
 from actor_lens.models.interventions import shift_last_token
 from actor_lens.models.memory import cache_bytes_per_token, free_memory
 from actor_lens.models.reading import last_logits
@@ -62,7 +63,9 @@ class PrefixCache:
             NoKeyValueCache: If a block does not use ``past_key_values``.
         """
         self._model, self.batch = model, batch
-        self._blocks = [_Recorder(block) for block in model.blocks]
+        fused = getattr(with_fused_attention(model).base_model, model.blocks_name)
+        pairs = zip(model.blocks, fused, strict=True)
+        self._blocks = [_Recorder(block, quick) for block, quick in pairs]
         with torch.no_grad():
             graft(model, dict(enumerate(self._blocks))).base_model(
                 input_ids=batch.input_ids,
@@ -259,9 +262,15 @@ class _Recorder(nn.Module):
     values: Tensor
     residual: Tensor
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, fused: nn.Module) -> None:
+        """Stand in for a block.
+
+        Args:
+            block: The block, by which prompts are read.
+            fused: The same with fused attention, by which last tokens are.
+        """
         super().__init__()
-        self.block = block
+        self.block, self.fused = block, fused
         self._arguments: dict[str, Any] = {}
         self._signature = inspect.signature(block.forward)
 
@@ -295,7 +304,7 @@ class _Recorder(nn.Module):
             "attention_mask": _side_by_side(mask, questions.shape[1], self.keys),
             "past_key_values": _KeysBefore(self.keys, self.values),
         }
-        return stream_of(self.block(questions, **arguments))
+        return stream_of(self.fused(questions, **arguments))
 
 
 class _KeysBefore:

@@ -230,6 +230,7 @@ class Dashboard(FigureBox):
     def redraw(self) -> None:
         """Draw what changed. What goes wrong is shown and not raised: a job may be drawing."""
         with self._lock:
+            self._drawn = self._state()
             try:
                 self._open_section.refresh()
                 self._linked.show(self._composition())
@@ -321,13 +322,21 @@ class Dashboard(FigureBox):
         traitlets.link((state, "layer"), (self._slider, "value"))
         self._menu_link = traitlets.link((state, "layer"), (self._menu, "value"))
         state.observe(self._show_headline, "sweep")
-        state.observe(lambda _change: self.redraw())
+        state.observe(self._follow)
         self._choose.observe(self._show_section, "value")
         self._show_section()
 
     @property
     def _open_section(self) -> Section:
         return self.sections[self._choose.value]
+
+    def _follow(self, _change: object) -> None:
+        """Draw once what several traits that changed together say."""
+        if any(now is not before for now, before in zip(self._state(), self._drawn, strict=True)):
+            self.redraw()
+
+    def _state(self) -> list[Any]:
+        return list(self.exploration.trait_values().values())
 
     def _show_section(self, _change: object = None) -> None:
         section = self._open_section
