@@ -144,17 +144,9 @@ class Dashboard(FigureBox):
         self._linked = LinkedFigure(
             self._composition(), on_click=self._choose_point, on_select=self._choose_points
         )
-        super().__init__(
-            [
-                self._head,
-                row(self._slider, self._menu, self._save, self._message),
-                self._choose,
-                self._controls,
-                *self._linked.parts,
-                self._below,
-                self._error,
-            ]
-        )
+        first = row(self._slider, self._menu, self._save, self._message)
+        above = (self._head, first, self._choose, self._controls)
+        super().__init__([*above, *self._linked.parts, self._below, self._error])
         for section in self.sections.values():  # most are not on the page yet
             answer_where_asked(section.controls, section.text)
         self._link()
@@ -230,7 +222,7 @@ class Dashboard(FigureBox):
     def redraw(self) -> None:
         """Draw what changed. What goes wrong is shown and not raised: a job may be drawing."""
         with self._lock:
-            self._drawn = self._state()
+            self._drawn = list(self.exploration.trait_values().values())
             try:
                 self._open_section.refresh()
                 self._linked.show(self._composition())
@@ -332,11 +324,9 @@ class Dashboard(FigureBox):
 
     def _follow(self, _change: object) -> None:
         """Draw once what several traits that changed together say."""
-        if any(now is not before for now, before in zip(self._state(), self._drawn, strict=True)):
+        now = self.exploration.trait_values().values()
+        if any(one is not drawn for one, drawn in zip(now, self._drawn, strict=True)):
             self.redraw()
-
-    def _state(self) -> list[Any]:
-        return list(self.exploration.trait_values().values())
 
     def _show_section(self, _change: object = None) -> None:
         section = self._open_section
