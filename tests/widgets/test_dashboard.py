@@ -296,7 +296,9 @@ def test_a_prompt_that_cannot_be_looked_at_is_told_and_the_button_works_again(
 # ---- What if ----
 
 
-def test_what_if_shows_the_targets_the_warnings_and_the_prediction(dashboard, model, look):
+def test_what_if_shows_the_targets_the_warnings_and_the_prediction(
+    dashboard, model, look, monkeypatch
+):
     section = dashboard.sections["What if"]
     dashboard.section = "What if"
     dashboard.layer = 4
@@ -318,6 +320,11 @@ def test_what_if_shows_the_targets_the_warnings_and_the_prediction(dashboard, mo
     counting = model.blocks[0].register_forward_hook(
         lambda _block, inputs, _output: tokens_of_first_block.append(inputs[0].shape[1])
     )
+    drawings = []
+    monkeypatch.setattr(dashboard._linked, "show", lambda panels: drawings.append(panels))
+    section.alpha.value = 1.1
+    assert len(drawings) == 1  # though settings and predictions have changed
+    monkeypatch.undo()
     section.alpha.value = 1.0
     finish(dashboard)
     at_four = bars_of_predictions(dashboard)
