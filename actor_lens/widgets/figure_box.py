@@ -35,8 +35,10 @@ _HOW_TO_GO_ON = "A picture of the last state: no widget runs here. Run the cells
 class PageHelper(anywidget.AnyWidget):
     """An invisible part of a widget that sees to its figure's width, its arrow keys and its comms.
 
-    A figure that is drawn before its place has a width stays 700 pixels wide, so the page is told
-    of every change of width. Notebook 7 takes arrow keys for moves between cells unless the very
+    A figure that is drawn before its place has a width stays 700 pixels wide, and one whose height
+    Python sets, as with another section, keeps the width of that moment: plotly fits no figure of
+    which it holds both. So the width is taken off, and the page told, wherever the figure is not as
+    wide as its place. Notebook 7 takes arrow keys for moves between cells unless the very
     element with the focus says that it wants them. JupyterLab sends clicks to a subshell of the
     kernel, and goes on doing so when a crash, or a restart by someone else, has ended it: then the
     kernel answers that it knows no such subshell, and JupyterLab is made to ask for a new one. Once
@@ -75,7 +77,12 @@ class PageHelper(anywidget.AnyWidget):
       const hides = document.createElement("style"), picture = "." + model.get("picture");
       hides.textContent = `${picture}, .jp-OutputArea-child:has(${picture}) { display: none; }`;
       document.head.append(hides);
-      const fit = () => window.dispatchEvent(new Event("resize"));
+      const fit = () => {
+        const plot = el.closest(".actor-lens")?.querySelector(".js-plotly-plot");
+        if (Math.abs(plot?._fullLayout?.width - plot?.clientWidth) <= 1) return;
+        if (plot?.layout) delete plot.layout.width; // else it is never fitted again
+        window.dispatchEvent(new Event("resize"));
+      };
       const watcher = new ResizeObserver(fit);
       const timers = [300, 1000, 2500].map((wait) => setTimeout(fit, wait));
       const watch = () => {

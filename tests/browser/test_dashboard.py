@@ -267,14 +267,38 @@ def test_every_section_fits_the_window(dashboard_in, frontend, width):
         shown = notebook.outputs.filter(has=notebook.page.locator(".actor-lens"))
         beyond = "element => element.scrollWidth - element.clientWidth"
         assert shown.evaluate(beyond) <= 1
-        narrower = """element => element.querySelector(".actor-lens").clientWidth
-            - element.querySelector(".main-svg").getBoundingClientRect().width"""
-        assert 0 <= shown.evaluate(narrower) <= 30
+        assert fits(notebook, width)
+
+
+def test_the_figure_is_as_wide_as_the_window_whenever_that_changes(dashboard_in):
+    notebook = dashboard_in()
+    train(notebook)
+    for section, width in (("Train", 900), ("Prompts", 1440), ("Train", 900)):
+        notebook.toggle(section).click()
+        wait_panels(notebook, {*OF_THE_LAYER, TRAINING} if section == "Train" else {*OF_THE_LAYER})
+        notebook.page.set_viewport_size({"width": width, "height": 900})
+        notebook.wait_until(lambda w=width: fits(notebook, w), 10, f"a figure of {width} pixels")
+    # Both at once: the height that the section brings may come before or after.
+    notebook.toggle("Layers").click()
+    notebook.page.set_viewport_size({"width": 1440, "height": 900})
+    wait_panels(notebook, {*OF_THE_LAYER, *SECTIONS["Layers"]})
+    notebook.wait_until(lambda: fits(notebook, 1440), 10, "a figure of 1440 pixels")
+    notebook.toggle("Train").click()
+    stop(notebook)
 
 
 def same_panels(notebook):
     held = notebook.kernel_value("[trace.meta['panel'] for trace in dashboard.figure.data]")
     return drawn_panels(notebook) == set(held)
+
+
+def fits(notebook, width):
+    """Whether the dashboard fills a window of this width, and its figure the dashboard."""
+    place, drawn = notebook.page.evaluate("""() => {
+        const root = document.querySelector(".actor-lens");
+        return [root.clientWidth, root.querySelector(".main-svg").getBoundingClientRect().width];
+    }""")
+    return 0.75 * width < place <= width and 0 <= place - drawn <= 30
 
 
 def drawn_panels(notebook):
