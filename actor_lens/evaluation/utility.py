@@ -255,8 +255,10 @@ def measure_utility(
             "num_fewshot": num_fewshot,
             "chat": chat,
         }
-        before = run_tasks(model, tasks, **settings)
-        after = run_tasks(model, tasks, run=run, **settings)
+        with stage("tasks before"):
+            before = run_tasks(model, tasks, **settings)
+        with stage("tasks after"):
+            after = run_tasks(model, tasks, run=run, **settings)
         measures += _task_measures(before, after, asked=tasks)
     layer = run.layer if isinstance(run, TrainingRun) else None
     return Utility(model.name, layer, tuple(measures))
