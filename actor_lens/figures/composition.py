@@ -154,7 +154,7 @@ def compose(panels: Sequence[Panel], *, height: int) -> Composition:
         "height": height,
         "autosize": True,
         "hovermode": "closest",
-        "margin": {"l": 64, "r": 18, "t": 54, "b": 64},
+        "margin": {"l": 72, "r": 18, "t": 54, "b": 64},
         "uirevision": "dashboard",
         "bargap": 0,
     }
