@@ -1,27 +1,26 @@
-"""The command ``bench``: what looking and training cost on this machine.
+"""The command ``bench``: what collecting and training cost on this machine.
 
-Collecting residuals and questions about the model are timed against plain forward passes, replies
-against transformers' own ``generate``, and training one layer against a naive version of the same
-method, against SFT of the whole model and inside a sweep. Each part runs in a
-process of its own, so that its peak memory is its own; the median of ``--rounds`` counts. From that
-the cost of a larger job is predicted (``--predict``), which assumes prompts of the same length.
+Collecting residuals is timed against plain forward passes, and training one layer against SFT of
+the whole model and against training every layer. Parts take turns; the median of ``--rounds``
+counts. From that the cost of a larger job is predicted (``--predict``), which assumes prompts of
+the same length.
 
 Files in ``--out``:
-    bench.json: The record that ``--json`` prints.
-    bench.txt: The tables that are printed otherwise.
+    bench.csv: One row a way of training.
+    summary.json: The record that ``--json`` prints.
 
 Ctrl-C writes nothing.
 
 Examples:
     actor-lens bench
-    actor-lens bench --only looks,actor --rounds 5
+    actor-lens bench --only collection,actor --rounds 5
     actor-lens bench --model smollm2 --predict 5000 --out bench
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
@@ -37,31 +36,26 @@ from actor_lens.cli.inputs import (
     open_progress,
     sample_prompts,
 )
-from actor_lens.cli.printing import console as terminal
-from actor_lens.cli.printing import number_text, print_json, print_table, print_written
+from actor_lens.cli.printing import give_results, number_text, print_table, say
 from actor_lens.cli.values import names
-from actor_lens.cli.writing import prepare_out, write_json
-from actor_lens.diagnostics.bench_job import PARTS
+from actor_lens.cli.writing import prepare_out
+from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from actor_lens.diagnostics.bench import BenchResult
 
 
 def add_commands(commands: Any) -> None:
     """Register ``bench``."""
-    text = "what collecting and training cost on this machine, against plain ways of doing it"
+    text = "what collecting and training cost on this machine"
     parser = add_command(commands, "bench", bench, text)
     add_common(parser)
     add_per_label(parser)
     add_layer(parser, "block to train; default: auto, the middle one")
     add_count(parser, "--epochs", 3, "passes over the prompts in every training")
     add_count(parser, "--rounds", 3, "how often each part is timed")
-    add_count(
-        parser, "--reply-tokens", 64, "length of generated replies, and of those that SFT trains on"
-    )
-    text = f"parts: {', '.join(PARTS)}; default: all"
+    add_count(parser, "--reply-tokens", 64, "length of the replies that SFT trains on")
+    text = "parts: collection, actor, sft, sweep; default: all"
     parser.add_argument("--only", metavar="PART,..", help=text)
     add_count(parser, "--predict", 1000, "predict the cost for so many prompts and 8 epochs")
 
@@ -74,10 +68,8 @@ def bench(arguments: argparse.Namespace) -> None:
             ``--out`` cannot be written.
     """
     out = prepare_out(arguments)
-    from rich.console import Console
-
+    from actor_lens.diagnostics.bench import PARTS
     from actor_lens.diagnostics.bench import bench as measure
-    from actor_lens.files.saving import replacing
 
     with open_progress(arguments):
         model, prompts, _ = load_model_and_prompts(arguments)
@@ -91,93 +83,56 @@ def bench(arguments: argparse.Namespace) -> None:
             reply_tokens=arguments.reply_tokens,
             parts=parts,
         )
+    predicted = costs.predicted(arguments.predict, FinetuneConfig.epochs)
     record = {
         **costs.summary(),
         "model_settings": model_settings(model),
-        "predicted": _predicted(arguments, costs),
+        "predicted": {
+            "prompts": arguments.predict,
+            "epochs": FinetuneConfig.epochs,
+            "seconds": predicted,
+        },
     }
-    if out is not None:
-        write_json(out / "bench.json", record)
-        # What the terminal shows, 100 characters wide and without colours.
-        text = io.StringIO()
-        print_costs(Console(file=text, width=100, highlight=False), arguments, costs)
-        with replacing(out / "bench.txt") as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8")
-    if arguments.json:
-        print_json(record)
-    else:
-        print_costs(terminal(), arguments, costs)
-        print_written(out, "bench.txt")
+    show = partial(_print, costs, record["predicted"])
+    give_results(arguments, out, record, {"bench.csv": costs.frame}, show, "bench.csv")
 
 
-def print_costs(console: Console, arguments: argparse.Namespace, costs: BenchResult) -> None:
+def _print(costs: BenchResult, predicted: dict[str, Any]) -> None:
     """Print the table, what it means and what a larger run would cost."""
     from actor_lens.diagnostics.bench import NOTES
     from actor_lens.files.sizes import format_size
 
     machine, setting = costs.machine, costs.setting
-    console.print(
+    say(
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
         f"{machine['device']}, torch {machine['torch']}, {machine['date']}\n"
         f"{setting['model']}: {setting['parameters']:,} parameters, {setting['layers']} layers, "
         f"{setting['dtype']}; {setting['prompts']} prompts, {setting['tokens']} tokens; layer "
-        f"{setting['layer']}, {setting['epochs']} epochs, {setting['rounds']} rounds",
-        markup=False,
+        f"{setting['layer']}, {setting['epochs']} epochs, {setting['rounds']} rounds"
     )
     collection = costs.collection
     if collection:
-        hooks = collection["all_hooks_to_ours"]
-        console.print(
+        say(
             f"Collecting residuals: {collection['tokens_per_second']:,.0f} tokens/s, "
-            f"{collection['to_plain_pass']:.2f} times a plain pass; with every hook it would take "
-            f"{hooks:.1f} times as long."
+            f"{collection['to_plain_pass']:.2f} times a plain pass."
         )
-    looks = costs.looks()
-    if len(looks):
-        print_table(
-            "Looking",
-            ("question", "compared with", "times", "at most", "seconds"),
-            (
-                [
-                    row["question"],
-                    row["compared_with"],
-                    f"{row['ratio']:.2f}",
-                    f"{row['limit']:.2f}",
-                    f"{row['seconds']:.2f}",
-                ]
-                for row in looks.to_dict("records")
-            ),
-            texts=2,
-            to=console,
+    print_table(
+        "Training",
+        ("part", "seconds", "times ACTOR", "peak memory"),
+        (
+            [
+                row["part"],
+                f"{row['seconds']:.2f}",
+                number_text(row["times_actor"], ".2f"),
+                format_size(int(row["peak_bytes"])),
+            ]
+            for row in costs.frame().to_dict("records")
+        ),
+    )
+    for part, seconds in predicted["seconds"].items():
+        say(
+            f"Predicted, {predicted['prompts']} prompts, {predicted['epochs']} epochs: {part} "
+            f"{seconds:,.0f} s"
         )
-    frame = costs.frame()
-    if len(frame):
-        print_table(
-            "Training",
-            ("part", "seconds", "times ACTOR", "peak memory"),
-            (
-                [
-                    row["part"],
-                    f"{row['seconds']:.2f}",
-                    number_text(row["times_actor"], ".2f"),
-                    format_size(int(row["peak_bytes"])),
-                ]
-                for row in frame.to_dict("records")
-            ),
-            to=console,
-        )
-    if costs.agreement is not None:
-        console.print(
-            f"Naive ACTOR's weights differ from ACTOR's by at most {costs.agreement:.1e} of a "
-            "tensor's length."
-        )
-    for part, seconds in _predicted(arguments, costs)["seconds"].items():
-        console.print(f"Predicted, {arguments.predict} prompts, 8 epochs: {part} {seconds:,.0f} s")
     for note in NOTES:
-        console.print(note.format(**setting), style="dim", markup=False)
-
-
-def _predicted(arguments: argparse.Namespace, costs: BenchResult) -> dict[str, Any]:
-    """Seconds of each part for ``--predict`` prompts and the usual number of epochs."""
-    seconds = costs.predicted(arguments.predict, 8)
-    return {"prompts": arguments.predict, "epochs": 8, "seconds": seconds}
+        say(note.format(**setting), "dim")

@@ -48,7 +48,6 @@ def print_table(
     rows: Iterable[Sequence[object]],
     *,
     texts: int = 1,
-    to: Console | None = None,
 ) -> None:
     """Print a table.
 
@@ -58,7 +57,6 @@ def print_table(
         rows: Cells in the order of the columns; each is printed as it is.
         texts: Number of leading columns that hold text and may go on in the next line. The others
             hold numbers and stand to the right.
-        to: The console to print on; None for the terminal.
     """
     from rich.table import Table
     from rich.text import Text
@@ -72,7 +70,7 @@ def print_table(
             table.add_column(Text(column), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    (to or console()).print(table)
+    console().print(table)
 
 
 def print_json(record: dict[str, Any]) -> None:

@@ -1,92 +1,87 @@
-"""Costs of ACTOR and of what it is compared with, in paired rounds on one machine."""
+"""What collecting and training cost on this machine, in paired rounds.
+
+``tests/benchmarks`` of the repository measures more, each part in a process of its own.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import product
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
 
-from actor_lens.diagnostics.bench_job import PARTS, BenchSettings, Job, Part, Task
+from actor_lens.activations.residuals import collect_residuals
 from actor_lens.errors import UserError, check_choice, check_whole
+from actor_lens.experiments.comparison.method_costs import cost_of
+from actor_lens.experiments.sweep.layer_sweep import sweep_layers
+from actor_lens.methods.sft import full_trainee
+from actor_lens.methods.support.reply_data import ReplyExample
+from actor_lens.methods.support.reply_training import adamw_stepper, check_trainable, collated
+from actor_lens.methods.support.tails import run_without_head
+from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.progress import stage
+from actor_lens.models.memory import is_out_of_memory
+from actor_lens.progress import Reporter, reporting, stage
 from actor_lens.prompts.sets import PromptSet, require_labels
-from actor_lens.results import Result, plain, records
-from actor_lens.text import clip, one_line, plural
+from actor_lens.results import Result, plain
+from actor_lens.text import clip, plural
+from actor_lens.training.config import FinetuneConfig
+from actor_lens.training.finetuning import finetune_layer
 
-_IN_ROUNDS: tuple[Part, ...] = ("collection", "looks")
-"""Parts that have rounds of their own, in one process."""
-_QUESTIONS = {
-    "pass": "a pass",
-    "base_pass": "a pass, no head",
-    "residuals": "residuals, all layers",
-    "layer_scores": "causal scores, all layers",
-    "what_if": "what-if, one layer",
-    "trained_layer": "one trained layer",
-    "generate": "generate",
-    "replies": "replies",
-    "evaluation": "evaluation",
-}
+Part = Literal["collection", "actor", "sft", "sweep"]
+PARTS: tuple[Part, ...] = get_args(Part)
 _TITLES = {
     "actor": "ACTOR, one layer on cached inputs",
-    "naive_actor": "naive ACTOR, from the tokens at every step",
     "sft": "SFT, every parameter",
     "sweep": "ACTOR, every layer in turn",
 }
 NOTES = (
     "Each figure is the median over rounds; ratios are taken within a round. Training counts "
-    "everything but loading the model: collecting block inputs too. Peak memory is that of a "
-    "process of its own beyond what it had before the model was loaded, weights included (on a "
-    "GPU: allocated by torch).",
-    "Looking: a pass goes to the logits of the first reply token. What-if has keys and values "
-    "kept; a trained layer is scored from its cached inputs; replies are compared with "
-    "transformers' generate on the same batches; an evaluation adds first-token scores.",
-    "Plain pass: the base model without head, gradients or cache, transformers' default attention, "
-    "same batches. SFT: AdamW, default attention, replies of {reply_tokens} random tokens. The "
-    "sweep is without scoring its outcomes.",
+    "everything but loading the model: collecting block inputs too. Peak memory is what the work "
+    "takes beside the loaded model (on a GPU: allocated by torch).",
+    "Plain pass: the base model without head, gradients or cache, same batches. SFT: AdamW on a "
+    "float32 copy, as the method sft-full, replies of {reply_tokens} random tokens. The sweep is "
+    "without scoring its outcomes.",
 )
+_LR = 1e-5  # of SFT
+Measured = dict[str, float]
 
 
 @dataclass(frozen=True, repr=False)
 class BenchResult(Result):
-    """What looking and training cost on one machine.
+    """What collecting and training cost on one machine.
 
     Attributes:
         machine: Processor, cores, memory, device, versions, date.
         setting: Model, prompts, tokens, layer, epochs.
-        rounds: Measurements of every round of each part.
-        agreement: Largest relative difference of a tensor between naive ACTOR's weights and
-            ACTOR's, None where one of them was not run.
+        rounds: Of each part what every round took: ``seconds``, of ways to train ``peak_bytes``
+            and how many of the seconds went into ``collect``, of collecting those of a ``plain``
+            pass.
     """
 
     machine: Mapping[str, Any]
     setting: Mapping[str, Any]
-    rounds: Mapping[Part, Sequence[Mapping[str, Any]]]
-    agreement: float | None
+    rounds: Mapping[Part, Sequence[Measured]]
 
     _hint = "larger jobs: .predicted(n_prompts, epochs)"
 
-    def seconds(self, part: Part) -> float:
-        """Median seconds of a part; NaN where it was not run."""
-        return _median(measured["seconds"] for measured in self.rounds.get(part, ()))
+    @property
+    def trained(self) -> list[Part]:
+        """The ways of training that were measured."""
+        return [part for part in PARTS if part in self.rounds and part != "collection"]
 
-    def peak_bytes(self, part: Part) -> float:
-        """Median peak memory of a part; NaN where it was not run."""
-        return _median(float(one["memory"]["peak"]) for one in self.rounds.get(part, ()))
+    def median(self, part: Part, name: str = "seconds") -> float:
+        """Median over the rounds of what a part took; NaN where it was not measured."""
+        return _median(measured[name] for measured in self.rounds.get(part, ()))
 
     def ratio(self, part: Part, to: Part = "actor") -> float:
         """Median over rounds of the time of a part in relation to another's."""
@@ -95,93 +90,52 @@ class BenchResult(Result):
 
     @property
     def collection(self) -> dict[str, float]:
-        """``tokens_per_second``, and time in relation to a plain pass and to all hooks."""
-        measurements = self.rounds.get("collection", ())
-        if not measurements:
+        """``tokens_per_second``, and time in relation to a plain pass; empty if not measured."""
+        if "collection" not in self.rounds:
             return {}
-        times = {
-            name: [value for measured in measurements for value in measured["rounds"][name]]
-            for name in ("ours", "plain", "all_hooks")
-        }
-        return {
-            "tokens_per_second": measurements[0]["tokens"] / statistics.median(times["ours"]),
-            "to_plain_pass": _paired(times["ours"], times["plain"]),
-            "all_hooks_to_ours": _paired(times["all_hooks"], times["ours"]),
-        }
-
-    def looks(self) -> pd.DataFrame:
-        """One row a question about the model, in relation to what it is compared with.
-
-        Columns: ``question``, ``seconds``, ``compared_with``, ``ratio`` (median over rounds),
-        ``limit`` (the most that it should be). Without rows where they were not asked.
-        """
-        columns = ["question", "seconds", "compared_with", "ratio", "limit"]
-        rows = []
-        for measured in self.rounds.get("looks", ()):
-            times = measured["rounds"]
-            for question, (other, limit) in measured["limits"].items():
-                ratio = _paired(times[question], times[other])
-                seconds = statistics.median(times[question])
-                rows.append((_QUESTIONS[question], seconds, _QUESTIONS[other], ratio, limit))
-        return pd.DataFrame(rows, columns=columns)
+        ratios = (one["seconds"] / one["plain"] for one in self.rounds["collection"])
+        rate = self.setting["tokens"] / self.median("collection")
+        return {"tokens_per_second": rate, "to_plain_pass": _median(ratios)}
 
     def frame(self) -> pd.DataFrame:
         """One row a way of training.
 
         Columns: ``part``, ``seconds``, ``times_actor`` (time in relation to ACTOR), ``peak_bytes``.
         """
-        parts = [part for part in PARTS if part in self.rounds and part not in _IN_ROUNDS]
-        return pd.DataFrame(
-            {
-                "part": _TITLES[part],
-                "seconds": self.seconds(part),
-                "times_actor": self.ratio(part),
-                "peak_bytes": self.peak_bytes(part),
-            }
-            for part in parts
-        )
+        return pd.DataFrame({"part": _TITLES[part], **self._costs(part)} for part in self.trained)
+
+    def _costs(self, part: Part) -> dict[str, float]:
+        return {
+            "seconds": self.median(part),
+            "times_actor": self.ratio(part),
+            "peak_bytes": self.median(part, "peak_bytes"),
+        }
 
     def predicted(self, n_prompts: int, epochs: int) -> dict[str, float]:
         """Seconds for more prompts of the same lengths and other epochs, by proportion."""
-        more = n_prompts / self.setting["prompts"]
-        longer = epochs / self.setting["epochs"]
-        parts: tuple[Part, ...] = ("actor", "sweep", "naive_actor", "sft")
+        more, longer = n_prompts / self.setting["prompts"], epochs / self.setting["epochs"]
         seconds: dict[str, float] = {}
-        for part in (part for part in parts if part in self.rounds):
-            # Collecting is done once, whatever the epochs, by those that do it at all.
-            collect = _median(
-                measured.get("parts", {}).get("collect", 0.0) for measured in self.rounds[part]
-            )
-            seconds[part] = more * (collect + longer * (self.seconds(part) - collect))
+        for part in self.trained:
+            collect = self.median(part, "collect")  # done once, whatever the epochs
+            seconds[part] = more * (collect + longer * (self.median(part) - collect))
         return seconds
-
-    def _headline(self) -> str:
-        model, machine = self.setting["model"], clip(self.machine["processor"], 40)
-        trained = [part for part in PARTS if part in self.rounds and part not in _IN_ROUNDS]
-        parts = [f"{part} {self.seconds(part):.3g} s" for part in trained]
-        work = plural(self.setting["prompts"], "prompt")
-        return f"BenchResult: {model} on {machine}, {work}: {', '.join(parts) or 'nothing trained'}"
 
     def summary(self) -> dict[str, Any]:
         """Every measurement, and what follows from them, as plain values."""
-        parts = [part for part in self.rounds if part not in _IN_ROUNDS]
         return {
             "machine": dict(self.machine),
             "setting": dict(self.setting),
             "collection": self.collection,
-            "looks": records(self.looks()),
-            "training": {
-                part: {
-                    "seconds": self.seconds(part),
-                    "times_actor": plain(self.ratio(part)),
-                    "peak_bytes": self.peak_bytes(part),
-                }
-                for part in parts
-            },
-            "naive_actor_largest_relative_difference": self.agreement,
+            "training": {part: plain(self._costs(part)) for part in self.trained},
             "rounds": {part: list(measured) for part, measured in self.rounds.items()},
             "notes": [note.format(**self.setting) for note in NOTES],
         }
+
+    def _headline(self) -> str:
+        model, machine = self.setting["model"], clip(self.machine["processor"], 40)
+        parts = ", ".join(f"{part} {self.median(part):.3g} s" for part in self.trained)
+        work = plural(self.setting["prompts"], "prompt")
+        return f"BenchResult: {model} on {machine}, {work}: {parts or 'nothing trained'}"
 
 
 def bench(
@@ -194,24 +148,23 @@ def bench(
     reply_tokens: int = 64,
     parts: Sequence[Part] = PARTS,
 ) -> BenchResult:
-    """Measure what looking and training cost.
+    """Measure what collecting and training cost.
 
-    Every part runs in a process of its own that loads the model, one part after the other, round
-    after round, so that a slow moment of the machine falls on all of them alike.
+    Parts take turns, round after round, so that a slow moment of the machine falls on all alike.
 
     Args:
-        model: The model, which is left as it is. One that was made in memory is saved to a
-            temporary folder for the other processes.
+        model: The model, which is left as it is.
         prompts: Training prompts, at least two of each label.
         layer: The block to train; None for the middle one.
         epochs: Passes over the prompts, in every way of training.
         rounds: Number of times that everything is measured.
-        reply_tokens: Length of the replies that are generated, and that SFT trains on.
+        reply_tokens: Length of the replies that SFT trains on.
         parts: Names of the parts to measure.
 
     Raises:
-        UserError: If a part is not known, a number is below 1, prompts are missing, or a process
-            fails, for instance because memory ran out.
+        UserError: If a part is not known, a number is below 1, prompts are missing, or memory ran
+            out.
+        KeyboardInterrupt: If interrupted: half a part is no measurement.
     """
     if not parts:
         raise UserError(f"no parts to measure; name some of {', '.join(PARTS)}")
@@ -219,21 +172,26 @@ def bench(
         check_choice("part", part, PARTS)
     check_whole("rounds", rounds, 1)
     require_labels(prompts, 2)
-    settings = BenchSettings(
+    config = FinetuneConfig(
         layer=model.check_layer(model.n_layers // 2 if layer is None else layer),
         epochs=check_whole("epochs", epochs, 1),
-        reply_tokens=check_whole("reply_tokens", reply_tokens, 1),
-        repeats=max(3, rounds),
     )
-    measurements: dict[Part, list[dict[str, Any]]] = {part: [] for part in parts}
-    with on_disk(model, prompts) as files:
-        with stage("benchmark", rounds * len(parts)) as done:
-            for number, (turn, part) in enumerate(product(range(rounds), parts)):
-                if part not in _IN_ROUNDS or turn == 0:
-                    measurements[part].append(run_task(part, files, settings))
-                done(number + 1)
-        agreement = _agreement(files.folder)
-    token_counts = [len(ids) for ids in model.tokenize(prompts.texts)]
+    check_whole("reply_tokens", reply_tokens, 1)
+    work: dict[Part, Callable[[], Measured]] = {
+        "collection": partial(_collect, model, prompts),
+        "actor": partial(_train, model, prompts, config),
+        "sft": partial(_fine_tune, model, prompts, config, reply_tokens),
+        "sweep": partial(_sweep, model, prompts, config),
+    }
+    measured: dict[Part, list[Measured]] = {part: [] for part in parts}
+    with stage("benchmark", rounds * len(measured)) as done:
+        with reporting(Reporter()):  # the first time takes longer
+            finetune_layer(model, prompts.sample(2), layer=config.layer, epochs=1, store=False)
+        for number in range(rounds * len(measured)):
+            part = list(measured)[number % len(measured)]
+            with reporting(Reporter()):
+                measured[part].append(_within_memory(part, work[part]))
+            done(number + 1)
     return BenchResult(
         machine=machine_facts(model.device),
         setting={
@@ -242,15 +200,77 @@ def bench(
             "layers": model.n_layers,
             "dtype": str(model.hf.dtype).removeprefix("torch."),
             "prompts": len(prompts),
-            "tokens": sum(token_counts),
-            "layer": settings.layer,
+            "tokens": sum(map(len, model.tokenize(prompts.texts))),
+            "layer": config.layer,
             "epochs": epochs,
             "reply_tokens": reply_tokens,
             "rounds": rounds,
         },
-        rounds=measurements,
-        agreement=agreement,
+        rounds=measured,
     )
+
+
+def _within_memory(part: Part, work: Callable[[], Measured]) -> Measured:
+    try:
+        return work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"'{part}' needs more memory than there is; leave it out (--only)"
+        ) from error
+
+
+def _collect(model: ChatModel, prompts: PromptSet) -> Measured:
+    """Residuals of all layers, and a plain pass over the same batches."""
+
+    def run(batch: TokenBatch) -> None:
+        with torch.no_grad():
+            run_without_head(model, batch)
+
+    with cost_of(model) as ours:
+        collect_residuals(model, prompts, store=False)
+    with cost_of(model) as plain_pass:
+        run_in_batches(model, model.tokenize(prompts.texts), run)
+    return {"seconds": ours.seconds, "plain": plain_pass.seconds}
+
+
+def _train(model: ChatModel, prompts: PromptSet, config: FinetuneConfig) -> Measured:
+    """ACTOR on cached inputs: collecting them and training, nothing else."""
+    with cost_of(model) as cost:
+        run = finetune_layer(model, prompts, config, store=False)
+    if run.status == "stopped":
+        raise KeyboardInterrupt
+    return {**vars(cost), "collect": run.seconds["collect"]}
+
+
+def _fine_tune(
+    model: ChatModel, prompts: PromptSet, config: FinetuneConfig, reply_tokens: int
+) -> Measured:
+    """Every parameter of a copy, on replies of random tokens: what they say costs nothing."""
+    size = config.batch_size
+    check_trainable(model, (_LR,), config.epochs, size)
+    token_ids = model.tokenize(prompts.texts, room=reply_tokens)
+    shape, draw = (len(token_ids), reply_tokens), torch.Generator("cpu").manual_seed(0)
+    replies = torch.randint(int(model.hf.config.vocab_size), shape, generator=draw, device="cpu")
+    examples = [
+        ReplyExample(prompt.label, tuple(ids), tuple(reply))
+        for prompt, ids, reply in zip(prompts, token_ids, replies.tolist(), strict=True)
+    ]
+    with cost_of(model) as cost:
+        trainee = full_trainee(model)
+        step = adamw_stepper(trainee, _LR)
+        for _ in range(config.epochs):
+            for start in range(0, len(examples), size):
+                step(partial(trainee.loss, collated(model, examples[start : start + size])))
+    return {**vars(cost), "collect": 0.0}
+
+
+def _sweep(model: ChatModel, prompts: PromptSet, config: FinetuneConfig) -> Measured:
+    """Every layer trained once, on one collection of block inputs; outcomes are not scored."""
+    with cost_of(model) as cost:
+        outcomes = sweep_layers(model, prompts, settings=config, store=False)
+    return {**vars(cost), "collect": outcomes.seconds["collect"]}
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
@@ -271,98 +291,12 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class BenchFiles:
-    """Files that the processes of tasks read and write.
-
-    Attributes:
-        model: Keyword arguments of ``load_model``.
-        prompts: The file of prompts.
-        folder: A folder for trained tensors.
-    """
-
-    model: Mapping[str, Any]
-    prompts: Path
-    folder: Path
-
-
-def run_task(task: Task, files: BenchFiles, settings: BenchSettings) -> dict[str, Any]:
-    """Run one task in a process of its own and return what it measured.
-
-    Raises:
-        UserError: If the process fails.
-    """
-    job = Job(
-        task=task,
-        model=files.model,
-        prompts=str(files.prompts),
-        settings=settings,
-        threads=torch.get_num_threads(),
-        state_file=str(files.folder / f"{task}.safetensors"),
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "actor_lens.diagnostics.bench_process"],
-        input=job.to_json(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        hint = " (killed: memory ran out?)" if done.returncode < 0 else ""
-        raise UserError(
-            f"measuring '{task}' failed{hint}: {one_line(last)}; leave it out with --only"
-        )
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured
-
-
-@contextmanager
-def on_disk(model: ChatModel, prompts: PromptSet) -> Iterator[BenchFiles]:
-    """Yield model and prompts as files that other processes find, for a ``with`` statement."""
-    with tempfile.TemporaryDirectory(prefix="actor-lens-bench-") as name:
-        folder = Path(name)
-        path = folder / "prompts.jsonl"
-        lines = (
-            json.dumps({"prompt": prompt.prompt, "label": prompt.label, "split": "train"})
-            for prompt in prompts
-        )
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        source = model.source
-        if source is None:
-            model.hf.save_pretrained(folder / "model")
-            model.tokenizer.save_pretrained(folder / "model")
-            dtype = str(model.hf.dtype).removeprefix("torch.")
-            device = str(model.device)
-            source = {"name": str(folder / "model"), "dtype": dtype, "device": device}
-        yield BenchFiles(source, path, folder)
-
-
-def _agreement(folder: Path) -> float | None:
-    """Largest ``|a - b| / |b|`` of a tensor of the two kinds of ACTOR."""
-    from safetensors.torch import load_file
-
-    paths = [folder / f"{part}.safetensors" for part in ("naive_actor", "actor")]
-    if not all(path.exists() for path in paths):
-        return None
-    naive, ours = (load_file(path) for path in paths)
-    return max(
-        float((naive[name] - ours[name]).double().norm() / ours[name].double().norm())
-        for name in ours
-    )
-
-
 def _processor() -> str:
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def _paired(times: Sequence[float], others: Sequence[float]) -> float:
-    """Median of the ratios within a round."""
-    return _median(time / other for time, other in zip(times, others, strict=False))
 
 
 def _median(values: Iterable[float]) -> float:

@@ -1,7 +1,7 @@
 """What questions about a model cost in whole passes: ``python -m tests.benchmarks.questions``.
 
-``--model FOLDER`` asks a real model; ``--shape 7B --device cuda`` one of random weights. Beside the
-part ``looks`` of ``actor-lens bench``: the largest difference of a logit from whole passes with a
+``--model FOLDER`` asks a real model; ``--shape 7B --device cuda`` one of random weights. Each
+question stands beside its limit; further the largest difference of a logit from whole passes with a
 hook, what a trained layer costs at several depths, and with ``--memory`` what scoring all layers
 takes over the model's own for 200 and for 2,000 prompts.
 """
@@ -19,10 +19,6 @@ import torch
 import actor_lens as al
 from actor_lens.activations.residuals import collect_block_inputs
 from actor_lens.diagnostics.bench import machine_facts
-from actor_lens.diagnostics.bench_job import BenchSettings
-from actor_lens.diagnostics.bench_looks import looks
-from actor_lens.diagnostics.bench_process import peak_bytes, reset_peak, resident_bytes
-from actor_lens.diagnostics.bench_tasks import timed
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores_after_shifts
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.interventions import shift_last_token
@@ -30,7 +26,11 @@ from actor_lens.models.prefix_cache import TokenShift, take_logits_after_shifts
 from actor_lens.models.replies import first_token_logits
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.safety_floor import ValidationChecks
+from tests.benchmarks.job import BenchSettings
+from tests.benchmarks.looks import looks
+from tests.benchmarks.process import peak_bytes, reset_peak, resident_bytes
 from tests.benchmarks.random_models import SHAPES, random_model, random_prompts
+from tests.benchmarks.tasks import timed
 
 _TOKENS = RefusalTokens((1, 2, 3), ("", "", ""))
 

@@ -50,9 +50,9 @@ def evaluation(model: ChatModel) -> Any:
 
 
 def bench_result() -> BenchResult:
-    measured = {"seconds": 1.0, "memory": {"peak": 5}, "parts": {"collect": 0.5}}
+    measured = {"seconds": 1.0, "peak_bytes": 5, "collect": 0.5}
     setting = {"model": HOSTILE, "prompts": 3, "epochs": 1, "reply_tokens": 4}
-    return BenchResult({"processor": HOSTILE}, setting, {"actor": [measured]}, None)
+    return BenchResult({"processor": HOSTILE}, setting, {"actor": [measured]})
 
 
 MAKERS: dict[str, Callable[[Path], Any]] = {

@@ -1,4 +1,4 @@
-"""What a benchmark times: this library's way of doing things, and the ways it is compared with."""
+"""What is timed: this library's way of doing things, and the ways it is compared with."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from actor_lens.activations.residuals import BlockInputs, collect_residuals
 from actor_lens.activations.store import Store
-from actor_lens.diagnostics.bench_job import BenchSettings
-from actor_lens.diagnostics.bench_looks import looks
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.blocks import graft
@@ -23,6 +21,7 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.block_trainer import BlockTrainer
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import finetune_layer
+from tests.benchmarks.job import BenchSettings
 
 Result = TypeVar("Result")
 Measured = dict[str, Any]
@@ -125,7 +124,7 @@ def sweep(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> Meas
 
 
 TASKS: Mapping[str, Callable[[ChatModel, PromptSet, BenchSettings], Measured]] = {
-    task.__name__: task for task in (collection, looks, collect, actor, naive_actor, sft, sweep)
+    task.__name__: task for task in (collection, collect, actor, naive_actor, sft, sweep)
 }
 
 

@@ -1,4 +1,4 @@
-"""One task in a process of its own, so that its peak memory is its own: ``python -m`` this.
+"""The process of one task: ``python -m tests.benchmarks.process``.
 
 Reads a job as JSON from the standard input, writes the result as JSON to the standard output.
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from actor_lens.diagnostics.bench_job import Job
+from tests.benchmarks.job import Job
 
 
 def main() -> None:
@@ -30,9 +30,9 @@ def run(job: Job) -> dict[str, Any]:
     """Load model and prompts, run the task, measure its memory."""
     import torch
 
-    from actor_lens.diagnostics.bench_tasks import TASKS
     from actor_lens.models.chat_model import load_model
     from actor_lens.prompts.loading import load_prompts
+    from tests.benchmarks.tasks import TASKS
 
     torch.set_num_threads(job.threads)
     _warm_up(job.model.get("device", "auto"))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from actor_lens.activations.residuals import collect_block_inputs, collect_residuals
-from actor_lens.diagnostics.bench_job import BenchSettings
 from actor_lens.evaluation.evaluate import evaluate
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores_after_shifts
 from actor_lens.models.batches import TokenBatch, run_in_batches
@@ -19,6 +18,8 @@ from actor_lens.models.prefix_cache import TokenShift, keep_prefixes
 from actor_lens.models.replies import end_tokens, first_token_logits, generate_replies
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.safety_floor import ValidationChecks
+from tests.benchmarks.job import BenchSettings
+from tests.benchmarks.tasks import timed
 
 _TOKENS = RefusalTokens((1, 2, 3), ("", "", ""))
 
@@ -37,8 +38,6 @@ def looks(model: ChatModel, prompts: PromptSet, settings: BenchSettings) -> dict
         questions and the most that it should be, ``tokens``, and ``kept``, whether prefix caches
         fit into their budget.
     """
-    from actor_lens.diagnostics.bench_tasks import timed
-
     shift = _shift(model, len(prompts))
     shifts = dict.fromkeys(range(model.n_layers), shift)
     kept = keep_prefixes(model, prompts.texts)
