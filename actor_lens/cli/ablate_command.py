@@ -65,8 +65,7 @@ def add_commands(commands: Any) -> None:
     text = "change one thing about the fine-tune at a time, with several seeds"
     parser = add_command(commands, "ablate", ablate, text)
     add_common(parser)
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--factors",
         "--studies",
         default="all",
@@ -80,12 +79,6 @@ def add_commands(commands: Any) -> None:
     add_count(parser, "--per-label", 60, "most training prompts of each label")
     add_test_per_label(parser)
     add_anchors(parser)
-    add(
-        "--anchor-methods",
-        default="",
-        metavar="A,B,..",
-        help="methods beside ACTOR with the factors harmful-prompts and direction; default: none",
-    )
     add_count(parser, "--jobs", 1, "processes")
     add_replies(parser)
 
@@ -94,7 +87,7 @@ def ablate(arguments: argparse.Namespace) -> None:
     """Run the ablations; a folder that holds some of them is continued.
 
     Raises:
-        UserError: If a factor, method or setting is not known, or ``--out`` holds other ablations.
+        UserError: If a factor or setting is not known, or ``--out`` holds other ablations.
         StoppedError: If Ctrl-C left cells undone.
     """
     from actor_lens.experiments.ablations.ablate import LAYER_FOLDER, OUTCOMES_FILE
@@ -116,7 +109,6 @@ def ablate(arguments: argparse.Namespace) -> None:
             per_label=arguments.per_label,
             test_per_label=arguments.test_per_label,
             anchors=anchors,
-            anchor_methods=names(arguments.anchor_methods),
             judge=judge,
             new_tokens=arguments.new_tokens,
             jobs=arguments.jobs,
@@ -157,6 +149,5 @@ def _print(result: Ablations) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    """A row of means: the value, and the method where it is not ACTOR, with the scores."""
-    name = row["value"] if row["method"] == "actor" else f"{row['value']} {row['method']}"
-    return [name, *score_cells(row, "_min", "_max"), str(row["seeds"])]
+    """A row of means: the value with the scores."""
+    return [row["value"], *score_cells(row, "_min", "_max"), str(row["seeds"])]

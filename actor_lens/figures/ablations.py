@@ -44,9 +44,7 @@ _COLORS = (INK, "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 _SIGNS = (("solid", "square"), ("dash", "diamond"), ("dot", "circle"))
 
 
-def ablation_scores(
-    ablations: Ablations, series: str, *, split: str = "test", method: str = "actor"
-) -> go.Figure:
+def ablation_scores(ablations: Ablations, series: str, *, split: str = "test") -> go.Figure:
     """Draw the scores for every value of what varies (a series), means over the seeds.
 
     One line or group of points for each score: compliance rate, safety score, trade-off score, and
@@ -54,8 +52,8 @@ def ablation_scores(
     highest seed. Values that are numbers are drawn as lines over their own scale, any others as
     points side by side.
 
-    Reads columns series, safety_means, value, number (NaN where the value is none), method, split,
-    seeds, and the four scores (shares) with _min and _max of `.means()`.
+    Reads columns series, safety_means, value, number (NaN where the value is none), split, seeds,
+    and the four scores (shares) with _min and _max of `.means()`.
 
     What to look for: lines that stay high over a wide range of values; where they do not, the
     value matters and must be chosen on validation prompts.
@@ -67,7 +65,6 @@ def ablation_scores(
         ablations: Outcomes, from `ablate`.
         series: What varies, for instance "alpha".
         split: `test`, or `ood` for out-of-distribution prompts.
-        method: Name of the method whose rows are drawn.
 
     Returns:
         For numbers a band and a line of each score, else its points, in the order of the legend.
@@ -79,7 +76,7 @@ def ablation_scores(
     known = sorted(set(rows["series"])) if len(rows) else []
     if series not in known:
         raise UserError(f"series '{series}' is not among the ablations: use one of {known}")
-    rows = rows[(rows["series"] == series) & (rows["split"] == split) & (rows["method"] == method)]
+    rows = rows[(rows["series"] == series) & (rows["split"] == split)]
     figure = go.Figure()
     numbers = bool(rows["number"].notna().all())
     if numbers:
@@ -112,8 +109,8 @@ def ablation_series(
     seed. Scores are in %; `moved`, how far training took the block's weights, is a share of their
     length on a logarithmic scale.
 
-    Reads columns factor, series, safety_means, number, method, split, seeds, and the score with
-    _min and _max of `.means()`.
+    Reads columns factor, series, safety_means, number, split, seeds, and the score with _min and
+    _max of `.means()`.
 
     What to look for: where lines are flat, the value makes no difference; where two run in
     parallel, what tells them apart shifts the scale of the value.
@@ -139,7 +136,7 @@ def ablation_series(
     names = {**{name: style.name for name, style in _SCORES.items()}, "moved": "weights moved by"}
     check_choice("score", score, list(names))
     rows = rows[(rows["factor"] == factor) & (rows["split"] == split) & rows["number"].notna()]
-    rows = rows[rows["method"] == "actor"].sort_values("number", kind="stable")
+    rows = rows.sort_values("number", kind="stable")
     if score == "safety_score":
         names[score] += f" ({safety_meaning_in(rows)})"
     figure = go.Figure()

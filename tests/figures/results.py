@@ -300,7 +300,7 @@ def ablations() -> Ablations:
     for series, values in (("alpha", ("0.5", "1")), ("origin", ("zero", "benign mean"))):
         for split in ("test", "ood"):
             for value in values:
-                row = {"factor": series, "series": series, "value": value, "method": "actor"}
+                row = {"factor": series, "series": series, "value": value}
                 row |= {"number": float(value) if series == "alpha" else np.nan}
                 row |= {"split": split, "seeds": 3}
                 for name in (*SCORES, "moved"):

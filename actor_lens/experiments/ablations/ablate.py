@@ -18,7 +18,6 @@ from actor_lens.experiments.ablations.grid import (
     FACTORS,
     WHOLE_STUDIES,
     AblationCell,
-    Variation,
     kinds_of,
     variations,
 )
@@ -35,7 +34,6 @@ from actor_lens.experiments.older_files import ablation_outcome, factor_of
 from actor_lens.experiments.sweep.layer_sweep import sweep_layers
 from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Judge
-from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet, check_anchors
@@ -44,8 +42,6 @@ from actor_lens.training.finetuning import check_config
 
 OUTCOMES_FILE = "ablations.jsonl"
 LAYER_FOLDER = "layer-choice"
-# What other methods can stand beside ACTOR in.
-_BESIDE = ("harmful-prompts", "direction")
 _SHOWN_SETTINGS = ("layer", "alpha", "origin", "anchor", "shift", "epochs", "lr", "batch_size")
 
 
@@ -61,7 +57,6 @@ def ablate(
     per_label: int = 60,
     test_per_label: int | Mapping[str, int] | None = None,
     anchors: PromptSet | None = None,
-    anchor_methods: Sequence[str] = (),
     judge: Judge | str | None = None,
     new_tokens: int = 64,
     jobs: int = 1,
@@ -95,8 +90,6 @@ def ablate(
         test_per_label: Most prompts of each label and split to ask; None for all.
         anchors: Prompts that R is made of in every cell; None for the training prompts. The layer
             is chosen with them too.
-        anchor_methods: Methods that are given the kinds of harmful prompts too, beside ACTOR, in
-            ``harmful-prompts`` and ``direction``.
         judge: Judge of the replies; the keyword judge unless given.
         new_tokens: Longest reply, in tokens.
         jobs: Processes; with more than one each loads the model itself.
@@ -105,9 +98,9 @@ def ablate(
         on_outcome: Function called with every outcome.
 
     Raises:
-        UserError: If a factor or method is not known, a setting is not allowed, a split is empty,
-            anchors lack a label or are test prompts, prompts have no categories for a factor,
-            ``folder`` holds other ablations, or a process died.
+        UserError: If a factor is not known, a setting is not allowed, a split is empty, anchors
+            lack a label or are test prompts, prompts have no categories for a factor, ``folder``
+            holds other ablations, or a process died.
         KeyboardInterrupt: If interrupted before any cell was done.
     """
     train, validation, tested = prompts.for_experiment(test_per_label=test_per_label)
@@ -122,7 +115,6 @@ def ablate(
     }
     if not grid:
         raise UserError(f"no ablations to run; give one or more of: {', '.join(FACTORS)}")
-    grid |= _beside(grid, anchor_methods)
     shared = settings or FinetuneConfig(layer=0)
     check_config(model, shared, None)  # else every cell would fail of it
     reason = "it was named"
@@ -193,26 +185,3 @@ def _names(factors: str | Sequence[str], train: PromptSet) -> list[str]:
         return [name for name in FACTORS if name not in left_out]
     names = [factors] if isinstance(factors, str) else factors
     return list(dict.fromkeys(map(factor_of, names)))
-
-
-def _beside(
-    grid: Mapping[AblationCell, Variation], methods: Sequence[str]
-) -> dict[AblationCell, Variation]:
-    """Cells of other methods in the ablations of what R is made of.
-
-    Raises:
-        UserError: If a method is not known, or that ablation is not among those of the grid.
-    """
-    for method in methods:  # before any work, and not as a failure of every cell
-        make_method(method)
-    if methods and not any(cell.factor in _BESIDE for cell in grid):
-        raise UserError(
-            f"{', '.join(methods)} can stand beside ACTOR in the ablations '{_BESIDE[0]}' and "
-            f"'{_BESIDE[1]}' only; add one"
-        )
-    return {
-        replace(cell, method=method): variation
-        for method in methods
-        for cell, variation in grid.items()
-        if cell.factor in _BESIDE and method != "actor"
-    }

@@ -49,7 +49,7 @@ class AblationCell:
         series: Name of what varies, ``"benign prompts"`` say.
         value: The value as it is shown.
         seed: Seed of the drawn training prompts and of their order.
-        method: ``"actor"``, or the method that stands beside it.
+        method: ``"actor"``; folders of earlier versions may hold cells of other methods.
     """
 
     factor: str

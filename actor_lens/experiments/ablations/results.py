@@ -12,7 +12,7 @@ from actor_lens.experiments.ablations.trial import AblationOutcome
 from actor_lens.experiments.published import beside, published_ablations
 from actor_lens.judges.base import SafetyMeaning, safety_meaning
 from actor_lens.results import Result, records
-from actor_lens.statistics.intervals import UNKNOWN, Estimate, wilson_interval
+from actor_lens.statistics.intervals import Estimate, share_estimate, wilson_interval
 from actor_lens.statistics.rates import tradeoff_estimate
 from actor_lens.text import plural, spell
 
@@ -57,7 +57,7 @@ class Ablations(Result):
         """One row a cell and split.
 
         Columns: ``factor``, ``series`` (what varies), ``value``, ``number`` (NaN where the value is
-        none), ``method``, ``seed``, ``split``, ``status``, ``message``; ``compliance_rate``,
+        none), ``seed``, ``split``, ``status``, ``message``; ``compliance_rate``,
         ``safety_score``, ``tradeoff_score`` and ``benign_refused``, each with ``_low`` and
         ``_high`` (95 %: Wilson, MOVER for the trade-off score); ``n_pseudo_harmful``,
         ``n_harmful``, ``n_benign``; ``train_harmful``, ``train_pseudo_harmful``,
@@ -70,14 +70,14 @@ class Ablations(Result):
     def means(self) -> pd.DataFrame:
         """One row a value and split, over the seeds.
 
-        Columns: ``factor``, ``series``, ``value``, ``number``, ``method``, ``split``, ``seeds``
+        Columns: ``factor``, ``series``, ``value``, ``number``, ``split``, ``seeds``
         (that were completed), ``safety_means`` ("refused" or "not harmful"), and for each score
         and for ``moved`` ``<score>``, ``<score>_sd`` (standard deviation, NaN for one seed),
         ``<score>_min`` and ``<score>_max``.
         """
         table = self.frame()
         table = table[table["status"] != "failed"]
-        keys = ["factor", "series", "value", "method", "split"]
+        keys = ["factor", "series", "value", "split"]
         rows = []
         for names, part in table.groupby(keys, sort=False):
             row: dict[str, Any] = {
@@ -128,7 +128,7 @@ class Ablations(Result):
         series = set(means["series"]) if len(means) else set()
         published, model = published[published["series"].isin(series)], str(self.about["model"])
         if series:
-            means = means[(means["split"] == "test") & (means["method"] == "actor")]
+            means = means[means["split"] == "test"]
         if series and not any(one.lower() in model.lower() for one in published["model"]):
             means = means[means["series"] != "layer"]
         return beside(means, published, model, ["series", "value"], how="left")
@@ -173,7 +173,6 @@ def _row(outcome: AblationOutcome, split: str) -> dict[str, Any]:
         "series": cell.series,
         "value": cell.value,
         "number": outcome.number,
-        "method": cell.method,
         "seed": cell.seed,
         "split": split,
         "status": outcome.status,
@@ -192,6 +191,4 @@ def _row(outcome: AblationOutcome, split: str) -> dict[str, Any]:
 def _share(outcome: AblationOutcome, split: str, label: str) -> Estimate:
     """Share refused with its interval, and the number of prompts."""
     refused, n = outcome.refused.get(split, {}).get(label, (0, 0))
-    if not n:
-        return UNKNOWN
-    return Estimate(refused / n, *wilson_interval(refused, n), n)
+    return share_estimate(refused, n)

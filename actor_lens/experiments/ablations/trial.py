@@ -23,11 +23,9 @@ from actor_lens.activations.store import Store, default_store
 from actor_lens.errors import UserError
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.experiments.ablations.grid import AblationCell, Variation
-from actor_lens.experiments.comparison.trial import with_anchors, with_judge, with_seed
 from actor_lens.experiments.sweep.cells import CellStatus
 from actor_lens.judges.base import Judge
 from actor_lens.judges.keywords import KeywordJudge
-from actor_lens.methods import make_method
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.config import FinetuneConfig
@@ -50,8 +48,7 @@ class AblationOutcome:
         refused: For each split and label the number of refused prompts and of all.
         kinds: For each split and category of pseudo-harmful prompt the same.
         seconds: ``train`` and ``evaluate``.
-        moved: How far the block's weights went, as a share of their own length; NaN for methods
-            other than ACTOR.
+        moved: How far the block's weights went, as a share of their own length.
     """
 
     cell: AblationCell
@@ -71,7 +68,7 @@ class AblationTask:
 
     Attributes:
         train: All training prompts.
-        validation: Validation prompts, for methods that choose settings.
+        validation: Validation prompts, on which the layer was chosen.
         tested: Test prompts and those out of distribution.
         shared: Settings that a variation does not change.
         per_label: Training prompts of each label where nothing else is said.
@@ -138,10 +135,6 @@ class AblationTask:
         self, model: ChatModel, cell: AblationCell, variation: Variation, train: PromptSet
     ) -> tuple[CellStatus, str, AbstractContextManager[ChatModel], float]:
         anchors = variation.anchors(self.train, self.anchors, self.per_label, cell.seed)
-        if cell.method != "actor":
-            method = with_judge(with_seed(make_method(cell.method), cell.seed), self.judge)
-            fitted = with_anchors(method, anchors).fit(model, train, self.validation)
-            return "completed", "", fitted.applied_to(model), math.nan
         settings = variation.settings(self.shared, cell.seed)
         store = False if self.store is None else Store(self.store)
         run = finetune_layer(model, train, settings, anchors=anchors, store=store)
