@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 # Controls but for tab and line ends, and what Unicode calls "default ignorable": marks and
 # overrides of the reading direction, spaces and letters without width, soft hyphens, tags.
@@ -79,6 +79,16 @@ def percent(share: float | None, digits: int = 1) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """A count with its noun: "1 prompt", "1,200 prompts"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last of each run of numbers that follow one another; in order."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        follows = bool(found) and number == found[-1][1] + 1
+        first = found.pop()[0] if follows else number
+        found.append((first, number))
+    return found
 
 
 def spell(names: Sequence[object]) -> str:

@@ -118,10 +118,6 @@ def compare(arguments: argparse.Namespace) -> None:
     methods: Any = arguments.methods
     if isinstance(methods, str) and methods != "all":
         methods = names(methods)
-    if arguments.preset is not None:
-        from actor_lens.cli.preset_plan import methods_of_preset
-
-        methods = methods_of_preset(arguments)
     anchors = load_anchors(arguments)
     with open_progress(arguments):
         model, prompts, _ = load_model_and_prompts(arguments)

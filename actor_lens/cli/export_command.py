@@ -75,12 +75,6 @@ def add_commands(commands: Any) -> None:
     add("--prompts-note", metavar="TEXT", default="", help="for the card: whose prompts these are")
     add("--push-to-hub", metavar="OWNER/NAME", help="upload it, with the token in $HF_TOKEN")
     add("--public", action="store_true", help="a new repository is public; default: private")
-    add(
-        "--private",
-        dest="public",
-        action="store_false",
-        help="a new repository is private; the default",
-    )
 
 
 def rank(text: str) -> int | str:

@@ -7,30 +7,27 @@ is its only user.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from actor_lens.cli.printing import print_json, print_table
 from actor_lens.cli.values import names
 from actor_lens.errors import UserError
 from actor_lens.experiments.presets import preset_named
 
-if TYPE_CHECKING:
-    from actor_lens.methods import Method
-
 
 def apply_preset(arguments: argparse.Namespace) -> bool:
     """Fill in what was not given, or with ``--dry-run`` print the plan.
 
     Args:
-        arguments: Values of the flags of ``compare``; ``model`` becomes the hub name, and
-            ``prompts``, ``anchors``, ``judge``, ``new_tokens``, ``per_label`` and ``methods`` those
-            of the preset. A dry run without ``model`` prints the plans of all models.
+        arguments: Values of the flags of ``compare``; ``model`` becomes the hub name,
+            ``prompts``, ``anchors``, ``judge``, ``new_tokens`` and ``per_label`` those of the
+            preset, and ``methods`` a list of methods with the settings that were published. A
+            dry run without ``model`` prints the plans of all models.
 
     Returns:
         Whether the plan was printed, and there is nothing more to do.
 
     Raises:
-        UserError: If the preset or its model is not known, or no model is named.
+        UserError: If the preset, its model or a method is not known, or no model is named.
     """
     preset = preset_named(arguments.preset)
     if arguments.dry_run:
@@ -57,19 +54,6 @@ def apply_preset(arguments: argparse.Namespace) -> bool:
     arguments.new_tokens = arguments.new_tokens or preset.new_tokens
     if arguments.per_label is ...:
         arguments.per_label = None  # all that the mixture draws
-    if arguments.methods == "all":
-        arguments.methods = ",".join(preset.methods)
+    chosen = list(preset.methods) if arguments.methods == "all" else names(arguments.methods)
+    arguments.methods = [preset.method(name, arguments.model) for name in chosen]
     return False
-
-
-def methods_of_preset(arguments: argparse.Namespace) -> list[Method]:
-    """The methods to compare, with the settings that were published for them.
-
-    Args:
-        arguments: ``preset``, ``model`` and ``methods`` are read.
-
-    Raises:
-        UserError: If a method is not known.
-    """
-    preset = preset_named(arguments.preset)
-    return [preset.method(name, arguments.model) for name in names(arguments.methods)]

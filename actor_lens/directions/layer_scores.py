@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +30,7 @@ from actor_lens.progress import stage
 from actor_lens.prompts.rows import PAIRS, Pair
 from actor_lens.results import Result
 from actor_lens.statistics.form_control import FormControl, form_control
-from actor_lens.statistics.intervals import Estimate, wilson_interval
+from actor_lens.statistics.intervals import share_estimate
 from actor_lens.statistics.rates import tradeoff_estimate
 from actor_lens.statistics.separation import (
     Measurement,
@@ -40,7 +39,7 @@ from actor_lens.statistics.separation import (
     probe_accuracy,
     silhouette,
 )
-from actor_lens.text import plural, spell
+from actor_lens.text import plural, runs, spell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,16 +259,12 @@ class LayerScores(Result):
 
 def _layers(layers: tuple[int, ...]) -> str:
     """Two or more layers in words, runs of three and more as ranges."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
     parts = [
         part
-        for run in runs
-        for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(layer) for layer in run])
+        for first, last in runs(layers)
+        for part in (
+            [f"{first} to {last}"] if last > first + 1 else map(str, range(first, last + 1))
+        )
     ]
     return f"layers {spell(parts)}"
 
@@ -388,12 +383,7 @@ def _causal(predicted: PredictedRefusals) -> Measurement:
     labels = predicted.prompts.labels
     harmless = "pseudo_harmful" if "pseudo_harmful" in labels else "benign"
     pairs = list(zip(predicted.refused, labels, strict=True))
-    answered = _share([not hit for hit, label in pairs if label == harmless])
-    safe = _share([hit for hit, label in pairs if label == "harmful"])
-    score = tradeoff_estimate(answered, safe)
+    answered = [not hit for hit, label in pairs if label == harmless]
+    safe = [hit for hit, label in pairs if label == "harmful"]
+    score = tradeoff_estimate(*(share_estimate(sum(hits), len(hits)) for hits in (answered, safe)))
     return Measurement(*score[:3], math.nan, math.nan)
-
-
-def _share(hits: Sequence[bool]) -> Estimate:
-    n = len(hits)
-    return Estimate(sum(hits) / n, *wilson_interval(sum(hits), n), n)

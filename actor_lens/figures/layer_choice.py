@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 from actor_lens.errors import UserError
 from actor_lens.figures.frames import Framed, finite_rows, require_layer
 from actor_lens.figures.theme import Style, chance_band, finish, layer_axis, mark_layer, whiskers
+from actor_lens.text import runs
 
 SCORE_NAMES = {
     "silhouette": "silhouette",
@@ -170,7 +171,7 @@ def _tied_layers(scores: Framed, name: str) -> tuple[int, ...]:
 
 def _shade_ties(figure: go.Figure, layers: tuple[int, ...], row: int) -> None:
     """One rectangle for neighbours: fewer shapes are redrawn sooner."""
-    for first, last in _runs(layers):
+    for first, last in runs(layers):
         figure.add_vrect(
             x0=first - 0.4,
             x1=last + 0.4,
@@ -181,14 +182,3 @@ def _shade_ties(figure: go.Figure, layers: tuple[int, ...], row: int) -> None:
             row=row,
             col=1,
         )
-
-
-def _runs(layers: tuple[int, ...]) -> list[tuple[int, int]]:
-    """First and last of each run of layers that follow one another."""
-    runs: list[tuple[int, int]] = []
-    for layer in sorted(layers):
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], layer)
-        else:
-            runs.append((layer, layer))
-    return runs

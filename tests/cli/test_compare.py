@@ -108,35 +108,37 @@ class TestCompare:
         assert "0 benign prompts, at least 1 needed" in line
 
     def test_methods_of_a_preset_have_its_settings(self):
-        from actor_lens.cli.preset_plan import methods_of_preset
-
-        given = Namespace(preset="paper", model="gemma-7b", methods="sft-full,lora,actor")
-        sft, lora, actor = methods_of_preset(given)
+        sft, lora, actor = self._applied(methods="sft-full,lora,actor").methods
         assert sft.lrs == (1e-3,)
         assert lora == methods.make_method("lora")
         assert (actor.layer, actor.alpha, actor.refresh) == (17, 0.003, 50)
+        assert len(self._applied().methods) == len(PRESETS["paper"].methods)
 
     def test_the_preset_sets_the_length_of_replies_that_its_plan_names(self):
+        plan = PRESETS["paper"].plan("gemma-7b").set_index("setting")
+        filled = self._applied()
+        assert str(filled.new_tokens) == plan.loc["longest reply, tokens", "value"]
+        assert filled.per_label == 60
+        assert filled.anchors == "hex-phi:64,truthfulqa:64"
+        assert self._applied(new_tokens=7).new_tokens == 7
+
+    @staticmethod
+    def _applied(methods="all", new_tokens=None):
         from actor_lens.cli.preset_plan import apply_preset
 
-        def applied(new_tokens):
-            given = {"preset": "paper", "model": "gemma-7b", "dry_run": False, "prompts": None}
-            arguments = Namespace(
-                **given,
-                judge=None,
-                methods="all",
-                new_tokens=new_tokens,
-                per_label=60,
-                anchors=None,
-            )
-            assert apply_preset(arguments) is False
-            assert arguments.per_label == 60
-            assert arguments.anchors == "hex-phi:64,truthfulqa:64"
-            return arguments.new_tokens
-
-        plan = PRESETS["paper"].plan("gemma-7b").set_index("setting")
-        assert str(applied(None)) == plan.loc["longest reply, tokens", "value"]
-        assert applied(7) == 7
+        arguments = Namespace(
+            preset="paper",
+            model="gemma-7b",
+            dry_run=False,
+            prompts=None,
+            judge=None,
+            methods=methods,
+            new_tokens=new_tokens,
+            per_label=60,
+            anchors=None,
+        )
+        assert apply_preset(arguments) is False
+        return arguments
 
 
 class TestAblate:
@@ -175,11 +177,7 @@ class TestAblate:
             (["--factors", "shift", "--layer", "99"], "out of range"),
             (["--factors", "shift", "--layer", "4", "--jobs", "0"], "at least one job"),
             (["--factors", "shift", "--layer", "4", "--epochs", "0"], "epochs is 0"),
-            (["--studies", "anchors", "--anchor-methods", "x"], "unknown method 'x'"),
-            (
-                ["--factors", "shift", "--anchor-methods", "cast"],
-                "ablations 'harmful-prompts' and 'direction' only",
-            ),
+            (["--studies", "anchors", "--layer", "99"], "out of range"),
         ],
     )
     def test_wrong_words_give_one_line(self, words, message, capsys):
