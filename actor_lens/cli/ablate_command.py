@@ -30,16 +30,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
-    add_alphas,
-    add_anchors,
     add_command,
     add_common,
     add_count,
-    add_layer,
-    add_replies,
-    add_seeds,
+    add_flags,
     add_settings,
-    add_test_per_label,
     settings_of,
 )
 from actor_lens.cli.inputs import load_anchors, load_model_and_prompts, open_judge, open_progress
@@ -72,15 +67,16 @@ def add_commands(commands: Any) -> None:
         metavar="all|A,..",
         help=f"{', '.join(FACTORS)}; default: all but {', '.join(WHOLE_STUDIES)}",
     )
-    add_seeds(parser, "0,1,2", "each draws training prompts of its own")
-    add_layer(parser, "target layer; default: auto, chosen by a sweep")
-    add_alphas(parser, ALPHAS, "values of the factor alpha")
+    text = "each draws training prompts of its own"
+    add_flags(parser, "--seeds", default="0,1,2", help=text)
+    add_flags(parser, "--layer", help="target layer; default: auto, chosen by a sweep")
+    alphas = ",".join(f"{alpha:g}" for alpha in ALPHAS)
+    add_flags(parser, "--alphas", default=alphas, help="values of the factor alpha")
     add_settings(parser, "alpha", "epochs", "lr")
     add_count(parser, "--per-label", 60, "most training prompts of each label")
-    add_test_per_label(parser)
-    add_anchors(parser)
+    add_flags(parser, "--test-per-label", "--anchors")
     add_count(parser, "--jobs", 1, "processes")
-    add_replies(parser)
+    add_flags(parser, "--judge", "--new-tokens")
 
 
 def ablate(arguments: argparse.Namespace) -> None:

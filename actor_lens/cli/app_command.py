@@ -22,14 +22,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_command,
-    add_count,
-    add_inputs,
-    add_layer,
-    add_per_label,
-    add_run,
-)
+from actor_lens.cli.arguments import add_command, add_count, add_flags, add_inputs
 from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress
 from actor_lens.errors import UserError
 
@@ -55,9 +48,9 @@ def add_commands(commands: Any) -> None:
     text = "open the dashboard alone in a browser, on any model"
     parser = add_command(commands, "app", app, text)
     add_inputs(parser, seed=None)
-    add_run(parser, required=False)
-    add_layer(parser, "block to begin with; default: auto, the recommended one")
-    add_per_label(parser)
+    add_flags(parser, "--run")
+    add_flags(parser, "--layer", help="block to begin with; default: auto, the recommended one")
+    add_flags(parser, "--per-label")
     add_count(parser, "--port", 0, "port to serve at, 0 for a free one")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     parser.set_defaults(json=False, quiet=False)

@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from actor_lens.cli.values import (
@@ -44,6 +44,65 @@ TRAINING_SETTINGS = (
     *TARGET_SETTINGS,
     *("anchor", "shift", "refresh", "epochs", "lr", "batch_size", "safety_floor"),
 )
+FLAGS: dict[str, dict[str, Any]] = {
+    "--alphas": {"type": numbers, "metavar": "X,.."},
+    "--anchors": {
+        "metavar": "NAME|FILE",
+        "help": "harmful and benign prompts that the refusal direction is made of, such as "
+        "hex-phi:64=FOLDER,truthfulqa:64=FILE; default: the training prompts",
+    },
+    "--balance": {
+        "choices": ("form",),
+        "help": "keep training and validation prompts of which each form (last mark, length, kind "
+        "of first word) is as common under every label; default: keep all",
+    },
+    "--by": {
+        "metavar": "SCORE",
+        "help": f"score that chooses the layer: {', '.join(SCORES)}; default: causal",
+    },
+    "--json": {"action": "store_true", "help": "print the results as JSON"},
+    "--judge": {
+        "default": "keywords",
+        "metavar": "NAME",
+        "help": "keywords, openings, strict-openings, phrases-anywhere, keywords:LANGUAGE (de, zh "
+        "and others, or any), keywords=FILE (a phrase a line), first-token, llm:MODEL or "
+        "llm-binary:MODEL (at $OPENAI_BASE_URL, key in $OPENAI_API_KEY), wildguard[=NAME|DIR] or "
+        "llama-guard[=NAME|DIR]",
+    },
+    "--layer": {"type": layer_number, "metavar": "N|auto"},
+    "--new-tokens": {
+        "type": positive,
+        "default": NEW_TOKENS,
+        "metavar": "N",
+        "help": "longest reply",
+    },
+    "--per-label": {
+        "type": per_label,
+        "default": PER_LABEL,
+        "metavar": "N|all|L=N,..",
+        "help": "most training prompts of each label, for instance 60 or "
+        "harmful=60,benign=60,pseudo_harmful=25",
+    },
+    "--quiet": {"action": "store_true", "help": "no progress on the error stream"},
+    "--run": {"metavar": "DIR", "help": "a folder that train wrote"},
+    "--seeds": {"type": counting, "metavar": "N,.."},
+    "--split-by": {
+        "choices": ("source",),
+        "help": "split anew, so that validation and test hold sources that training lacks; "
+        "default: the splits of the prompts, else prompt by prompt",
+    },
+    "--store": {
+        "metavar": "DIR|off",
+        "help": "folder of the activation store; default: $ACTOR_LENS_STORE or the user's cache "
+        "folder",
+    },
+    "--test-per-label": {
+        "type": per_label,
+        "metavar": "N|all",
+        "help": "most prompts of each label and split to ask; default: all",
+    },
+}
+"""What ``add_flags`` hands to argparse; a default is told at the end of the help."""
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -113,7 +172,7 @@ def add_common(
         where = out_text or f"default: {out or 'none, they are only printed'}"
         add("--out", metavar="DIR", default=out, help=f"folder for results; {where}")
         add("--overwrite", action="store_true", help="write into a folder that holds files")
-    add_output(parser)
+    add_flags(parser, "--json", "--quiet")
 
 
 def add_inputs(parser: argparse.ArgumentParser, seed: int | None = 0) -> None:
@@ -139,7 +198,7 @@ def add_inputs(parser: argparse.ArgumentParser, seed: int | None = 0) -> None:
         f"it for the end; see prompts list; default: {'those of the run, else ' * of_run}toy for "
         "the bundled model, starter,twins for smollm2-cautious, else starter",
     )
-    add_arrangement(parser)
+    add_flags(parser, "--split-by", "--balance")
     add_seed(parser, seed)
     add_loading(parser, of_run=of_run)
     add(
@@ -148,23 +207,7 @@ def add_inputs(parser: argparse.ArgumentParser, seed: int | None = 0) -> None:
         metavar="N|auto",
         help="prompts in one forward pass; default: auto, as many as fit into memory",
     )
-    add_store(parser)
-
-
-def add_arrangement(parser: argparse.ArgumentParser) -> None:
-    """How prompts are split and matched before they are used; ``arrange`` reads these flags."""
-    parser.add_argument(
-        "--split-by",
-        choices=("source",),
-        help="split anew, so that validation and test hold sources that training lacks; default: "
-        "the splits of the prompts, else prompt by prompt",
-    )
-    parser.add_argument(
-        "--balance",
-        choices=("form",),
-        help="keep training and validation prompts of which each form (last mark, length, kind of "
-        "first word) is as common under every label; default: keep all",
-    )
+    add_flags(parser, "--store")
 
 
 def add_loading(parser: argparse.ArgumentParser, *, of_run: bool = False) -> None:
@@ -202,31 +245,11 @@ def add_loading(parser: argparse.ArgumentParser, *, of_run: bool = False) -> Non
     )
 
 
-def add_store(parser: argparse.ArgumentParser) -> None:
-    """Folder of the activation store; ``main`` puts it into ``$ACTOR_LENS_STORE``."""
-    parser.add_argument(
-        "--store",
-        metavar="DIR|off",
-        help="folder of the activation store; default: $ACTOR_LENS_STORE or the user's cache "
-        "folder",
-    )
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """What is printed: ``--json`` and ``--quiet``."""
-    add_json(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress on the error stream")
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Results as JSON, for commands that show no progress."""
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
-
-
 def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -> None:
     """Every setting of a fine-tune of one layer, and of its evaluation."""
-    add_layer(parser, "block to train; default: auto, chosen by the validation prompts")
-    add_choice(parser)
+    text = "block to train; default: auto, chosen by the validation prompts"
+    add_flags(parser, "--layer", help=text)
+    add_flags(parser, "--by", "--per-label")
     parser.add_argument(
         "--settings",
         choices=("own", "auto"),
@@ -234,15 +257,15 @@ def add_training(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) 
         help="auto: find alpha and learning rate too, by trials on the validation prompts; "
         "default: own, those of the flags",
     )
-    add_anchors(parser)
+    add_flags(parser, "--anchors")
     add_settings(parser, *TRAINING_SETTINGS)
     parser.add_argument(
         "--resume",
         action="store_true",
         help="continue the stopped run in --out, with the same settings (--epochs may differ)",
     )
-    add_test_per_label(parser)
-    add_replies(parser, new_tokens)
+    add_flags(parser, "--test-per-label", "--judge")
+    add_flags(parser, "--new-tokens", default=new_tokens)
 
 
 def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -277,23 +300,22 @@ def _flag(name: str) -> str:
     return "--train-batch-size" if name == "batch_size" else f"--{name.replace('_', '-')}"
 
 
-def add_choice(parser: argparse.ArgumentParser) -> None:
-    """How the layer is chosen, and on how many training prompts."""
-    parser.add_argument(
-        "--by",
-        metavar="SCORE",
-        help=f"score that chooses the layer: {', '.join(SCORES)}; default: causal",
-    )
-    add_per_label(parser)
-
-
-def add_replies(parser: argparse.ArgumentParser, new_tokens: int = NEW_TOKENS) -> None:
-    """How long replies are, and who judges them."""
-    add_judge(parser)
-    add_new_tokens(parser, new_tokens)
-
-
 # ---- Single flags ----
+
+
+def add_flags(parser: argparse._ActionsContainer, *names: str, **changes: Any) -> None:
+    """Flags of ``FLAGS``, in this order.
+
+    Args:
+        parser: Parser of the command, or a group of its flags.
+        names: The flags as they are written on the command line.
+        changes: What this command has otherwise, such as ``default`` or ``help``.
+    """
+    for name in names:
+        flag = {**FLAGS[name], **changes}
+        if flag.get("default") is not None:
+            flag["help"] += f"; default: {flag['default']}"
+        parser.add_argument(name, **flag)
 
 
 def _default(text: str, of_run: bool) -> str:
@@ -312,83 +334,8 @@ def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
     )
 
 
-def add_seeds(parser: argparse.ArgumentParser, default: str, text: str) -> None:
-    """Several seeds, with commas between them; the default as it is on the command line."""
-    text = f"{text}; default: {default}"
-    parser.add_argument(
-        "--seeds", type=counting, default=counting(default), metavar="N,..", help=text
-    )
-
-
-def add_alphas(parser: argparse.ArgumentParser, default: Sequence[float], text: str) -> None:
-    """Several values of alpha, with commas between them."""
-    text = f"{text}; default: {','.join(f'{alpha:g}' for alpha in default)}"
-    parser.add_argument("--alphas", type=numbers, default=[*default], metavar="X,..", help=text)
-
-
-def add_layer(parser: argparse.ArgumentParser, text: str) -> None:
-    """One layer; None where it was left to the command."""
-    parser.add_argument("--layer", type=layer_number, metavar="N|auto", help=text)
-
-
 def add_count(parser: argparse.ArgumentParser, flag: str, default: int, text: str) -> None:
     """A whole number whose bounds the library checks."""
     parser.add_argument(
         flag, type=integer, default=default, metavar="N", help=f"{text}; default: {default}"
-    )
-
-
-def add_anchors(parser: argparse.ArgumentParser) -> None:
-    """Prompts that R is made of; ``load_anchors`` reads it."""
-    parser.add_argument(
-        "--anchors",
-        metavar="NAME|FILE",
-        help="harmful and benign prompts that the refusal direction is made of, such as "
-        "hex-phi:64=FOLDER,truthfulqa:64=FILE; default: the training prompts",
-    )
-
-
-def add_run(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """The folder of a trained run; ``load_run`` reads it."""
-    parser.add_argument("--run", metavar="DIR", required=required, help="a folder that train wrote")
-
-
-def add_per_label(parser: argparse.ArgumentParser) -> None:
-    """How many training prompts; ``sample_prompts`` reads it."""
-    parser.add_argument(
-        "--per-label",
-        type=per_label,
-        default=PER_LABEL,
-        metavar="N|all|L=N,..",
-        help="most training prompts of each label, for instance 60 or "
-        f"harmful=60,benign=60,pseudo_harmful=25; default: {PER_LABEL}",
-    )
-
-
-def add_test_per_label(parser: argparse.ArgumentParser) -> None:
-    """How many prompts are asked of each label and each of the splits ``test`` and ``ood``."""
-    parser.add_argument(
-        "--test-per-label",
-        type=per_label,
-        metavar="N|all",
-        help="most prompts of each label and split to ask; default: all",
-    )
-
-
-def add_new_tokens(parser: argparse.ArgumentParser, default: int = NEW_TOKENS) -> None:
-    """How long replies are, in tokens."""
-    text = f"longest reply; default: {default}"
-    parser.add_argument("--new-tokens", type=positive, default=default, metavar="N", help=text)
-
-
-def add_judge(parser: argparse._ActionsContainer) -> None:
-    """Who judges replies; ``open_judge`` reads it."""
-    parser.add_argument(
-        "--judge",
-        default="keywords",
-        metavar="NAME",
-        help="keywords, openings, strict-openings, phrases-anywhere, keywords:LANGUAGE (de, zh and "
-        "others, or any), keywords=FILE (a phrase a line), first-token, llm:MODEL or "
-        "llm-binary:MODEL (at $OPENAI_BASE_URL, key in $OPENAI_API_KEY), wildguard[=NAME|DIR] or "
-        "llama-guard[=NAME|DIR]; default: keywords",
     )

@@ -23,13 +23,7 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_command,
-    add_common,
-    add_count,
-    add_layer,
-    add_per_label,
-)
+from actor_lens.cli.arguments import add_command, add_common, add_count, add_flags
 from actor_lens.cli.inputs import (
     load_model_and_prompts,
     model_settings,
@@ -50,8 +44,8 @@ def add_commands(commands: Any) -> None:
     text = "what collecting and training cost on this machine"
     parser = add_command(commands, "bench", bench, text)
     add_common(parser)
-    add_per_label(parser)
-    add_layer(parser, "block to train; default: auto, the middle one")
+    add_flags(parser, "--per-label")
+    add_flags(parser, "--layer", help="block to train; default: auto, the middle one")
     add_count(parser, "--epochs", 3, "passes over the prompts in every training")
     add_count(parser, "--rounds", 3, "how often each part is timed")
     add_count(parser, "--reply-tokens", 64, "length of the replies that SFT trains on")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from actor_lens.cli.arguments import add_command, add_group, add_json
+from actor_lens.cli.arguments import add_command, add_flags, add_group
 from actor_lens.cli.class_kernels import kernels
 from actor_lens.cli.printing import print_json, print_table, say, warn
 from actor_lens.text import clip, one_line
@@ -29,7 +29,7 @@ def add_commands(commands: Any) -> None:
     )
     parser = add_command(inner, "check", check, "who solved which exercise, in handed-in notebooks")
     parser.add_argument("folder", metavar="FOLDER", help="handed-in notebooks, saved with outputs")
-    add_json(parser)
+    add_flags(parser, "--json")
     text = "fork the kernels of a class from one process, so that each takes less memory (Linux)"
     add_command(inner, "kernels", kernels, text)
 

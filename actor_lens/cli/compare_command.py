@@ -33,17 +33,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    NEW_TOKENS,
-    PER_LABEL,
-    add_anchors,
-    add_command,
-    add_common,
-    add_per_label,
-    add_replies,
-    add_seeds,
-    add_test_per_label,
-)
+from actor_lens.cli.arguments import NEW_TOKENS, PER_LABEL, add_command, add_common, add_flags
 from actor_lens.cli.inputs import load_anchors, load_model_and_prompts, open_judge, open_progress
 from actor_lens.cli.printing import (
     give_results,
@@ -69,8 +59,7 @@ def add_commands(commands: Any) -> None:
     text = "compare methods on the same prompts: scores, intervals, paired tests, costs"
     parser = add_command(commands, "compare", compare, text)
     add_common(parser)
-    add_per_label(parser)
-    add_anchors(parser)
+    add_flags(parser, "--per-label", "--anchors")
     add = parser.add_argument
     add(
         "--methods",
@@ -78,10 +67,11 @@ def add_commands(commands: Any) -> None:
         metavar="all|A,B,..",
         help="methods to compare; default: all, or those of the preset",
     )
-    add_seeds(parser, "0", "each method with a seed is fitted once with each")
-    add_test_per_label(parser)
+    text = "each method with a seed is fitted once with each"
+    add_flags(parser, "--seeds", default="0", help=text)
+    add_flags(parser, "--test-per-label")
     add("--text", metavar="FILE", help="measure the change of perplexity on this text")
-    add_replies(parser)
+    add_flags(parser, "--judge", "--new-tokens")
     # Those of the preset, or the usual ones; None is "all" of --per-label.
     parser.set_defaults(judge=None, new_tokens=None, per_label=...)
     add("--report", action="store_true", help="write report.html too")

@@ -24,13 +24,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_command,
-    add_common,
-    add_judge,
-    add_new_tokens,
-    add_run,
-)
+from actor_lens.cli.arguments import add_command, add_common, add_flags
 from actor_lens.cli.inputs import (
     load_model_and_prompts,
     load_run,
@@ -52,9 +46,9 @@ def add_commands(commands: Any) -> None:
     text = "refusal rates of a model, and with a run applied"
     parser = add_command(commands, "evaluate", evaluate, text)
     add_common(parser, seed=None)
-    add_run(parser, required=False)
+    add_flags(parser, "--run")
     judge = parser.add_mutually_exclusive_group()
-    add_judge(judge)
+    add_flags(judge, "--judge")
     # Given and equal to the default would count as not given: argparse compares the two.
     judge.set_defaults(judge=None)
     judge.add_argument(
@@ -64,7 +58,7 @@ def add_commands(commands: Any) -> None:
         help="several judges on the same replies: the rates by each and how far they agree; the "
         "first one's are the rates of the evaluation",
     )
-    add_new_tokens(parser)
+    add_flags(parser, "--new-tokens")
 
 
 def several_names(text: str) -> list[str]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_common, add_run
+from actor_lens.cli.arguments import add_command, add_common, add_flags
 from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_progress, read_summary
 from actor_lens.cli.printing import print_json, print_table, print_written, say
 from actor_lens.cli.values import integer, number
@@ -47,7 +47,7 @@ def add_commands(commands: Any) -> None:
     parser = add_command(commands, "export", export, text)
     add_common(parser, seed=None, out_text="needed")
     add = parser.add_argument
-    add_run(parser)
+    add_flags(parser, "--run", required=True)
     add(
         "--as",
         dest="form",

@@ -48,12 +48,9 @@ from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
     TARGET_SETTINGS,
-    add_choice,
     add_command,
     add_common,
-    add_layer,
-    add_per_label,
-    add_replies,
+    add_flags,
     add_settings,
     settings_of,
 )
@@ -95,7 +92,7 @@ def add_commands(commands: Any) -> None:
     """Register ``layers``."""
     parser = add_command(commands, "layers", layers, "score every layer and say which to train")
     add_common(parser)
-    add_choice(parser)
+    add_flags(parser, "--by", "--per-label")
     add_settings(parser, *TARGET_SETTINGS)
     text = "token to read: last, instruction (its end), refusal (its first), or -2, -3, ..; "
     text += "default: last"
@@ -110,13 +107,16 @@ def add_commands(commands: Any) -> None:
     text = "a folder that train wrote; of several, linked pages and evaluations too, a gallery"
     parser.add_argument("--run", metavar="DIR", nargs="+", default=[], help=text)
     parser.add_argument("--sweep", action="store_true", help="train every layer, show the outcomes")
-    add_per_label(parser)
-    add_replies(parser)
+    add_flags(parser, "--per-label", "--judge", "--new-tokens")
     text = "the least shift with which each over-refused prompt is answered"
     parser = add_command(commands, "enough", enough, text)
     add_common(parser)
-    add_layer(parser, "block to shift after; default: auto, chosen by the validation prompts")
-    add_choice(parser)
+    add_flags(
+        parser,
+        "--layer",
+        help="block to shift after; default: auto, chosen by the validation prompts",
+    )
+    add_flags(parser, "--by", "--per-label")
     add = parser.add_argument
     text = "split whose harmless prompts are asked; default: validation"
     add("--split", default="validation", metavar="NAME", help=text)
@@ -124,7 +124,7 @@ def add_commands(commands: Any) -> None:
     text = f"shares of R to try; default: {shown}, as in the paper"
     add("--gammas", type=numbers, default=PAPER_GAMMAS, metavar="X,..", help=text)
     add("--bisect", action="store_true", help="halve the range instead of trying one by one")
-    add_replies(parser)
+    add_flags(parser, "--judge", "--new-tokens")
 
 
 def layers(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_loading, add_output
+from actor_lens.cli.arguments import add_command, add_flags, add_loading
 from actor_lens.cli.inputs import load_named_model, open_progress
 from actor_lens.cli.printing import print_json, print_table, say, warn
 from actor_lens.errors import UserError
@@ -58,7 +58,7 @@ def add_commands(commands: Any) -> None:
         "from where --model smollm2 loads it",
     )
     add_loading(parser)
-    add_output(parser)
+    add_flags(parser, "--json", "--quiet")
 
 
 def models(arguments: argparse.Namespace) -> None:

@@ -24,14 +24,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_arrangement,
-    add_command,
-    add_count,
-    add_group,
-    add_json,
-    add_seed,
-)
+from actor_lens.cli.arguments import add_command, add_count, add_flags, add_group, add_seed
 from actor_lens.cli.inputs import arrange, say_sources
 from actor_lens.cli.printing import label_text, print_json, print_table, say, warn
 from actor_lens.errors import UserError
@@ -68,11 +61,11 @@ def add_commands(commands: Any) -> None:
         default="toy",
         help="tokenizer that counts tokens; default: toy",
     )
-    add_arrangement(check_parser)
+    add_flags(check_parser, "--split-by", "--balance")
     for each in (show_parser, check_parser):
         add_seed(each)
     for each in (list_parser, show_parser, check_parser):
-        add_json(each)
+        add_flags(each, "--json")
 
 
 # ---- list ----

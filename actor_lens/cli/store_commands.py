@@ -20,7 +20,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_group, add_json, add_store
+from actor_lens.cli.arguments import add_command, add_flags, add_group
 from actor_lens.cli.printing import print_json, print_table, say
 from actor_lens.errors import UserError
 
@@ -47,8 +47,7 @@ def _add(
     commands: Any, name: str, function: Callable[[argparse.Namespace], None], text: str
 ) -> argparse.ArgumentParser:
     parser = add_command(commands, name, function, text)
-    add_store(parser)
-    add_json(parser)
+    add_flags(parser, "--store", "--json")
     return parser
 
 

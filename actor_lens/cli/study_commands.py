@@ -35,14 +35,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import (
-    add_command,
-    add_common,
-    add_replies,
-    add_run,
-    add_training,
-    settings_of,
-)
+from actor_lens.cli.arguments import add_command, add_common, add_flags, add_training, settings_of
 from actor_lens.cli.inputs import (
     load_anchors,
     load_model_and_prompts,
@@ -94,9 +87,9 @@ def add_commands(commands: Any) -> None:
 
     parser = add_command(commands, "report", report, "one HTML file about a run, works offline")
     add_common(parser, seed=None, out_text="default: the folder of the run")
-    add_run(parser)
+    add_flags(parser, "--run", required=True)
     parser.add_argument("--utility", metavar="DIR", help="a folder that utility wrote, for a table")
-    add_replies(parser)
+    add_flags(parser, "--judge", "--new-tokens")
 
 
 # ---- demo and train ----

@@ -29,14 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
-    add_alphas,
-    add_anchors,
     add_command,
     add_common,
     add_count,
-    add_per_label,
-    add_replies,
-    add_seeds,
+    add_flags,
     add_settings,
     settings_of,
 )
@@ -67,8 +63,7 @@ def add_commands(commands: Any) -> None:
     text = "train every layer on one collection of block inputs and compare outcomes"
     parser = add_command(commands, "sweep", sweep, text)
     add_common(parser)
-    add_per_label(parser)
-    add_anchors(parser)
+    add_flags(parser, "--per-label", "--anchors")
     add = parser.add_argument
     add("--models", metavar="A,B,..", help="several models, one after the other; not with --model")
     add(
@@ -77,13 +72,14 @@ def add_commands(commands: Any) -> None:
         metavar="all|N,N-M",
         help="blocks to train, for instance 3,5-8; default: all",
     )
-    add_alphas(parser, [1.0], "how much of the way to the origin targets go")
-    add_seeds(parser, "0", "seeds of the order of the prompts")
+    text = "how much of the way to the origin targets go"
+    add_flags(parser, "--alphas", default="1", help=text)
+    add_flags(parser, "--seeds", default="0", help="seeds of the order of the prompts")
     add_settings(parser, "origin", "epochs", "lr")
     add_count(
         parser, "--judge-best", 3, "judge whole replies to the validation prompts for the N best"
     )
-    add_replies(parser)
+    add_flags(parser, "--judge", "--new-tokens")
     add(
         "--engine",
         default="local",

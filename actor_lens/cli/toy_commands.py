@@ -25,7 +25,7 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_group, add_output, add_seed
+from actor_lens.cli.arguments import add_command, add_flags, add_group, add_seed
 from actor_lens.cli.inputs import open_progress
 from actor_lens.cli.printing import give_results
 from actor_lens.cli.writing import prepare_out
@@ -50,7 +50,7 @@ def _add_training(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help=f"folder for {what}")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder with files")
     add_seed(parser)
-    add_output(parser)
+    add_flags(parser, "--json", "--quiet")
 
 
 def toy_train(arguments: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_common, add_new_tokens, add_run
+from actor_lens.cli.arguments import add_command, add_common, add_flags
 from actor_lens.cli.inputs import load_model_and_prompts, load_run, open_judge, open_progress
 from actor_lens.cli.printing import give_results, number_text, print_table, say
 from actor_lens.cli.values import integer, positive
@@ -46,9 +46,9 @@ def add_commands(commands: Any) -> None:
     text = "what a run costs: divergence on benign prompts, perplexity, benchmarks"
     parser = add_command(commands, "utility", utility, text)
     add_common(parser, seed=None)
-    add_new_tokens(parser, 32)
+    add_flags(parser, "--new-tokens", default=32)
     add = parser.add_argument
-    add_run(parser)
+    add_flags(parser, "--run", required=True)
     add("--text", metavar="FILE", help="a UTF-8 text for the perplexity, such as WikiText-2")
     add(
         "--window",
