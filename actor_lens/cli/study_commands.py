@@ -80,9 +80,8 @@ def add_commands(commands: Any) -> None:
     add_common(parser)
     add_training(parser)
     parser.set_defaults(variants={})
-    parser.add_argument(
-        "--no-evaluate", dest="evaluate", action="store_false", help="train and save only"
-    )
+    text = "train and save only; a layer that --layer names is not compared with others"
+    parser.add_argument("--no-evaluate", dest="evaluate", action="store_false", help=text)
     parser.add_argument("--report", action="store_true", help="write report.html too")
 
     parser = add_command(commands, "report", report, "one HTML file about a run, works offline")

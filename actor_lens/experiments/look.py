@@ -106,6 +106,7 @@ def look_at_layers(
     alpha: float = FinetuneConfig.alpha,
     origin: Origin = FinetuneConfig.origin,
     position: str | int | Position = LAST,
+    causal: bool = True,
     rounds: int = 200,
     seed: int = 0,
 ) -> Look:
@@ -121,6 +122,7 @@ def look_at_layers(
         position: Where residuals are read, as for ``collect_residuals``; that of a refusal is read
             with the token that opens most of the model's refusals. The causal score is of the last
             token, and left out at others.
+        causal: Whether the causal score is taken, for which the model runs once more.
         rounds: Rounds of the bootstrap and number of permutations.
         seed: Seed of the resampling.
 
@@ -152,7 +154,7 @@ def look_at_layers(
                 tokens = refusal_tokens(model, validation)
         scores = score_layers(
             projections,
-            model=model if place == LAST else None,
+            model=model if causal and place == LAST else None,
             tokens=tokens,
             alpha=alpha,
             origin=origin,

@@ -121,7 +121,7 @@ def run_study(
         base = run.config if run is not None else plan.settings
         check_config(model, _variant_settings(base, changes), None)
     study = train_chosen_layer(
-        model, prompts, plan, run=run, resume=resume, on_checkpoint=on_checkpoint
+        model, prompts, plan, run=run, resume=resume, on_checkpoint=on_checkpoint, scores=True
     )
     if on_trained is not None:
         on_trained(study)
@@ -177,11 +177,13 @@ def train_chosen_layer(
     run: TrainingRun | None = None,
     resume: TrainingRun | None = None,
     on_checkpoint: Callable[[TrainingRun], None] | None = None,
+    scores: bool = False,
 ) -> Study:
     """Look at every layer, choose one, preview the targets and train it.
 
     Arguments and errors are those of ``run_study``. The test split is not looked at; variants and
-    ``new_tokens`` of the plan play no part.
+    ``new_tokens`` of the plan play no part. Where no layer is chosen, causal scores and rounds of
+    the bootstrap are left out unless ``scores`` asks for them: warnings need neither.
 
     Returns:
         A study without an evaluation.
@@ -190,6 +192,7 @@ def train_chosen_layer(
         plan = replace(plan, anchors=(run or cast(TrainingRun, resume)).anchors)
     # Looking at layers takes long: first what would fail after it.
     settings, train = _check_plan(model, prompts, plan, run, resume)
+    scores = scores or (plan.choose_layer and run is None and resume is None)
     look = look_at_layers(
         model,
         prompts,
@@ -197,7 +200,8 @@ def train_chosen_layer(
         anchors=plan.anchors,
         alpha=settings.alpha,
         origin=settings.origin,
-        rounds=plan.rounds,
+        causal=scores,
+        rounds=plan.rounds if scores else 1,
         seed=settings.seed,
     )
     clock = Clock()

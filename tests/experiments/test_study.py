@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -237,6 +238,23 @@ def test_a_search_trains_with_the_settings_whose_trial_was_best(model, choose, m
     )
     assert len(sweeps) == 1
     assert again.run.config == study.run.config
+
+
+def test_scores_that_choose_nothing_are_taken_only_where_they_are_wanted(model, monkeypatch):
+    """Without them it is warned of the same, and the same weights are trained."""
+    plan = replace(PLAN, choose_layer=False, variants={})
+    whole = train_chosen_layer(model, PROMPTS, plan, scores=True)
+    assert "causal" in set(whole.look.frame()["score"])
+    monkeypatch.delattr("actor_lens.directions.layer_scores.predict_refusals_by_layer")
+    study = train_chosen_layer(model, PROMPTS, plan)
+    assert set(study.look.frame()["score"]) == set(whole.look.frame()["score"]) - {"causal"}
+    assert study.warnings == whole.warnings
+    probes = [one.look.frame().query("score == 'probe'") for one in (study, whole)]
+    first, second = (one.reset_index(drop=True) for one in probes)
+    pd.testing.assert_frame_equal(first, second)  # what it is warned by
+    assert same_bits(dict(study.run.state), dict(whole.run.state))
+    again = train_chosen_layer(model, PROMPTS, replace(plan, choose_layer=True), resume=study.run)
+    assert again.run.layer == study.run.layer
 
 
 def test_a_ranking_begins_with_the_best_and_names_every_layer(done):
