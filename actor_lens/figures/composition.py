@@ -27,6 +27,8 @@ _REFERENCE = re.compile(r"([xy])(\d*)( domain)?")
 _Axes = Mapping[tuple[str, str], tuple[str, str]]
 # Pixels: a panel's title stands this far above it, a line of its note below the title.
 TITLE_SHIFT, NOTE_STEP = 26, 15
+# Characters of a note in a line as long as the page, where that is 900 pixels wide.
+NOTE_LENGTH = 110
 
 
 @dataclass(frozen=True, repr=False)
@@ -301,7 +303,7 @@ def _headings(panel: Panel) -> list[dict[str, Any]]:
         "yref": "paper",
         "yanchor": "bottom",
     }
-    lines = wrap(panel.note, 110) if panel.note else []
+    lines = wrap(panel.note, round(NOTE_LENGTH * (panel.x[1] - panel.x[0]))) if panel.note else []
     headings = []
     if panel.title:
         title = {

@@ -18,7 +18,7 @@ from actor_lens.figures.frames import Framed, safety_meaning_in
 from actor_lens.figures.theme import GRID, INK, QUARTERS, SMALL, finish, short, whiskers
 from actor_lens.text import NOT_MEASURED, percent, plural
 
-BEST, PLAIN, CONTROL, FADED = "#0072B2", "#52606d", "#D55E00", 0.3
+BEST, PLAIN, CONTROL, FADED = "#0072B2", "#52606d", "#D55E00", 0.45
 ROW_HEIGHT = 26
 _NAME_LENGTH = 28
 _EMPTY = "no methods to show"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 STRIP_WIDTH = 0.62
 # Of more points of a label than these each is small and faint, so that the dense parts show.
 MANY = 100
+# What is not selected, seen on dark pages too.
+UNSELECTED = {"marker": {"opacity": 0.3}}
 # Of more prompts in all, quantiles are drawn, and of each label only so many single prompts.
 MOST_POINTS, FEW = 300, 20
 QUANTILES = (0, 0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975, 1)
@@ -164,7 +166,7 @@ def _strip(rows: pd.DataFrame, label: str, place: int, selected: set[int]) -> go
             "opacity": 0.7 if len(rows) <= MANY else 0.4,
         },
         selectedpoints=chosen if selected else None,
-        unselected={"marker": {"opacity": 0.16}},
+        unselected=UNSELECTED,
         selected={"marker": {"opacity": 1, "size": 11}},
         hovertemplate=f"%{{text}}<br>projection %{{y:.3g}}<extra>{style.name}</extra>",
         showlegend=False,

@@ -64,7 +64,7 @@ def target_preview(targets: Targets) -> go.Figure:
     labels = labels_in(frame)
     # Plotly checks what it is given: all at once takes it half as long as piece by piece.
     traces: list[dict[str, Any]] = []
-    layout, levels = references(means, frame[["before", "after"]]) if labels else ({}, 1)
+    layout, levels = references(means, frame[["before", "after"]], 0.4) if labels else ({}, 1)
     # The first label is drawn at the top.
     for row, label in enumerate(reversed(labels)):
         traces += _strips(label, frame, row)
@@ -180,7 +180,9 @@ def _row_name(label: str, means: pd.DataFrame) -> str:
     return name
 
 
-def references(means: pd.DataFrame, places: pd.DataFrame) -> tuple[dict[str, Any], int]:
+def references(
+    means: pd.DataFrame, places: pd.DataFrame, apart: float = 0.22
+) -> tuple[dict[str, Any], int]:
     """Vertical lines for class means and origin, named above the plot.
 
     Names that would touch one another are written on separate levels.
@@ -188,6 +190,7 @@ def references(means: pd.DataFrame, places: pd.DataFrame) -> tuple[dict[str, Any
     Args:
         means: Table whose columns origin, harmful_mean and benign_mean hold one projection each.
         places: Projections of everything else on the x axis.
+        apart: Least distance of names on one level, as a share of that axis.
 
     Returns:
         Shapes and annotations of a layout, and the number of levels that the names need.
@@ -200,7 +203,7 @@ def references(means: pd.DataFrame, places: pd.DataFrame) -> tuple[dict[str, Any
     shapes: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for x, name, dash in _references(means, width):
-        level = level + 1 if x - last_x < 0.22 * width else 0
+        level = level + 1 if x - last_x < apart * width else 0
         last_x, levels = x, max(levels, level + 1)
         line = {"color": RULE, "width": 1.5, "dash": dash}
         ends = {"x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper"}

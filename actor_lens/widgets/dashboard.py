@@ -139,7 +139,7 @@ class Dashboard(FigureBox):
         self._choose = ipw.ToggleButtons(
             options=list(self.sections),
             tooltips=list(self.sections),
-            style={"button_width": "104px"},
+            style={"button_width": "auto"},
         )
         self._linked = LinkedFigure(
             self._composition(), on_click=self._choose_point, on_select=self._choose_points
@@ -259,7 +259,7 @@ class Dashboard(FigureBox):
             min=0,
             max=n_layers - 1,
             description="Layer",
-            layout=ipw.Layout(width="340px"),
+            layout=ipw.Layout(width="320px"),
         )
         self._menu = ipw.Dropdown(
             options=self._layer_names(),

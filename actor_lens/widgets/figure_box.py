@@ -45,7 +45,8 @@ class PageHelper(anywidget.AnyWidget):
     for each that has gone, for messages to it may still be under way.
 
     While the widget lives, the picture of it is hidden. On dark pages the figure is turned dark by
-    the browser, with its hues kept. Handles of sliders are given their names for screen readers.
+    the browser, with its hues kept. Screen readers are told the names of sliders and which of the
+    buttons in a row is down, and the place with the focus has a frame on any page.
 
     Attributes:
         picture: Class of the element with the picture.
@@ -55,6 +56,8 @@ class PageHelper(anywidget.AnyWidget):
     _css = f"""
     @media screen {{ {_DARK} .actor-lens .js-plotly-plot {_TURNED} }}
     @media print {{ .actor-lens :is(button, .modebar) {{ display: none; }} }}
+    .actor-lens .widget-checkbox input {{ vertical-align: middle; }}
+    .actor-lens :focus-visible {{ outline: 2px solid #3b82c4 !important; outline-offset: 1px; }}
     """
     _esm = """
     function initialize({ model }) {
@@ -83,7 +86,17 @@ class PageHelper(anywidget.AnyWidget):
         if (plot?.layout) delete plot.layout.width; // else it is never fitted again
         window.dispatchEvent(new Event("resize"));
       };
-      const watcher = new ResizeObserver(fit);
+      const every = (what) => el.closest(".actor-lens")?.querySelectorAll(what) ?? [];
+      const describe = () => {
+        for (const part of every(".widget-inline-hbox :is(.noUi-handle, .widget-readout)")) {
+          const name = part.closest(".widget-inline-hbox").querySelector(".widget-label");
+          if (name) part.setAttribute("aria-label", name.textContent);
+          if (part.isContentEditable) part.role = "textbox";
+        }
+        for (const part of every(".widget-toggle-button"))
+          part.setAttribute("aria-pressed", part.classList.contains("mod-active"));
+      };
+      const watcher = new ResizeObserver(() => (fit(), describe()));
       const timers = [300, 1000, 2500].map((wait) => setTimeout(fit, wait));
       const watch = () => {
         const root = el.closest(".actor-lens");
@@ -91,20 +104,19 @@ class PageHelper(anywidget.AnyWidget):
         else if (!el.dataset.removed) requestAnimationFrame(watch);
       };
       watch();
-      const keep = (event) => {
-        const target = event.target;
+      const keep = ({ target }) => {
         if (!target.closest?.(".actor-lens")) return;
         target.setAttribute("data-lm-suppress-shortcuts", "true");
-        const name = target.closest(".widget-inline-hbox")?.querySelector(".widget-label");
-        if (name && !target.labels?.length) target.setAttribute("aria-label", name.textContent);
+        setTimeout(describe); // once a press has taken effect
       };
-      document.addEventListener("focusin", keep);
+      const heard = ["focusin", "click"];
+      heard.forEach((name) => document.addEventListener(name, keep));
       return () => {
         el.dataset.removed = "true";
         hides.remove();
         timers.forEach(clearTimeout);
         watcher.disconnect();
-        document.removeEventListener("focusin", keep);
+        heard.forEach((name) => document.removeEventListener(name, keep));
       };
     }
     export default { initialize, render };

@@ -135,7 +135,7 @@ def _cell(name: str, value: Any, aligned: str) -> str:
     else:
         text = f"<bdi>{safe(value, CELL_LENGTH)}</bdi>"
     short = not isinstance(value, str) or len(value) <= SHORT_CELL
-    wrapping = "white-space:nowrap" if short else "overflow-wrap:anywhere"
+    wrapping = "white-space:nowrap" if short else "overflow-wrap:anywhere;min-width:9em"
     return f'<td style="{_CELL_STYLE}{aligned};{wrapping}">{text}</td>'
 
 

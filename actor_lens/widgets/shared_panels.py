@@ -13,7 +13,7 @@ from actor_lens import figures
 from actor_lens.directions.options import Origin
 from actor_lens.directions.projections import Projections, TokenProjections, layer_map
 from actor_lens.figures import Panel
-from actor_lens.figures.prompts import BOXES, box_heights
+from actor_lens.figures.prompts import BOXES, UNSELECTED, box_heights
 from actor_lens.figures.theme import ORIGIN_NAMES
 from actor_lens.widgets.exploration import Exploration
 
@@ -85,6 +85,7 @@ def tokens_panel(
     name: str = "tokens",
     layer: int | None = None,
     when: str = "",
+    scale: bool = True,
 ) -> Panel:
     """A heatmap of a prompt's tokens against the layers.
 
@@ -94,14 +95,16 @@ def tokens_panel(
         y: Lower and upper end, likewise.
         name: Name of the panel.
         layer: Layer to mark; none unless given.
-        when: Time that the title names, such as "before training".
+        when: Time that the title names, such as "Before training".
+        scale: Whether the colours are explained beside it.
     """
-    title = f"Which words pull toward refusal {when}".strip()
+    title = f"{when}, token by token" if when else "Which words pull toward refusal"
     note = (
-        "0: mean benign prompt, 1: mean harmful one. The last token decides. Rows of one colour: "
-        "layers at which the labels are hardly apart."
+        "0: mean benign prompt. 1: mean harmful one. The last token decides. "
+        "Rows of one colour: labels hardly apart."
     )
     figure = figures.token_heatmap(tokens, layer=layer)
+    figure.update_traces(showscale=scale)
     return Panel(name, figure, x=x, y=y, title=title, note=note)
 
 
@@ -214,7 +217,7 @@ class SharedPanels:
     def _map(self, layer: int, bottom: float) -> Panel:
         """Prompts by two principal components, which say nothing about refusal by themselves."""
         state = self._exploration
-        title = f"Prompts at layer {layer}: principal components"
+        title = f"Prompts at layer {layer}, PCA"
 
         def draw() -> Panel:
             figure = figures.layer_map(layer_map(state.look.projections.residuals, layer))
@@ -224,7 +227,7 @@ class SharedPanels:
                 rows = [
                     row for row, place in enumerate(trace.customdata) if place in state.selection
                 ]
-                trace.update(selectedpoints=rows, unselected={"marker": {"opacity": 0.16}})
+                trace.update(selectedpoints=rows, unselected=UNSELECTED)
             return prompts_panel(figure, title, "Two directions of many.", bottom=bottom)
 
         return self._cached("prompts", ("pca", layer, state.selection, bottom), draw)

@@ -41,6 +41,25 @@ def broken(*_):
 
 whole, BlockTrainer.take_step = BlockTrainer.take_step, broken
 """
+# Marks the place with the focus; False outside of the dashboard.
+REACHED = """() => {
+    document.activeElement.dataset.reached = "";
+    return document.activeElement.closest(".actor-lens") !== null;
+}"""
+UNREACHED = """shown => [...shown.querySelectorAll("button, select, input, textarea, .noUi-handle")]
+    .filter((one) => !one.disabled && one.checkVisibility() && !("reached" in one.dataset))
+    .map((one) => one.outerHTML)"""
+# Words over a panel that touch others or are cut off.
+CRAMPED = """() => {
+    const edge = document.querySelector(".main-svg").getBoundingClientRect().right;
+    const words = [...document.querySelectorAll(".annotation-text")]
+        .map((one) => ({ text: one.textContent, at: one.getBoundingClientRect() }));
+    const touch = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 2
+        && b.top < a.bottom - 2;
+    return words.filter(({ at }, place) => at.right > edge
+        || words.slice(0, place).some((other) => touch(at, other.at))).map(({ text }) => text);
+}"""
+CONTROLS = "button|checkbox|combobox|listbox|slider|spinbutton|textbox"
 WEIGHTS = "[float(one.double().abs().sum()) for one in model.hf.parameters()]"
 
 
@@ -228,6 +247,24 @@ def test_everything_works_from_the_keyboard(dashboard_in):
     buttons_at_rest(notebook)
 
 
+def test_every_control_is_reached_by_tab_and_has_a_name(dashboard_in):
+    notebook = dashboard_in(frontend="notebook")
+    shown = notebook.page.locator(".actor-lens").first
+    for section in (*SECTIONS, "How much"):
+        notebook.toggle(section).press("Space")
+        expect(notebook.toggle(section)).to_have_attribute("aria-pressed", "true")
+        notebook.wait_value("dashboard.section", section)
+        notebook.slider("Layer").focus()
+        for _ in range(60):
+            if not notebook.page.evaluate(REACHED):
+                break
+            notebook.page.keyboard.press("Tab")
+        assert shown.evaluate(UNREACHED) == [], section
+        snapshot = shown.aria_snapshot()
+        assert 'slider "Layer"' in snapshot
+        assert re.findall(rf"^ *- (?:{CONTROLS})(?! \").*", snapshot, re.MULTILINE) == [], section
+
+
 def test_prompts_are_shown_as_text(dashboard_in):
     notebook = dashboard_in(STRANGE)
     notebook.toggle("Prompts").click()
@@ -249,7 +286,7 @@ def test_prompts_are_shown_as_text(dashboard_in):
     choose(notebook, another_layer(notebook))
 
 
-@pytest.mark.parametrize(("width", "frontend"), [(1440, "lab"), (1024, "notebook")])
+@pytest.mark.parametrize(("width", "frontend"), [(1440, "lab"), (900, "notebook")])
 def test_every_section_fits_the_window(dashboard_in, frontend, width):
     notebook = dashboard_in(frontend=frontend, width=width, height=1300)
     train(notebook)
@@ -268,6 +305,7 @@ def test_every_section_fits_the_window(dashboard_in, frontend, width):
         beyond = "element => element.scrollWidth - element.clientWidth"
         assert shown.evaluate(beyond) <= 1
         assert fits(notebook, width)
+        assert notebook.page.evaluate(CRAMPED) == [], section
 
 
 def test_the_figure_is_as_wide_as_the_window_whenever_that_changes(dashboard_in):

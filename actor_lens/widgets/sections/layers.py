@@ -139,13 +139,14 @@ class LayersSection(Section):
             figure,
             x=LEFT,
             y=LOWER,
-            title=f"How well each layer separates the labels: {self.score.label}",
+            title=f"Layers by {self.score.label}",
             note="Whiskers: 95 % interval. Yellow: layers that tie.",
         )
 
     def _outcomes_panel(self) -> Panel:
         state = self.exploration
         figure = figures.layer_outcomes(state.layer_outcomes)
+        figure.update_yaxes(title_text="")  # the panel's title says it
         if not state.outcomes:  # the note says why
             figure.layout.annotations = ()
         note = "First token, validation. Dotted: before."

@@ -64,15 +64,17 @@ class ProbeSection(Section):
         probe, layer = self.exploration.probe, self.exploration.layer
         if probe is None:
             return []
-        parts = [("tokens", probe.before, "before training" if probe.after else "")]
+        parts = [("tokens", probe.before, "Before training" if probe.after else "")]
         if probe.after is not None:
-            parts.append(("tokens after", probe.after, "with the run"))
+            parts.append(("tokens after", probe.after, "With the run"))
         width = WHOLE[1] / len(parts)
 
         def draw(place: int) -> Panel:
             name, tokens, when = parts[place]
             x = (place * width, (place + 1) * width - ROOM_FOR_COLOURS)
-            return tokens_panel(tokens, x, (0.1, LOWER[1]), name=name, layer=layer, when=when)
+            last = place == len(parts) - 1
+            y = (0.1, LOWER[1] - 0.03)
+            return tokens_panel(tokens, x, y, name=name, layer=layer, when=when, scale=last)
 
         return [
             self.cached(name, (tokens, layer, len(parts)), partial(draw, place))

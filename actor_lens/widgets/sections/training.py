@@ -143,9 +143,7 @@ class TrainSection(Section):
             description="at most",
             layout=self.epochs.layout,
         )
-        self.folder = ipw.Text(
-            description="Save to", placeholder="folder for the run so far (optional)"
-        )
+        self.folder = ipw.Text(description="Save to", placeholder="folder (optional)")
 
     def panels(self) -> list[Panel]:
         """Loss, projections, drift and refusals by step, two by two."""

@@ -18,7 +18,7 @@ from actor_lens.figures.theme import NOTE_LINE, ORIGIN_NAMES
 from actor_lens.widgets.exploration import TargetSettings, target_settings
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.parts import button, paragraph, row, safe, setting_widget
-from actor_lens.widgets.sections.base import LEFT, LOWER, RIGHT, ROOM_FOR_RATES, Desk, Section
+from actor_lens.widgets.sections.base import LOWER, ROOM_FOR_RATES, Desk, Section
 
 _ANCHOR_NAMES = {"initial": "fixed at the start", "current": "moving (the paper's)"}
 _SHIFT_NAMES = {"projected": "just enough", "uniform": "uniform (ablation)"}
@@ -117,7 +117,7 @@ class WhatIfSection(Section):
         return Panel(
             "targets",
             figure,
-            x=(0.1, LEFT[1]),
+            x=(0.1, 0.5),
             y=LOWER,
             title=f"Where each class would move, layer {self.exploration.layer}",
             names_above=1 + max([0, *raised]) // NOTE_LINE,
@@ -127,15 +127,15 @@ class WhatIfSection(Section):
         rates = {"now": self.exploration.baseline}
         if prediction is not None:
             rates["predicted"] = prediction
-        note = "" if prediction else "Press “Predict refusals” to see the effect."
+        note = "First token." if prediction else "First token. Press “Predict refusals”."
         figure = figures.refusal_rates(**rates)
         figure.update_xaxes(range=ROOM_FOR_RATES)
         return Panel(
             "predicted",
             figure,
-            x=RIGHT,
+            x=(0.62, 1.0),
             y=LOWER,
-            title="Refused (first token, validation)",
+            title="Refused, validation",
             note=note,
         )
 
