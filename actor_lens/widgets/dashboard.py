@@ -222,7 +222,7 @@ class Dashboard(FigureBox):
     def redraw(self) -> None:
         """Draw what changed. What goes wrong is shown and not raised: a job may be drawing."""
         with self._lock:
-            self._drawn = list(self.exploration.trait_values().values())
+            self._drawn_values = list(self.exploration.trait_values().values())
             try:
                 self._open_section.refresh()
                 self._linked.show(self._composition())
@@ -325,7 +325,7 @@ class Dashboard(FigureBox):
     def _follow(self, _change: object) -> None:
         """Draw once what several traits that changed together say."""
         now = self.exploration.trait_values().values()
-        if any(one is not drawn for one, drawn in zip(now, self._drawn, strict=True)):
+        if any(one is not drawn for one, drawn in zip(now, self._drawn_values, strict=True)):
             self.redraw()
 
     def _show_section(self, _change: object = None) -> None:

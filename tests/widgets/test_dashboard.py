@@ -92,6 +92,7 @@ def test_it_begins_at_the_recommended_layer_and_says_why(dashboard, look):
 def test_heights_are_the_projections_of_the_layer(dashboard, look):
     frame = look.projections.frame(origin="benign_mean")
     for layer in (0, 5, 7):
+        dashboard._renew_picture()  # as a checkpoint does
         dashboard.layer = layer
         for label in ("harmful", "pseudo_harmful", "benign"):
             rows = frame.query("layer == @layer and label == @label")
