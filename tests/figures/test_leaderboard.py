@@ -11,7 +11,7 @@ def test_a_method_is_faded_only_where_another_is_at_least_as_good_in_both():
     points = figures.compliance_against_safety(table).data
     faded = {point.name.split()[-1]: point.meta["dominated"] for point in points}
     assert faded == {"a": False, "b": True, "c": False, "d": False}
-    assert {point.opacity for point in points if point.meta["dominated"]} == {0.3}
+    assert {point.opacity for point in points if point.meta["dominated"]} == {0.45}
 
 
 def test_places_follow_the_tradeoff_score_and_no_interval_is_cut():
