@@ -25,6 +25,7 @@ from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.experiments.ablations.grid import AblationCell, Variation
 from actor_lens.experiments.sweep.cells import CellStatus
 from actor_lens.judges.base import Judge
+from actor_lens.judges.first_token import FirstTokenJudge
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.models.chat_model import ChatModel, load_model
 from actor_lens.prompts.sets import PromptSet
@@ -112,13 +113,10 @@ class AblationTask:
         except UserError as error:
             return AblationOutcome(cell, variation.number, "failed", str(error), train.counts())
         trained = time.perf_counter()
+        # Replies are not kept, and this judge reads none.
+        length = 1 if isinstance(self.judge, FirstTokenJudge) else self.new_tokens
         with applied as changed:
-            evaluation = evaluate(
-                changed,
-                self.tested,
-                judge=self.judge,
-                new_tokens=self.new_tokens,
-            )
+            evaluation = evaluate(changed, self.tested, judge=self.judge, new_tokens=length)
         return AblationOutcome(
             cell,
             variation.number,
