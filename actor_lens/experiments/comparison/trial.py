@@ -28,7 +28,7 @@ from actor_lens.methods import Method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.memory import is_out_of_memory
 from actor_lens.models.replies import first_token_logits, kl_divergence
-from actor_lens.progress import stage
+from actor_lens.progress import stage, warn
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import plain, versions
 
@@ -263,15 +263,20 @@ def judge_for(model: ChatModel, judge: Judge | str | None, validation: PromptSet
     """The judge that the user has chosen, or the keyword judge.
 
     A first-token judge without tokens gets those with which the untouched model begins refusals of
-    validation prompts.
+    validation prompts. Where its verdicts are not those of judged replies to these, it is said.
 
     Raises:
         UserError: If it needs tokens and the model refuses no harmful prompt.
     """
     judge = as_judge(judge)
-    if isinstance(judge, FirstTokenJudge) and judge.tokens is None:
-        return with_tokens(judge, refusal_openings(model, validation).simplest)
-    return judge
+    if not isinstance(judge, FirstTokenJudge) or judge.tokens is not None:
+        return judge
+    openings = refusal_openings(model, validation)
+    with stage("scores against replies"):
+        read = evaluate(model, validation, tokens=openings, new_tokens=24)
+    for warning in read.score_agreement.warnings:
+        warn(warning)
+    return with_tokens(judge, openings.simplest)
 
 
 # ---- Methods and the settings that a comparison gives them ----

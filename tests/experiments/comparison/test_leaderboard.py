@@ -13,6 +13,7 @@ from actor_lens.experiments.comparison.compare import OUTCOMES_FILE, compare
 from actor_lens.experiments.comparison.leaderboard import Leaderboard
 from actor_lens.experiments.comparison.trial import (
     MethodOutcome,
+    judge_for,
     settings_of,
     with_judge,
     with_seed,
@@ -20,6 +21,7 @@ from actor_lens.experiments.comparison.trial import (
 from actor_lens.judges.first_token import FirstTokenJudge, RefusalOpenings
 from actor_lens.judges.keywords import KeywordJudge
 from actor_lens.methods import make_method
+from actor_lens.progress import reporting
 from actor_lens.prompts.rows import Prompt
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.report.comparison_report import render_comparison
@@ -36,6 +38,7 @@ from tests.support.planted_methods import (
     Planted,
     PlantedFit,
 )
+from tests.support.reports import Recorder
 from tests.support.studies import planted_prompts
 from tests.support.tiny_models import tiny_chat_model
 from tests.support.tiny_runs import copied_tensors, same_bits
@@ -510,6 +513,20 @@ def test_a_first_token_judge_learns_how_the_untouched_model_refuses(model, monke
     board = compare(model, PROMPTS, [ALWAYS, NEVER], judge=FirstTokenJudge(), new_tokens=1)
     assert asked == [{"validation"}]
     assert [row(board, name)["safety_score"] for name in ("always", "never")] == [1.0, 0.0]
+
+
+def test_a_first_token_judge_that_contradicts_the_replies_is_warned_of(model, monkeypatch):
+    ids = tuple((token,) for token in range(model.hf.config.vocab_size - 1))
+    every = RefusalOpenings(ids, ("",) * len(ids), (1,) * len(ids), (0,) * len(ids), 1, 1)
+    monkeypatch.setattr(
+        "actor_lens.experiments.comparison.trial.refusal_openings", lambda *_: every
+    )
+    validation = PROMPTS["validation"]
+    recorder = Recorder()
+    with reporting(recorder):
+        judge = judge_for(model, "first-token", validation)
+    assert "judged replies agree on 0% of" in recorder.warnings[0]
+    assert judge.score_verdicts([1.0]) == ("refused",)
 
 
 def test_seconds_of_a_search_stand_beside_those_of_the_fit(model):
