@@ -30,8 +30,9 @@ def opening_scores(
     """Refusal score of each prompt: ``log P - log(1 - P)``.
 
     P is the probability that the reply begins with one of the openings, the sum of theirs. Prompts
-    are read once, whatever the number of openings. Where all openings are of one token this is
-    ``refusal_scores``, up to rounding.
+    are read once, whatever the number of openings, where the model keeps keys and values of all
+    tokens and no hook changes it; else once for each beginning that openings share. Where all
+    openings are of one token this is ``refusal_scores``, up to rounding.
 
     Args:
         model: Scores come from ``model.hf`` as it is now.

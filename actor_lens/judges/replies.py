@@ -73,7 +73,9 @@ def write_replies(
     Raises:
         UserError: If a prompt and its reply do not fit into the model.
     """
-    token_ids, judge = tokens_with_room(model, prompts.texts, new_tokens), KeywordJudge()
+    asked = max(map(len, openings), default=1) - 1  # the last token of an opening is not read
+    token_ids = tokens_with_room(model, prompts.texts, max(new_tokens, asked))
+    judge = KeywordJudge()
     common, ones = identity_of(model, token_ids), [1] * len(prompts)
     kind = {
         "kind": "replies",
@@ -97,9 +99,9 @@ def write_replies(
             puts["scores"](list(score_openings(ask, openings)[:, None, None, None]))
 
         if "replies" not in puts:
-            take(read_batch(model, prompts.texts, batch, room=max(map(len, openings)) - 1))
+            take(read_batch(model, prompts.texts, batch, room=asked))
             return
-        rows = writer.write(batch, take if "scores" in puts else None)
+        rows = writer.write(batch, take if "scores" in puts else None, asked)
         kept = []
         for index, ids in zip(batch.indices, rows, strict=True):
             replies[index], text = ids, reply_text(model, ids)

@@ -47,6 +47,7 @@ class ReplySettings:
             are asked about all rows of the batch at every token.
         on_part: Hears how much of the batch is done, between 0 and 1.
         on_read: Called once the prompts have been read, with a function to ask about them.
+        longest_question: Tokens of the longest beginning that it asks about.
     """
 
     new_tokens: int
@@ -54,6 +55,7 @@ class ReplySettings:
     processors: Sequence[LogitsProcessor] = ()
     on_part: Callable[[float], None] = lambda _share: None
     on_read: Callable[[Ask], None] | None = None
+    longest_question: int = 0
 
 
 def greedy_replies(
@@ -109,7 +111,7 @@ class _Rows:
         reading = start or read_prompts(
             model,
             batch,
-            room=settings.new_tokens,
+            room=max(settings.new_tokens, settings.longest_question),
             on_tokens=lambda tokens: settings.on_part(tokens / everything),
         )
         self._model, self._batch, self._settings, self._reading = model, batch, settings, reading

@@ -1,4 +1,4 @@
-"""Attention by one fused kernel, for passes of a token a prompt.
+"""Attention by one fused kernel: for reply tokens, and for questions about last tokens.
 
 Eager attention, by which everything else is computed, copies keys and values for each of the query
 heads that share them, at every token of a reply. torch's fused kernel does not, and gives the same
@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 
 def with_fused_attention(model: ChatModel) -> PreTrainedModel:
-    """``model.hf`` in another form, which shares all weights and hooks but has fused attention.
+    """``model.hf`` in another form, which shares all weights but has fused attention.
 
     Modules are copied rather than their configuration changed, since other threads may be running
     them. Returns ``model.hf`` itself where the class is not transformers' own or has no fused
-    attention, attention scores are capped, or modules are tied to their place: by accelerate, which
-    spreads them over devices, or by the hooks of TransformerLens.
+    attention, where attention scores are capped or hold distances (ALiBi), which the two forms
+    count differently, and where modules are tied to their place: by hooks, which know their module,
+    or by accelerate, which spreads them over devices.
     """
     hf = model.hf
-    capped = getattr(hf.config.get_text_config(), "attn_logit_softcapping", None) is not None
-    tied = any("forward" in vars(module) for module in hf.modules()) or model.bridge_is_hooked
+    config = hf.config.get_text_config()
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    tied = model.is_hooked or any("forward" in vars(module) for module in hf.modules())
     own = not type(hf).__module__.startswith("transformers.")
-    if own or capped or tied or not hf._supports_sdpa:
+    if own or capped or tied or getattr(config, "alibi", False) or not hf._supports_sdpa:
         return hf
     fused: PreTrainedModel = _copied(hf, {})
     return fused

@@ -10,12 +10,14 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from actor_lens.errors import UserError, require
 from actor_lens.files.lfs import beginning, check_no_pointer
@@ -29,6 +31,8 @@ _MAGIC = b"GGUF"
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _FULL_PRECISION = ("F64", "F32", "F16", "BF16")
 _PURPOSE = "a GGUF file"
+# Two threads that load files would take each other's readers for gguf's own.
+_one_at_a_time = threading.RLock()
 
 
 def is_gguf(path: Path) -> bool:
@@ -102,14 +106,14 @@ def _parsing_once() -> Iterator[None]:
     and lists the names of all tensors for each module: for a small model that is most of the time.
     """
     gguf = require("gguf", "gguf", _PURPOSE)
-    read, name = gguf.GGUFReader, gguf.get_tensor_name_map
-    read_once = cache(read)
-    gguf.GGUFReader = lambda path, *rest: read_once(os.path.realpath(path), *rest)
-    gguf.get_tensor_name_map = cache(name)
-    try:
-        yield
-    finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = read, name
+    with _one_at_a_time:
+        read_once = cache(gguf.GGUFReader)
+        kept: dict[str, Any] = {
+            "GGUFReader": lambda path, *rest: read_once(os.path.realpath(path), *rest),
+            "get_tensor_name_map": cache(gguf.get_tensor_name_map),
+        }
+        with patch.multiple(gguf, **kept):
+            yield
 
 
 def read_config(path: Path, folder: str) -> Any:
@@ -144,8 +148,7 @@ def unpacking_stage() -> Iterator[None]:
     """
     from transformers import modeling_gguf_pytorch_utils
 
-    vars(modeling_gguf_pytorch_utils)["tqdm"] = _reported
-    with stage("packed weights"):
+    with patch.object(modeling_gguf_pytorch_utils, "tqdm", _reported), stage("packed weights"):
         yield
 
 

@@ -204,9 +204,19 @@ def reads_plainly(model: ChatModel) -> bool:
 
 
 def _read_beginning(model: ChatModel, batch: TokenBatch) -> DynamicCache | None:
-    """The cache of what all prompts begin with; None where it is little, or a window slides."""
+    """The cache of what all prompts begin with.
+
+    None where that is little, a window slides, or positions are not turned into the keys (RoPE).
+    """
+    from transformers import DynamicCache
+
     from actor_lens.models.key_cache import is_whole
 
+    config = model.hf.config.get_text_config()
+    turned = getattr(config, "rope_parameters", None) and not getattr(config, "alibi", False)
+    # Elsewhere attention may count columns, and those between the beginning and the rest with them.
+    if not turned or not is_whole(DynamicCache(config=model.hf.config)):
+        return None
     starts = batch.attention_mask.argmax(dim=1).tolist()
     own = [ids[start:] for ids, start in zip(batch.input_ids.tolist(), starts, strict=True)]
     pairs = enumerate(zip(min(own), max(own), strict=False))
@@ -223,4 +233,4 @@ def _read_beginning(model: ChatModel, batch: TokenBatch) -> DynamicCache | None:
         batch.attention_mask[row, columns],
         batch.position_ids[row, columns],
     )
-    return cache if is_whole(cache) else None
+    return cache

@@ -116,13 +116,17 @@ class ReplyWriter:
         self._begun = time.monotonic()
 
     def write(
-        self, batch: TokenBatch, on_read: Callable[[Ask], None] | None = None
+        self,
+        batch: TokenBatch,
+        on_read: Callable[[Ask], None] | None = None,
+        longest_question: int = 0,
     ) -> list[list[int]]:
         """Token ids of the reply to each prompt of a batch.
 
         Args:
             batch: The prompts.
             on_read: Called once the prompts have been read, with a function to ask about them.
+            longest_question: Tokens of the longest beginning that it asks about.
         """
         settings = ReplySettings(
             new_tokens=self._new_tokens,
@@ -130,6 +134,7 @@ class ReplyWriter:
             processors=score_processors(self._model, self._prompts, batch),
             on_part=lambda share: self._report(share * len(batch.indices)),
             on_read=on_read,
+            longest_question=longest_question,
         )
         rows = greedy_replies(self._model, batch, settings)
         self._done += len(rows)

@@ -41,7 +41,7 @@ def eager_and_whole() -> Iterator[None]:
 WAYS = {"ours": nullcontext, "whole_prompts": whole_prompts, "eager_and_whole": eager_and_whole}
 
 
-def replies(
+def seconds_of_evaluations(
     model: ChatModel, prompts: al.PromptSet, new_tokens: int, rounds: int
 ) -> dict[str, float]:
     """Median seconds of an evaluation, each way by turns; the first round warms up."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from actor_lens.models.batches import TokenBatch, pad_batch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.interventions import add_direction
 from actor_lens.models.memory import cache_bytes_per_token
 from actor_lens.models.prefix_cache import (
     PrefixCache,
@@ -105,6 +106,17 @@ def test_every_layer_is_answered_as_by_a_whole_pass(architecture: str) -> None:
         # Neither the other questions nor earlier ones play a part.
         [(_, alone)] = cache.logits({layer: moved[layer]})
         torch.testing.assert_close(alone, logits, atol=1e-5, rtol=1e-5)
+
+
+def test_hooks_act_on_questions_too() -> None:
+    model = shared_tiny_model()
+    batch, moves = padded(model), random_moves(model, 0)
+    with add_direction(model, 2, 3 * random_moves(model, 1)[0]):
+        before, expected = whole_pass(model, batch, 1, moves)
+        [(_, logits)] = PrefixCache(model, batch).logits({1: before + moves})
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
+    _, unhooked = whole_pass(model, batch, 1, moves)
+    assert not torch.allclose(logits, unhooked, atol=1e-2)
 
 
 def test_only_the_last_token_runs_and_only_above_the_change() -> None:

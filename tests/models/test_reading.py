@@ -12,10 +12,12 @@ from torch import Tensor
 from actor_lens.models import reading as module
 from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.decoding import ReplySettings, greedy_replies
 from actor_lens.models.fused_attention import with_fused_attention
-from actor_lens.models.interventions import shift_last_token
+from actor_lens.models.interventions import ablate_everywhere, add_direction, shift_last_token
 from actor_lens.models.key_cache import room_of
 from actor_lens.models.reading import OwnWayError, read_prompts, run_tokens, scores_behind
+from tests.support.greedy import greedy_ids
 from tests.support.tiny_models import (
     ARCHITECTURES,
     D_MODEL,
@@ -75,10 +77,10 @@ def test_what_all_begin_with_is_read_once(architecture, shapes):
     with torch.no_grad():
         read_prompts(model, batch_of(model), room=4)
     longest = max(map(len, rows))
-    if getattr(model.hf.config, "sliding_window", None) is None:
+    if architecture in ("llama", "qwen2", "qwen3"):
         assert shapes == [(1, common), (len(PROMPTS), longest - common)]
-    else:  # what a window holds depends on the columns between
-        assert shapes[-1] == (len(PROMPTS), longest)
+    else:  # what is seen depends on the columns between: windows slide, positions are learned
+        assert shapes == [(len(PROMPTS), longest)]
 
 
 def test_little_in_common_is_not_worth_a_pass(shapes):
@@ -154,15 +156,17 @@ class TestFusedAttention:
                 if hasattr(module, "config")
             } == {"sdpa"}
 
-    def test_hooks_act_on_both_forms(self):
-        model = talkative_tiny_model("llama")
-        fused, batch = with_fused_attention(model), batch_of(model)
-        seen: list[object] = []
-        handle = model.blocks[0].register_forward_hook(lambda *_: seen.append(1))
-        with torch.no_grad():
-            fused(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        handle.remove()
-        assert seen == [1]
+    @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+    def test_hooks_act_on_every_token_of_a_reply(self, architecture):
+        model = talkative_tiny_model(architecture)
+        batch, direction = batch_of(model), torch.linspace(-1, 1, D_MODEL)
+        rows = model.tokenize(PROMPTS)
+        plain = [greedy_ids(model.hf, ids, 6) for ids in rows]
+        for hooked in (add_direction(model, 1, 3 * direction), ablate_everywhere(model, direction)):
+            with hooked:
+                truth = [greedy_ids(model.hf, ids, 6) for ids in rows]
+                assert greedy_replies(model, batch, ReplySettings(6)) == truth
+            assert truth != plain
 
     def test_modules_that_are_tied_to_their_place_are_left_alone(self):
         model = talkative_tiny_model("llama")
