@@ -25,10 +25,10 @@ class BenchSettings:
     """Sizes of the work that is timed.
 
     Attributes:
-        layer: The block that is moved or trained.
+        layer: The block that is trained.
         epochs: Passes over the prompts, in every way of training.
-        reply_tokens: Length of the replies that are generated, and that SFT trains on.
-        repeats: Rounds of the task ``collection`` and of ``looks``, after one that warms up.
+        reply_tokens: Length of the replies that SFT trains on.
+        repeats: Rounds of the task ``collection``, after one that warms up.
         store: Folder of the store that the task ``collect`` writes into.
     """
 
