@@ -151,8 +151,6 @@ def wait_for_fork(listener: socket.socket) -> socket.socket:
 
 def run_kernel(line: socket.socket) -> None:
     """Be the kernel that a launcher asked for, until it or the launcher ends."""
-    import numpy as np
-    import torch
     from ipykernel.kernelapp import IPKernelApp
 
     os.setsid()
@@ -169,10 +167,23 @@ def run_kernel(line: socket.socket) -> None:
     os.environ.update(request["environment"] | _ENVIRONMENT)
     os.chdir(request["folder"])
     line.sendall(str(os.getpid()).encode())
-    np.random.seed()
-    torch.seed()
+    begin_anew()
     threading.Thread(target=_end_with, args=[line], daemon=True).start()
     IPKernelApp.launch_instance(argv=["-f", request["file"]])
+
+
+def begin_anew() -> None:
+    """Give a fork random numbers and a pool of threads of its own.
+
+    torch makes that pool at its next call, and fails where several threads come to it at once, as
+    those that load a model do.
+    """
+    import numpy as np
+    import torch
+
+    np.random.seed()
+    torch.seed()
+    torch.set_num_threads(1)
 
 
 def _end_with(line: socket.socket) -> None:

@@ -61,14 +61,16 @@ def forking() -> Iterator[KernelSpecManager]:
             found = re.search(r"JUPYTER_PATH=(\S+)", process.stdout.readline())
             assert found is not None
             print("the process that is forked:", memory(process.pid))  # noqa: T201
-            yield KernelSpecManager(kernel_dirs=[f"{found[1]}/kernels"])
-            process.send_signal(signal.SIGINT)
+            try:
+                yield KernelSpecManager(kernel_dirs=[f"{found[1]}/kernels"])
+            finally:
+                process.send_signal(signal.SIGINT)
 
 
 def start(specifications: KernelSpecManager | None) -> tuple[KernelManager, list[int]]:
     """A kernel with the dashboard open, and the processes that it consists of."""
     manager = KernelManager(**({"kernel_spec_manager": specifications} if specifications else {}))
-    manager.start_kernel()
+    manager.start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     client = manager.client()
     client.start_channels()
     client.wait_for_ready(timeout=120)

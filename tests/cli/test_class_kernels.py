@@ -125,6 +125,39 @@ def test_neither_threads_nor_a_gpu_are_in_use_when_kernels_are_forked(forker, st
     assert names.count(own) == 1  # threads of the libraries have its name, pyarrow's its own
 
 
+# Without a beginning of its own about one fork in five fails here.
+FORKS = """
+import os, sys, threading
+import torch
+from actor_lens.cli.class_kernels import begin_anew
+
+torch.set_num_threads(1)
+torch.ones(300_000, device="cpu").double()  # the pool that forks must not use
+for _ in range(40):
+    if os.fork() == 0:
+        begin_anew()
+        together, wrong = threading.Barrier(24), []
+        def work():
+            together.wait()
+            try:
+                torch.ones(300_000, device="cpu").double()
+            except RuntimeError as error:
+                wrong.append(error)
+        threads = [threading.Thread(target=work) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        os._exit(len(wrong))
+    _, status = os.wait()
+    assert status == 0
+"""
+
+
+def test_threads_of_a_fork_come_to_torch_at_once():
+    subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=300)
+
+
 def test_a_second_process_is_refused_and_the_first_goes_on(start, runtime, monkeypatch):
     start()
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(runtime))
