@@ -6,25 +6,24 @@ token, just before the model's reply: where the model has read everything and de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from actor_lens.activations.filling import Array, Key, Put, collect, identity_of
+from actor_lens.activations.filling import Array, Key, collect, identity_of
+from actor_lens.activations.passes import run_batch
 from actor_lens.activations.positions import LAST, Position, find_position
 from actor_lens.activations.store import Store
 from actor_lens.errors import UserError, check_whole, unboxed
 from actor_lens.files.sizes import format_size
-from actor_lens.models.batches import TokenBatch, left_padding
-from actor_lens.models.blocks import Tap, tap_blocks
+from actor_lens.models.batches import left_padding
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.finite import check_finite
+from actor_lens.models.reading import read_beginning
 from actor_lens.prompts.columns import layer_prompt_frame, prompt_columns
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.results import Result, harmless_head
@@ -94,12 +93,9 @@ class Residuals(Result):
             UserError: If a prompt is not among these residuals.
         """
         places = {prompt.prompt: place for place, prompt in enumerate(self.prompts)}
-        missing = [prompt for prompt in prompts if prompt.prompt not in places]
+        missing = sum(prompt.prompt not in places for prompt in prompts)
         if missing:
-            raise UserError(
-                f"no residuals for {len(missing)} prompts, the first is {missing[0]!r}; "
-                "collect them with collect_residuals"
-            )
+            raise UserError(f"no residuals for {missing} prompts; collect_residuals makes them")
         indices = torch.tensor(
             [places[prompt.prompt] for prompt in prompts], dtype=torch.long, device="cpu"
         )
@@ -312,89 +308,12 @@ def collect_activations(
     for layer in layers:
         kind = {"kind": "block_inputs", "layer": layer, "position": "all", "dtype": dtype}
         arrays[layer] = Array({**common, **kind}, 1, lengths, model.d_model, model.hf.dtype)
-    values = collect(model, token_ids, arrays, partial(_pass, model, position.behind), store=store)
+    beginning = cache(partial(read_beginning, model, token_ids, tail=1 + position.behind))
+    run = partial(run_batch, model, position.behind, beginning)
+    values = collect(model, token_ids, arrays, run, store=store)
     inputs = {}
     for layer in layers:
         inputs[layer] = BlockInputs(layer, torch.split(values[layer][0], lengths), prompts)
     cached = values.get("residuals")
     one = None if cached is None else Residuals(cached, prompts, model.name, position)
     return Activations(one, inputs)
-
-
-def observe_residuals(
-    model: ChatModel,
-    batch: TokenBatch,
-    take: Callable[[int, Tensor], None],
-    taps: Mapping[int, Tap] | None = None,
-) -> None:
-    """Run a batch and hand out ``resid_post`` of each layer as it comes.
-
-    The pass ends after the last block: there are no logits and no KV cache. It runs the blocks of
-    Hugging Face themselves, for TransformerLens takes milliseconds a layer in Python; where
-    ``model.bridge`` is hooked, it goes through TransformerLens, and the hooks act.
-
-    Args:
-        model: The model to look into.
-        batch: Prompts padded on the left.
-        take: Function of each layer, in order, and its residuals ``[prompt, token, d_model]``.
-        taps: Functions by layer, called with ``resid_pre`` of the same shape.
-    """
-    if not model.bridge_is_hooked:
-        after = {layer: partial(take, layer) for layer in range(model.n_layers)}
-        tap_blocks(model, batch, before=taps, after=after)
-        return
-
-    def hand_out(residual: Tensor, hook: Any, layer: int) -> None:  # noqa: ARG001
-        take(layer, residual)
-        if layer == model.n_layers - 1:
-            raise _LastBlockDone
-
-    def call_tap(residual: Tensor, hook: Any, tap: Tap) -> None:  # noqa: ARG001
-        tap(residual)
-
-    hooks: list[Any] = [
-        (f"blocks.{layer}.hook_resid_pre", partial(call_tap, tap=tap))
-        for layer, tap in (taps or {}).items()
-    ]
-    hooks += [
-        (f"blocks.{layer}.hook_resid_post", partial(hand_out, layer=layer))
-        for layer in range(model.n_layers)
-    ]
-    with suppress(_LastBlockDone), torch.no_grad():
-        model.bridge.run_with_hooks(
-            batch.input_ids,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-            logits_to_keep=1,
-            fwd_hooks=hooks,
-        )
-
-
-class _LastBlockDone(Exception):
-    """Ends a TransformerLens pass, whose head is not needed."""
-
-
-def _pass(model: ChatModel, behind: int, batch: TokenBatch, puts: Mapping[Key, Put]) -> None:
-    """Run a batch; hand on residuals of all layers, and inputs of some blocks as they come."""
-    lengths = batch.attention_mask.sum(dim=1).tolist()
-
-    def hand_on(states: Tensor, put: Put) -> None:
-        rows = [row[-n:] for row, n in zip(states.cpu(), lengths, strict=True)]  # no padding
-        for row in rows:
-            check_finite(model, row, "inputs of a block")
-        put(rows)
-
-    taps = {key: partial(hand_on, put=put) for key, put in puts.items() if isinstance(key, int)}
-    if "residuals" not in puts:
-        tap_blocks(model, batch, before=taps)
-        return
-    kept: list[Tensor] = []
-
-    def keep_one_token(_layer: int, residual: Tensor) -> None:
-        # A copy: a view would keep all tokens. Fetched below: a GPU would wait at every layer.
-        kept.append(residual[:, -1 - behind].to(torch.float32, copy=True))
-
-    observe_residuals(model, batch, keep_one_token, taps)
-    residuals = torch.stack([part.cpu() for part in kept], dim=1)
-    check_finite(model, residuals, "residuals")
-    puts["residuals"](residuals.unbind())

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from actor_lens.activations.residuals import Residuals, observe_residuals
+from actor_lens.activations.passes import observe_residuals
+from actor_lens.activations.residuals import Residuals
 from actor_lens.directions.options import MAP_METHODS, MapMethod, Origin
 from actor_lens.directions.refusal_directions import Directions
 from actor_lens.errors import UserError, check_choice

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from actor_lens.models.batches import TokenBatch
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.reading import after_beginning
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
 
 Tap = Callable[[Tensor], None]
 """Function that is called with a residual stream, ``[prompt, token, d_model]``."""
@@ -152,6 +153,7 @@ def tap_blocks(
     *,
     before: Mapping[int, Tap] | None = None,
     after: Mapping[int, Tap] | None = None,
+    start: DynamicCache | None = None,
 ) -> None:
     """Hand out the residual stream around some blocks, in a pass that ends at the last of them.
 
@@ -160,7 +162,10 @@ def tap_blocks(
         batch: Prompts, padded on the left.
         before: Functions by layer that take what their block receives (``resid_pre``).
         after: Functions by layer that take what their block gives (``resid_post``).
+        start: From ``read_beginning``: what the prompts begin with, which is then not handed out.
     """
+    from actor_lens.models.key_cache import beginning_of_each
+
     before, after = before or {}, after or {}
     layers = {*before, *after}
     tapped: dict[int, nn.Module] = {
@@ -173,12 +178,15 @@ def tap_blocks(
         for layer in layers
     }
     with torch.no_grad():
+        kept = {} if start is None else {"past_key_values": beginning_of_each(start)}
+        ids, seen, positions = after_beginning(batch, start)
         _run_until_reached(
             graft(model, tapped).base_model,
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
+            input_ids=ids,
+            attention_mask=seen,
+            position_ids=positions,
+            use_cache=bool(kept),
+            **kept,
         )
 
 

@@ -44,6 +44,16 @@ def repeat(cache: DynamicCache, times: int) -> DynamicCache:
     return several
 
 
+def beginning_of_each(cache: DynamicCache) -> DynamicCache:
+    """A cache with one prompt, as the beginning of any number of others; nothing is copied.
+
+    What is read after it is not kept.
+    """
+    common = copy.copy(cache)
+    common.layers = [_BeginningLayer(*_filled(layer)) for layer in cache.layers]
+    return common
+
+
 def room_of(cache: DynamicCache) -> int:
     """How many tokens can be added and forgotten again."""
     rooms = [layer.room if isinstance(layer, _RoomyLayer) else 0 for layer in cache.layers]
@@ -145,6 +155,34 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """Hand out the first so many tokens, and count the others as room."""
         self.keys, self.values = (kept[:, :, :n_tokens] for kept in self._all)
         return self.keys, self.values
+
+
+class _BeginningLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values of a layer that every prompt begins with."""
+
+    def __init__(
+        self,
+        keys: Float[Tensor, "1 head token d_head"],
+        values: Float[Tensor, "1 head token d_head"],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Hand out those of the beginning and the further ones of each prompt."""
+        keys, values = _filled(self)
+        rows = len(key_states), -1, -1, -1
+        return (
+            cat([keys.expand(*rows), key_states], dim=-2),
+            cat([values.expand(*rows), value_states], dim=-2),
+        )
+
+
+def _filled(layer: Any) -> tuple[Tensor, Tensor]:
+    return layer.keys, layer.values
 
 
 def _widened(rows: Tensor, n_tokens: int, room: int) -> Tensor:

@@ -6,7 +6,8 @@ all, is read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from actor_lens.models.batches import TokenBatch
+from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.finite import check_finite
 from actor_lens.models.memory import token_budget
@@ -73,29 +74,20 @@ def read_prompts(
     if not reads_plainly(model):
         raise OwnWayError
     n_rows, width = batch.input_ids.shape
-    hooked = model.is_hooked
-    start = None if hooked else _read_beginning(model, batch)
-    begun = 0 if start is None else start.get_seq_length()
-    at_once = n_rows if hooked else max(1, token_budget(model, width) // width)
+    starts = batch.attention_mask.argmax(dim=1).tolist()
+    own = (ids[start:] for ids, start in zip(batch.input_ids.tolist(), starts, strict=True))
+    start = read_beginning(model, own)
+    at_once = n_rows if model.is_hooked else max(1, token_budget(model, width) // width)
     scores, caches, masks, done = [], [], [], 0
     for first in range(0, n_rows, at_once):
         rows = slice(first, first + at_once)
-        mask = batch.attention_mask[rows]
-        padding = int(mask.argmax(dim=1).min())  # that all of these have
-        fresh = slice(padding + begun, None)
-        # Tokens stay in their columns; the beginning moves to the left of the padding.
-        seen = torch.cat([mask.new_ones(len(mask), begun), mask[:, padding : width - begun]], dim=1)
-        last, cache = run_tokens(
-            model,
-            batch.input_ids[rows, fresh],
-            seen,
-            batch.position_ids[rows, fresh],
-            None if start is None else repeat(start, len(mask)),
-        )
+        ids, seen, positions = after_beginning(batch, start, rows)
+        begun = None if start is None else repeat(start, len(ids))
+        last, cache = run_tokens(model, ids, seen, positions, begun)
         scores.append(last)
         caches.append(cache)
         masks.append(seen)
-        done += int(mask.sum())
+        done += int(seen.sum())
         on_tokens(done)
     widest = max(mask.shape[1] for mask in masks)
     padded = [torch.nn.functional.pad(mask, (widest - mask.shape[1], 0)) for mask in masks]
@@ -203,10 +195,19 @@ def reads_plainly(model: ChatModel) -> bool:
     return own is GenerationMixin.prepare_inputs_for_generation
 
 
-def _read_beginning(model: ChatModel, batch: TokenBatch) -> DynamicCache | None:
-    """The cache of what all prompts begin with.
+def read_beginning(
+    model: ChatModel, token_ids: Iterable[Sequence[int]], *, tail: int = 1
+) -> DynamicCache | None:
+    """What a model keeps of the beginning that all prompts have.
 
-    None where that is little, a window slides, or positions are not turned into the keys (RoPE).
+    Args:
+        model: The model as it is now.
+        token_ids: Token ids of each prompt.
+        tail: Last tokens of each that do not count as beginning.
+
+    Returns:
+        Keys and values of one prompt; None where little would be spared, a hook changes the model,
+        it keeps something else, a window slides, or positions are not turned into the keys (RoPE).
     """
     from transformers import DynamicCache
 
@@ -215,22 +216,41 @@ def _read_beginning(model: ChatModel, batch: TokenBatch) -> DynamicCache | None:
     config = model.hf.config.get_text_config()
     turned = getattr(config, "rope_parameters", None) and not getattr(config, "alibi", False)
     # Elsewhere attention may count columns, and those between the beginning and the rest with them.
-    if not turned or not is_whole(DynamicCache(config=model.hf.config)):
+    if not turned or not reads_plainly(model) or not is_whole(DynamicCache(config=model.hf.config)):
         return None
-    starts = batch.attention_mask.argmax(dim=1).tolist()
-    own = [ids[start:] for ids, start in zip(batch.input_ids.tolist(), starts, strict=True)]
-    pairs = enumerate(zip(min(own), max(own), strict=False))
+    own = [list(ids) for ids in token_ids]
+    first = min(own)
+    pairs = enumerate(zip(first, max(own), strict=False))
     shortest = min(map(len, own))
     length = next((place for place, (one, other) in pairs if one != other), shortest)
-    length = min(length, shortest - 1)
-    if length * (len(own) - 1) < _WORTH_TOKENS:
+    length = min(length, shortest - tail)
+    if model.is_hooked or length * (len(own) - 1) < _WORTH_TOKENS:
         return None
-    row, start = slice(1), starts[0]
-    columns = slice(start, start + length)
-    _, cache = run_tokens(
-        model,
-        batch.input_ids[row, columns],
-        batch.attention_mask[row, columns],
-        batch.position_ids[row, columns],
-    )
-    return cache
+    begun = pad_batch([first[:length]], pad_token_id=model.pad_token_id, device=model.device)
+    with suppress(OwnWayError), torch.no_grad():
+        _, cache = run_tokens(model, begun.input_ids, begun.attention_mask, begun.position_ids)
+        return cache
+    return None
+
+
+def after_beginning(
+    batch: TokenBatch, start: DynamicCache | None, rows: slice = slice(None)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is left of some prompts behind the beginning that all have.
+
+    Args:
+        batch: The prompts.
+        start: What the model keeps of their beginning; None where they are read whole.
+        rows: Places of the prompts in the batch.
+
+    Returns:
+        Token ids, what is seen of the beginning and of them, and their positions. Tokens stay in
+        their columns, less the padding of all; the beginning moves to the left of the padding.
+    """
+    begun = 0 if start is None else start.get_seq_length()
+    mask = batch.attention_mask[rows]
+    padding = int(mask.argmax(dim=1).min())  # that all of these have
+    fresh = slice(padding + begun, None)
+    seen = mask[:, padding : mask.shape[1] - begun]
+    seen = torch.cat([mask.new_ones(len(mask), begun), seen], dim=1)
+    return batch.input_ids[rows, fresh], seen, batch.position_ids[rows, fresh]

@@ -343,6 +343,6 @@ def test_select_takes_prompts_in_the_order_given(residuals):
 
 def test_select_of_other_prompts_is_a_one_line_error(residuals):
     other = PromptSet((PROMPTS[0], Prompt("never\nseen", "benign"), Prompt("nor", "benign")))
-    with pytest.raises(UserError, match="no residuals for 2 prompts, the first is") as error:
+    with pytest.raises(UserError, match="no residuals for 2 prompts; collect_residuals") as error:
         residuals.select(other)
     assert "\n" not in str(error.value)

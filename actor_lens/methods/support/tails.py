@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actor_lens.activations.passes import observe_residuals
 from actor_lens.errors import UserError
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import edit_each_block
+from actor_lens.models.reading import read_beginning
 from actor_lens.prompts.rows import LABELS
 
 
@@ -56,13 +58,15 @@ def tail_residuals(
         model.n_layers, count, len(prompts), model.d_model, dtype=torch.float32, device="cpu"
     )
 
+    start = read_beginning(model, token_ids, tail=count + behind)
+
     def run(batch: TokenBatch) -> None:
         def keep(layer: int, residual: Tensor) -> None:
             stop = residual.shape[1] - behind
             tail = residual[:, stop - count : stop].float().cpu()
             tails[layer][:, list(batch.indices)] = tail.transpose(0, 1)
 
-        read_blocks(model, batch, range(model.n_layers), keep)
+        observe_residuals(model, batch, keep, start=start)
 
     run_in_batches(model, token_ids, run)
     return tails
