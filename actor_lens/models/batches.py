@@ -21,6 +21,9 @@ from actor_lens.progress import report
 
 REPLY_BATCH_TOKENS = 16384
 """Most tokens, those of the replies included, of a batch that replies are written to."""
+# Those of a batch that questions are asked about: each question reads all weights above a layer, so
+# that two batches of fifty prompts take nearly twice as long as one of a hundred.
+_QUESTION_BATCH_TOKENS = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +149,7 @@ class _Sizes:
         if model.batch_size is None:
             # A generated token is one short pass a prompt, and so is a question about what is kept:
             # only large batches keep a device busy.
-            cap = REPLY_BATCH_TOKENS if generating else 4096 if kept_per_token else None
+            cap = REPLY_BATCH_TOKENS if generating else _QUESTION_BATCH_TOKENS if kept_per_token else None
             self._budget = token_budget(model, longest, cap=cap, kept_per_token=kept_per_token)
 
     def next_count(self, length: int) -> int:
