@@ -136,7 +136,9 @@ def run_study(
                 tokens=study.look.tokens,
                 new_tokens=plan.new_tokens,
             )
-        return evaluation, project(collect_residuals(model, tested), study.look.directions)
+        with stage(f"residuals ({name})"):
+            residuals = collect_residuals(model, tested)
+        return evaluation, project(residuals, study.look.directions)
 
     def outcome_of(name: str, run: TrainingRun, targets: Targets) -> Outcome:
         """The same with a run applied."""
