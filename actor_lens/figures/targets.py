@@ -55,8 +55,8 @@ def target_preview(targets: Targets) -> go.Figure:
         targets: Targets of the training prompts, from `just_enough_targets`.
 
     Returns:
-        `meta` of a trace holds its `kind` (`before`, `after` or `mean`) and its `label`; arrows are
-        annotations. At most 150 prompts of each label are drawn.
+        `meta` of a trace holds its `kind` (`before`, `after` or `mean`, the arrow) and its `label`.
+        At most 150 prompts of each label are drawn.
     """
     preview = targets.preview()
     means = preview.frame()
@@ -70,8 +70,7 @@ def target_preview(targets: Targets) -> go.Figure:
         traces += _strips(label, frame, row)
         for _, mean in means[means["label"] == label].iterrows():
             if np.isfinite([mean["before"], mean["after"]]).all():
-                traces.append(_mean_mark(mean, row))
-                layout["annotations"].append(_arrow(mean, row))
+                traces.append(_arrow(mean, row))
     if labels:
         layout |= _named_rows(means, labels)
     return finish(
@@ -119,35 +118,27 @@ def _strips(label: str, frame: pd.DataFrame, row: int) -> list[dict[str, Any]]:
 
 
 def _arrow(mean: pd.Series[Any], row: int) -> dict[str, Any]:
-    """The annotation that leads from the mean before to the mean after."""
-    return {
-        "x": float(mean["after"]),
-        "y": row,
-        "xref": "x",
-        "yref": "y",
-        "ax": float(mean["before"]),
-        "ay": row,
-        "axref": "x",
-        "ayref": "y",
-        "showarrow": True,
-        "arrowhead": 2,
-        "arrowsize": 1.1,
-        "arrowwidth": 2.5,
-        "arrowcolor": INK,
-        "text": "",
-        "name": f"arrow {mean['label']}",
-    }
+    """From the mean before to the mean after; without a head where it stays.
 
-
-def _mean_mark(mean: pd.Series[Any], row: int) -> dict[str, Any]:
-    """A mark where the arrow begins."""
+    A trace and no annotation: those are drawn three times when something else in a figure changes.
+    """
+    before, after = float(mean["before"]), float(mean["after"])
+    head = {"neither": "line-ns"}.get(str(mean["toward"]), "arrow")
     return {
         "type": "scatter",
-        "x": [float(mean["before"])],
-        "y": [row],
-        "mode": "markers",
-        "marker": {"symbol": "line-ns", "size": 12, "line": {"color": INK, "width": 2.5}},
-        "hovertemplate": f"mean {mean['before']:.3g}, target {mean['after']:.3g}<extra></extra>",
+        "x": [before, after],
+        "y": [row, row],
+        "mode": "lines+markers",
+        "line": {"color": INK, "width": 2.5},
+        "marker": {
+            "symbol": ["line-ns", head],
+            "angle": [0, 0 if head == "line-ns" else 90 if after > before else -90],
+            "size": [12, 12 if head == "line-ns" else 14],
+            "color": INK,
+            "opacity": 1,
+            "line": {"color": INK, "width": [2.5, 0 if head == "arrow" else 2.5]},
+        },
+        "hovertemplate": f"mean {before:.3g}, target {after:.3g}<extra></extra>",
         "showlegend": False,
         "meta": {"kind": "mean", "label": mean["label"]},
     }

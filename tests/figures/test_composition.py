@@ -88,11 +88,10 @@ def test_marks_follow_their_panel():
             reference = mark[f"{letter}ref"]
             if reference not in (None, "paper"):
                 assert axis_of(figure, reference).domain is not None
-    (arrow,) = [a for a in figure.layout.annotations if a.name == "arrow harmful"]
-    original = next(a for a in PARTS["targets"].layout.annotations if a.name == "arrow harmful")
-    assert (arrow.x, arrow.ax) == (original.x, original.ax)
-    of_targets = {t.xaxis for t in figure.data if t.meta["panel"] == "targets"}
-    assert {arrow.xref, arrow.axref} == of_targets
+    (name,) = [a for a in figure.layout.annotations if a.text == "harmful mean"]
+    original = next(a for a in PARTS["targets"].layout.annotations if a.text == "harmful mean")
+    assert name.x == original.x
+    assert {name.xref} == {t.xaxis for t in figure.data if t.meta["panel"] == "targets"}
 
 
 def test_paper_coordinates_become_those_of_the_panel():

@@ -22,12 +22,21 @@ def test_strips_hold_the_prompts_before_and_their_targets():
 
 def test_arrows_go_from_mean_to_mean():
     result = targets()
-    arrows = {a.name: a for a in target_preview(result).layout.annotations if a.showarrow}
-    for label in LABELS:
+    figure = target_preview(result)
+    for label, head in (("harmful", 90), ("pseudo_harmful", -90)):
         rows = result.table.query("label == @label")
-        arrow = arrows[f"arrow {label}"]
-        assert arrow.ax == pytest.approx(rows["before"].mean())
-        assert arrow.x == pytest.approx(rows["after"].mean())
+        arrow = trace(figure, "mean", label=label)
+        assert arrow.x == pytest.approx((rows["before"].mean(), rows["after"].mean()))
+        assert arrow.marker.symbol == ("line-ns", "arrow")
+        assert tuple(arrow.marker.angle) == (0, head)
+
+
+def test_a_mean_that_stays_has_no_head():
+    result = targets()
+    result.means.table["toward"] = "neither"
+    for arrow in traces(target_preview(result), "mean"):
+        assert arrow.marker.symbol == ("line-ns", "line-ns")
+        assert not any(arrow.marker.angle)
 
 
 def test_the_first_label_is_on_top():
@@ -51,7 +60,7 @@ def test_a_wrong_way_is_said_in_words_and_warned_of():
 
 def references(figure):
     lines = [s.x0 for s in figure.layout.shapes]
-    names = [a.text for a in figure.layout.annotations if not a.showarrow]
+    names = [a.text for a in figure.layout.annotations]
     return dict(zip(names, lines, strict=True))
 
 
@@ -67,7 +76,7 @@ def test_reference_lines_are_named_and_those_that_coincide_share_a_name():
 
 def test_names_of_near_lines_stand_on_separate_levels():
     figure = target_preview(targets(origin=-1.5))
-    shifts = {a.text: a.yshift for a in figure.layout.annotations if not a.showarrow}
+    shifts = {a.text: a.yshift for a in figure.layout.annotations}
     assert shifts["benign mean"] != shifts["origin"]
 
 
