@@ -34,7 +34,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn
 from actor_lens.prompts.sets import PromptSet, require_labels
-from actor_lens.training.config import AUTO_ALPHAS, AUTO_LRS, FinetuneConfig
+from actor_lens.training.config import AUTO_ALPHAS, AUTO_LAYERS, AUTO_LRS, FinetuneConfig
 from actor_lens.training.finetuning import (
     check_anchored,
     check_config,
@@ -43,7 +43,6 @@ from actor_lens.training.finetuning import (
 )
 from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests
 
-_MOST_LAYERS = 4
 # Cells of the search whose whole replies are judged.
 _JUDGED = 4
 
@@ -285,7 +284,7 @@ def _choose(
     if choice is None:
         layers = [settings.layer]
     elif plan.search:
-        layers = look.scores.ranking(plan.by)[:_MOST_LAYERS]
+        layers = look.scores.ranking(plan.by)[:AUTO_LAYERS]
     elif plan.by is None:
         layers = list(choice.tried_order)
     else:
