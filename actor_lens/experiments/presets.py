@@ -151,15 +151,15 @@ class Preset:
                 "benign training prompts",
                 f"{by_split['train']['ultrachat']} of UltraChat, evenly from seven topics",
             ),
-            ("pseudo-harmful training prompts", _listed(by_split["train"], "ultrachat")),
-            ("pseudo-harmful test prompts", _listed(by_split["test"], "ultrachat")),
+            ("pseudo-harmful training prompts", _list(by_split["train"], "ultrachat")),
+            ("pseudo-harmful test prompts", _list(by_split["test"], "ultrachat")),
             ("out of distribution", _whole("ood")),
             ("safety test", _whole("test")),
             ("metrics", "C.R., S.S. (replies that are not harmful), T.S. = (C.R. + S.S.) / 2"),
             ("judge", self.judge),
             ("methods", ", ".join(self.methods)),
             *(
-                (f"{name}: {setting}", _shown(value))
+                (f"{name}: {setting}", _show(value))
                 for name, settings in self.methods.items()
                 for setting, value in settings.items()
             ),
@@ -172,7 +172,7 @@ class Preset:
             ),
             *((_NAMES[name], getattr(config, name)) for name in _OWN),
             ("number format of the trained block", "float32"),
-            ("validation prompts", f"at most {_listed(by_split['validation'])}; harmbench all"),
+            ("validation prompts", f"at most {_list(by_split['validation'])}; harmbench all"),
             ("benign test prompts", f"ultrachat {by_split['test']['ultrachat']}"),
             ("topics of UltraChat", "column topic or category of a file; without one, at random"),
             ("sft-full: what is trained", "all weights"),
@@ -198,7 +198,7 @@ def _counts_of(split: str) -> dict[str, int]:
     }
 
 
-def _listed(counts: Mapping[str, int], *left_out: str) -> str:
+def _list(counts: Mapping[str, int], *left_out: str) -> str:
     return ", ".join(f"{name} {n}" for name, n in counts.items() if name not in left_out)
 
 
@@ -208,7 +208,7 @@ def _whole(split: str) -> str:
     return ", ".join(f"{part.name} {known_benchmark(part.name).rows}" for part in parts)
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     values = value if isinstance(value, tuple) else (value,)
     return ", ".join(f"{one:g}" for one in values)
 

@@ -315,13 +315,13 @@ def _choose(
         return choice.settled(best.layer, sweep.reason), best, sweep
     reason = (
         f"the {len(layers)} layers with the best {choice.by} score were tried with alpha "
-        f"{_listed(AUTO_ALPHAS)} and learning rate {_listed(AUTO_LRS)}; {sweep.reason}, with alpha "
+        f"{_list(AUTO_ALPHAS)} and learning rate {_list(AUTO_LRS)}; {sweep.reason}, with alpha "
         f"{best.alpha:g} and learning rate {best.lr:g}"
     )
     return LayerChoice(best.layer, choice.by, reason, tuple(layers)), best, sweep
 
 
-def _listed(numbers: Iterable[float]) -> str:
+def _list(numbers: Iterable[float]) -> str:
     return ", ".join(f"{number:g}" for number in numbers)
 
 

@@ -153,11 +153,11 @@ def unpacking_stage() -> Iterator[None]:
     """
     from transformers import modeling_gguf_pytorch_utils
 
-    with patch.object(modeling_gguf_pytorch_utils, "tqdm", _reported), stage("packed weights"):
+    with patch.object(modeling_gguf_pytorch_utils, "tqdm", _report_each), stage("packed weights"):
         yield
 
 
-def _reported(tensors: Sequence[Any], **_bar: Any) -> Iterator[Any]:
+def _report_each(tensors: Sequence[Any], **_bar: Any) -> Iterator[Any]:
     for number, tensor in enumerate(tensors, start=1):
         yield tensor
         report(number, len(tensors))

@@ -123,7 +123,7 @@ def form_control(prompts: PromptSet, *, by_part: bool = True, seed: int = 0) -> 
         if by_part:
             parts |= {part: features[part] for part in FORM_PARTS}
         for part, points in parts.items():
-            accuracy = probe_accuracy(_padded(points), labels[rows] == positive, seed=seed)
+            accuracy = probe_accuracy(_pad(points), labels[rows] == positive, seed=seed)
             scores.append(FormScore(pair, part, accuracy, n))
     return FormControl(tuple(scores))
 
@@ -150,7 +150,7 @@ def form_scores(prompts: PromptSet, *, fitted: int | None = None) -> Float[np.nd
     return predicted
 
 
-def _padded(points: Float[np.ndarray, "prompt feature"]) -> Float[np.ndarray, "prompt some"]:
+def _pad(points: Float[np.ndarray, "prompt feature"]) -> Float[np.ndarray, "prompt some"]:
     """At least one feature: where no word is common there is none."""
     return points if points.shape[1] else np.zeros((len(points), 1))
 
