@@ -17,6 +17,7 @@ import pandas as pd
 from actor_lens.errors import UserError, check_choice
 from actor_lens.prompts.mixtures import PAPER, Part
 from actor_lens.prompts.public.catalogue import known_benchmark
+from actor_lens.prompts.rows import SPLITS
 from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -137,7 +138,10 @@ class Preset:
         """
         one, config = self.model(model), self.config(model)
         other = next(each for each in PRESETS.values() if each is not self)
-        by_split = {split: _counts_of(split) for split in ("train", "test", "validation")}
+        by_split = {
+            split: {part.name: part.counts[split] for part in PAPER if split in part.counts}
+            for split in SPLITS
+        }
         published = [
             ("model", one.hub_id),
             ("target layer, as the paper counts", one.layer),
@@ -189,13 +193,6 @@ class Preset:
             for setting, value in settings
         ]
         return pd.DataFrame(rows, columns=["setting", "value", "source"])
-
-
-def _counts_of(split: str) -> dict[str, int]:
-    """Prompts of a split, by the part of the mixture that they are drawn from."""
-    return {
-        part.name: count for part in PAPER for name, count in part.counts.items() if name == split
-    }
 
 
 def _list(counts: Mapping[str, int], *left_out: str) -> str:

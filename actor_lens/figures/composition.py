@@ -138,8 +138,8 @@ def compose(panels: Sequence[Panel], *, height: int) -> Composition:
         layout = content["layout"]
         numbers = _number_axes(content, count)
         axes |= {
-            _axis_name(numbers[letter, number]): _axis(layout, letter, number, numbers, panel)
-            for letter, number in numbers
+            f"{new}axis{digits}": _axis(layout, *old, numbers, panel)
+            for old, (new, digits) in numbers.items()
         }
         traces += _traces(panel, content["data"], numbers)
         shapes += [_place(mark, numbers, panel) for mark in layout.get("shapes", ())]
@@ -179,11 +179,6 @@ def _number_axes(content: Mapping[str, Any], count: dict[str, int]) -> _Axes:
         new = "" if count[letter] == 1 else str(count[letter])
         numbers[letter, number] = (letter, new)
     return numbers
-
-
-def _axis_name(axis: tuple[str, str]) -> str:
-    """The name of an axis in a layout: "xaxis2"."""
-    return f"{axis[0]}axis{axis[1]}"
 
 
 def _reference(text: str, numbers: _Axes) -> str:
