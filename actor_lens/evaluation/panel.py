@@ -218,7 +218,7 @@ class JudgePanel(Result):
         for label in self._labels():
             own = {pattern: rows for (one, pattern), rows in strata.items() if one == label}
             rates.append(correct_rate(label, own, by_hand, generator))
-        judged = {
+        judged: dict[tuple[str, str], float] = {
             (label, name): self.judged_by(name).rate(label).refused
             for label in self._labels()
             for name in self.judges
