@@ -124,7 +124,7 @@ def _export(
         results=read_summary(arguments.run),
         prompts_note=arguments.prompts_note,
     )
-    api = _checked(arguments, run)
+    api = _check_export(arguments, run)
     if arguments.form != "lora":
         # Which prompts does not matter; those of the run may be on another machine.
         arguments.prompts = arguments.prompts or "toy"
@@ -156,7 +156,7 @@ def _export(
     return record, lora
 
 
-def _checked(arguments: argparse.Namespace, run: TrainingRun) -> HubApi | None:
+def _check_export(arguments: argparse.Namespace, run: TrainingRun) -> HubApi | None:
     """Find what is wrong before a model is loaded.
 
     Returns:

@@ -112,17 +112,6 @@ def load_anchors(arguments: argparse.Namespace) -> PromptSet | None:
     return anchors
 
 
-def sample_prompts(
-    prompts: PromptSet, arguments: argparse.Namespace, seed: int | None = None
-) -> PromptSet:
-    """At most as many prompts of each label as ``--per-label`` says.
-
-    Raises:
-        UserError: If a number is negative or a label unknown.
-    """
-    return prompts.sample(arguments.per_label, seed=arguments.seed if seed is None else seed)
-
-
 def read_summary(folder: str) -> dict[str, Any] | None:
     """The ``summary.json`` that a command wrote into a folder; None where there is none.
 

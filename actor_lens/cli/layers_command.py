@@ -61,7 +61,6 @@ from actor_lens.cli.inputs import (
     open_judge,
     open_progress,
     read_summary,
-    sample_prompts,
 )
 from actor_lens.cli.printing import (
     give_results,
@@ -151,7 +150,7 @@ def layers(arguments: argparse.Namespace) -> None:
                 f"leave them out, or --position {arguments.position}"
             )
         model, prompts, load_seconds = load_model_and_prompts(arguments)
-        train = sample_prompts(prompts.where(split="train"), arguments)
+        train = prompts.where(split="train").sample(arguments.per_label, arguments.seed)
         counted = [*dict.fromkeys(map(model.check_layer, arguments.subspace))]
         pairs = _pairs(train) if counted else ()
         look = look_at_layers(
@@ -299,7 +298,7 @@ def _look_through(arguments: argparse.Namespace, run: TrainingRun | None) -> Len
     model, prompts, _ = load_model_and_prompts(arguments, run)
     if run is not None:
         run.check_belongs_to(model)
-    train = sample_prompts(prompts.where(split="train"), arguments)
+    train = prompts.where(split="train").sample(arguments.per_label, arguments.seed)
     look = look_at_layers(model, prompts, train=train, seed=arguments.seed)
     state = Exploration(model, prompts, train, look, seed=arguments.seed)
     if arguments.sweep:
@@ -335,7 +334,7 @@ def enough(arguments: argparse.Namespace) -> None:
 
         check_gammas(arguments.gammas)  # now, not after a look at all layers
         model, prompts, load_seconds = load_model_and_prompts(arguments)
-        train = sample_prompts(prompts.where(split="train"), arguments)
+        train = prompts.where(split="train").sample(arguments.per_label, arguments.seed)
         asked = prompts.where(split=arguments.split)
         if not len(asked):
             raise UserError(f"{prompts.name} has no prompts in split '{arguments.split}'")

@@ -104,7 +104,7 @@ def train(arguments: argparse.Namespace) -> None:
     """
     if arguments.report and not arguments.evaluate:
         raise UserError("--report needs the evaluation; leave out --no-evaluate")
-    resume = _resumed(arguments)
+    resume = _open_resumed(arguments)
     out = prepare_out(arguments)
     saver = _RunSaver(arguments.command_line, out)
     with saver.saying_what_is_saved():
@@ -188,7 +188,7 @@ def _searches(arguments: argparse.Namespace) -> bool:
     return True
 
 
-def _resumed(arguments: argparse.Namespace) -> TrainingRun | None:
+def _open_resumed(arguments: argparse.Namespace) -> TrainingRun | None:
     """The run in ``--out`` that is to be continued; None without ``--resume``.
 
     Args:

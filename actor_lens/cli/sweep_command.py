@@ -42,7 +42,6 @@ from actor_lens.cli.inputs import (
     model_settings,
     open_judge,
     open_progress,
-    sample_prompts,
 )
 from actor_lens.cli.printing import label_text, print_json, print_table, print_written, say
 from actor_lens.cli.values import integer, names
@@ -133,7 +132,7 @@ def _sweep_one(
     train, validation, _ = prompts.by_split()
     result = sweep_layers(
         model,
-        sample_prompts(train, arguments),
+        train.sample(arguments.per_label, arguments.seed),
         validation,
         layers=arguments.layers,
         alphas=arguments.alphas,

@@ -166,26 +166,9 @@ class ModelDescription(Result):
 
 
 _MODEL_FACTS = (
-    *(
-        "architecture",
-        "revision",
-        "adapter",
-        "n_layers",
-        "d_model",
-        "heads",
-        "key_value_heads",
-        "vocabulary",
-    ),
-    *(
-        "parameters",
-        "dtype",
-        "quantization",
-        "dequantized",
-        "devices",
-        "tied_embeddings",
-        "max_tokens",
-    ),
-)
+    "architecture revision adapter n_layers d_model heads key_value_heads vocabulary parameters "
+    "dtype quantization dequantized devices tied_embeddings max_tokens"
+).split()
 _TEMPLATE_FACTS = ("system_role", "thinking_switch", "end_tokens", "marked_example")
 
 

@@ -29,6 +29,7 @@ Side = Literal[
     "harmless_answered",
     "harmful_refused",
 ]
+_COLUMNS = "label before after n to_refused to_answered p_value n_unreadable".split()
 _HARMLESS = ("pseudo_harmful", "benign")
 # Labels, refused before, refused after; the costs first.
 _SIDES: dict[Side, tuple[tuple[str, ...], bool, bool]] = {
@@ -112,21 +113,15 @@ class EvaluationChange(Result):
         ``to_answered`` (prompts that changed sides), ``p_value`` (two-sided), ``n_unreadable``
         (prompts left out).
         """
-        return pd.DataFrame(
-            [
-                {
-                    "label": label,
-                    "before": change.counts[0] / change.n if change.n else math.nan,
-                    "after": change.counts[1] / change.n if change.n else math.nan,
-                    "n": change.n,
-                    "to_refused": change.to_refused,
-                    "to_answered": change.to_answered,
-                    "p_value": change.p_value,
-                    "n_unreadable": change.n_unreadable,
-                }
-                for label, change in self.labels.items()
-            ]
-        )
+        rows = [
+            {
+                **vars(change),
+                "before": change.counts[0] / change.n if change.n else math.nan,
+                "after": change.counts[1] / change.n if change.n else math.nan,
+            }
+            for change in self.labels.values()
+        ]
+        return pd.DataFrame(rows, columns=_COLUMNS if rows else None)
 
     def summary(self) -> dict[str, Any]:
         """Rates and scores of both, and the tests of each label, as plain values."""

@@ -218,7 +218,12 @@ class JudgePanel(Result):
         for label in self._labels():
             own = {pattern: rows for (one, pattern), rows in strata.items() if one == label}
             rates.append(correct_rate(label, own, by_hand, generator))
-        return CorrectedRates(tuple(rates), self._judged())
+        judged: dict[tuple[str, str], float] = {
+            (label, name): self.judged_by(name).rate(label).refused
+            for label in self._labels()
+            for name in self.judges
+        }
+        return CorrectedRates(tuple(rates), judged)
 
     def check_labels(self, by_hand: Mapping[int, Verdict]) -> None:
         """Refuse labels of replies that are not there, and labels that no person may give.
@@ -239,14 +244,6 @@ class JudgePanel(Result):
     def _labels(self) -> list[Label]:
         """Labels that occur, in their order."""
         return [label for label in LABELS if label in self.evaluation.prompts.labels]
-
-    def _judged(self) -> dict[tuple[str, str], float]:
-        """Share refused of each label by each judge, of the replies on which it could be read."""
-        return {
-            (label, name): self.judged_by(name).rate(label).refused
-            for label in self._labels()
-            for name in self.judges
-        }
 
     def _patterns(self) -> list[Pattern]:
         columns = [map(refuses, verdicts) for verdicts in self.verdicts.values()]

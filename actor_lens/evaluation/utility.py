@@ -142,7 +142,7 @@ class Utility(Result):
     @property
     def claim(self) -> str:
         """What became of the paper's two claims, each about its own benchmark."""
-        told = [_told(each) for each in self.measures if each.within_claim is not None]
+        told = [_describe(each) for each in self.measures if each.within_claim is not None]
         measured = {each.benchmark for each in self.measures}
         told += [
             f"{name}, which the paper says stays within {most:g} %, was not measured."
@@ -293,7 +293,7 @@ def _ratings(before: pd.DataFrame, after: pd.DataFrame) -> list[Measure]:
     return measures
 
 
-def _told(measure: Measure) -> str:
+def _describe(measure: Measure) -> str:
     """A sentence on a measure that the paper makes a claim about."""
     unit = "points" if measure.is_share else "%"
     kept = "and it did" if measure.within_claim else "and it did not"

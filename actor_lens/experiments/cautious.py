@@ -223,13 +223,12 @@ def _batches(
         order = draw.sample(examples, len(examples))
         batches = []
         for start in range(0, len(order), _BATCHES_PER_CHUNK * size):
-            chunk = sorted(order[start : start + _BATCHES_PER_CHUNK * size], key=_length)
+            chunk = sorted(
+                order[start : start + _BATCHES_PER_CHUNK * size],
+                key=lambda one: len(one.prompt_ids) + len(one.reply_ids),
+            )
             batches += [chunk[i : i + size] for i in range(0, len(chunk), size)]
         yield from draw.sample(batches, len(batches))
-
-
-def _length(example: ReplyExample) -> int:
-    return len(example.prompt_ids) + len(example.reply_ids)
 
 
 def _loss(

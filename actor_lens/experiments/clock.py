@@ -30,6 +30,6 @@ class Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+def round_seconds(seconds: Mapping[str, float]) -> dict[str, float]:
     """Seconds to the millisecond."""
     return {name: round(value, 3) for name, value in seconds.items()}

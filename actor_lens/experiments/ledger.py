@@ -107,7 +107,7 @@ class Ledger(Generic[Entry]):
         if number > FORMAT:
             raise ValueError(f"format {number}, written by a later version")
         self._check(path, about)
-        for record in filter(None, map(_parsed, lines)):
+        for record in filter(None, map(_parse, lines)):
             self._keep(record)
         if not data.endswith(b"\n"):  # a crash cut the last line short
             _append(path, b"\n")
@@ -175,7 +175,7 @@ def _line(entry: object) -> bytes:
     return json.dumps(plain(entry), allow_nan=False).encode() + b"\n"
 
 
-def _parsed(line: bytes) -> Any:
+def _parse(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:  # cut short by a crash, or the empty line that ended such a one

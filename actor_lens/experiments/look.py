@@ -17,7 +17,7 @@ from actor_lens.directions.projections import Projections, project
 from actor_lens.directions.refusal_directions import Directions, refusal_directions
 from actor_lens.directions.targets import Targets, just_enough_targets
 from actor_lens.errors import UserError
-from actor_lens.experiments.clock import Clock, rounded
+from actor_lens.experiments.clock import Clock, round_seconds
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.judges.openings import refusal_openings, refusal_tokens
 from actor_lens.models.chat_model import ChatModel
@@ -83,7 +83,7 @@ class Look(Result):
             "warnings": list(self.scores.warnings),
             "scores": json.loads(self.frame().to_json(orient="records")),
             "train_prompts": self.train.counts(),
-            "seconds": rounded(self.seconds),
+            "seconds": round_seconds(self.seconds),
         }
 
     def _headline(self) -> str:

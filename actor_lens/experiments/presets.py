@@ -17,6 +17,7 @@ import pandas as pd
 from actor_lens.errors import UserError, check_choice
 from actor_lens.prompts.mixtures import PAPER, Part
 from actor_lens.prompts.public.catalogue import known_benchmark
+from actor_lens.prompts.rows import SPLITS
 from actor_lens.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -137,7 +138,10 @@ class Preset:
         """
         one, config = self.model(model), self.config(model)
         other = next(each for each in PRESETS.values() if each is not self)
-        by_split = {split: _counts_of(split) for split in ("train", "test", "validation")}
+        by_split = {
+            split: {part.name: part.counts[split] for part in PAPER if split in part.counts}
+            for split in SPLITS
+        }
         published = [
             ("model", one.hub_id),
             ("target layer, as the paper counts", one.layer),
@@ -151,15 +155,15 @@ class Preset:
                 "benign training prompts",
                 f"{by_split['train']['ultrachat']} of UltraChat, evenly from seven topics",
             ),
-            ("pseudo-harmful training prompts", _listed(by_split["train"], "ultrachat")),
-            ("pseudo-harmful test prompts", _listed(by_split["test"], "ultrachat")),
+            ("pseudo-harmful training prompts", _list(by_split["train"], "ultrachat")),
+            ("pseudo-harmful test prompts", _list(by_split["test"], "ultrachat")),
             ("out of distribution", _whole("ood")),
             ("safety test", _whole("test")),
             ("metrics", "C.R., S.S. (replies that are not harmful), T.S. = (C.R. + S.S.) / 2"),
             ("judge", self.judge),
             ("methods", ", ".join(self.methods)),
             *(
-                (f"{name}: {setting}", _shown(value))
+                (f"{name}: {setting}", _show(value))
                 for name, settings in self.methods.items()
                 for setting, value in settings.items()
             ),
@@ -172,7 +176,7 @@ class Preset:
             ),
             *((_NAMES[name], getattr(config, name)) for name in _OWN),
             ("number format of the trained block", "float32"),
-            ("validation prompts", f"at most {_listed(by_split['validation'])}; harmbench all"),
+            ("validation prompts", f"at most {_list(by_split['validation'])}; harmbench all"),
             ("benign test prompts", f"ultrachat {by_split['test']['ultrachat']}"),
             ("topics of UltraChat", "column topic or category of a file; without one, at random"),
             ("sft-full: what is trained", "all weights"),
@@ -191,14 +195,7 @@ class Preset:
         return pd.DataFrame(rows, columns=["setting", "value", "source"])
 
 
-def _counts_of(split: str) -> dict[str, int]:
-    """Prompts of a split, by the part of the mixture that they are drawn from."""
-    return {
-        part.name: count for part in PAPER for name, count in part.counts.items() if name == split
-    }
-
-
-def _listed(counts: Mapping[str, int], *left_out: str) -> str:
+def _list(counts: Mapping[str, int], *left_out: str) -> str:
     return ", ".join(f"{name} {n}" for name, n in counts.items() if name not in left_out)
 
 
@@ -208,7 +205,7 @@ def _whole(split: str) -> str:
     return ", ".join(f"{part.name} {known_benchmark(part.name).rows}" for part in parts)
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     values = value if isinstance(value, tuple) else (value,)
     return ", ".join(f"{one:g}" for one in values)
 

@@ -18,7 +18,7 @@ from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.evaluation.evaluate import Evaluation, evaluate
 from actor_lens.evaluation.panel import JudgePanel, judge_panel
 from actor_lens.evaluation.summary import before_after
-from actor_lens.experiments.clock import Clock, rounded
+from actor_lens.experiments.clock import Clock, round_seconds
 from actor_lens.judges.base import Judge
 from actor_lens.judges.by_name import as_judge
 from actor_lens.judges.first_token import FirstTokenJudge, with_tokens
@@ -66,7 +66,7 @@ class RunEvaluation(Result):
             **before_after(self.before, self.after),
             "score_agreement": plain(self.before.score_agreement.summary()),
             "fingerprints": {"prompts": self.before.prompts.fingerprint},
-            "seconds": rounded(self.seconds),
+            "seconds": round_seconds(self.seconds),
             "versions": versions(),
         }
 

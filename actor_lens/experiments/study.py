@@ -19,7 +19,7 @@ from actor_lens.errors import UserError
 from actor_lens.evaluation.changes import EvaluationChange, compare_evaluations
 from actor_lens.evaluation.evaluate import Evaluation
 from actor_lens.evaluation.summary import before_after, rates_and_scores
-from actor_lens.experiments.clock import rounded
+from actor_lens.experiments.clock import round_seconds
 from actor_lens.experiments.harmfulness import Harmfulness
 from actor_lens.experiments.look import Look
 from actor_lens.experiments.sweep.layer_sweep import LayerSweep
@@ -200,7 +200,7 @@ class Study(Result):
                 "prompts": self.prompts.fingerprint,
                 "train_prompts": run.prompts_fingerprint,
             },
-            "seconds": rounded(self.seconds),
+            "seconds": round_seconds(self.seconds),
             "versions": versions(),
         }
         if self.before is None:

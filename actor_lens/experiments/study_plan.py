@@ -34,7 +34,7 @@ from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.replies import tokens_with_room
 from actor_lens.progress import stage, warn
 from actor_lens.prompts.sets import PromptSet, require_labels
-from actor_lens.training.config import AUTO_ALPHAS, AUTO_LRS, FinetuneConfig
+from actor_lens.training.config import AUTO_ALPHAS, AUTO_LAYERS, AUTO_LRS, FinetuneConfig
 from actor_lens.training.finetuning import (
     check_anchored,
     check_config,
@@ -43,7 +43,6 @@ from actor_lens.training.finetuning import (
 )
 from actor_lens.training.run import TrainingRun, parameters_changed_outside, tensor_digests
 
-_MOST_LAYERS = 4
 # Cells of the search whose whole replies are judged.
 _JUDGED = 4
 
@@ -285,7 +284,7 @@ def _choose(
     if choice is None:
         layers = [settings.layer]
     elif plan.search:
-        layers = look.scores.ranking(plan.by)[:_MOST_LAYERS]
+        layers = look.scores.ranking(plan.by)[:AUTO_LAYERS]
     elif plan.by is None:
         layers = list(choice.tried_order)
     else:
@@ -316,13 +315,13 @@ def _choose(
         return choice.settled(best.layer, sweep.reason), best, sweep
     reason = (
         f"the {len(layers)} layers with the best {choice.by} score were tried with alpha "
-        f"{_listed(AUTO_ALPHAS)} and learning rate {_listed(AUTO_LRS)}; {sweep.reason}, with alpha "
+        f"{_list(AUTO_ALPHAS)} and learning rate {_list(AUTO_LRS)}; {sweep.reason}, with alpha "
         f"{best.alpha:g} and learning rate {best.lr:g}"
     )
     return LayerChoice(best.layer, choice.by, reason, tuple(layers)), best, sweep
 
 
-def _listed(numbers: Iterable[float]) -> str:
+def _list(numbers: Iterable[float]) -> str:
     return ", ".join(f"{number:g}" for number in numbers)
 
 

@@ -102,7 +102,10 @@ def _read_back(folder: Path, model: ChatModel) -> Iterator[tuple[str, Tensor]]:
     """Tensors of a folder under the names that they have in the model."""
     own = model.hf.state_dict()
     paths = sorted(folder.glob("*.safetensors"))
-    files = {path: _names_in(path) for path in paths}
+    files = {}
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            files[path] = list(file.keys())
     if all(name in own for names in files.values() for name in names):
         for path, names in files.items():
             with safe_open(path, framework="pt") as file:
@@ -111,11 +114,6 @@ def _read_back(folder: Path, model: ChatModel) -> Iterator[tuple[str, Tensor]]:
     # Some architectures are written under other names: only reading the model tells what is there.
     again = type(model.hf).from_pretrained(folder, dtype=model.hf.dtype, use_safetensors=True)
     yield from again.state_dict().items()
-
-
-def _names_in(path: Path) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        return list(file.keys())
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
@@ -216,7 +214,7 @@ def writing_export(
 def _model_form(model: ChatModel, facts: CardFacts) -> Form:
     named = _without_ticks(base_in_code(base_model_name(model, facts)))
     adapter = (model.source or {}).get("adapter")
-    merged = f" and merge the adapter {_in_code(adapter)} into it" if adapter else ""
+    merged = f" and merge the adapter {_without_ticks(repr(adapter))} into it" if adapter else ""
     return Form(
         library="transformers",
         what="A whole model, in the format of Hugging Face transformers.",
@@ -244,12 +242,8 @@ def _delta_form(model: ChatModel, facts: CardFacts) -> Form:
     )
 
 
-def _in_code(text: str) -> str:
-    """A Python string inside backticks."""
-    return _without_ticks(repr(text))
-
-
 def _without_ticks(code: str) -> str:
+    """Python inside backticks."""
     return code.replace("`", "")
 
 

@@ -7,6 +7,7 @@ decomposition is the closest matrix of that rank (Eckart and Young 1936).
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -51,7 +52,10 @@ class BlockChange:
             UserError: If no linear layer was changed that an adapter could hold.
         """
         tensors = model.hf.state_dict()
-        changes = {name: _difference(tensors[name], run.state[name]) for name in run.state}
+        changes = {
+            name: trained.detach().cpu().double() - tensors[name].detach().cpu().double()
+            for name, trained in run.state.items()
+        }
         changed = {name for name, change in changes.items() if bool((change != 0).any())}
         modules = dict(model.hf.named_modules())
         linears = {
@@ -91,15 +95,11 @@ class BlockChange:
 
     def smallest_rank(self, error: float) -> int:
         """The smallest rank with at most that relative error over all modules."""
-        names = list(self.factors)
-        low, high = 1, self.full_rank  # the error falls with the rank: bisect
-        while low < high:
-            middle = (low + high) // 2
-            if self.relative_error(middle, names) <= error:
-                high = middle
-            else:
-                low = middle + 1
-        return low
+        names, ranks = list(self.factors), range(1, self.full_rank)
+        # The error falls with the rank.
+        return 1 + bisect_left(
+            ranks, True, key=lambda rank: self.relative_error(rank, names) <= error
+        )
 
     def lora_weights(
         self, name: str, rank: int
@@ -122,11 +122,6 @@ class BlockChange:
             weight = before.double() + (change.T if self.transposed else change)
             state[f"{name}.weight"] = weight.to(before.dtype)
         return replace(run, state=state)
-
-
-def _difference(before: Tensor, trained: Tensor) -> Float[Tensor, ...]:
-    """Trained minus untouched values, float64 on the CPU."""
-    return trained.detach().cpu().double() - before.detach().cpu().double()
 
 
 def _is_linear(module: nn.Module) -> bool:

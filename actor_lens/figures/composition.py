@@ -136,14 +136,14 @@ def compose(panels: Sequence[Panel], *, height: int) -> Composition:
     for panel in panels:
         content = panel.content
         layout = content["layout"]
-        numbers = _numbered(content, count)
+        numbers = _number_axes(content, count)
         axes |= {
-            _axis_name(numbers[letter, number]): _axis(layout, letter, number, numbers, panel)
-            for letter, number in numbers
+            f"{new}axis{digits}": _axis(layout, *old, numbers, panel)
+            for old, (new, digits) in numbers.items()
         }
         traces += _traces(panel, content["data"], numbers)
-        shapes += [_placed(mark, numbers, panel) for mark in layout.get("shapes", ())]
-        annotations += [_placed(mark, numbers, panel) for mark in layout.get("annotations", ())]
+        shapes += [_place(mark, numbers, panel) for mark in layout.get("shapes", ())]
+        annotations += [_place(mark, numbers, panel) for mark in layout.get("annotations", ())]
         if panel.layer is not None:
             shapes += _layer_marks(panel.layer, numbers)
         annotations += _headings(panel)
@@ -163,7 +163,7 @@ def compose(panels: Sequence[Panel], *, height: int) -> Composition:
     return Composition(tuple(traces), layout)
 
 
-def _numbered(content: Mapping[str, Any], count: dict[str, int]) -> _Axes:
+def _number_axes(content: Mapping[str, Any], count: dict[str, int]) -> _Axes:
     """New numbers of a figure's axes, by letter and old number; `""` is the first."""
     axes = {("x", ""), ("y", "")}
     for name in content["layout"]:
@@ -179,11 +179,6 @@ def _numbered(content: Mapping[str, Any], count: dict[str, int]) -> _Axes:
         new = "" if count[letter] == 1 else str(count[letter])
         numbers[letter, number] = (letter, new)
     return numbers
-
-
-def _axis_name(axis: tuple[str, str]) -> str:
-    """The name of an axis in a layout: "xaxis2"."""
-    return f"{axis[0]}axis{axis[1]}"
 
 
 def _reference(text: str, numbers: _Axes) -> str:
@@ -248,7 +243,7 @@ def _beside(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _placed(mark: Mapping[str, Any], numbers: _Axes, panel: Panel) -> dict[str, Any]:
+def _place(mark: Mapping[str, Any], numbers: _Axes, panel: Panel) -> dict[str, Any]:
     """A shape or annotation whose references and paper coordinates are those of the panel.
 
     Args:

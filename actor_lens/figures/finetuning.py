@@ -66,7 +66,7 @@ def training_curves(
     """
     if not 0 <= smoothing < 1:
         raise UserError(f"smoothing is {smoothing}: it must be at least 0 and less than 1")
-    frame = _prepared(run, smoothing)
+    frame = _prepare(run, smoothing)
     panels = [panel for panel in _PANELS if _known(frame, panel.columns)]
     figure, places = _grid(len(panels), columns)
     for panel, (row, column) in zip(panels, places, strict=False):
@@ -106,14 +106,14 @@ def training_lines(
     Returns:
         Steps and values of each line; at most 500 points.
     """
-    frame = _prepared(run, smoothing)
+    frame = _prepare(run, smoothing)
     groups = ("averaged_loss", "projection", "held_out_projection", "refused")
     columns = ["loss", "averaged_loss", "direction_cosine"]
     columns += [name for group in groups for name in _per_label(group)]
     return {name: _points(frame, name) for name in _known(frame, tuple(columns))}
 
 
-def _prepared(run: Framed | pd.DataFrame, smoothing: float) -> pd.DataFrame:
+def _prepare(run: Framed | pd.DataFrame, smoothing: float) -> pd.DataFrame:
     """Return a run's table with averaged losses and the check before training."""
     frame = _with_averages(run if isinstance(run, pd.DataFrame) else run.frame(), smoothing)
     return _with_start(frame, getattr(run, "refused_before", None))

@@ -52,7 +52,7 @@ def leaderboard_table(board: Framed, split: str = "test") -> go.Figure:
     Returns:
         One table, as high as it has rows; names are cut after 28 characters.
     """
-    rows = _sorted(board.frame(), split)
+    rows = _sort(board.frame(), split)
     figure = go.Figure()
     if rows.empty:
         return finish(figure, title="Methods side by side", height=260, legend=False, empty=_EMPTY)
@@ -115,11 +115,11 @@ def compliance_against_safety(board: Framed, split: str = "test") -> go.Figure:
     Returns:
         One trace for each method; `meta` says whether it is `dominated`.
     """
-    rows = _sorted(board.frame(), split)
+    rows = _sort(board.frame(), split)
     rows = rows[rows["tradeoff_score"].notna()]
     figure = go.Figure()
     for place, row in enumerate(rows.to_dict("records"), start=1):
-        figure.add_trace(_point(place, row, dominated=_dominated(row, rows)))
+        figure.add_trace(_point(place, row, dominated=_is_dominated(row, rows)))
     figure.update_xaxes(
         title_text="compliance rate (pseudo-harmful prompts answered)",
         tickformat=".0%",
@@ -167,7 +167,7 @@ def tradeoff_scores(board: Framed) -> go.Figure:
         Bars named `test` and, where there are some, diamonds named `out of distribution`.
     """
     frame = board.frame()
-    rows = _sorted(frame, "test")
+    rows = _sort(frame, "test")
     rows = rows[rows["tradeoff_score"].notna()]
     figure = go.Figure()
     if len(rows):
@@ -189,7 +189,7 @@ def tradeoff_scores(board: Framed) -> go.Figure:
     )
 
 
-def _sorted(frame: pd.DataFrame, split: str) -> pd.DataFrame:
+def _sort(frame: pd.DataFrame, split: str) -> pd.DataFrame:
     """Rows of a split, the best trade-off score first and those without one last."""
     rows = frame[frame["split"] == split]
     return rows.sort_values("tradeoff_score", ascending=False, kind="stable", na_position="last")
@@ -231,7 +231,7 @@ def _begin(lows: pd.Series) -> float:
     return float(np.floor(10 * lows.min()) / 10 - 0.04) if len(lows) else 0.0
 
 
-def _dominated(row: Mapping[Hashable, Any], rows: pd.DataFrame) -> bool:
+def _is_dominated(row: Mapping[Hashable, Any], rows: pd.DataFrame) -> bool:
     """Whether another method is at least as good in both rates and better in one."""
     answered, safe = row["compliance_rate"], row["safety_score"]
     both = (rows["compliance_rate"] >= answered) & (rows["safety_score"] >= safe)

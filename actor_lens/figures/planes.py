@@ -131,7 +131,7 @@ def prompt_shifts(
     Raises:
         UserError: If the layer is missing, or the two do not hold the same prompts.
     """
-    pairs = _paired(one_layer(before.frame(), layer), one_layer(after.frame(), layer))
+    pairs = _pair(one_layer(before.frame(), layer), one_layer(after.frame(), layer))
     figure = go.Figure()
     if len(pairs):
         table = None if targets is None else finite_rows(targets.frame(), ["before", "after"])
@@ -147,7 +147,7 @@ def prompt_shifts(
     )
 
 
-def _paired(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+def _pair(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """One row a prompt with its projections `before` and `after`."""
     pairs = before.merge(
         after[["prompt_index", "prompt", "projection"]], on=["prompt_index", "prompt"]

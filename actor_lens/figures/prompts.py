@@ -240,7 +240,10 @@ def _draw_tokens(figure: go.Figure, frame: pd.DataFrame, layer: int | None) -> N
     )
     figure.update_xaxes(
         tickvals=table.columns.tolist(),
-        ticktext=[_token_name(str(text)) for text in names],
+        # Spaces and line breaks are seen.
+        ticktext=[
+            short(str(text).replace("\n", "⏎").replace(" ", "␣"), TOKEN_LENGTH) for text in names
+        ],
         tickangle=-60 if len(names) > 12 else 0,
         showgrid=False,
     )
@@ -252,8 +255,3 @@ def _draw_tokens(figure: go.Figure, frame: pd.DataFrame, layer: int | None) -> N
     for token in frame.loc[frame["read"], "token_index"].unique() if "read" in frame else ():
         ends = {"x0": token - 0.5, "x1": token + 0.5, "y0": 0, "y1": 1}
         figure.add_shape(type="rect", xref="x", yref="y domain", line=line, name="read", **ends)
-
-
-def _token_name(text: str) -> str:
-    """A token on the axis: spaces and line breaks are seen."""
-    return short(text.replace("\n", "⏎").replace(" ", "␣"), TOKEN_LENGTH)

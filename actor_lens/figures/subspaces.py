@@ -45,7 +45,9 @@ def subspace_steps(subspaces: Framed | Sequence[Framed]) -> go.Figure:
     """
     given = [subspaces] if isinstance(subspaces, Framed) else list(subspaces)
     frames = [frame for one in given if len(frame := finite_rows(one.frame(), ["auroc"]))]
-    titles = [f"{_STYLES[frame['pair'].iloc[0]].name}, layer {_layer(frame)}" for frame in frames]
+    titles = [
+        f"{_STYLES[frame['pair'].iloc[0]].name}, layer {frame['layer'].iloc[0]}" for frame in frames
+    ]
     columns = min(3, max(1, len(frames)))
     rows = -(-max(1, len(frames)) // columns)
     figure = make_subplots(
@@ -65,10 +67,6 @@ def subspace_steps(subspaces: Framed | Sequence[Framed]) -> go.Figure:
         height=130 + 260 * rows,
         empty="no directions to show",
     )
-
-
-def _layer(frame: pd.DataFrame) -> int:
-    return int(frame["layer"].iloc[0])
 
 
 def _traces(frame: pd.DataFrame, *, showlegend: bool) -> list[go.Scatter]:

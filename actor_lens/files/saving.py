@@ -31,7 +31,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush_to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise _write_error(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ def replacing_together(folder: str | os.PathLike[str]) -> Iterator[Path]:
             _flush_to_disk(path)
         os.replace(staging, folder / _COMPLETE)  # from here on the new files count
     except OSError as error:
-        raise _refused(folder, error) from error
+        raise _write_error(folder, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     finish_replacing(folder)
@@ -86,7 +86,7 @@ def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
                 _flush_to_disk(path)
         _exchange(staging, target, old)
     except OSError as error:
-        raise _refused(folder, error) from error
+        raise _write_error(folder, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -127,7 +127,7 @@ def finish_replacing(folder: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def _refused(path: str | os.PathLike[str], error: OSError) -> UserError:
+def _write_error(path: str | os.PathLike[str], error: OSError) -> UserError:
     return UserError(
         f"{path}: cannot be written ({error.strerror or error}); nothing there was changed; "
         "give a path in a folder that exists, is writable and has room"

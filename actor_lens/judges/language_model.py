@@ -204,7 +204,7 @@ class LanguageModelJudge:
 
     def _answers(self, items: Sequence[_Item]) -> list[str | None]:
         """What each is said to be, None where that could not be read."""
-        known, unknown = self._sorted(items)
+        known, unknown = self._sort(items)
         if unknown:
             if self.on_estimate is not None:
                 self.on_estimate(_cost(items, known, unknown))
@@ -219,7 +219,7 @@ class LanguageModelJudge:
         """
         _, prompts, replies = answers_in(prompts, replies)
         items = self._items(prompts, replies)
-        return _cost(items, *self._sorted(items))
+        return _cost(items, *self._sort(items))
 
     @cached_property
     def _endpoint(self) -> Endpoint:
@@ -238,7 +238,7 @@ class LanguageModelJudge:
         asked = (self.model, self._endpoint.shown_url, rubric.identity, str(ANSWER_TOKENS))
         return _Item(verdict_key(*asked, *about), rubric, text)
 
-    def _sorted(self, items: Sequence[_Item]) -> tuple[dict[str, str | None], list[_Item]]:
+    def _sort(self, items: Sequence[_Item]) -> tuple[dict[str, str | None], list[_Item]]:
         """The answers known by their keys, and the other questions, equal ones once."""
         answers = {answer for item in items for answer in item.rubric.answers.values()}
         known: dict[str, str | None] = {**self.cache.known((item.key for item in items), answers)}

@@ -75,7 +75,10 @@ def score_openings(ask: Ask, openings: Sequence[Ids]) -> Float[Tensor, " prompt"
     for beginning in sorted(inner, key=len):
         own = len(beginning)
         follow = sorted({ids[own] for ids in openings if ids[:own] == beginning != ids})
-        logs = ask(beginning).double().log_softmax(dim=-1)
+        scores = ask(beginning)
+        if scores.device.type == "mps":  # which has no float64
+            scores = scores.cpu()
+        logs = scores.double().log_softmax(dim=-1)
         for token in follow:
             begun[(*beginning, token)] = begun[beginning] + logs[:, token].cpu()
         logs[:, follow] = -torch.inf

@@ -14,7 +14,14 @@ from actor_lens.methods.support.selection import Selection
 from actor_lens.methods.support.target_layer import layers_to_try
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.prompts.sets import PromptSet, require_labels
-from actor_lens.training.config import AUTO_ALPHAS, AUTO_LRS, Anchor, FinetuneConfig, Refresh
+from actor_lens.training.config import (
+    AUTO_ALPHAS,
+    AUTO_LAYERS,
+    AUTO_LRS,
+    Anchor,
+    FinetuneConfig,
+    Refresh,
+)
 from actor_lens.training.finetuning import finetune_layer
 from actor_lens.training.run import TrainingRun
 
@@ -152,7 +159,7 @@ class AutoActor(Actor):
     """
 
     name: str = "actor-auto"
-    trials: int = 4
+    trials: int = AUTO_LAYERS
     epochs: int = 12
     alphas: tuple[float, ...] = AUTO_ALPHAS
     lrs: tuple[float, ...] = AUTO_LRS

@@ -148,7 +148,7 @@ def _edits(
 ) -> State:
     """New weights of the maps to edit in this round; none where a class is empty."""
     (outputs, answered), (held_out, answered_there) = (
-        (_outputs(model, maps, prompts.texts), _answered(model, prompts, selection))
+        (_outputs(model, maps, prompts.texts), _find_answered(model, prompts, selection))
         for prompts in (train, selection.prompts)
     )
     harmless, harmless_there = (
@@ -173,11 +173,11 @@ def _edits(
     ):
         benign, answer = planes[place]
         spread = [float((outputs[place] @ plane).std(correction=0)) for plane in (answer, benign)]
-        edits |= dict(_edited(name, module, benign, answer, spread[0] / max(spread[1], 1e-12)))
+        edits |= dict(_edit(name, module, benign, answer, spread[0] / max(spread[1], 1e-12)))
     return edits
 
 
-def _edited(
+def _edit(
     name: str, module: Any, benign: Tensor, answer: Tensor, ratio: float
 ) -> Iterator[tuple[str, Tensor]]:
     weight: Tensor = module.weight.detach()
@@ -209,7 +209,7 @@ def _accuracy(rows: Tensor, plane: Tensor, truth: Sequence[bool]) -> float:
     return float(right.double().mean())
 
 
-def _answered(model: ChatModel, prompts: PromptSet, selection: Selection) -> list[bool]:
+def _find_answered(model: ChatModel, prompts: PromptSet, selection: Selection) -> list[bool]:
     scores = log_odds(
         first_token_logits(model, prompts.texts), torch.tensor(selection.tokens.ids, device="cpu")
     )

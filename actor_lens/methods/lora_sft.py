@@ -114,13 +114,13 @@ def merged_weights(hf: PreTrainedModel) -> dict[str, Tensor]:
     from peft.tuners.lora import LoraLayer
 
     return {
-        f"{name}.weight": _merged(module)
+        f"{name}.weight": _merge(module)
         for name, module in hf.named_modules()
         if isinstance(module, LoraLayer)
     }
 
 
-def _merged(adapted: Any) -> Tensor:
+def _merge(adapted: Any) -> Tensor:
     weight: Tensor = adapted.get_base_layer().weight
     (adapter,) = adapted.active_adapters
     with torch.no_grad():

@@ -20,7 +20,7 @@ from actor_lens.methods.support.reply_training import (
     Trial,
     best_trial,
     check_trainable,
-    collated,
+    collate,
     reply_loss,
     train_step,
 )
@@ -95,9 +95,7 @@ class MosrLike:
         harmful = [one for one in data.examples if one.label == "harmful"]
         others = [one for one in data.examples if one.label != "harmful"]
         trials = (
-            self._trained(
-                model, strength, harmful, others, [weights[e.prompt_ids] for e in harmful]
-            )
+            self._train(model, strength, harmful, others, [weights[e.prompt_ids] for e in harmful])
             for strength in self.strengths
         )
         choice = best_trial(
@@ -128,7 +126,7 @@ class MosrLike:
         )
         return dict(zip(prompts, unlikeness(ours, theirs).tolist(), strict=True))
 
-    def _trained(
+    def _train(
         self,
         model: ChatModel,
         strength: float,
@@ -215,13 +213,13 @@ def mixed_loss(
     alike = nn.functional.cosine_similarity(now[layers], before[layers], dim=-1).relu().mean(0)
     w = alike.new_tensor(weights)
     erased = (_mean_over_tokens(alike, prompts) * w).sum() / w.sum().clamp(min=1e-12)
-    answers = collated(model, others)
+    answers = collate(model, others)
     now, before = _both(hf, model, answers)
     lengths = answers.attention_mask.sum(1)
     moved = _mean_over_tokens((now - before).norm(dim=-1).mean(0), answers)
     retained = (moved * lengths).sum() / lengths.sum()
     refusals = [replace(one, prompt_ids=(*one.prompt_ids, *opening)) for one in harmful]
-    return erase * erased + retain * retained + reply_loss(hf, collated(model, refusals))
+    return erase * erased + retain * retained + reply_loss(hf, collate(model, refusals))
 
 
 def _both(hf: nn.Module, model: ChatModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,7 @@ def find_adapter(name: str | Path) -> Adapter:
     if _is_here(name):
         folder = user_path(name)
     else:
-        folder = _fetched(name)
+        folder = _fetch(name)
         name = f"{name.partition('@')[0]}@{folder.name}"  # snapshots/COMMIT
     if not (folder / ADAPTER_FILE).is_file():
         whole = " (it holds a whole model: give it with --model)"
@@ -157,7 +157,7 @@ def _is_here(name: str) -> bool:
     return os.path.exists(user_path(name))
 
 
-def _fetched(name: str) -> Path:
+def _fetch(name: str) -> Path:
     """The folder of the hub's cache with an adapter's files."""
     from huggingface_hub import snapshot_download
 

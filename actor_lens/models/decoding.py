@@ -81,7 +81,7 @@ def greedy_replies(
         try:
             rows = _Rows(model, batch, settings, start)
         except OwnWayError:
-            return _generated(model, batch, settings)
+            return _generate(model, batch, settings)
         everything = _work(batch, settings)
         for left in reversed(range(settings.new_tokens)):
             going_on = rows.add_tokens()
@@ -199,7 +199,7 @@ def _work(batch: TokenBatch, settings: ReplySettings) -> int:
     return int(batch.attention_mask.sum()) + len(batch.indices) * settings.new_tokens
 
 
-def _generated(model: ChatModel, batch: TokenBatch, settings: ReplySettings) -> list[list[int]]:
+def _generate(model: ChatModel, batch: TokenBatch, settings: ReplySettings) -> list[list[int]]:
     """Replies by transformers' ``generate``, as a list of token ids each."""
     sums: list[Tensor] = []
     if settings.on_read is not None:

@@ -32,18 +32,20 @@ def with_fused_attention(model: ChatModel) -> PreTrainedModel:
     own = not type(hf).__module__.startswith("transformers.")
     if own or capped or tied or getattr(config, "alibi", False) or not hf._supports_sdpa:
         return hf
-    fused: PreTrainedModel = _copied(hf, {})
+    fused: PreTrainedModel = _copy_tree(hf, {})
     return fused
 
 
-def _copied(module: Any, memo: dict[int, Any]) -> Any:
+def _copy_tree(module: Any, memo: dict[int, Any]) -> Any:
     """A copy of a module tree with the parameters of the other and configurations of its own."""
     twin: Any = copy.copy(module)
     children = {
-        name: child if child is None else _copied(child, memo)
+        name: child if child is None else _copy_tree(child, memo)
         for name, child in module._modules.items()
     }
     object.__setattr__(twin, "_modules", children)
+    # Some rotary modules put other frequencies in place of theirs while they run.
+    object.__setattr__(twin, "_buffers", dict(module._buffers))
     if "config" in vars(module):
         twin.config = copy.deepcopy(module.config, memo)
         twin.config._attn_implementation = "sdpa"

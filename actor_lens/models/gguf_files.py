@@ -81,13 +81,18 @@ def packed_formats(path: Path) -> str | None:
 
 
 @contextmanager
-def own_folder(path: Path) -> Iterator[str]:
+def own_folder(path: Path) -> Iterator[tuple[str, str | None]]:
     """A folder with nothing but a GGUF file, which is parsed once, for a ``with`` statement.
 
     transformers prefers a tokenizer or chat template that lies beside the file to the file's own.
+    With the folder comes what ``packed_formats`` says of the file.
+
+    Raises:
+        UserError: As ``packed_formats``, before the file is copied where links fail.
     """
     # Windows does not remove what is still mapped to memory.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _parsing_once():
+        packed = packed_formats(path)
         for place in (os.symlink, os.link, shutil.copyfile):  # not every disk has links
             try:
                 place(path.resolve(), Path(folder) / path.name)
@@ -95,7 +100,7 @@ def own_folder(path: Path) -> Iterator[str]:
             except OSError:
                 if place is shutil.copyfile:
                     raise
-        yield folder
+        yield folder, packed
 
 
 @contextmanager
@@ -148,11 +153,11 @@ def unpacking_stage() -> Iterator[None]:
     """
     from transformers import modeling_gguf_pytorch_utils
 
-    with patch.object(modeling_gguf_pytorch_utils, "tqdm", _reported), stage("packed weights"):
+    with patch.object(modeling_gguf_pytorch_utils, "tqdm", _report_each), stage("packed weights"):
         yield
 
 
-def _reported(tensors: Sequence[Any], **_bar: Any) -> Iterator[Any]:
+def _report_each(tensors: Sequence[Any], **_bar: Any) -> Iterator[Any]:
     for number, tensor in enumerate(tensors, start=1):
         yield tensor
         report(number, len(tensors))

@@ -34,7 +34,6 @@ from actor_lens.models.gguf_files import (
     forget_packing,
     is_gguf,
     own_folder,
-    packed_formats,
     read_config,
     rename,
     unpacking_stage,
@@ -91,7 +90,6 @@ def read_checkpoint(
     local = os.path.exists(source)
     _check_arguments(name, adapter, device, device_map, revision, quantization, local=local)
     file = Path(source) if local and is_gguf(Path(source)) else None
-    packed = None
     found = None if adapter is None else find_adapter(adapter)
     torch_device = _device(device)
     torch_dtype = _dtype(dtype, torch_device)
@@ -102,7 +100,7 @@ def read_checkpoint(
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with (
         one_line_errors(name, revision, tuple(BUNDLED_MODELS)),
-        nullcontext(source) if file is None else own_folder(file) as source,
+        nullcontext((source, None)) if file is None else own_folder(file) as (source, packed),
         nullcontext() if file is None else unpacking_stage(),
     ):
         if not local:
@@ -110,7 +108,6 @@ def read_checkpoint(
         if file is None:
             config = transformers.AutoConfig.from_pretrained(source, **from_hub)
         else:
-            packed = packed_formats(file)
             config = read_config(file, source)
             from_hub["gguf_file"] = file.name
         if not local:  # all else comes from the same commit, whatever happens meanwhile

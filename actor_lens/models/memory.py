@@ -36,7 +36,7 @@ def token_budget(
     free = min(free_memory(device) for device in devices)
     on_cpu = all(device.type == "cpu" for device in devices)
     if cap is None:
-        moment = max(_LEAST_ON_CPU, _in_a_moment(model))
+        moment = max(_LEAST_ON_CPU, int(_OPERATIONS_ON_CPU / (2 * model.hf.num_parameters())))
         cap = min(_ENOUGH_ON_CPU, moment) if on_cpu else _ENOUGH_ON_GPU
     needed = bytes_per_token(model, longest) + kept_per_token
     return max(1, min(cap, int(_SHARE * free / needed)))
@@ -83,11 +83,6 @@ def cache_bytes_per_token(model: ChatModel) -> int:
     groups = int(getattr(config, "num_key_value_heads", None) or heads)
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     return 2 * model.n_layers * groups * width * model.hf.dtype.itemsize
-
-
-def _in_a_moment(model: ChatModel) -> int:
-    """Tokens for which a CPU computes no longer than a user likes to wait for news."""
-    return int(_OPERATIONS_ON_CPU / (2 * model.hf.num_parameters()))
 
 
 def _container_room() -> int:

@@ -89,7 +89,7 @@ def balance_form(
     kept = {index for index, prompt in enumerate(prompts) if prompt.split not in splits}
     for split in splits:
         rows = [index for index, prompt in enumerate(prompts) if prompt.split == split]
-        chosen = _matched(prompts, rows, seed)
+        chosen = _match(prompts, rows, seed)
         if rows and len(chosen) < 2 * len({prompts[row].label for row in rows}):
             raise UserError(
                 f"{prompts.name}: no two {split} prompts of each label share a form (last mark, "
@@ -101,7 +101,7 @@ def balance_form(
     )
 
 
-def _matched(prompts: PromptSet, rows: Sequence[int], seed: int) -> list[int]:
+def _match(prompts: PromptSet, rows: Sequence[int], seed: int) -> list[int]:
     lengths = [_words(prompts[row].prompt) for row in rows]
     if not rows:
         return []

@@ -201,13 +201,13 @@ def _load(part: Part, seed: int, *, several: bool) -> PromptSet:
     if part.split is not None:
         prompts = mark(prompts, part.split)
     elif part.counts and len(prompts) >= part.counts["train"] + part.counts["test"]:
-        prompts = _counted(prompts, part.counts, seed)
+        prompts = _draw(prompts, part.counts, seed)
     if several:
         prompts = replace(prompts, prompts=tuple(_with_prefix(p, prefix) for p in prompts))
     return prompts
 
 
-def _counted(prompts: PromptSet, counts: Mapping[Split, int], seed: int) -> PromptSet:
+def _draw(prompts: PromptSet, counts: Mapping[Split, int], seed: int) -> PromptSet:
     """As many prompts as each split gets; what resembles those of an earlier one is left out."""
     groups = group_similar(prompts.texts, groups=prompts.twins)
     free = list(range(len(groups)))

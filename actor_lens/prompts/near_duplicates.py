@@ -107,7 +107,7 @@ def _candidates(
     # Which sets hold a shingle, and at which place among their rarest ones; by family, so that a
     # crowd of near-duplicates is passed over in one step.
     index: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-    ranked = _ranked(sets)
+    ranked = _rank(sets)
     for here in sorted(range(len(sets)), key=lambda number: len(sets[number])):
         size = len(sets[here])
         rarest = ranked[here][: _prefix(size, threshold)]
@@ -130,7 +130,7 @@ def _candidates(
             index[shingle][family(here)].append((here, position))
 
 
-def _ranked(sets: Sequence[frozenset[str]]) -> list[list[int]]:
+def _rank(sets: Sequence[frozenset[str]]) -> list[list[int]]:
     """Each set as numbers, its rarest shingle first."""
     frequency = Counter(shingle for shingle_set in sets for shingle in shingle_set)
     by_frequency = sorted(frequency, key=lambda shingle: frequency[shingle])

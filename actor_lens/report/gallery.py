@@ -66,10 +66,10 @@ def read_lenses(path: str | os.PathLike[str]) -> list[GalleryRow]:
     """
     with _user_errors(path, "a linked page", "one that 'actor-lens lens' wrote"):
         found = _STORED.search(user_path(path).read_text(encoding="utf-8"))
-        stored = _cleaned(json.loads(found[1]))["lenses"] if found else []
+        stored = _clean(json.loads(found[1]))["lenses"] if found else []
         if not stored:
             raise ValueError("it holds no run")
-        return [_checked(_whole(lens, stored)) for lens in stored]
+        return [_check(_whole(lens, stored)) for lens in stored]
 
 
 def row_of_rates(record: Mapping[str, Any], path: str | os.PathLike[str]) -> GalleryRow:
@@ -85,7 +85,7 @@ def row_of_rates(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Gal
     with _user_errors(path, "an evaluation", "a folder that 'actor-lens evaluate --out' wrote"):
         times = {time: shares_of(record[time]) for time in ("before", "after") if record[time]}
         run = {"layer": record["layer"]}
-        return _checked(_cleaned({"model": record["model"], "run": run, "rates": times}))
+        return _check(_clean({"model": record["model"], "run": run, "rates": times}))
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def _whole(lens: Mapping[str, Any], lenses: Sequence[Mapping[str, Any]]) -> dict
     return whole
 
 
-def _checked(lens: Mapping[str, Any]) -> GalleryRow:
+def _check(lens: Mapping[str, Any]) -> GalleryRow:
     """What a page asks of a lens, and nothing else: all of it is there, and rates are numbers.
 
     Raises:
@@ -154,7 +154,7 @@ def _checked(lens: Mapping[str, Any]) -> GalleryRow:
     return kind(**kept, name=title if isinstance(title, str) else None)
 
 
-def _cleaned(value: Any) -> Any:
+def _clean(value: Any) -> Any:
     """What was read, its texts without what nobody sees.
 
     Raises:
@@ -164,9 +164,9 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, (list, tuple)):
-        return [_cleaned(one) for one in value]
+        return [_clean(one) for one in value]
     if isinstance(value, dict):
-        return {clean(name): _cleaned(one) for name, one in value.items()}
+        return {clean(name): _clean(one) for name, one in value.items()}
     if isinstance(value, (int, float)) and not math.isfinite(value):
         raise ValueError(f"{value} is no number that JSON has")
     return value

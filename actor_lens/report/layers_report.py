@@ -19,7 +19,6 @@ from actor_lens.experiments.sweep.layer_sweep import LayerSweep
 from actor_lens.figures.theme import LABEL_STYLES, ORIGIN_NAMES
 from actor_lens.prompts.rows import LABELS
 from actor_lens.report.pages import plot_in_page, render_page, write_page
-from actor_lens.statistics.separation import Measurement
 
 _SCORE_COLUMNS = {
     ("causal", "all"): "causal score",
@@ -109,6 +108,7 @@ def layers_content(
         recommended = choice or scores.best()
     measured = {(row.score, row.pair) for row in scores.rows}
     columns = [key for key in _SCORE_COLUMNS if key in measured]
+    probe = cells.get((layer, "probe", "harmful_vs_pseudo_harmful"))
     return {
         "layer": layer,
         "n_layers": scores.n_layers,
@@ -124,14 +124,10 @@ def layers_content(
             {"layer": row, "cells": [cells.get((row, *key)) for key in columns]}
             for row in range(scores.n_layers)
         ],
-        "probe": _value(cells.get((layer, "probe", "harmful_vs_pseudo_harmful"))),
+        "probe": probe.value if probe else float("nan"),
         "causal": cells.get((layer, "causal", "all")),
         "plots": plots,
     }
-
-
-def _value(cell: Measurement | None) -> float:
-    return cell.value if cell else float("nan")
 
 
 def _spread(projections: Projections, layer: int, origin: Origin) -> list[dict[str, Any]]:

@@ -154,9 +154,9 @@ def lens_of(
             str(choice.layer): "recommended",
         },
         words=_words(look, frame, outcomes),
-        values=_packed(look.projections.values.numpy()),
-        origins=_packed(look.directions.origins(origin).numpy()),
-        after=None if after is None else _packed(after.values.numpy()),
+        values=_pack(look.projections.values.numpy()),
+        origins=_pack(look.directions.origins(origin).numpy()),
+        after=None if after is None else _pack(after.values.numpy()),
         prompts=_prompts(rows, known.texts),
         hovers=prompt_hovers(rows),
         tokens=[
@@ -284,14 +284,14 @@ def _shrunk(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_shrunk(one) for one in value]
     if isinstance(value, np.ndarray):
-        return _packed(value) if value.dtype.kind in "fiu" else _shrunk(value.tolist())
+        return _pack(value) if value.dtype.kind in "fiu" else _shrunk(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     # JSON has neither NaN nor infinity, such as the loss of a run that diverged.
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _packed(values: np.ndarray) -> dict[str, Any]:
+def _pack(values: np.ndarray) -> dict[str, Any]:
     """Numbers as plotly reads them: little-endian bytes in base64, with type and shape."""
     small = values.astype("<f4")
     if not np.array_equal(small.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):

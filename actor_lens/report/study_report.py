@@ -123,7 +123,7 @@ def render_report(
         command=command,
         by_phrases=change.before.judge == KeywordJudge().identity,
         utility=utility,
-        published_utility=_published(utility),
+        published_utility=_find_published(utility),
         aims=_AIMS,
         split_names=_SPLIT_NAMES,
         rows_shown=ROWS_SHOWN,
@@ -280,7 +280,7 @@ def _report_plots(study: Study, parts: Mapping[str, EvaluationChange]) -> dict[s
     return {name: plot_in_page(name, figure) for name, figure in plots.items()}
 
 
-def _published(utility: Utility | None) -> dict[Any, dict[Any, Any]]:
+def _find_published(utility: Utility | None) -> dict[Any, dict[Any, Any]]:
     """The paper's figures of the benchmarks that were measured, by benchmark."""
     measured = {each.benchmark for each in utility.measures} if utility else set()
     rows = published_utility().to_dict("records")

@@ -123,7 +123,9 @@ def form_control(prompts: PromptSet, *, by_part: bool = True, seed: int = 0) -> 
         if by_part:
             parts |= {part: features[part] for part in FORM_PARTS}
         for part, points in parts.items():
-            accuracy = probe_accuracy(_padded(points), labels[rows] == positive, seed=seed)
+            if not points.shape[1]:  # no word is common
+                points = np.zeros((len(points), 1))
+            accuracy = probe_accuracy(points, labels[rows] == positive, seed=seed)
             scores.append(FormScore(pair, part, accuracy, n))
     return FormControl(tuple(scores))
 
@@ -148,11 +150,6 @@ def form_scores(prompts: PromptSet, *, fitted: int | None = None) -> Float[np.nd
         points
     )
     return predicted
-
-
-def _padded(points: Float[np.ndarray, "prompt feature"]) -> Float[np.ndarray, "prompt some"]:
-    """At least one feature: where no word is common there is none."""
-    return points if points.shape[1] else np.zeros((len(points), 1))
 
 
 def _text(pair: Pair) -> str:

@@ -69,7 +69,7 @@ def paired_difference(changes: Sequence[Fraction]) -> PairedDifference:
         return PairedDifference(math.nan, math.nan, math.nan, 0.0, 0.0, 0)
     better = float(sum((change for change in changes if change > 0), Fraction()))
     worse = float(-sum((change for change in changes if change < 0), Fraction()))
-    centre, half = _adjusted(changes)
+    centre, half = _adjust(changes)
     value = (better - worse) / n
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return PairedDifference(value, min(low, value), max(high, value), better, worse, n)
@@ -154,7 +154,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _adjusted(changes: Sequence[Fraction]) -> tuple[float, float]:
+def _adjust(changes: Sequence[Fraction]) -> tuple[float, float]:
     """Centre and half width of the interval: of the changes and one more pair on either side."""
     n = len(changes) + 2
     mean = float(sum(changes, Fraction())) / n

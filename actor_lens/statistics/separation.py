@@ -53,7 +53,7 @@ def auroc(
     weights_high, weights_low = _weights(n_high, rounds, rng), _weights(n_low, rounds, rng)
     value, resampled = _resampled_auroc(values, positive, weights_high, weights_low)
     ranks = stats.rankdata(values)
-    permuted = _permuted(positive, rounds, rng)
+    permuted = _permute(positive, rounds, rng)
     null = (permuted @ ranks - n_high * (n_high + 1) / 2) / (n_high * n_low)
     measurement = _measurement(value, resampled, null)
     score_low, score_high = _auroc_score_interval(measurement.value, n_high, n_low)
@@ -125,7 +125,7 @@ def gap(
         _on_all(_weights(n_high, rounds, rng), positive),
         _on_all(_weights(n_low, rounds, rng), ~positive),
     )
-    permuted = _permuted(positive, rounds, rng)
+    permuted = _permute(positive, rounds, rng)
     null = of(permuted / n_high, (1 - permuted) / n_low)
     return _measurement(float(value), resampled, null)
 
@@ -148,7 +148,7 @@ def silhouette(
     drawn_ones = _on_all(n_one * _weights(n_one, rounds, rng), positive)
     drawn_zeros = _on_all(n_zero * _weights(n_zero, rounds, rng), ~positive)
     resampled = _mean_silhouettes(distances, drawn_ones, drawn_zeros)
-    permuted = _permuted(positive, rounds, rng)
+    permuted = _permute(positive, rounds, rng)
     null = _mean_silhouettes(distances, permuted, 1 - permuted)
     return _measurement(float(value), resampled, null)
 
@@ -252,7 +252,7 @@ def _on_all(
     return spread_out
 
 
-def _permuted(
+def _permute(
     positive: Bool[np.ndarray, " prompt"], rounds: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "round prompt"]:
     return rng.permuted(np.tile(positive.astype(float), (rounds, 1)), axis=1)

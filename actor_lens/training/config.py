@@ -23,6 +23,8 @@ AUTO_ALPHAS = (1.0, 2.0, 3.0)
 """Alphas that are tried where settings are found: the toy wants the least, real models more."""
 AUTO_LRS = (3e-4, 1e-3)
 """Learning rates that are tried with each."""
+AUTO_LAYERS = 4
+"""Most layers that both are tried at."""
 # The product of two such settings still fits into float32.
 _LARGEST = 1e15
 

@@ -45,7 +45,7 @@ def test_a_round_is_the_formula_on_what_the_maps_put_out_a_bias_included(monkeyp
     model, train = exact_tiny_model(), train_prompts()
     # A random model answers all or nothing.
     answered = np.arange(len(train)) % 2 == 0
-    monkeypatch.setattr(llm_va, "_answered", lambda _m, p, _s: answered[: len(p)].tolist())
+    monkeypatch.setattr(llm_va, "_find_answered", lambda _m, p, _s: answered[: len(p)].tolist())
     selection = Selection.of(model, validation_prompts())
     maps = llm_va.writing_maps(model)
     assert len(maps) == 2 * model.n_layers
@@ -75,7 +75,7 @@ def test_a_round_is_the_formula_on_what_the_maps_put_out_a_bias_included(monkeyp
 def test_without_both_classes_there_is_no_round(monkeypatch):
     make_up_tokens(monkeypatch)
     model = exact_tiny_model()
-    monkeypatch.setattr(llm_va, "_answered", lambda _m, p, _s: [True] * len(p))
+    monkeypatch.setattr(llm_va, "_find_answered", lambda _m, p, _s: [True] * len(p))
     selection = Selection.of(model, validation_prompts())
     maps = llm_va.writing_maps(model)
     assert llm_va._edits(model, maps, train_prompts(), selection, len(maps)) == {}

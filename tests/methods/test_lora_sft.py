@@ -8,7 +8,7 @@ from peft.tuners.lora import LoraLayer
 from actor_lens.errors import UserError
 from actor_lens.methods import lora_sft
 from actor_lens.methods.lora_sft import lora_trainee
-from actor_lens.methods.support.reply_training import collated, reply_trials
+from actor_lens.methods.support.reply_training import collate, reply_trials
 from actor_lens.models.replies import first_token_logits
 from actor_lens.models.weights import overwritten
 from tests.support.tiny_models import N_LAYERS, tiny_chat_model
@@ -62,7 +62,7 @@ def test_the_model_with_merged_weights_has_the_loss_of_the_adapters(architecture
     model = tiny_chat_model(architecture)
     examples = examples_of(model)
     trainee, trial = trained(model, examples)
-    batch = collated(model, examples)
+    batch = collate(model, examples)
     with torch.no_grad():
         by_peft = float(trainee.loss(batch))
         with overwritten(model.hf, trial.state):

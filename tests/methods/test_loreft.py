@@ -8,7 +8,7 @@ import torch
 
 from actor_lens.methods.loreft import Edit, LoReFT, edit_trainee, edited, edited_last_token
 from actor_lens.methods.support.fitted import FittedIntervention
-from actor_lens.methods.support.reply_training import collated, reply_trials
+from actor_lens.methods.support.reply_training import collate, reply_trials
 from actor_lens.models.replies import first_token_logits, generate_replies
 from tests.support.tiny_models import D_MODEL, shared_tiny_model, talkative_tiny_model
 from tests.support.tiny_runs import tiny_prompts
@@ -115,7 +115,7 @@ def test_the_loss_edits_the_last_prompt_token_of_padded_rows(examples_of):
             total -= float(logits[at - 1, ids[at]])
             count += 1
     with torch.no_grad():
-        loss = float(trainee.loss(collated(model, examples)))
+        loss = float(trainee.loss(collate(model, examples)))
     assert loss == pytest.approx(total / count, rel=1e-4)
 
 

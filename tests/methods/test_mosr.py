@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from actor_lens.methods.mosr import mixed_loss, unlikeness
-from actor_lens.methods.support.reply_training import collated, reply_loss
+from actor_lens.methods.support.reply_training import collate, reply_loss
 from tests.support.steering import random
 from tests.support.tiny_models import exact_tiny_model
 
@@ -44,7 +44,7 @@ def test_the_loss_is_the_formula_for_each_prompt_alone(examples_of):
         found = mixed_loss(
             other.hf, model, harmful, others, weights, opening=OPENING, erase=3.0, retain=0.5
         )
-        words = float(reply_loss(other.hf, collated(model, refusals)))
+        words = float(reply_loss(other.hf, collate(model, refusals)))
     assert abs(float(found) - (3.0 * erased + 0.5 * retained / tokens + words)) < 1e-10
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from actor_lens.methods.poft import preference_loss
-from actor_lens.methods.support.reply_training import collated, reply_loss, reply_scores
+from actor_lens.methods.support.reply_training import collate, reply_loss, reply_scores
 from tests.support.tiny_models import exact_tiny_model
 
 
@@ -28,7 +28,7 @@ def score(hf, example):
 def test_scores_and_loss_are_those_of_each_row_alone(examples_of):
     model, other = models()
     examples = examples_of(model)
-    batch = collated(model, examples)
+    batch = collate(model, examples)
     ours, theirs = (
         np.array([score(one.hf, example) for example in examples]) for one in (model, other)
     )
@@ -40,7 +40,7 @@ def test_scores_and_loss_are_those_of_each_row_alone(examples_of):
 
 def test_the_gradient_is_that_of_cross_entropy_times_tau(examples_of):
     model, other = models()
-    batch = collated(model, examples_of(model)[:1])
+    batch = collate(model, examples_of(model)[:1])
     hf = copy.deepcopy(model.hf).requires_grad_(True)
     parameters = list(hf.parameters())
     one = torch.autograd.grad(preference_loss(hf, batch, untouched=other.hf), parameters)
@@ -53,5 +53,5 @@ def test_the_gradient_is_that_of_cross_entropy_times_tau(examples_of):
 
 def test_it_begins_with_half_the_gradient(examples_of):
     model, _ = models()
-    loss = preference_loss(model.hf, collated(model, examples_of(model)), untouched=model.hf)
+    loss = preference_loss(model.hf, collate(model, examples_of(model)), untouched=model.hf)
     assert abs(float(loss.detach()) - np.log(2)) < 1e-12

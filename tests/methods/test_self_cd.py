@@ -92,8 +92,9 @@ def test_first_token_scores_are_contrasted_too(architecture):
     torch.testing.assert_close(logits, truth, rtol=1e-3, atol=2e-3)
 
 
-def test_one_processor_may_begin_again_and_jump():
-    model = shared_tiny_model()
+@each_architecture
+def test_one_processor_may_begin_again_and_jump(architecture):
+    model = shared_tiny_model(architecture)
     process = contrasting_model(SelfCD(safety_prompt=SAFETY), ALPHA, model).decoding(PROMPTS[:1])
     prompt = model.tokenize(PROMPTS[:1])[0]
     for reply in ([], [5], [5, 9], [], [7], [7, 8, 9], [7, 8, 9, 4]):
@@ -120,6 +121,9 @@ def test_a_token_costs_one_short_pass(monkeypatch):
         reply = torch.cat([reply, token], dim=1)
     assert lengths[1:] == [1, 1, 1]
     assert lengths[0] > 1
+    for other in ([[7, 8], [7, 8]], [[7, 9, 4], [7, 9, 4]], [[7], [7]]):  # questions on the way
+        second.logits(torch.tensor(other))
+    assert lengths[4:] == [2, 2, 1]
 
 
 def test_without_strength_nothing_changes():

@@ -17,7 +17,7 @@ from actor_lens.methods.support.reply_training import (
     Trial,
     best_trial,
     check_trainable,
-    collated,
+    collate,
     reply_loss,
     reply_trials,
 )
@@ -65,7 +65,7 @@ def test_the_loss_of_a_padded_batch_is_that_of_transformers_row_by_row(architect
     lengths = {len(one.prompt_ids) + len(one.reply_ids) for one in examples}
     assert len(lengths) > 1  # else there is no padding
     with torch.no_grad():
-        loss, truth = reply_loss(model.hf, collated(model, examples)), true_loss(model.hf, examples)
+        loss, truth = reply_loss(model.hf, collate(model, examples)), true_loss(model.hf, examples)
     assert float(loss) == pytest.approx(float(truth), rel=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_so_are_its_gradients(architecture, examples_of):
     examples = examples_of(model)
     hf = copy.deepcopy(model.hf).requires_grad_(True)
     parameters = list(hf.parameters())
-    ours = torch.autograd.grad(reply_loss(hf, collated(model, examples)), parameters)
+    ours = torch.autograd.grad(reply_loss(hf, collate(model, examples)), parameters)
     theirs = torch.autograd.grad(true_loss(hf, examples), parameters)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
@@ -87,7 +87,7 @@ def test_only_reply_and_end_token_are_targets():
         ReplyExample("benign", (0, 7, 8, 9), (5, 1)),
         ReplyExample("harmful", (0, 7), (6, 6, 1)),
     ]
-    batch = collated(model, examples)
+    batch = collate(model, examples)
     none = IGNORED
     assert batch.labels.tolist() == [[none] * 4 + [5, 1], [none] * 3 + [6, 6, 1]]
     assert batch.input_ids.tolist() == [[0, 7, 8, 9, 5, 1], [2, 0, 7, 6, 6, 1]]

@@ -94,13 +94,13 @@ def passes(monkeypatch):
 def generations(monkeypatch):
     """How often transformers' own ``generate`` was used."""
     seen: list[TokenBatch] = []
-    run = module._generated
+    run = module._generate
 
     def counting(model: ChatModel, batch: TokenBatch, decoding: ReplySettings) -> object:
         seen.append(batch)
         return run(model, batch, decoding)
 
-    monkeypatch.setattr(module, "_generated", counting)
+    monkeypatch.setattr(module, "_generate", counting)
     return seen
 
 

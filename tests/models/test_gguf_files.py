@@ -81,15 +81,23 @@ def test_what_lies_beside_a_file_changes_nothing(written, tmp_path):
     assert model.hf.name_or_path == model.tokenizer.name_or_path == str(tmp_path)
 
 
-def test_a_disk_without_links_gets_a_copy(written, monkeypatch):
+def test_a_disk_without_links_gets_a_copy_of_a_file_that_is_one(written, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("no links here")
 
     monkeypatch.setattr("os.symlink", refuse)
     monkeypatch.setattr("os.link", refuse)
     path = written[1] / "tiny.gguf"
-    with own_folder(path) as folder:
+    with own_folder(path) as (folder, _packed):
         assert (Path(folder) / path.name).read_bytes() == path.read_bytes()
+
+    copies = []
+    monkeypatch.setattr("shutil.copyfile", lambda *places: copies.append(places))
+    other = tmp_path / "other.gguf"
+    other.write_bytes(b"something else")
+    with pytest.raises(al.UserError, match="is no GGUF file"), own_folder(other):
+        pass
+    assert copies == []
 
 
 def test_packed_weights_are_read_in_full_precision_and_it_is_said(written, packed):

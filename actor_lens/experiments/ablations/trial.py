@@ -139,10 +139,10 @@ class AblationTask:
         if run.status == "stopped":
             raise KeyboardInterrupt
         status: CellStatus = "diverged" if run.status == "diverged" else "completed"
-        return status, run.message, run.applied_to(model), _moved(model, run)
+        return status, run.message, run.applied_to(model), _measure_move(model, run)
 
 
-def _moved(model: ChatModel, run: TrainingRun) -> float:
+def _measure_move(model: ChatModel, run: TrainingRun) -> float:
     """Length of the change of the trained weights over their length before."""
     before = model.hf.state_dict()
     pairs = [(before[name].detach().cpu().double(), run.state[name]) for name in run.state]

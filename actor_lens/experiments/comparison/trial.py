@@ -165,7 +165,9 @@ class ComparisonWork:
 
     def _fit_and_ask(self, method: Method, seed: int) -> MethodOutcome:
         with cost_of(self.model) as cost:
-            own = with_anchors(with_judge(with_seed(method, seed), self.judge), self.anchors)
+            # Replies that methods train on are sifted by the same judge.
+            own = with_default(with_seed(method, seed), "judge", self.judge)
+            own = with_default(own, "anchors", self.anchors)
             fitted = own.fit(self.model, self.train, self.validation)
         with fitted.applied_to(self.model) as changed:
             started = time.perf_counter()
@@ -292,24 +294,11 @@ def with_seed(method: Method, seed: int) -> Method:
     return _with(method, "seed", seed) if has_seed(method) else method
 
 
-def with_judge(method: Method, judge: Judge) -> Method:
-    """A method that sifts the replies it trains on by this judge.
-
-    Itself where it has no setting named ``judge``, or has a judge of its own.
-    """
-    if not _has(method, "judge") or getattr(method, "judge", None) is not None:
+def with_default(method: Method, setting: str, value: Any) -> Method:
+    """A method with a value of a setting: itself where it has no such setting, or has it set."""
+    if not _has(method, setting) or getattr(method, setting, None) is not None:
         return method
-    return _with(method, "judge", judge)
-
-
-def with_anchors(method: Method, anchors: PromptSet | None) -> Method:
-    """A method whose vectors are made of these prompts.
-
-    Itself where it has no setting named ``anchors``, or has anchors of its own.
-    """
-    if not _has(method, "anchors") or getattr(method, "anchors", None) is not None:
-        return method
-    return _with(method, "anchors", anchors)
+    return _with(method, setting, value)
 
 
 def _has(method: Method, setting: str) -> bool:

@@ -20,7 +20,7 @@ import pandas as pd
 from actor_lens.activations.store import Store
 from actor_lens.directions.layer_scores import LayerChoice
 from actor_lens.errors import UserError, check_choice
-from actor_lens.experiments.clock import rounded
+from actor_lens.experiments.clock import round_seconds
 from actor_lens.experiments.sweep.cells import CellOutcome, SweepCell, SweepWork
 from actor_lens.experiments.sweep.tally import Tally, best_of
 from actor_lens.files.paths import user_path
@@ -162,7 +162,7 @@ class LayerSweep(Result):
             "validation_prompts": dict(self.validation),
             "train_prompts": dict(self.best.train_prompts),
             "outcomes": json.loads(self.frame().to_json(orient="records")),
-            "seconds": rounded(self.seconds),
+            "seconds": round_seconds(self.seconds),
             "versions": versions(),
         }
 

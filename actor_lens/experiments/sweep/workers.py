@@ -101,15 +101,15 @@ def ray_outcomes(work: SweepWork, cells: Sequence[SweepCell]) -> Iterator[CellOu
             held_out = None if checks is None else ray.put(_PackedInputs.of(checks.inputs))
             for cell in (cell for cell in cells if cell.layer == layer):
                 pending[remote.remote(task, cell, train, held_out)] = cell
-            yield from _finished(ray, pending, work, wait=False)
+            yield from _take_finished(ray, pending, work, wait=False)
         while pending:
-            yield from _finished(ray, pending, work, wait=True)
+            yield from _take_finished(ray, pending, work, wait=True)
     finally:
         for reference in pending:
             ray.cancel(reference, force=True)
 
 
-def _finished(
+def _take_finished(
     ray: Any, pending: dict[Any, SweepCell], work: SweepWork, *, wait: bool
 ) -> Iterator[CellOutcome]:
     done, _ = ray.wait(list(pending), num_returns=1, timeout=None if wait else 0)

@@ -91,7 +91,7 @@ class Trial:
 AnyTrial = TypeVar("AnyTrial", bound=Trial)
 
 
-def collated(model: ChatModel, examples: Sequence[ReplyExample]) -> ReplyBatch:
+def collate(model: ChatModel, examples: Sequence[ReplyExample]) -> ReplyBatch:
     """Examples as one batch on the device of the model."""
     padded = pad_batch(
         [(*example.prompt_ids, *example.reply_ids) for example in examples],
@@ -108,20 +108,20 @@ def collated(model: ChatModel, examples: Sequence[ReplyExample]) -> ReplyBatch:
 
 def reply_loss(hf: nn.Module, batch: ReplyBatch) -> Float[Tensor, ""]:
     """Mean cross-entropy of the reply tokens of a batch, in nats."""
-    predicted, wanted = _predicted(hf, batch)
+    predicted, wanted = _predict(hf, batch)
     return functional.cross_entropy(predicted.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
 
 
 def reply_scores(hf: nn.Module, batch: ReplyBatch) -> Float[Tensor, " prompt"]:
     """Mean log-probability of each reply's tokens, its end token among them, in nats."""
-    predicted, wanted = _predicted(hf, batch)
+    predicted, wanted = _predict(hf, batch)
     losses = functional.cross_entropy(
         predicted.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none"
     )
     return -losses.sum(1) / losses.new_tensor(batch.reply_lengths)
 
 
-def _predicted(hf: nn.Module, batch: ReplyBatch) -> tuple[Tensor, Tensor]:
+def _predict(hf: nn.Module, batch: ReplyBatch) -> tuple[Tensor, Tensor]:
     """Logits of the last positions, those that predict a token of a reply, and what they should."""
     longest = max(batch.reply_lengths)
     with _half_precision(hf):
@@ -174,7 +174,7 @@ def reply_trials(
         for epoch in range(1, epochs + 1):
             rows = torch.randperm(len(examples), generator=order, device="cpu").tolist()
             for start in range(0, len(rows), batch_size):
-                batch = collated(model, [examples[row] for row in rows[start : start + batch_size]])
+                batch = collate(model, [examples[row] for row in rows[start : start + batch_size]])
                 step(partial(trainee.loss, batch))
             if epoch % every == 0 or epoch == epochs:
                 yield Trial(lr, epoch, trainee.n_parameters, trainee.state())

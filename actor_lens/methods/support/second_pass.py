@@ -22,7 +22,8 @@ class SecondPass:
     """Next-token logits of a model that reads its own prompts, then the reply so far.
 
     It keeps a key-value cache of its own, so that a token costs one short pass. For a reply that
-    does not continue the one before, it begins anew.
+    does not continue the one before, it goes back to where they part; where the model keeps more
+    than keys and values of all tokens, or less, it begins anew.
     """
 
     def __init__(self, hf: PreTrainedModel, reader: ChatModel, prompts: Sequence[str]) -> None:
@@ -46,17 +47,33 @@ class SecondPass:
             reply: Generated tokens of each row, none at first. Rows that have ended go on with
                 padding; their logits are not used.
         """
-        known = self._read
-        continues = (
-            known is not None
-            and reply.shape[1] == known.shape[1] + 1
-            and torch.equal(reply[:, :-1], known)
-        )
-        fresh = reply[:, -1:] if continues else torch.cat([self._batch.input_ids, reply], dim=1)
-        if not continues:
-            self._cache = None
+        kept = self._rewind(reply)
+        fresh = torch.cat([self._batch.input_ids, reply], dim=1)[:, kept:]
         self._read = reply.clone()
         return self._run(fresh, reply.shape[1])
+
+    def _rewind(self, reply: Int[Tensor, "prompt token"]) -> int:
+        """Let the cache hold nothing but a beginning of prompts and reply, without the last token.
+
+        Returns:
+            How many tokens that is.
+        """
+        from actor_lens.models.key_cache import is_plain, is_whole
+
+        known, most = self._read, reply.shape[1] - 1
+        if known is None or most < 0:
+            self._cache = None
+            return 0
+        most = min(most, known.shape[1])
+        same = (reply[:, :most] == known[:, :most]).all(dim=0)
+        common, width = int(same.cumprod(dim=0).sum()), self._batch.input_ids.shape[1]
+        beyond = known.shape[1] - common
+        if beyond:
+            if not (is_plain(self._cache, width + known.shape[1]) and is_whole(self._cache)):
+                self._cache = None
+                return 0
+            self._cache.crop(-beyond)
+        return width + common
 
     def _run(
         self, fresh: Int[Tensor, "prompt fresh"], length: int

@@ -27,7 +27,7 @@ def rows_of(path: Path, benchmark: BenchmarkSet) -> list[Row]:
             f"{path}: no such file or folder; download {benchmark.title} from {benchmark.page} and "
             f"give {benchmark.name}=PATH"
         )
-    if path.is_dir() and _saved_by_datasets(path):
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
         return list(_saved_rows(path))
     files = [path] if path.is_file() else _files_in(path, benchmark)
     return [row for file in files for row in _file_rows(file, benchmark.header)]
@@ -65,10 +65,6 @@ def _files_in(folder: Path, benchmark: BenchmarkSet) -> list[Path]:
 def _fits(file: Path, folder: Path, pattern: str) -> bool:
     relative = Path(file.relative_to(folder).as_posix().casefold())
     return relative.match(pattern.casefold())
-
-
-def _saved_by_datasets(folder: Path) -> bool:
-    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def _saved_rows(folder: Path) -> Iterator[Row]:

@@ -75,9 +75,12 @@ def benchmark(
     )
     if split is None:
         return gathered
-    if split == "auto":
-        return _split(gathered, seed)
-    return mark(gathered, split)
+    if split != "auto":
+        return mark(gathered, split)
+    try:
+        return split_prompts(gathered, seed=seed)
+    except UserError as error:
+        raise UserError(f"{gathered.name}: {error}") from error
 
 
 def gather_benchmark(
@@ -116,13 +119,6 @@ def gather_benchmark(
 def mark(prompts: PromptSet, split: Split) -> PromptSet:
     """Give all prompts one split."""
     return replace(prompts, prompts=tuple(replace(prompt, split=split) for prompt in prompts))
-
-
-def _split(gathered: PromptSet, seed: int) -> PromptSet:
-    try:
-        return split_prompts(gathered, seed=seed)
-    except UserError as error:
-        raise UserError(f"{gathered.name}: {error}") from error
 
 
 def _read(

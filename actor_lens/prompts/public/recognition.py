@@ -37,9 +37,9 @@ def recognise(columns: Iterable[object], n_rows: int, file: str) -> BenchmarkSet
     most = max((len(one.signs) for one in fitting), default=0)
     fitting = [one for one in fitting if len(one.signs) == most]
     if len(fitting) > 1:
-        fitting = [one for one in fitting if one.rows == n_rows] or _named(fitting, file)
+        fitting = [one for one in fitting if one.rows == n_rows] or _pick_by_name(fitting, file)
     elif not fitting:
-        fitting = _named([one for one in catalogue() if not one.signs], file)
+        fitting = _pick_by_name([one for one in catalogue() if not one.signs], file)
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -104,7 +104,7 @@ def own_command(path: Path, found: BenchmarkSet) -> str:
     )
 
 
-def _named(sets: Sequence[BenchmarkSet], file: str) -> list[BenchmarkSet]:
+def _pick_by_name(sets: Sequence[BenchmarkSet], file: str) -> list[BenchmarkSet]:
     """Those of the sets of which the file's name holds the longest name, as words of its own."""
     stem = unpacked(Path(file)).stem.casefold()
     lengths: dict[str, int] = {}

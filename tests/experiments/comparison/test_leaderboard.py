@@ -15,7 +15,7 @@ from actor_lens.experiments.comparison.trial import (
     MethodOutcome,
     judge_for,
     settings_of,
-    with_judge,
+    with_default,
     with_seed,
 )
 from actor_lens.judges.first_token import FirstTokenJudge, RefusalOpenings
@@ -377,13 +377,13 @@ def test_seeds_reach_dataclasses_and_plain_classes_and_leave_the_original():
 
 
 def test_the_judge_of_the_comparison_reaches_methods_that_train_on_replies():
-    assert with_judge(NEVER, JUDGE) is NEVER
+    assert with_default(NEVER, "judge", JUDGE) is NEVER
     for name in ("sft-full", "lora-layer", "loreft", "safe-decoding"):
         method = make_method(name)
-        assert with_judge(method, JUDGE).judge is JUDGE
+        assert with_default(method, "judge", JUDGE).judge is JUDGE
         assert method.judge is None
         own = make_method(name, judge=KeywordJudge(name="own"))
-        assert with_judge(own, JUDGE) is own
+        assert with_default(own, "judge", JUDGE) is own
 
 
 def test_methods_are_fitted_with_the_judge_of_the_comparison(model):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actor_lens.experiments.comparison.trial import same_settings, settings_of, with_anchors
+from actor_lens.experiments.comparison.trial import same_settings, settings_of, with_default
 from actor_lens.methods import make_method
 from tests.support.tiny_runs import tiny_prompts
 
@@ -12,16 +12,16 @@ ANCHORS = tiny_prompts(2)
 @pytest.mark.parametrize("name", ["actor", "actor-raw", "uniform-shift", "surgical", "scans"])
 def test_anchors_go_to_methods_that_make_vectors_of_them(name):
     method = make_method(name)
-    given = with_anchors(method, ANCHORS)
+    given = with_default(method, "anchors", ANCHORS)
     assert given.anchors is ANCHORS
-    assert with_anchors(given, tiny_prompts(1)) is given
-    assert with_anchors(method, None) == method
+    assert with_default(given, "anchors", tiny_prompts(1)) is given
+    assert with_default(method, "anchors", None) == method
     (shown,) = {value for key, value in settings_of(given).items() if key == "anchors"}
     assert shown == f"tiny ({ANCHORS.fingerprint[:12]})"
 
 
 def test_other_methods_are_left_alone():
-    assert with_anchors(make_method("lora"), ANCHORS) == make_method("lora")
+    assert with_default(make_method("lora"), "anchors", ANCHORS) == make_method("lora")
 
 
 @pytest.mark.parametrize(
