@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 from actor_lens.cli import (
     ablate_command,
     app_command,
+    bench_command,
     class_command,
     compare_command,
     evaluate_command,
@@ -65,6 +66,7 @@ COMMAND_MODULES = (
     export_command,
     compare_command,
     ablate_command,
+    bench_command,
     store_commands,
     toy_commands,
     class_command,

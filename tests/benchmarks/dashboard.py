@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.machine import machine_facts
+from actor_lens.diagnostics.bench import machine_facts
 from tests.support.chromium import chromium, find_browser
 from tests.support.dashboard_cells import DASHBOARD, DEEP, TOY, UPDATES_NOTED
 from tests.support.jupyter_server import jupyter_server

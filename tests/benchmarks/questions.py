@@ -18,6 +18,7 @@ import torch
 
 import actor_lens as al
 from actor_lens.activations.residuals import collect_block_inputs
+from actor_lens.diagnostics.bench import machine_facts
 from actor_lens.judges.first_token import RefusalTokens, refusal_scores_after_shifts
 from actor_lens.models.batches import TokenBatch, run_in_batches
 from actor_lens.models.interventions import shift_last_token
@@ -27,7 +28,6 @@ from actor_lens.prompts.sets import PromptSet
 from actor_lens.training.safety_floor import ValidationChecks
 from tests.benchmarks.job import BenchSettings
 from tests.benchmarks.looks import looks
-from tests.benchmarks.machine import machine_facts
 from tests.benchmarks.process import peak_bytes, reset_peak, resident_bytes
 from tests.benchmarks.random_models import SHAPES, random_model, random_prompts
 from tests.benchmarks.tasks import timed

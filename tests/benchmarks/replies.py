@@ -19,9 +19,9 @@ from unittest.mock import patch
 import torch
 
 import actor_lens as al
+from actor_lens.diagnostics.bench import machine_facts
 from actor_lens.models import decoding, reading
 from actor_lens.models.chat_model import ChatModel
-from tests.benchmarks.machine import machine_facts
 
 
 @contextmanager

@@ -25,9 +25,9 @@ from safetensors.torch import load_file
 from actor_lens.activations.residuals import collect_residuals
 from actor_lens.activations.store import Store
 from actor_lens.activations.store_files import Layout
+from actor_lens.diagnostics.bench import machine_facts
 from actor_lens.progress import Reporter, reporting
 from tests.benchmarks.job import BenchSettings, Task, on_disk, run_task
-from tests.benchmarks.machine import machine_facts
 from tests.benchmarks.random_models import random_model, random_prompts
 
 Record = dict[str, Any]

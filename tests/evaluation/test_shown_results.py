@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from actor_lens.diagnostics.bench import BenchResult
 from actor_lens.diagnostics.description import describe
 from actor_lens.evaluation.changes import compare_evaluations
 from actor_lens.evaluation.divergence import next_token_divergence
@@ -48,6 +49,12 @@ def evaluation(model: ChatModel) -> Any:
     return replace(judged, replies=tuple(replies))
 
 
+def bench_result() -> BenchResult:
+    measured = {"seconds": 1.0, "peak_bytes": 5, "collect": 0.5}
+    setting = {"model": HOSTILE, "prompts": 3, "epochs": 1, "reply_tokens": 4}
+    return BenchResult({"processor": HOSTILE}, setting, {"actor": [measured]})
+
+
 MAKERS: dict[str, Callable[[Path], Any]] = {
     "TrainingRun": lambda _folder: RUN,
     "Evaluation": lambda _folder: evaluation(MODEL),
@@ -60,6 +67,7 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "Utility": lambda _folder: Utility(HOSTILE, 3, (Measure(HOSTILE, "acc", 4, 0.5, 0.4),)),
     "LoraExport": lambda folder: export_lora(MODEL, RUN, folder / "adapter"),
     "ModelDescription": lambda _folder: describe(MODEL, PROMPTS),
+    "BenchResult": lambda _folder: bench_result(),
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands `sweep` and `store` print and write what the library's functions give."""
+"""The commands `sweep`, `store` and `bench` print and write what the library's functions give."""
 
 import json
 
@@ -149,3 +149,32 @@ class TestStore:
         assert "'much' is not a size" in capsys.readouterr().err
         assert run_cli("store", "list", "--store", "off") == 2
         assert "name a folder with --store" in capsys.readouterr().err
+
+
+class TestBench:
+    WORDS = ("bench", "--per-label", "4", "--rounds", "1", "--epochs", "1", "--quiet")
+
+    def test_what_was_asked_for_is_measured_printed_and_written(self, tmp_path, capsys):
+        words = [*self.WORDS, "--only", "collection,actor", "--out", tmp_path, "--predict", "50"]
+        assert run_cli(*words) == 0
+        text = capsys.readouterr().out
+        record = json.loads((tmp_path / "summary.json").read_text())
+        assert list(record["training"]) == ["actor"]
+        assert record["predicted"]["prompts"] == 50
+        assert record["setting"]["prompts"] == 12
+        assert record["collection"]["tokens_per_second"] > 0
+        assert record["machine"]["date"] in text
+        assert "ACTOR, one layer" in text
+        assert len((tmp_path / "bench.csv").read_text().splitlines()) == 2
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--only", "speed"], "part 'speed' is not known"),
+            (["--rounds", "0"], "rounds is 0; give a whole number"),
+            (["--layer", "40"], "layer 40 is out of range"),
+        ],
+    )
+    def test_wrong_words_give_one_line(self, words, message, capsys):
+        assert run_cli(*self.WORDS, *words) == 2
+        assert message in capsys.readouterr().err
