@@ -115,7 +115,7 @@ def test_anchors_make_the_direction_that_the_command_makes_of_them(
     ],
 )
 def test_wrong_anchors_are_one_line_and_leave_the_last_run(
-    dashboard, section, whole, prompts, tmp_path, rows, said
+    dashboard, section, prompts, tmp_path, rows, said
 ):
     assert press(dashboard, section.train) == ""
     run, history, recorded = dashboard.run, dashboard.exploration.history, section.recorded
@@ -185,6 +185,7 @@ def test_stop_ends_a_fit_and_nothing_is_trained(dashboard, section):
     assert press(dashboard, section.train) == ""
     assert dashboard.runs == ()
     assert dashboard.exploration.history == ()
+    assert (section.words.value, section.progress.value) == ("", 0)
     assert not section.train.disabled
 
 

@@ -308,10 +308,10 @@ class CompareSection(Section):
 
 def _name(number: int, run: TrainingRun) -> str:
     config = run.config
-    anchors = "" if run.anchors is None else f"anchors {short_line(run.anchors.name, 24)}, "
+    anchors = "" if run.anchors is None else f", anchors {short_line(run.anchors.name, 24)}"
     return (
-        f"run {number + 1}: layer {config.layer}, alpha {config.alpha:g}, {config.origin}, {anchors}"
-        f"{config.epochs} epochs, step {run.best_step}"
+        f"run {number + 1}: layer {config.layer}, alpha {config.alpha:g}, {config.origin}{anchors}"
+        f", {config.epochs} epochs, step {run.best_step}"
     )
 
 

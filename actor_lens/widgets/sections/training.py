@@ -191,6 +191,8 @@ class TrainSection(Section):
             self.progress.max, self.progress.value = last.total_steps, last.step
         if state.history or (training and not self._stage):
             self.words.value = paragraph(safe(progress_text(state.history, ended=not training)))
+        elif not training:
+            self.words.value, self.progress.value = "", 0
         if run is not None and not busy:
             result = (
                 f"Layer {run.layer}: {run.status}; the weights of step {run.best_step} are kept."
