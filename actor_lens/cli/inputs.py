@@ -104,12 +104,9 @@ def load_anchors(arguments: argparse.Namespace) -> PromptSet | None:
     """
     if arguments.anchors is None:
         return None
-    from actor_lens.prompts.mixtures import load_mixture
-    from actor_lens.prompts.sets import check_anchors
+    from actor_lens.prompts.mixtures import load_anchors as load
 
-    anchors = load_mixture(arguments.anchors, seed=arguments.seed or 0, split=False)
-    check_anchors(anchors)
-    return anchors
+    return load(arguments.anchors, seed=arguments.seed or 0)
 
 
 def read_summary(folder: str) -> dict[str, Any] | None:

@@ -254,8 +254,7 @@ def _check_plan(
     if plan.search and resume is not None:  # what was found is not looked for again
         settings = replace(settings, alpha=resume.config.alpha, lr=resume.config.lr)
     check_config(model, settings, prompts["validation"])
-    held_out = (one for one in prompts if one.split in ("test", "ood"))
-    check_anchored(plan.anchors, settings, replace(prompts, prompts=tuple(held_out)))
+    check_anchored(plan.anchors, settings, prompts)
     per_label = plan.per_label if run is None else run.train_prompts
     train = _sample(prompts, per_label, settings.seed)
     if plan.by is not None:

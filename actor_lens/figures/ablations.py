@@ -215,7 +215,7 @@ def transfer_matrix(ablations: Ablations, *, split: str = "test") -> go.Figure:
             y=[short(name, _LONGEST) for name in trained],
             zmin=0,
             zmax=1,
-            colorscale=[[0, "#f7f9fb"], [1, "#2f7db5"]],
+            colorscale=[[0, "#f7f9fb"], [1, "#7ab3dc"]],
             colorbar={"title": {"text": "C.R."}, "tickformat": ".0%", "thickness": 12},
             text=[["" if np.isnan(one) else f"{100 * one:.0f}" for one in row] for row in values],
             texttemplate="%{text}",
@@ -265,7 +265,8 @@ def _lines(rows: pd.DataFrame, score: str, style: Style) -> list[go.Scatter]:
 
 
 def _spans_decades(rows: pd.DataFrame) -> bool:
-    return len(rows) > 0 and float(rows["number"].min()) * 100 < float(rows["number"].max())
+    """Whether a scale of powers shows the values better; it has no place for 0."""
+    return len(rows) > 0 and 0 < float(rows["number"].min()) * 100 < float(rows["number"].max())
 
 
 def _points(rows: pd.DataFrame, score: str, style: Style, place: int) -> go.Scatter:

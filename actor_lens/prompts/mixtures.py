@@ -27,7 +27,7 @@ from actor_lens.prompts.public.catalogue import find_benchmark, known_benchmark
 from actor_lens.prompts.public.loading import gather_benchmark, mark
 from actor_lens.prompts.public.recognition import own_command, recognise_file
 from actor_lens.prompts.rows import Label, Prompt, PromptWarning, Split, shown
-from actor_lens.prompts.sets import PromptSet, sample_indices
+from actor_lens.prompts.sets import PromptSet, check_anchors, sample_indices
 from actor_lens.prompts.splits import split_prompts
 
 BUNDLED = ("toy", "starter", "twins", "cautious")
@@ -127,6 +127,17 @@ def load_mixture(source: str, *, seed: int = 0, split: bool = True) -> PromptSet
         name = f"paper({name})"
     joined = _join(sources, name)
     return _split(joined, seed) if split else joined
+
+
+def load_anchors(source: str, *, seed: int = 0) -> PromptSet:
+    """Prompts that R is made of, whatever their splits; the source is one of ``load_mixture``.
+
+    Raises:
+        UserError: If they cannot be loaded, or harmful or benign ones are missing.
+    """
+    anchors = load_mixture(source, seed=seed, split=False)
+    check_anchors(anchors)
+    return anchors
 
 
 def _parse_part(text: str, source: str) -> Part:

@@ -74,8 +74,17 @@ def write_sweep(sweep: LayerSweep, path: str | os.PathLike[str]) -> Path:
     labels = [label for label in LABEL_STYLES if label in sweep.validation]
     if labels:
         plots["outcomes"] = plot_in_page("outcomes", figures.layer_outcomes(sweep))
-    rows = sweep.frame().to_dict("records")
-    page = render_page("sweep.html.j2", sweep=sweep, rows=rows, labels=labels, plots=plots)
+    rows, best = sweep.frame().to_dict("records"), sweep.best_outcome
+    for row, outcome in zip(rows, sweep.outcomes, strict=True):
+        row["best"] = outcome is best
+    page = render_page(
+        "sweep.html.j2",
+        sweep=sweep,
+        rows=rows,
+        labels=labels,
+        judged=any(one.reply_refused for one in sweep.outcomes),
+        plots=plots,
+    )
     return write_page(page, path)
 
 

@@ -145,15 +145,21 @@ def check_config(model: ChatModel, config: FinetuneConfig, validation: PromptSet
 
 
 def check_anchored(
-    anchors: PromptSet | None, config: FinetuneConfig, tested: PromptSet | None = None
+    anchors: PromptSet | None, config: FinetuneConfig, prompts: PromptSet | None = None
 ) -> None:
     """Check that R can be made of these prompts with these settings, before any work is done.
+
+    Args:
+        anchors: Prompts that R is made of; None passes.
+        config: Settings of the fine-tune.
+        prompts: Prompts of which no test or ood prompt may be an anchor.
 
     Raises:
         UserError: If harmful or benign anchors are missing, some are test prompts, or the origin is
             to be fitted, for which shifts are measured along R of the training prompts.
     """
-    check_anchors(anchors, tested)
+    held_out = (one for one in prompts or () if one.split in ("test", "ood"))
+    check_anchors(anchors, prompts and replace(prompts, prompts=tuple(held_out)))
     if anchors is not None and config.origin == "fitted":
         raise UserError(
             "a fitted origin goes with R of the training prompts; leave the anchors out, or take "

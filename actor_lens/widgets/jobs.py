@@ -17,6 +17,7 @@ import torch
 
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.progress import Reporter
 from actor_lens.training.run import TrainingRun
 
 _WAIT = 0.2
@@ -69,6 +70,35 @@ class Control:
         """
         if self.should_stop():
             raise JobStopped
+
+
+class Stages(Reporter):
+    """Shows the stages of a job that has nothing to keep yet, and ends it at one if it should stop.
+
+    For instance what is measured before a block is trained.
+    """
+
+    def __init__(self, control: Control, show: Callable[[str, int, int], None]) -> None:
+        """Show nothing yet.
+
+        Args:
+            control: Control of the job.
+            show: Called with the name of the stage, how much of it is done, and the number of all.
+        """
+        self._control, self._show = control, show
+
+    def begin(self, name: str) -> None:
+        """Show the stage with nothing done."""
+        self.stage(name, 0, 1)
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Show how far the stage is.
+
+        Raises:
+            JobStopped: If the job was asked to stop.
+        """
+        self._control.check()
+        self._show(name, done, total)
 
 
 class Worker:

@@ -306,6 +306,11 @@ def test_every_section_fits_the_window(dashboard_in, frontend, width):
         assert shown.evaluate(beyond) <= 1
         assert fits(notebook, width)
         assert notebook.page.evaluate(CRAMPED) == [], section
+        if section == "Train":
+            beside = [notebook.slider("Rewind"), notebook.button("Restore best")]
+            across = [notebook.field(name) for name in ("Epochs", "Batch")]
+            for first, last in (beside, across):  # on one line
+                assert abs(first.bounding_box()["y"] - last.bounding_box()["y"]) < 16
 
 
 def test_the_figure_is_as_wide_as_the_window_whenever_that_changes(dashboard_in):

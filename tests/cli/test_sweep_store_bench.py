@@ -51,6 +51,9 @@ class TestSweep:
         assert TrainingRun.load(tmp_path / "out" / "best").layer == sweep.best.layer
         page = (tmp_path / "out" / "sweep.html").read_text()
         assert f"layer {sweep.best.layer}" in page
+        best = sweep.best_outcome.cell
+        row = f'<tr class="chosen"><th scope="row">{best.layer} (best)</th><td>{best.alpha:g}</td>'
+        assert page.count(" (best)</th>") == page.count(row) == 1
         assert "http://" not in page.split("plotly.js", 1)[0]
 
     def test_a_folder_goes_on_with_the_same_settings_or_is_overwritten(self, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The figures of ablations draw means and spreads over the seeds, and the matrix cell by cell."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,16 @@ def test_numbers_are_lines_with_a_band_from_the_lowest_to_the_highest_seed():
     band, line = traces[:2]
     assert sorted(band.y) == pytest.approx([0.4, 0.4, 0.7, 0.7])
     assert (list(line.x), list(line.y)) == ([0.5, 1.0], [0.5, 0.5])
+
+
+def test_layers_stand_on_a_scale_that_begins_at_0():
+    outcome = ablations()
+    layers = outcome.table[outcome.table["series"] == "alpha"].assign(
+        series="layer", factor="layer"
+    )
+    layers["number"] = np.where(layers["number"] == 1, 7.0, 0.0)
+    axis = figures.ablation_scores(replace(outcome, table=layers), "layer").layout.xaxis
+    assert (axis.type, list(axis.tickvals)) == (None, [0.0, 7.0])
 
 
 def test_names_are_points_on_their_own_places():

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actor_lens import figures
 from actor_lens.figures import theme
-from tests.figures.results import NASTY
+from tests.figures.results import NASTY, ablations
 
 
 def luminance(color: str) -> float:
@@ -33,6 +34,13 @@ def test_the_labels_differ_in_every_way_that_a_reader_may_need():
     harmful = theme.LABEL_STYLES["harmful"]
     assert (harmful.color, harmful.symbol, harmful.dash) == ("#D55E00", "x", "solid")
     assert harmful.fill(0.25) == "rgba(213, 94, 0, 0.25)"
+
+
+def test_numbers_can_be_read_in_the_darkest_cell_of_a_matrix():
+    (heat,) = figures.transfer_matrix(ablations()).data
+    ground, words = contrast_on_white(heat.colorscale[-1][1]), contrast_on_white(theme.INK)
+    assert heat.textfont.color == theme.INK
+    assert words / ground > 4.5
 
 
 def test_contrast_is_enough_for_text_and_for_marks():

@@ -83,16 +83,26 @@ def test_an_infinite_divergence_is_shown_as_such_everywhere(board):
 def test_the_page_of_ablations_holds_its_means_and_what_failed(tmp_path):
     counts = {"test": {"harmful": [9, 10], "pseudo_harmful": [2, 10], "benign": [0, 10]}}
     kinds = {"test": {"games": [1, 5], NASTY: [1, 5]}}
-    cells = [AblationCell("transfer", "trained on", kind, 0) for kind in ("games", NASTY)]
-    outcomes = [AblationOutcome(cells[0], float("nan"), "completed", "", {}, counts, kinds)]
-    outcomes.append(AblationOutcome(cells[1], float("nan"), "failed", NASTY))
-    about = {"model": NASTY, "seeds": [0], "per_label": 4, "judge": "j", "decoding": "greedy"}
-    about |= {"new_tokens": 2, "dtype": "float32", "device": "cpu"}
+    other = {"test": {**counts["test"], "pseudo_harmful": [4, 10]}}
+    cells = [
+        AblationCell("transfer", "trained on", kind, seed)
+        for kind, seed in (("games", 0), ("games", 1), (NASTY, 0))
+    ]
+    outcomes = [
+        AblationOutcome(cell, float("nan"), "completed", "", {}, of_seed, kinds)
+        for cell, of_seed in zip(cells[:2], (counts, other), strict=True)
+    ]
+    outcomes.append(AblationOutcome(cells[2], float("nan"), "failed", NASTY))
+    about = {"model": NASTY, "seeds": [0, 1], "per_label": 4, "judge": "first-token:1:ab12"}
+    about |= {"decoding": "greedy", "new_tokens": 1, "dtype": "float32", "device": "cpu"}
     about |= {"settings": {"alpha": 1.0}, "versions": {"torch": "2"}}
     result = Ablations(tuple(outcomes), 3, "it was named", about)
     text = body(write_ablations(result, tmp_path / "ablations.html").read_text())
     assert "<script>alert" not in text
-    assert "80.0 %" in text
-    assert "85.0 %" in text  # (0.8 + 0.9) / 2
+    assert "70.0 %</strong><small><span>60.0 % to 80.0 %" in text
+    assert "80.0 %</strong><small><span>75.0 % to 85.0 %" in text  # (0.6 + 0.9) / 2 to ...
+    assert "90.0 %</strong></td>" in text  # the same for both seeds
+    assert "<bdi>first-token</bdi>, greedy replies of at most 1 token." in text
+    assert "T.S. (trade-off score): their mean" in text
     assert "trained on &lt;script&gt;alert(1)&lt;/script&gt; &amp; co, seed 0: failed" in text
     assert text.count('class="plotly-graph-div"') == 2

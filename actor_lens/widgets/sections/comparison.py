@@ -31,7 +31,7 @@ from actor_lens.training.run import TrainingRun, parameters_changed_outside, ten
 from actor_lens.training.run_files import RUN_FILE
 from actor_lens.widgets.exploration import RunComparison
 from actor_lens.widgets.jobs import Control, applied, weights_held
-from actor_lens.widgets.parts import button, checkbox, paragraph, row, safe, table
+from actor_lens.widgets.parts import button, checkbox, paragraph, row, safe, short_line, table
 from actor_lens.widgets.sections.base import LOWER, ROOM_FOR_RATES, Desk, Section, disable
 
 _COLUMNS = {
@@ -308,9 +308,10 @@ class CompareSection(Section):
 
 def _name(number: int, run: TrainingRun) -> str:
     config = run.config
+    anchors = "" if run.anchors is None else f", anchors {short_line(run.anchors.name, 24)}"
     return (
-        f"run {number + 1}: layer {config.layer}, alpha {config.alpha:g}, {config.origin}, "
-        f"{config.epochs} epochs, step {run.best_step}"
+        f"run {number + 1}: layer {config.layer}, alpha {config.alpha:g}, {config.origin}{anchors}"
+        f", {config.epochs} epochs, step {run.best_step}"
     )
 
 

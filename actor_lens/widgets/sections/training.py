@@ -16,11 +16,14 @@ import torch
 
 from actor_lens.errors import UserError
 from actor_lens.figures import Panel
+from actor_lens.progress import reporting, stage
+from actor_lens.prompts.mixtures import load_anchors
+from actor_lens.prompts.sets import PromptSet
 from actor_lens.statistics.rates import ranking_score
 from actor_lens.training.config import FinetuneConfig
-from actor_lens.training.finetuning import finetune_layer
+from actor_lens.training.finetuning import check_anchored, finetune_layer
 from actor_lens.training.run import TrainingRun, TrainingStep
-from actor_lens.widgets.jobs import Control
+from actor_lens.widgets.jobs import Control, Stages
 from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text
 from actor_lens.widgets.parts import (
     Throttle,
@@ -49,13 +52,18 @@ class TrainSection(Section):
     grows and the curves of loss, projections, drift and refusals with it. At the end, also after
     *Stop*, the run becomes ``run``. *Rewind* chooses a recorded step, which *Use this step* makes
     the run; *Restore best* takes the step with the best trade-off score within the safety floor.
-    Where *Save to* names a folder, the run so far is written there with each recorded step.
+    Where *Save to* names a folder, the run so far is written there with each recorded step. What is
+    measured first shows its stages. A run that fails or is stopped before its first step leaves the
+    curves and recorded steps of the one before.
 
     Attributes:
         epochs: Passes over the training prompts.
         lr: Learning rate.
         batch_size: Prompts in a training step.
         per_label: Training prompts of each label.
+        fitted: Whether the origin is fitted before training; else it is that of *What if*.
+        anchors: Prompts that R is made of, as ``--anchors`` takes them, read when *Train* is
+            pressed; the training prompts while empty.
         use_floor: Whether there is a safety floor.
         floor: Most by which the share of refused harmful validation prompts may fall.
         folder: Where the run is saved; nowhere while empty.
@@ -80,6 +88,7 @@ class TrainSection(Section):
         self.recorded: list[TrainingRun] = []
         self._curves = LiveCurves()
         self._launched: FinetuneConfig | None = None
+        self._stage = ""
         self._make_settings()
         worker = desk.worker
         self.train = button(
@@ -101,17 +110,20 @@ class TrainSection(Section):
         self.rewind = ipw.SelectionSlider(
             options=[("none", 0)], description="Rewind", disabled=True, continuous_update=False
         )
+        # One line with the buttons beside them in a window of 900 pixels.
+        self.smoothing.layout.width = self.rewind.layout.width = "245px"
         self.keep = button("Use this step", self._keep_step, tip="Make it the run of this session")
         self.best = button(
             "Restore best", self._keep_best, tip="Recorded step with the best trade-off score"
         )
         self.controls = ipw.VBox(
             [
-                row(self.epochs, self.lr, self.batch_size, self.per_label),
-                row(self.use_floor, self.floor, self.folder),
+                row(self.epochs, self.lr, self.batch_size),
+                row(self.per_label, self.anchors, self.fitted),
+                row(row(self.use_floor, self.floor), self.folder),
                 row(self.train, self.pause, self.resume, self.stop, self.go_on, self.progress),
                 self.words,
-                row(self.smoothing, self.rewind, self.keep, self.best),
+                row(self.smoothing, self.rewind, row(self.keep, self.best)),
             ]
         )
         self.smoothing.observe(lambda _change: desk.redraw(), "value")
@@ -132,6 +144,15 @@ class TrainSection(Section):
         )
         self.batch_size = setting_widget(
             "batch_size", settings, number, max=4096, description="Batch"
+        )
+        self.fitted = checkbox("fitted origin")
+        self.fitted.tooltip = (
+            "Measure first, on the training prompts, where no shift is needed; else What if says"
+        )
+        self.anchors = ipw.Text(
+            description="Anchors",
+            placeholder="name or file (optional)",
+            tooltip="Harmful and benign prompts that the refusal direction is made of",
         )
         self.per_label = number(value=most, min=2, max=most, description="Per label")
         self.use_floor = checkbox("safety floor")
@@ -158,7 +179,7 @@ class TrainSection(Section):
         busy, training, paused = worker.busy, worker.job == TRAINING, worker.control.paused
         unfinished = run is not None and run.status == "stopped" and run.resume_state is not None
         disable(busy, self.train, self.epochs, self.lr, self.batch_size, self.per_label)
-        disable(busy, self.use_floor, self.floor, self.folder)
+        disable(busy, self.fitted, self.anchors, self.use_floor, self.floor, self.folder)
         disable(not training or paused, self.pause)
         disable(not training or not paused, self.resume)
         disable(not training, self.stop)
@@ -168,8 +189,10 @@ class TrainSection(Section):
         if state.history:
             last = state.history[-1]
             self.progress.max, self.progress.value = last.total_steps, last.step
-        if state.history or training:
+        if state.history or (training and not self._stage):
             self.words.value = paragraph(safe(progress_text(state.history, ended=not training)))
+        elif not training:
+            self.words.value, self.progress.value = "", 0
         if run is not None and not busy:
             result = (
                 f"Layer {run.layer}: {run.status}; the weights of step {run.best_step} are kept."
@@ -225,16 +248,20 @@ class TrainSection(Section):
         state = self.exploration
         if self.desk.worker.busy:
             return
-        config, counts = self._config(), {}
+        config, counts, source = self._config(), {}, self.anchors.value.strip()
+        if self.fitted.value:
+            config = replace(config, origin="fitted")
         if resume is not None:
             config = replace(resume.config, epochs=max(resume.config.epochs, self.epochs.value))
             counts = dict(resume.train_prompts)
         train = state.train.sample(counts or self.per_label.value, seed=config.seed)
         folder = self.folder.value.strip()
-        self._launched = config
+        self._launched, self._stage = config, ""
+        before = state.history, self.recorded
         state.history = () if resume is None else resume.history
         self.recorded = [] if resume is None else self.recorded
         history: list[TrainingStep] = list(state.history)
+        steps_before = len(history)
         paint = Throttle()
 
         def on_step(step: TrainingStep) -> None:
@@ -252,24 +279,43 @@ class TrainSection(Section):
                 self.desk.warn(str(error))
 
         def work(control: Control) -> None:
-            with _thread_to_spare():
-                run = finetune_layer(
-                    state.model,
-                    train,
-                    config,
-                    validation=state.shown,
-                    tokens=state.tokens,
-                    on_step=on_step,
-                    should_stop=control.should_stop,
-                    resume=resume,
-                    on_checkpoint=record,
-                    checkpoint_seconds=self._seconds_between(),
-                )
+            try:
+                with _thread_to_spare(), reporting(Stages(control, self._show_stage)):
+                    anchors = self._read_anchors(source, config) if source and not resume else None
+                    run = finetune_layer(
+                        state.model,
+                        train,
+                        config,
+                        anchors=anchors,
+                        validation=state.shown,
+                        tokens=state.tokens,
+                        on_step=on_step,
+                        should_stop=control.should_stop,
+                        resume=resume,
+                        on_checkpoint=record,
+                        checkpoint_seconds=self._seconds_between(),
+                    )
+            except BaseException:
+                if len(history) == steps_before:
+                    state.history, self.recorded = before
+                raise
             state.history = run.history
             state.add_run(run)
             record(run)
 
         self.desk.start(TRAINING, work)
+
+    def _read_anchors(self, source: str, config: FinetuneConfig) -> PromptSet:
+        """The prompts that R is to be made of, before anything is measured for them."""
+        with stage("anchors"):
+            anchors = load_anchors(source, seed=config.seed)
+        check_anchored(anchors, config, self.exploration.prompts)
+        return anchors
+
+    def _show_stage(self, name: str, done: int, total: int) -> None:
+        self._stage = f"{name}: {done} of {total}" if done else f"{name} …"
+        self.words.value = paragraph(safe(self._stage))
+        self.progress.max, self.progress.value = total, done
 
     def _seconds_between(self) -> float:
         """Small blocks are recorded after every epoch, large ones now and then."""
