@@ -85,16 +85,16 @@ def refusal_rates(**evaluations: RefusalRates) -> go.Figure:
 
 def _rows(evaluations: dict[str, RefusalRates]) -> pd.DataFrame:
     """Return one row a bar, with its place from the top; a heading takes the place above."""
-    tables = {name: evaluation.rates() for name, evaluation in evaluations.items()}
+    rates = [
+        {"name": name, **rate}
+        for name, evaluation in evaluations.items()
+        for rate in evaluation.rates().to_dict("records")
+        if np.isfinite(rate["refused"])
+    ]
     rows: list[dict[Hashable, Any]] = []
     place = 0.0
     for label in LABEL_STYLES:
-        bars = [
-            {"name": name, **rate}
-            for name, table in tables.items()
-            for rate in table[table["label"] == label].to_dict("records")
-            if np.isfinite(rate["refused"])
-        ]
+        bars = [rate for rate in rates if rate["label"] == label]
         for bar in bars:
             place += 1
             rows.append({**bar, "place": place})
