@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A beginning is read apart from the rest where that spares so many tokens.
 _WORTH_TOKENS = 64
+# Their frequencies depend on the longest prompt: keys of a short beginning are turned otherwise.
+_CHANGING_ROPE = ("dynamic", "longrope")
 
 
 class OwnWayError(Exception):
@@ -206,19 +208,24 @@ def read_beginning(
         tail: Last tokens of each that do not count as beginning.
 
     Returns:
-        Keys and values of one prompt; None where little would be spared, a hook changes the model,
-        it keeps something else, a window slides, or positions are not turned into the keys (RoPE).
+        Keys and values of one prompt; None where there are no prompts, little would be spared, a
+        hook changes the model, it keeps something else, a window slides, or positions are not
+        turned into the keys (RoPE), or otherwise in longer prompts.
     """
     from transformers import DynamicCache
 
     from actor_lens.models.key_cache import is_whole
 
     config = model.hf.config.get_text_config()
-    turned = getattr(config, "rope_parameters", None) and not getattr(config, "alibi", False)
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {own.get("rope_type") for own in (rope, *rope.values()) if isinstance(own, dict)}
+    turned = rope and kinds.isdisjoint(_CHANGING_ROPE) and not getattr(config, "alibi", False)
     # Elsewhere attention may count columns, and those between the beginning and the rest with them.
     if not turned or not reads_plainly(model) or not is_whole(DynamicCache(config=model.hf.config)):
         return None
     own = [list(ids) for ids in token_ids]
+    if not own:
+        return None
     first = min(own)
     pairs = enumerate(zip(first, max(own), strict=False))
     shortest = min(map(len, own))

@@ -15,6 +15,7 @@ import actor_lens as al
 from actor_lens.methods.support.tails import tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import add_direction
+from tests.support.rope_models import model_with
 from tests.support.tiny_models import ARCHITECTURES, D_MODEL, shared_tiny_model
 
 SYSTEM = "You are kind and brief and you never guess."
@@ -97,7 +98,24 @@ def test_equal_prompts_keep_the_tokens_that_are_read(tokens_run):
     twice = ["Bake a cake"] * 3
     found = tail_residuals(model, twice, 2)
     assert tokens_run[-1] == (3, 2)
-    torch.testing.assert_close(found, found[:, :, :1].expand_as(found))
+    truth = torch.stack([layers[:, -2:] for layers in alone(model, model.tokenize(twice))], dim=2)
+    torch.testing.assert_close(found, truth, atol=1e-4, rtol=1e-4)
+
+
+def test_frequencies_that_the_longest_prompt_decides_are_its_own(tokens_run):
+    """Beginnings stay below the 32 tokens at which they change, and prompts do not."""
+    model = model_with("longrope").with_system_prompt("Be kind")
+    texts = [f"{text}, please, and tell me about all of it" for text in TEXTS]
+    prompts = al.PromptSet(tuple(al.Prompt(text, "benign") for text in texts))
+    found = al.collect_residuals(model, prompts, store=False).values
+    assert [n_rows for n_rows, _ in tokens_run] == [len(texts)]
+    truth = alone(model, model.tokenize(texts))
+    expected = torch.stack([layers[:, -1] for layers in truth], dim=1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_no_prompts_have_no_beginning():
+    assert tail_residuals(speaker("llama"), []).shape[2] == 0
 
 
 def test_inputs_of_a_block_keep_all_tokens():

@@ -11,6 +11,7 @@ from actor_lens.directions.just_enough_shift import fitted_place
 from actor_lens.experiments.look import look_at_layers
 from actor_lens.prompts.mixtures import load_anchors
 from actor_lens.prompts.sets import PromptSet
+from actor_lens.training import finetuning
 from actor_lens.widgets import Dashboard
 from tests.support.tiny_runs import same_bits
 
@@ -187,6 +188,25 @@ def test_stop_ends_a_fit_and_nothing_is_trained(dashboard, section):
     assert dashboard.exploration.history == ()
     assert (section.words.value, section.progress.value) == ("", 0)
     assert not section.train.disabled
+
+
+def test_stop_before_the_first_step_leaves_the_last_run_and_what_is_saved(
+    dashboard, section, tmp_path, monkeypatch
+):
+    section.folder.value = str(tmp_path / "run")
+    assert press(dashboard, section.train) == ""
+    run, history, recorded = dashboard.run, dashboard.exploration.history, section.recorded
+    collect = finetuning.collect_block_inputs
+
+    def stop_and_collect(*arguments, **settings):
+        section.stop.click()
+        return collect(*arguments, **settings)
+
+    monkeypatch.setattr(finetuning, "collect_block_inputs", stop_and_collect)
+    assert press(dashboard, section.train) == ""
+    assert dashboard.runs == (run,)
+    assert (dashboard.exploration.history, section.recorded) == (history, recorded)
+    assert al.TrainingRun.load(tmp_path / "run").best_step == run.best_step > 0
 
 
 def test_a_fit_that_cannot_be_made_says_so(dashboard, section, anchors):

@@ -23,7 +23,7 @@ from actor_lens.statistics.rates import ranking_score
 from actor_lens.training.config import FinetuneConfig
 from actor_lens.training.finetuning import check_anchored, finetune_layer
 from actor_lens.training.run import TrainingRun, TrainingStep
-from actor_lens.widgets.jobs import Control, Stages
+from actor_lens.widgets.jobs import Control, JobStopped, Stages
 from actor_lens.widgets.live import LiveCurves, LiveRun, progress_text
 from actor_lens.widgets.parts import (
     Throttle,
@@ -295,6 +295,8 @@ class TrainSection(Section):
                         on_checkpoint=record,
                         checkpoint_seconds=self._seconds_between(),
                     )
+                if run.status == "stopped" and len(history) == steps_before:
+                    raise JobStopped
             except BaseException:
                 if len(history) == steps_before:
                     state.history, self.recorded = before
