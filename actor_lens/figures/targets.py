@@ -123,7 +123,7 @@ def _arrow(mean: pd.Series[Any], row: int) -> dict[str, Any]:
     A trace and no annotation: those are drawn three times when something else in a figure changes.
     """
     before, after = float(mean["before"]), float(mean["after"])
-    head = {"neither": "line-ns"}.get(str(mean["toward"]), "arrow")
+    head = "line-ns" if mean["toward"] == "neither" else "arrow"
     return {
         "type": "scatter",
         "x": [before, after],

@@ -149,13 +149,8 @@ class _Sizes:
         if model.batch_size is None:
             # A generated token is one short pass a prompt, and so is a question about what is kept:
             # only large batches keep a device busy.
-            cap = (
-                REPLY_BATCH_TOKENS
-                if generating
-                else _QUESTION_BATCH_TOKENS
-                if kept_per_token
-                else None
-            )
+            cap = _QUESTION_BATCH_TOKENS if kept_per_token else None
+            cap = REPLY_BATCH_TOKENS if generating else cap
             self._budget = token_budget(model, longest, cap=cap, kept_per_token=kept_per_token)
 
     def next_count(self, length: int) -> int:

@@ -50,7 +50,7 @@ def beginning_of_each(cache: DynamicCache) -> DynamicCache:
     What is read after it is not kept.
     """
     common = copy.copy(cache)
-    common.layers = [_BeginningLayer(*_filled(layer)) for layer in cache.layers]
+    common.layers = [_BeginningLayer(*_keys_and_values(layer)) for layer in cache.layers]
     return common
 
 
@@ -173,7 +173,7 @@ class _BeginningLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Hand out those of the beginning and the further ones of each prompt."""
-        keys, values = _filled(self)
+        keys, values = _keys_and_values(self)
         rows = len(key_states), -1, -1, -1
         return (
             cat([keys.expand(*rows), key_states], dim=-2),
@@ -181,7 +181,7 @@ class _BeginningLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         )
 
 
-def _filled(layer: Any) -> tuple[Tensor, Tensor]:
+def _keys_and_values(layer: Any) -> tuple[Tensor, Tensor]:
     return layer.keys, layer.values
 
 

@@ -23,7 +23,7 @@ from actor_lens.errors import UserError, check_number
 from actor_lens.judges.first_token import RefusalTokens
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.chat_templates import template_warnings
-from actor_lens.progress import warn
+from actor_lens.progress import stage, warn
 from actor_lens.prompts.checks import source_warnings
 from actor_lens.prompts.sets import PromptSet, check_anchors, require_labels
 from actor_lens.training.config import FinetuneConfig, config_with
@@ -104,12 +104,13 @@ def finetune_layer(
     place = None if resume is None else resume.origin_place
     if resume is None:
         place = fitted_place(config.origin, model, prompts, config.layer, enough, store=store)
-    inputs = collect_block_inputs(model, prompts, config.layer, store=store)
-    anchored = None
-    if anchors is not None:
-        anchored = collect_block_inputs(model, anchors, config.layer, store=store)
-    collected = time.perf_counter()
-    checks = ValidationChecks.of(model, config.layer, validation, tokens, store=store)
+    with stage("block inputs"):
+        inputs = collect_block_inputs(model, prompts, config.layer, store=store)
+        anchored = None
+        if anchors is not None:
+            anchored = collect_block_inputs(model, anchors, config.layer, store=store)
+        collected = time.perf_counter()
+        checks = ValidationChecks.of(model, config.layer, validation, tokens, store=store)
     run = train_block(
         model,
         inputs,

@@ -8,6 +8,7 @@ same places from the end in every row of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def tail_residuals(
         model.n_layers, count, len(prompts), model.d_model, dtype=torch.float32, device="cpu"
     )
 
-    start = read_beginning(model, token_ids, tail=count + behind)
+    beginning = cache(partial(read_beginning, model, token_ids, tail=count + behind))
 
     def run(batch: TokenBatch) -> None:
         def keep(layer: int, residual: Tensor) -> None:
@@ -66,7 +67,7 @@ def tail_residuals(
             tail = residual[:, stop - count : stop].float().cpu()
             tails[layer][:, list(batch.indices)] = tail.transpose(0, 1)
 
-        observe_residuals(model, batch, keep, start=start)
+        observe_residuals(model, batch, keep, start=beginning())
 
     run_in_batches(model, token_ids, run)
     return tails
