@@ -32,8 +32,11 @@ PINNED_DATE = datetime.datetime(2024, 7, 26)
 _PROBE, _SYSTEM_PROBE = "Hello", "Zephyr-7 speaks."
 # By which a template shows that the model thinks aloud.
 _THOUGHTS = ("<think>", "<|channel|>analysis")
-# What stands around turns: "<|user|>", "[INST]", "system".
-_MARK = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\b(system|user|human|assistant)\b", re.IGNORECASE)
+# What stands around turns: "<|user|>", "[INST]", and "system" where a line begins or as "USER:".
+_ROLE = r"(system|user|human|assistant)\b"
+_MARK = re.compile(
+    rf"<[^<>]*>|\[[^\[\]]*\]|^\W*{_ROLE}:?|\b{_ROLE}\s*:", re.IGNORECASE | re.MULTILINE
+)
 _FEWEST_WORDS = 4
 _REPLY_PROBE = "Zephyr-8 replies."
 _EXCHANGE = (

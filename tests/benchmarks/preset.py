@@ -23,7 +23,7 @@ import actor_lens as al
 from actor_lens.diagnostics.bench import machine_facts
 from actor_lens.experiments.presets import PRESETS
 from actor_lens.methods.support.reply_data import ReplyExample
-from actor_lens.methods.support.reply_training import Trainee, adamw_stepper, collated, reply_loss
+from actor_lens.methods.support.reply_training import Trainee, adamw_stepper, collate, reply_loss
 from actor_lens.prompts.sets import PromptSet
 from tests.benchmarks.random_models import SHAPES, random_model, random_prompts
 
@@ -70,7 +70,7 @@ def sft(model: al.ChatModel, prompts: PromptSet, *, steps: int, batch_size: int)
     ]
     times = []
     for number in range(_WARM_UP + steps):
-        batch = collated(model, shuffled.sample(examples, batch_size))
+        batch = collate(model, shuffled.sample(examples, batch_size))
         started = time.perf_counter()
         step(partial(trainee.loss, batch))
         if model.device.type == "cuda":

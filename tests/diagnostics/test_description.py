@@ -108,7 +108,9 @@ SAYS = "{{ bos_token }}{% for m in messages %}<user>{{ m['content'] }}{% endfor 
     ("template", "said"),
     [
         ("<|system|>\nYou are a kind helper, made here.<end>" + SAYS, "You are a kind helper"),
-        ("A chat between a curious user and a helper. " + SAYS, "curious"),
+        ("<|im_start|>system\nYou are a kind AI assistant.<|im_end|>" + SAYS, "AI assistant"),
+        ("A chat between a curious user and a helper. " + SAYS, "curious user and"),
+        ("A chat with a kind and curious helper. USER: " + SAYS, 'helper.")'),
         ("<|im_start|>system\n<|im_end|>[INST] ### Human: " + SAYS, None),
         (SAYS + "{% if add_generation_prompt %}<assistant><think>{% endif %}", "--new-tokens"),
         (SAYS + "{% if enable_thinking %}<think>{% endif %}", None),
