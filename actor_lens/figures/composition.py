@@ -261,9 +261,6 @@ def _place(mark: Mapping[str, Any], numbers: _Axes, panel: Panel) -> dict[str, A
                     placed[key] = low + float(mark[key]) * (high - low)
         else:
             placed[f"{letter}ref"] = _reference(reference, numbers)
-        pointer = f"a{letter}ref"
-        if pointer in mark:
-            placed[pointer] = _reference(str(mark[pointer]), numbers)
     return placed
 
 
