@@ -37,7 +37,8 @@ class Panel:
 
     Attributes:
         name: Name of the panel, `panel` in the `meta` of every trace.
-        figure: What is drawn; its title block is replaced by `title` and `note`.
+        figure: What is drawn; its title block is replaced by `title` and `note`. Data and layout as
+            plain dictionaries are drawn as they are: quick, for what moves with a control.
         x: Left and right end, as shares of the plot area.
         y: Lower and upper end, likewise.
         title: Title above the panel, plain text.
@@ -47,7 +48,7 @@ class Panel:
     """
 
     name: str
-    figure: go.Figure
+    figure: go.Figure | Mapping[str, Any]
     x: tuple[float, float]
     y: tuple[float, float]
     title: str = ""
@@ -84,6 +85,8 @@ class Panel:
     @cached_property
     def content(self) -> dict[str, Any]:
         """The figure as plain dictionaries: copied once, however often it is composed."""
+        if not isinstance(self.figure, go.Figure):
+            return dict(self.figure)
         # Part by part: the whole figure's own dictionary would hold encoded arrays.
         return {
             "data": [trace.to_plotly_json() for trace in self.figure.data],
@@ -92,7 +95,9 @@ class Panel:
 
     def __repr__(self) -> str:
         """Name and place; never what is drawn, which holds prompts."""
-        return f"Panel {self.name!r} of {len(self.figure.data)} traces at x {self.x}, y {self.y}"
+        return (
+            f"Panel {self.name!r} of {len(self.content['data'])} traces at x {self.x}, y {self.y}"
+        )
 
 
 @dataclass(frozen=True, repr=False)

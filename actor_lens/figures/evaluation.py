@@ -65,22 +65,28 @@ def refusal_rates(**evaluations: RefusalRates) -> go.Figure:
         Two traces for each evaluation, bars and texts; `meta` holds their `kind` (`rate` or
         `percent`) and `name`. Labels without a readable verdict have no bar.
     """
+    parts = rate_parts(**evaluations)
+    places = [place for trace in parts["data"] for place in trace["y"]]
+    return finish(
+        go.Figure(parts),
+        title="Refused prompts by label",
+        notes=["Bars: share refused. Whiskers: 95 % Wilson interval."],
+        height=160 + ROW_HEIGHT * int(np.ceil(max(places, default=3) + 1)),
+        legend=False,
+        empty="no evaluations to show",
+    )
+
+
+def rate_parts(**evaluations: RefusalRates) -> dict[str, Any]:
+    """Return data and layout of `refusal_rates` as plain dictionaries."""
     rows = _rows(evaluations)
-    # Plotly checks what it is given: all at once takes it half as long as piece by piece.
     traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {"showlegend": False, "bargap": 0}
     if len(rows):
         for name, part in rows.groupby("name", sort=False):
             traces += [_bars(part, list(evaluations).index(str(name))), _rates_in_words(part)]
         layout |= _named_rows(rows)
-    return finish(
-        go.Figure({"data": traces, "layout": layout}),
-        title="Refused prompts by label",
-        notes=["Bars: share refused. Whiskers: 95 % Wilson interval."],
-        height=160 + ROW_HEIGHT * int(np.ceil(rows["place"].max() + 1 if len(rows) else 4)),
-        legend=False,
-        empty="no evaluations to show",
-    )
+    return {"data": traces, "layout": layout}
 
 
 def _rows(evaluations: dict[str, RefusalRates]) -> pd.DataFrame:

@@ -58,11 +58,27 @@ def target_preview(targets: Targets) -> go.Figure:
         `meta` of a trace holds its `kind` (`before`, `after` or `mean`, the arrow) and its `label`.
         At most 150 prompts of each label are drawn.
     """
-    preview = targets.preview()
-    means = preview.frame()
+    parts, levels = target_parts(targets)
+    rows = parts["layout"].get("yaxis", {}).get("tickvals", ())
+    return finish(
+        go.Figure(parts),
+        title=f"Where the targets would move each label, layer {targets.layer}",
+        notes=[
+            "Open marks: before. Filled marks: targets. Arrow: mean.",
+            *(f"⚠ {text}" for text in targets.preview().warnings),
+        ],
+        height=150 + 105 * max(1, len(rows)),
+        legend=False,
+        names_above=levels,
+        empty="no targets to show",
+    )
+
+
+def target_parts(targets: Targets) -> tuple[dict[str, Any], int]:
+    """Return data and layout of `target_preview`, and the levels of names above the plot."""
+    means = targets.preview().frame()
     frame = finite_rows(targets.frame(), ["before", "after"])
     labels = labels_in(frame)
-    # Plotly checks what it is given: all at once takes it half as long as piece by piece.
     traces: list[dict[str, Any]] = []
     layout, levels = references(means, frame[["before", "after"]], 0.4) if labels else ({}, 1)
     # The first label is drawn at the top.
@@ -73,18 +89,7 @@ def target_preview(targets: Targets) -> go.Figure:
                 traces.append(_arrow(mean, row))
     if labels:
         layout |= _named_rows(means, labels)
-    return finish(
-        go.Figure({"data": traces, "layout": layout}),
-        title=f"Where the targets would move each label, layer {targets.layer}",
-        notes=[
-            "Open marks: before. Filled marks: targets. Arrow: mean.",
-            *(f"⚠ {text}" for text in preview.warnings),
-        ],
-        height=150 + 105 * max(1, len(labels)),
-        legend=False,
-        names_above=levels,
-        empty="no targets to show",
-    )
+    return {"data": traces, "layout": layout}, levels
 
 
 def _strips(label: str, frame: pd.DataFrame, row: int) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from plotly.subplots import make_subplots
 
 from actor_lens import figures
 from actor_lens.figures import Panel, compose
+from actor_lens.figures.evaluation import rate_parts
+from actor_lens.figures.targets import target_parts
 from tests.figures.results import (
     Run,
     Sweep,
@@ -141,6 +143,22 @@ def test_a_marked_layer_is_a_line_through_every_plot_of_the_panel():
     assert len(marked.layout.shapes) - len(plain.layout.shapes) == len(lines) == 5
     assert {line.x0 for line in lines} == {line.x1 for line in lines} == {3}
     assert len({line.xref for line in lines}) == 5
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        (target_parts(targets())[0], PARTS["targets"]),
+        (rate_parts(before=evaluation(0.9, 0.5, 0.1)), PARTS["rates"]),
+    ],
+    ids=["targets", "rates"],
+)
+def test_plain_parts_are_drawn_as_the_figure_is(part, whole):
+    drawn = [
+        compose([Panel("a", one, x=(0.1, 0.5), y=(0.2, 0.6))], height=300).figure().to_json()
+        for one in (part, whole)
+    ]
+    assert drawn[0] == drawn[1]
 
 
 def test_titles_are_text():

@@ -10,11 +10,12 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from actor_lens import figures
 from actor_lens.directions.options import FIXED_ORIGINS
 from actor_lens.directions.predicted_refusals import PredictedRefusals
 from actor_lens.figures import Panel
-from actor_lens.figures.theme import NOTE_LINE, ORIGIN_NAMES
+from actor_lens.figures.evaluation import rate_parts
+from actor_lens.figures.targets import target_parts
+from actor_lens.figures.theme import ORIGIN_NAMES
 from actor_lens.widgets.exploration import TargetSettings, target_settings
 from actor_lens.widgets.jobs import Control
 from actor_lens.widgets.parts import button, paragraph, row, safe, setting_widget
@@ -112,15 +113,14 @@ class WhatIfSection(Section):
             self._predict()
 
     def _targets_panel(self) -> Panel:
-        figure = figures.target_preview(self.exploration.targets())
-        raised = [int(mark.yshift or 0) for mark in figure.layout.annotations]
+        parts, levels = target_parts(self.exploration.targets())
         return Panel(
             "targets",
-            figure,
+            parts,
             x=(0.1, 0.5),
             y=LOWER,
             title=f"Where each class would move, layer {self.exploration.layer}",
-            names_above=1 + max([0, *raised]) // NOTE_LINE,
+            names_above=levels,
         )
 
     def _refusals_panel(self, prediction: PredictedRefusals | None) -> Panel:
@@ -128,11 +128,11 @@ class WhatIfSection(Section):
         if prediction is not None:
             rates["predicted"] = prediction
         note = "First token." if prediction else "First token. Press “Predict refusals”."
-        figure = figures.refusal_rates(**rates)
-        figure.update_xaxes(range=ROOM_FOR_RATES)
+        parts = rate_parts(**rates)
+        parts["layout"]["xaxis"]["range"] = ROOM_FOR_RATES
         return Panel(
             "predicted",
-            figure,
+            parts,
             x=(0.62, 1.0),
             y=LOWER,
             title="Refused, validation",
