@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, ...]
 
+# 4 MB. In a thread the memory of larger copies is given back to the system each time, and had again
+# page by page.
+_COPIED_AT_ONCE = 2**20
+
 
 def opening_scores(
     model: ChatModel, prompts: Sequence[str], openings: RefusalOpenings | RefusalTokens
@@ -91,6 +95,13 @@ def log_odds(
     logits: Float[Tensor, "prompt vocabulary"], ids: Int[Tensor, " id"]
 ) -> Float[Tensor, " prompt"]:
     """Log-odds of the total probability of some tokens, without overflow."""
+    together = max(1, _COPIED_AT_ONCE // logits.shape[-1])
+    return torch.cat([_log_odds(rows, ids) for rows in torch.split(logits, together)])
+
+
+def _log_odds(
+    logits: Float[Tensor, "prompt vocabulary"], ids: Int[Tensor, " id"]
+) -> Float[Tensor, " prompt"]:
     rest = logits.to(torch.float32, copy=True)
     inside = rest[:, ids].logsumexp(-1)
     rest[:, ids] = -torch.inf

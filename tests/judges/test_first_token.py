@@ -24,11 +24,12 @@ from tests.support.tiny_models import tiny_chat_model
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 3e4])
-def test_log_odds_agree_with_float64(scale: float):
+@pytest.mark.parametrize("shape", [(20, 50), (5, 500_000)], ids=["few", "several copies"])
+def test_log_odds_agree_with_float64(scale: float, shape: tuple[int, int]):
     rng = np.random.default_rng(0)
-    logits = (scale * rng.normal(size=(20, 50))).astype(np.float32)
+    logits = (scale * rng.normal(size=shape)).astype(np.float32)
     ids = [3, 17, 49]
-    rest = [token for token in range(50) if token not in ids]
+    rest = np.delete(np.arange(shape[1]), ids)
     wide = logits.astype(np.float64)
     expected = logsumexp(wide[:, ids], axis=1) - logsumexp(wide[:, rest], axis=1)
     result = log_odds(torch.tensor(logits), torch.tensor(ids))
