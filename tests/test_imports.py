@@ -202,9 +202,10 @@ def test_an_unknown_name_is_an_attribute_error():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems bring other OpenMP libraries")
 @pytest.mark.parametrize("own", [None, "ACTIVE"])
-def test_threads_wait_without_spinning_unless_the_user_says_otherwise(own: str | None):
-    environment = {**os.environ, "OMP_DISPLAY_ENV": "TRUE"}
-    environment.pop("OMP_WAIT_POLICY", None)
+def test_threads_hardly_spin_unless_the_user_says_otherwise(own: str | None):
+    environment = {**os.environ, "OMP_DISPLAY_ENV": "VERBOSE"}
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        environment.pop(name, None)
     if own is not None:
         environment["OMP_WAIT_POLICY"] = own
     ran = subprocess.run(
@@ -215,3 +216,4 @@ def test_threads_wait_without_spinning_unless_the_user_says_otherwise(own: str |
         env=environment,
     )
     assert f"OMP_WAIT_POLICY = '{own or 'PASSIVE'}'" in ran.stderr
+    assert ("GOMP_SPINCOUNT = '3000'" in ran.stderr) == (own is None)

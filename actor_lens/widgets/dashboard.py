@@ -25,6 +25,7 @@ from IPython.display import HTML
 from actor_lens.experiments.look import Look, look_at_layers
 from actor_lens.figures import Composition, compose
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.threads import give_back_threads
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.report.pages import write_page
 from actor_lens.training.run import TrainingRun
@@ -136,11 +137,9 @@ class Dashboard(FigureBox):
         self.worker = Worker(model, name, on_change=self._show_job, on_error=self._show_error)
         self._make_controls()
         self.sections = {section.title: section(self) for section in _SECTIONS}
-        self._choose = ipw.ToggleButtons(
-            options=list(self.sections),
-            tooltips=list(self.sections),
-            style={"button_width": "auto"},
-        )
+        titles = list(self.sections)
+        style = {"button_width": "auto"}
+        self._choose = ipw.ToggleButtons(options=titles, tooltips=titles, style=style)
         self._linked = LinkedFigure(
             self._composition(), on_click=self._choose_point, on_select=self._choose_points
         )
@@ -229,6 +228,7 @@ class Dashboard(FigureBox):
             except Exception as error:
                 where = "".join(traceback.format_exception(error))
                 self._show_error(f"drawing failed: {type(error).__name__}: {error}", where)
+            give_back_threads()  # clicks come on a thread of their own
 
     def start(self, job: str, work: Callable[[Control], None]) -> bool:
         """Run a job in a thread, and set ``status`` to its name; see ``Desk.start``."""

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from IPython.core.getipython import get_ipython
 
 from actor_lens.errors import UserError
 from actor_lens.models.chat_model import ChatModel
+from actor_lens.models.threads import give_back_threads
 from actor_lens.progress import Reporter
 from actor_lens.training.run import TrainingRun
 
@@ -134,6 +136,8 @@ class Worker:
         self.control = Control()
         self.job = ""
         self.waiting_for = ""
+        if (shell := get_ipython()) is not None:  # cells, too, should leave the cores to jobs
+            shell.events.register("post_run_cell", _give_back_after_cell)
 
     @property
     def busy(self) -> bool:
@@ -158,6 +162,7 @@ class Worker:
                 daemon=True,
             )
         self._on_change()  # before the job, which may end at once
+        give_back_threads()
         self._thread.start()
         return True
 
@@ -230,6 +235,10 @@ class Worker:
     def _wait_for(self, owner: str) -> None:
         self.waiting_for = owner
         self._on_change()
+
+
+def _give_back_after_cell(_result: object) -> None:
+    give_back_threads()
 
 
 class _Claim:

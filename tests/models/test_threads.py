@@ -96,3 +96,17 @@ def test_a_number_that_was_set_before_the_package_was_loaded_stays():
         [sys.executable, "-c", words], env=environment, capture_output=True, text=True, check=True
     )
     assert ran.stdout.strip() == f"Threads(number={other}, fixed=True)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems bring other OpenMP libraries")
+def test_helpers_end_when_they_are_given_back_and_are_had_again():
+    words = (
+        "import psutil, torch; from actor_lens.models.threads import give_back_threads\n"
+        "def count(): return psutil.Process().num_threads()\n"
+        "torch.set_num_threads(3); alone = count(); numbers = torch.ones(600, 600)\n"
+        "for _ in range(2):\n"
+        "    assert (numbers @ numbers == 600).all(); together = count()\n"
+        "    give_back_threads(); print(together - alone, count() - alone)"
+    )
+    ran = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["2", "0", "2", "0"]

@@ -6,8 +6,10 @@ Jobs on one model wait for one another. Tests wait for events, never for a time.
 import threading
 
 import pytest
+from IPython.core.events import EventManager, available_events
 
 from actor_lens.errors import UserError
+from actor_lens.widgets import jobs
 from actor_lens.widgets.jobs import Control, JobStopped, Worker
 from tests.support.tiny_models import tiny_chat_model
 
@@ -208,3 +210,20 @@ def test_the_errors_of_quick_work_are_told_and_the_model_is_free_again(model):
     assert watched.worker.run_now(fail)
     assert watched.errors == [("no such thing", "")]
     assert watched.worker.run_now(lambda: None)
+
+
+def test_jobs_and_cells_leave_their_helper_threads_to_the_next(model, monkeypatch):
+    given_back = []
+    monkeypatch.setattr(jobs, "give_back_threads", lambda: given_back.append(len(given_back)))
+
+    class Shell:
+        events = EventManager(None, available_events)
+
+    monkeypatch.setattr(jobs, "get_ipython", Shell)
+    watched = [Watched(model), Watched(model)]
+    Shell.events.trigger("post_run_cell", None)
+    assert len(given_back) == 1  # once a cell, however many dashboards there are
+    before_the_job = []
+    assert watched[0].worker.start("work", lambda _: before_the_job.append(len(given_back)))
+    assert watched[0].worker.join(SOON)
+    assert before_the_job == [2]
