@@ -1,8 +1,9 @@
-"""What threads cost beside other programs: ``python -m tests.benchmarks.threads``.
+"""What threads cost, alone and beside other programs: ``python -m tests.benchmarks.threads``.
 
-The bundled model is trained and evaluated in fresh processes, with the default number of threads
-and with fixed ones, alone and beside one and two programs that never rest. A ratio is the time with
-the default over that with the best fixed number.
+A layer of ``--model`` is trained and prompts are read in fresh processes, with the default and with
+other numbers of threads and ways of waiting, alone and beside one and two programs that never rest.
+A ratio is the time with the default over that with the best fixed number. Prompts are read in the
+main thread, and then in another one, with and without its helpers given back before.
 """
 
 from __future__ import annotations
@@ -17,18 +18,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 WORK = """
-import time
+import sys, threading, time
 import actor_lens as al
-model, prompts = al.load_model("toy"), al.load_prompts("toy")
-train, validation, _ = prompts.by_split()
-tokens = al.refusal_tokens(model, validation)
-start = time.perf_counter()
-run = al.finetune_layer(model, train.sample(60), layer=4)
-trained = time.perf_counter()
-with run.applied_to(model):
-    al.evaluate(model, validation, tokens=tokens)
-print(trained - start, time.perf_counter() - trained)
+from actor_lens.models.threads import give_back_threads
+model = al.load_model(sys.argv[1])
+prompts = al.load_prompts("toy" if sys.argv[1] == "toy" else "starter,twins")
+train = prompts.by_split()[0].sample(int(sys.argv[2]))
+
+def seconds(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+def read():
+    al.collect_residuals(model, train, store=False)
+
+def train_layer():
+    layer = 3 * model.n_layers // 4
+    al.finetune_layer(model, train, layer=layer, epochs=4, store=False)
+
+def read_beside():
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+
+read()
+measured = [seconds(work) for work in (train_layer, read, read_beside)]
+give_back_threads()
+print(*measured, seconds(read_beside))
 """
+MEASURES = ("training", "reading", "reading in a thread", "the same, threads given back")
+# Environments by name: 300,000 turns are what libgomp takes where it is told nothing.
+WAITS = {
+    "never spin": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "libgomp's own": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300000"},
+}
 
 
 @contextmanager
@@ -43,16 +67,14 @@ def busy(count: int) -> Iterator[None]:
             other.wait()
 
 
-def seconds(threads: int) -> list[float]:
-    """Seconds of training and of evaluating; 0 threads are the default."""
+def seconds(settings: dict[str, str], model: str, per_label: int) -> list[float]:
+    """Seconds of each measure with an environment."""
     environment = {**os.environ, "ACTOR_LENS_STORE": "off"}
-    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         environment.pop(name, None)
-    if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
     ran = subprocess.run(
-        [sys.executable, "-c", WORK],
-        env=environment,
+        [sys.executable, "-c", WORK, model, str(per_label)],
+        env=environment | settings,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -63,25 +85,31 @@ def seconds(threads: int) -> list[float]:
 def main() -> None:
     """Measure and print one JSON record."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="toy")
+    parser.add_argument("--per-label", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
-    choices = (0, *range(1, (os.cpu_count() or 1) + 1))
+    parser.add_argument("--others", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    numbers = [str(number) for number in range(1, (os.cpu_count() or 1) + 1)]
+    choices = {"default": {}, **{one: {"OMP_NUM_THREADS": one} for one in numbers}, **WAITS}
     record: dict[str, object] = {"cores": os.cpu_count()}
-    for others in (0, 1, 2):
+    for others in arguments.others:
         with busy(others):
             # In turns, so that what else the machine does meets all choices alike.
-            took = [{threads: seconds(threads) for threads in choices} for _ in range(rounds)]
-        for place, work in enumerate(("training", "evaluation")):
+            took = [
+                {
+                    name: seconds(settings, arguments.model, arguments.per_label)
+                    for name, settings in choices.items()
+                }
+                for _ in range(arguments.rounds)
+            ]
+        for place, measure in enumerate(MEASURES):
             medians = {
-                threads: statistics.median(one[threads][place] for one in took)
-                for threads in choices
+                name: statistics.median(one[name][place] for one in took) for name in choices
             }
-            best = min(medians[threads] for threads in choices[1:])
-            record[f"{work} beside {others}"] = {
-                "seconds_by_threads": {
-                    threads or "default": medians[threads] for threads in choices
-                },
-                "ratio": medians[0] / best,
+            record[f"{measure} beside {others}"] = {
+                "seconds": medians,
+                "ratio": medians["default"] / min(medians[one] for one in numbers),
             }
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
 
