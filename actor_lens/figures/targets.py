@@ -6,6 +6,7 @@ way is seen.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,14 +82,15 @@ def target_parts(targets: Targets) -> tuple[dict[str, Any], int]:
     labels = labels_in(frame)
     traces: list[dict[str, Any]] = []
     layout, levels = references(means, frame[["before", "after"]], 0.4) if labels else ({}, 1)
+    rows = {str(mean["label"]): mean for mean in means.to_dict("records")}
     # The first label is drawn at the top.
     for row, label in enumerate(reversed(labels)):
         traces += _strips(label, frame, row)
-        for _, mean in means[means["label"] == label].iterrows():
-            if np.isfinite([mean["before"], mean["after"]]).all():
-                traces.append(_arrow(mean, row))
+        mean = rows.get(label)
+        if mean is not None and np.isfinite([mean["before"], mean["after"]]).all():
+            traces.append(_arrow(mean, row))
     if labels:
-        layout |= _named_rows(means, labels)
+        layout |= _named_rows(rows, labels)
     return {"data": traces, "layout": layout}, levels
 
 
@@ -122,7 +124,7 @@ def _strips(label: str, frame: pd.DataFrame, row: int) -> list[dict[str, Any]]:
     ]
 
 
-def _arrow(mean: pd.Series[Any], row: int) -> dict[str, Any]:
+def _arrow(mean: Mapping[Hashable, Any], row: int) -> dict[str, Any]:
     """From the mean before to the mean after; without a head where it stays.
 
     A trace and no annotation: those are drawn three times when something else in a figure changes.
@@ -149,13 +151,13 @@ def _arrow(mean: pd.Series[Any], row: int) -> dict[str, Any]:
     }
 
 
-def _named_rows(means: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
+def _named_rows(means: Mapping[str, Mapping[Hashable, Any]], labels: list[str]) -> dict[str, Any]:
     """Axes whose rows have names, the first label at the top."""
     return {
         "yaxis": {
             "tickmode": "array",
             "tickvals": list(range(len(labels))),
-            "ticktext": [_row_name(label, means) for label in reversed(labels)],
+            "ticktext": [_row_name(label, means.get(label)) for label in reversed(labels)],
             "range": [-0.55, len(labels) - 0.45],
             "showgrid": False,
             "tickfont": {"color": INK, "size": SMALL},
@@ -166,14 +168,14 @@ def _named_rows(means: pd.DataFrame, labels: list[str]) -> dict[str, Any]:
     }
 
 
-def _row_name(label: str, means: pd.DataFrame) -> str:
+def _row_name(label: str, mean: Mapping[Hashable, Any] | None) -> str:
     """A label, where its mean would move, and a warning where that is the wrong way."""
     name = f"<b>{LABEL_STYLES[label].name}</b>"
-    for _, mean in means[means["label"] == label].iterrows():
-        toward = str(mean["toward"])
-        name += "<br>stays" if toward == "neither" else f"<br>toward {escape(toward)}"
-        name += "<br><b>⚠ wrong way</b>" if mean["wrong_way"] else ""
-    return name
+    if mean is None:
+        return name
+    toward = str(mean["toward"])
+    name += "<br>stays" if toward == "neither" else f"<br>toward {escape(toward)}"
+    return name + ("<br><b>⚠ wrong way</b>" if mean["wrong_way"] else "")
 
 
 def references(
