@@ -10,7 +10,6 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from actor_lens.figures.theme import (
@@ -37,6 +36,7 @@ WANTED = {
     "benign": "should be answered",
 }
 ROW_HEIGHT, GAP_ROWS = 30, 0.7
+_Row = dict[Hashable, Any]
 
 
 def refusal_rates(**evaluations: RefusalRates) -> go.Figure:
@@ -82,22 +82,23 @@ def rate_parts(**evaluations: RefusalRates) -> dict[str, Any]:
     rows = _rows(evaluations)
     traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {"showlegend": False, "bargap": 0}
-    if len(rows):
-        for name, part in rows.groupby("name", sort=False):
-            traces += [_bars(part, list(evaluations).index(str(name))), _rates_in_words(part)]
+    for order, name in enumerate(evaluations):
+        if own := [row for row in rows if row["name"] == name]:
+            traces += [_bars(own, order), _rates_in_words(own)]
+    if rows:
         layout |= _named_rows(rows)
     return {"data": traces, "layout": layout}
 
 
-def _rows(evaluations: dict[str, RefusalRates]) -> pd.DataFrame:
+def _rows(evaluations: dict[str, RefusalRates]) -> list[_Row]:
     """Return one row a bar, with its place from the top; a heading takes the place above."""
-    rates = [
+    rates: list[_Row] = [
         {"name": name, **rate}
         for name, evaluation in evaluations.items()
         for rate in evaluation.rates().to_dict("records")
         if np.isfinite(rate["refused"])
     ]
-    rows: list[dict[Hashable, Any]] = []
+    rows: list[_Row] = []
     place = 0.0
     for label in LABEL_STYLES:
         bars = [rate for rate in rates if rate["label"] == label]
@@ -105,18 +106,22 @@ def _rows(evaluations: dict[str, RefusalRates]) -> pd.DataFrame:
             place += 1
             rows.append({**bar, "place": place})
         place += 1 + GAP_ROWS if bars else 0
-    return pd.DataFrame(rows)
+    return rows
 
 
-def _bars(part: pd.DataFrame, order: int) -> dict[str, Any]:
+def _column(rows: list[_Row], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows], dtype=float)
+
+
+def _bars(rows: list[_Row], order: int) -> dict[str, Any]:
     """The bars of one evaluation, which is the `order`-th."""
-    refused, low, high = (part[name].to_numpy(dtype=float) for name in ("refused", "low", "high"))
-    styles = [LABEL_STYLES[label] for label in part["label"]]
-    name = escape(part["name"].iloc[0])
+    refused, low, high, n = (_column(rows, name) for name in ("refused", "low", "high", "n"))
+    styles = [LABEL_STYLES[row["label"]] for row in rows]
+    name = escape(rows[0]["name"])
     return {
         "type": "bar",
         "x": refused,
-        "y": part["place"].to_numpy(dtype=float),
+        "y": _column(rows, "place"),
         "orientation": "h",
         "width": 0.74,
         "name": name,
@@ -133,7 +138,7 @@ def _bars(part: pd.DataFrame, order: int) -> dict[str, Any]:
             },
         },
         "error_x": whiskers(refused, low, high, color=INK, thickness=1.4, width=4),
-        "customdata": np.column_stack([part["n"], low, high, refused * part["n"]]),
+        "customdata": np.column_stack([n, low, high, refused * n]),
         "text": [style.name for style in styles],
         "textposition": "none",
         "hovertemplate": "%{text}: %{x:.1%} refused<br>%{customdata[3]:.0f} of "
@@ -143,23 +148,19 @@ def _bars(part: pd.DataFrame, order: int) -> dict[str, Any]:
     }
 
 
-def _rates_in_words(part: pd.DataFrame) -> dict[str, Any]:
+def _rates_in_words(rows: list[_Row]) -> dict[str, Any]:
     """Write each rate and its number of prompts to the right of the whisker."""
-    ends = part[["refused", "high"]].max(axis=1)
     return {
         "type": "scatter",
-        "x": ends.to_numpy(dtype=float) + 0.008,
-        "y": part["place"].to_numpy(dtype=float),
+        "x": np.maximum(_column(rows, "refused"), _column(rows, "high")) + 0.008,
+        "y": _column(rows, "place"),
         "mode": "text",
-        "text": [
-            f"<b>{_exact_percent(float(rate))}</b> of {int(n)}"
-            for rate, n in zip(part["refused"], part["n"], strict=True)
-        ],
+        "text": [f"<b>{_exact_percent(row['refused'])}</b> of {int(row['n'])}" for row in rows],
         "textposition": "middle right",
         "textfont": {"size": SMALL, "color": INK},
         "hoverinfo": "skip",
         "cliponaxis": False,
-        "meta": {"kind": "percent", "name": escape(part["name"].iloc[0])},
+        "meta": {"kind": "percent", "name": escape(rows[0]["name"])},
     }
 
 
@@ -172,14 +173,16 @@ def _exact_percent(rate: float) -> str:
     return percent(rate, 1 if at_an_end and rate not in (0.0, 1.0) else 0)
 
 
-def _named_rows(rows: pd.DataFrame) -> dict[str, Any]:
+def _named_rows(rows: list[_Row]) -> dict[str, Any]:
     """Axes whose rows are named by their evaluation, and a heading above each label's rows."""
+    places = [row["place"] for row in rows]
+    first = {row["label"]: row["place"] for row in reversed(rows)}
     return {
         "yaxis": {
             "tickmode": "array",
-            "tickvals": rows["place"].tolist(),
-            "ticktext": [short(name, 40) for name in rows["name"]],
-            "range": [rows["place"].max() + 0.6, -0.5],
+            "tickvals": places,
+            "ticktext": [short(row["name"], 40) for row in rows],
+            "range": [places[-1] + 0.6, -0.5],
             "tickfont": {"color": INK, "size": SMALL},
             "showgrid": False,
             "ticks": "",
@@ -190,13 +193,14 @@ def _named_rows(rows: pd.DataFrame) -> dict[str, Any]:
         "xaxis": {"title": {"text": "refused"}, "range": [0, 1.17], **QUARTERS},
         "annotations": [
             {
-                "text": f"<b>{LABEL_STYLES[str(label)].name}</b>, {WANTED[str(label)]}",
+                "text": f"<b>{LABEL_STYLES[label].name}</b>, {WANTED[label]}",
                 "x": 0,
                 "xanchor": "left",
-                "y": part["place"].min() - 0.8,
+                "y": first[label] - 0.8,
                 "yanchor": "middle",
                 "font": {"size": FONT_SIZE, "color": INK},
             }
-            for label, part in rows.groupby("label", sort=False)
+            for label in LABEL_STYLES
+            if label in first
         ],
     }
