@@ -236,11 +236,16 @@ class _SignJudge:
     signs: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float32, device="cpu"))
 
     def before_pass(self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Judge the prompts of a pass before it begins."""
-        if base is not self.model.hf.base_model or _JUDGING.get():
-            return
-        ids = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
-        if ids.shape[1] == 1:  # a generated token: the sign of its prompt is known
+        """Judge the prompts of a pass before it begins, one by a graft of the model included."""
+        own: Any = self.model.hf.base_model
+        other: Any = base
+        ids: Any = kwargs.get("input_ids", args[0] if args else None)
+        if other is not own:
+            # A copy has other embeddings, and other blocks; a graft may start at a block instead.
+            if ids is None or other.get_input_embeddings() is not own.get_input_embeddings():
+                return
+        # A generated token: the sign of its prompt is known.
+        if _JUDGING.get() or ids.shape[1] == 1:
             return
         token = _JUDGING.set(True)
         try:

@@ -1,9 +1,12 @@
 """SCANS: the sign of each prompt, and what is added where, replayed in float64 numpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from actor_lens.activations.residuals import collect_block_inputs, collect_residuals
 from actor_lens.errors import UserError
 from actor_lens.methods import scans
 from actor_lens.methods.scans import (
@@ -14,8 +17,11 @@ from actor_lens.methods.scans import (
     steer_by_sign,
     upper_third,
 )
+from actor_lens.methods.support.tails import tail_residuals
 from actor_lens.models.chat_model import ChatModel, wrap_model
 from actor_lens.models.interventions import add_direction
+from actor_lens.prompts.rows import Prompt
+from actor_lens.prompts.sets import PromptSet
 from tests.support.steering import (
     CLOSING,
     TEXTS,
@@ -110,6 +116,31 @@ def test_generation_with_cache_and_padding_equals_a_replay_without(architecture)
         assert generated(model, TEXTS, 6) == wanted
         # A new batch is judged anew.
         assert generated(model, TEXTS[::-1], 6) == wanted[::-1]
+
+
+@pytest.mark.parametrize("architecture", SOME_ARCHITECTURES)
+def test_residuals_are_those_of_its_own_passes_whatever_was_read_before(architecture):
+    model = replace(shared_tiny_model(architecture), batch_size=2)
+    signs, truth = signs_that_split(model)
+    order = sorted(range(len(TEXTS)), key=lambda row: truth[row])  # batches of one sign each
+    texts = [TEXTS[row] for row in order]
+    prompts = PromptSet(tuple(Prompt(text, "benign") for text in texts))
+    with steer_by_sign(model, signs, 3.0 * random(N_LAYERS, D_MODEL), LAYERS):
+        flows = []
+        for ids in model.tokenize(texts):
+            with received(model) as found:
+                model.hf(input_ids=torch.tensor([ids]), use_cache=False)
+            flows.append(torch.tensor(np.stack(found[-N_LAYERS:])[:, 0]).float())
+        for asked in (slice(0, 4), slice(0, 2), slice(2, 4), slice(0, 2)):
+            wanted, some = flows[asked], prompts[asked]
+            last = torch.stack([flow[:, -1] for flow in wanted], dim=1)
+            residuals = collect_residuals(model, some, store=False).values
+            torch.testing.assert_close(residuals, last, atol=1e-4, rtol=1e-4)
+            tails = tail_residuals(model, some.texts, 2)
+            torch.testing.assert_close(tails[:, -1], last, atol=1e-4, rtol=1e-4)
+            inputs = collect_block_inputs(model, some, 3, store=False).hidden_states
+            for states, flow in zip(inputs, wanted, strict=True):
+                torch.testing.assert_close(states, flow[2], atol=1e-4, rtol=1e-4)
 
 
 def test_the_judging_pass_is_not_steered_and_nesting_adds_up():

@@ -67,10 +67,7 @@ def tail_residuals(
             tail = residual[:, stop - count : stop].float().cpu()
             tails[layer][:, list(batch.indices)] = tail.transpose(0, 1)
 
-        if model.is_hooked:  # by a method that may know the model's own modules only
-            read_blocks(model, batch, range(model.n_layers), keep)
-        else:
-            observe_residuals(model, batch, keep, start=beginning())
+        observe_residuals(model, batch, keep, start=beginning())
 
     run_in_batches(model, token_ids, run)
     return tails
