@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from actor_lens.models.batches import TokenBatch, pad_batch
 from actor_lens.models.chat_model import ChatModel
@@ -118,22 +118,34 @@ def run_tokens(
     Raises:
         OwnWayError: If the model keeps no cache of the plain kind.
     """
+    output = run_keeping(hf or model.hf, ids, mask, positions, cache, logits_to_keep=1)
+    scores = output.logits[:, -1].to(device=ids.device, dtype=torch.float32)
+    check_finite(model, scores.sum(), "logits")  # of one NaN or infinity the sum is none, too
+    return scores, output.past_key_values
+
+
+def run_keeping(
+    module: nn.Module,
+    ids: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: DynamicCache | None = None,
+    **settings: int,
+) -> Any:
+    """A pass of a model, or of its base alone, that goes on from a cache and keeps one."""
     from actor_lens.models.key_cache import is_plain
 
-    output: Any = (hf or model.hf)(
+    output: Any = module(
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
+        **settings,
     )
-    kept: Any = getattr(output, "past_key_values", None)
-    if cache is None and not is_plain(kept, ids.shape[1]):
+    if cache is None and not is_plain(getattr(output, "past_key_values", None), ids.shape[1]):
         raise OwnWayError
-    scores = output.logits[:, -1].to(device=ids.device, dtype=torch.float32)
-    check_finite(model, scores.sum(), "logits")  # of one NaN or infinity the sum is none, too
-    return scores, kept
+    return output
 
 
 def scores_behind(
@@ -200,7 +212,7 @@ def reads_plainly(model: ChatModel) -> bool:
 def read_beginning(
     model: ChatModel, token_ids: Iterable[Sequence[int]], *, tail: int = 1
 ) -> DynamicCache | None:
-    """What a model keeps of the beginning that all prompts have.
+    """What a model keeps of the beginning that all prompts have; its head is not run.
 
     Args:
         model: The model as it is now.
@@ -235,7 +247,8 @@ def read_beginning(
         return None
     begun = pad_batch([first[:length]], pad_token_id=model.pad_token_id, device=model.device)
     with suppress(OwnWayError), torch.no_grad():
-        _, cache = run_tokens(model, begun.input_ids, begun.attention_mask, begun.position_ids)
+        ids, mask, positions = begun.input_ids, begun.attention_mask, begun.position_ids
+        cache: DynamicCache = run_keeping(model.hf.base_model, ids, mask, positions).past_key_values
         return cache
     return None
 

@@ -15,8 +15,9 @@ import actor_lens as al
 from actor_lens.methods.support.tails import tail_residuals
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.models.interventions import add_direction
+from actor_lens.models.replies import first_token_logits
 from tests.support.rope_models import model_with
-from tests.support.tiny_models import ARCHITECTURES, D_MODEL, shared_tiny_model
+from tests.support.tiny_models import ARCHITECTURES, D_MODEL, shared_tiny_model, tiny_chat_model
 
 SYSTEM = "You are kind and brief and you never guess."
 TEXTS = ("How do I kill a Python process, and why?", "Bake a cake", "Bake!", "a", "Bake a cake.")
@@ -112,6 +113,21 @@ def test_frequencies_that_the_longest_prompt_decides_are_its_own(tokens_run):
     truth = alone(model, model.tokenize(texts))
     expected = torch.stack([layers[:, -1] for layers in truth], dim=1)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_residuals_are_none_of_the_heads_business(tokens_run):
+    """Logits overflow, so no reply can be read from this model, but its residuals can."""
+    model = tiny_chat_model("llama").with_system_prompt(SYSTEM)
+    with torch.no_grad():
+        model.hf.lm_head.weight.fill_(3e38)
+    truth = alone(model, model.tokenize(TEXTS))
+    tokens_run.clear()
+    found = al.collect_residuals(model, PROMPTS, store=False).values
+    assert tokens_run[0][0] == 1  # what all begin with, apart
+    expected = torch.stack([layers[:, -1] for layers in truth], dim=1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(al.UserError, match="logits"):
+        first_token_logits(model, TEXTS)
 
 
 def test_no_prompts_have_no_beginning():

@@ -16,7 +16,13 @@ from actor_lens.models.decoding import ReplySettings, greedy_replies
 from actor_lens.models.fused_attention import with_fused_attention
 from actor_lens.models.interventions import ablate_everywhere, add_direction, shift_last_token
 from actor_lens.models.key_cache import room_of
-from actor_lens.models.reading import OwnWayError, read_prompts, run_tokens, scores_behind
+from actor_lens.models.reading import (
+    OwnWayError,
+    read_prompts,
+    run_keeping,
+    run_tokens,
+    scores_behind,
+)
 from tests.support.greedy import greedy_ids
 from tests.support.tiny_models import (
     ARCHITECTURES,
@@ -51,11 +57,11 @@ def shapes(monkeypatch):
     """Prompts and tokens of each pass."""
     seen: list[tuple[int, int]] = []
 
-    def count(model: ChatModel, ids: Tensor, *rest: Tensor) -> object:
+    def count(one: object, ids: Tensor, *rest: Tensor, **settings: int) -> object:
         seen.append(tuple(ids.shape))
-        return run_tokens(model, ids, *rest)
+        return run_keeping(one, ids, *rest, **settings)
 
-    monkeypatch.setattr(module, "run_tokens", count)
+    monkeypatch.setattr(module, "run_keeping", count)
     return seen
 
 
