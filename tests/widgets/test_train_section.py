@@ -215,3 +215,36 @@ def test_a_fit_that_cannot_be_made_says_so(dashboard, section, anchors):
     section.anchors.value, dashboard.layer = "", 0
     assert "no origin can be fitted at layer 0" in press(dashboard, section.train)
     assert dashboard.runs == ()
+
+
+def heading(dashboard):
+    """The title of the curves."""
+    titles = [mark.text for mark in dashboard.figure.layout.annotations]
+    return next(title for title in titles if title.startswith("<b>Training"))
+
+
+def test_the_panel_follows_the_settings_where_nothing_was_trained(dashboard, section):
+    section.use_floor.value, section.anchors.value = True, "no such file"
+    assert "no such file" in press(dashboard, section.train)
+    assert heading(dashboard) == f"<b>Training layer {LAYER}</b>"
+    assert "safety floor" in str(dashboard.figure.layout)
+    dashboard.layer, section.use_floor.value = LAYER - 1, False
+    assert heading(dashboard) == f"<b>Training layer {LAYER - 1}</b>"
+    assert "safety floor" not in str(dashboard.figure.layout)
+
+
+def test_curves_of_a_run_that_breaks_have_its_own_layer(dashboard, section, monkeypatch):
+    assert press(dashboard, section.train) == ""
+    assert heading(dashboard) == f"<b>Training layer {LAYER}</b>"
+    run = dashboard.run
+
+    def break_down(*_arguments):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(section, "_record", break_down)  # after the first epoch
+    dashboard.layer = LAYER - 1
+    assert "no room" in press(dashboard, section.train)
+    assert dashboard.run is run
+    assert dashboard.exploration.history != run.history
+    assert heading(dashboard) == f"<b>Training layer {LAYER - 1}</b>"
+    assert not any(shape.name == "best step" for shape in dashboard.figure.layout.shapes)

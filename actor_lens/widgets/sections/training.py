@@ -209,8 +209,10 @@ class TrainSection(Section):
             self.rewind.value = len(options) - 1
 
     def _panel(self) -> Panel:
-        state = self.exploration
-        run = None if self.desk.worker.job == TRAINING else state.run
+        state, run = self.exploration, self.exploration.run
+        # A job that failed midway leaves its curves, and the run of the session is an earlier one.
+        if self.desk.worker.job == TRAINING or (run and run.history != state.history):
+            run = None
         live = LiveRun(
             state.history,
             run.config if run else self._launched or self._config(),
@@ -256,8 +258,8 @@ class TrainSection(Section):
             counts = dict(resume.train_prompts)
         train = state.train.sample(counts or self.per_label.value, seed=config.seed)
         folder = self.folder.value.strip()
+        before = state.history, self.recorded, self._launched
         self._launched, self._stage = config, ""
-        before = state.history, self.recorded
         state.history = () if resume is None else resume.history
         self.recorded = [] if resume is None else self.recorded
         history: list[TrainingStep] = list(state.history)
@@ -299,7 +301,7 @@ class TrainSection(Section):
                     raise JobStopped
             except BaseException:
                 if len(history) == steps_before:
-                    state.history, self.recorded = before
+                    state.history, self.recorded, self._launched = before
                 raise
             state.history = run.history
             state.add_run(run)
