@@ -13,6 +13,7 @@ from actor_lens.prompts.mixtures import load_anchors
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.training import finetuning
 from actor_lens.widgets import Dashboard
+from actor_lens.widgets.jobs import Worker
 from tests.support.tiny_runs import same_bits
 
 SOON = 120.0
@@ -207,6 +208,21 @@ def test_stop_before_the_first_step_leaves_the_last_run_and_what_is_saved(
     assert dashboard.runs == (run,)
     assert (dashboard.exploration.history, section.recorded) == (history, recorded)
     assert al.TrainingRun.load(tmp_path / "run").best_step == run.best_step > 0
+
+
+def test_stop_before_the_model_is_free_leaves_the_last_run(dashboard, section, model):
+    assert press(dashboard, section.train) == ""
+    history, recorded = dashboard.exploration.history, section.recorded
+    other = Worker(model, "other", on_change=lambda: None, on_error=lambda *_: None)
+
+    def stop_in_vain():
+        section.train.click()
+        section.stop.click()
+        assert press(dashboard, section.stop) == ""
+
+    assert other.run_now(stop_in_vain)
+    assert (dashboard.exploration.history, section.recorded) == (history, recorded)
+    assert heading(dashboard) == f"<b>Training layer {LAYER}</b>"
 
 
 def test_a_fit_that_cannot_be_made_says_so(dashboard, section, anchors):

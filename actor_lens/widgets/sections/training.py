@@ -210,8 +210,7 @@ class TrainSection(Section):
 
     def _panel(self) -> Panel:
         state, run = self.exploration, self.exploration.run
-        # A job that failed midway leaves its curves, and the run of the session is an earlier one.
-        if self.desk.worker.job == TRAINING or (run and run.history != state.history):
+        if run and run.history != state.history:  # of a job that goes on, or failed midway
             run = None
         live = LiveRun(
             state.history,
@@ -258,11 +257,8 @@ class TrainSection(Section):
             counts = dict(resume.train_prompts)
         train = state.train.sample(counts or self.per_label.value, seed=config.seed)
         folder = self.folder.value.strip()
-        before = state.history, self.recorded, self._launched
-        self._launched, self._stage = config, ""
-        state.history = () if resume is None else resume.history
-        self.recorded = [] if resume is None else self.recorded
-        history: list[TrainingStep] = list(state.history)
+        self._stage = ""
+        history: list[TrainingStep] = [] if resume is None else list(resume.history)
         steps_before = len(history)
         paint = Throttle()
 
@@ -280,7 +276,10 @@ class TrainSection(Section):
             except UserError as error:  # no reason to lose the run
                 self.desk.warn(str(error))
 
-        def work(control: Control) -> None:
+        def work(control: Control) -> None:  # once nobody else uses the model
+            before = state.history, self.recorded, self._launched
+            self._launched, self.recorded = config, self.recorded if resume else []
+            state.history = tuple(history)
             try:
                 with _thread_to_spare(), reporting(Stages(control, self._show_stage)):
                     anchors = self._read_anchors(source, config) if source and not resume else None
