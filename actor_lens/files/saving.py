@@ -54,8 +54,7 @@ def replacing_together(folder: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         staging.mkdir()
         yield staging
-        for path in staging.iterdir():
-            _flush_to_disk(path)
+        _settle(staging)
         os.replace(staging, folder / _COMPLETE)  # from here on the new files count
     except OSError as error:
         raise _write_error(folder, error) from error
@@ -81,9 +80,7 @@ def replacing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         staging.mkdir()
         yield staging
-        for path in staging.rglob("*"):
-            if path.is_file():
-                _flush_to_disk(path)
+        _settle(staging)
         _exchange(staging, target, old)
     except OSError as error:
         raise _write_error(folder, error) from error
@@ -132,6 +129,19 @@ def _write_error(path: str | os.PathLike[str], error: OSError) -> UserError:
         f"{path}: cannot be written ({error.strerror or error}); nothing there was changed; "
         "give a path in a folder that exists, is writable and has room"
     )
+
+
+def _settle(staging: Path) -> None:
+    """Flush all files of a folder to the disk, as readable as a plain ``open`` makes them.
+
+    safetensors makes its own readable to their owner alone, whatever the umask says.
+    """
+    plain = staging.stat().st_mode & 0o666  # mkdir follows the umask, as open does
+    for path in staging.rglob("*"):
+        if path.is_file():
+            with suppress(OSError):  # not every file system has modes
+                path.chmod(path.stat().st_mode | plain)
+            _flush_to_disk(path)
 
 
 def _flush_to_disk(path: Path) -> None:

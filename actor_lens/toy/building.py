@@ -155,8 +155,6 @@ def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fold
     _edit(folder / "config.json", dtype="float32")
     # How this process came by the tokenizer means nothing to whoever loads it.
     _edit(folder / "tokenizer_config.json", is_local=None, local_files_only=None)
-    # safetensors makes its files readable to their owner alone.
-    (folder / "model.safetensors").chmod(0o644)
 
 
 def _edit(path: Path, **changes: str | None) -> None:

@@ -70,6 +70,23 @@ def test_new_content_replaces_old_and_leaves_other_files(tmp_path, write):
     assert contents(tmp_path) == {**expected, "other.txt": b"kept"}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("replacing_files", [replacing_together, replacing_folder])
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_files_are_as_readable_as_the_umask_lets_them_be(tmp_path, replacing_files, umask):
+    old = os.umask(umask)
+    try:
+        with replacing_files(tmp_path) as staging:
+            (staging / "private").write_text("")
+            (staging / "private").chmod(0o600)  # as safetensors and tempfile leave theirs
+            (staging / "program").write_text("")
+            (staging / "program").chmod(0o700)
+    finally:
+        os.umask(old)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"private": 0o666 & ~umask, "program": 0o700 | (0o666 & ~umask)}
+
+
 @WRITERS
 def test_disk_full_keeps_the_old(tmp_path, write):
     write(tmp_path, "old")
