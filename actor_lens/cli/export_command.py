@@ -79,7 +79,7 @@ def add_commands(commands: Any) -> None:
 
 def rank(text: str) -> int | str:
     """A whole number, or ``auto``."""
-    return text if text == "auto" else integer(text)
+    return text if text == "auto" else integer(text, ", or auto")
 
 
 def export(arguments: argparse.Namespace) -> None:

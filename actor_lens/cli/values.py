@@ -17,12 +17,12 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
 
 
-def integer(text: str) -> int:
-    """A whole number."""
+def integer(text: str, otherwise: str = "") -> int:
+    """A whole number; ``otherwise`` ends the refusal where a word is allowed as well."""
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number{otherwise}") from None
 
 
 def word_or_integer(text: str) -> str | int:
@@ -46,12 +46,12 @@ def seed_number(text: str) -> int:
 
 def layer_number(text: str) -> int | None:
     """A whole number, or None for ``auto``; how many layers there are the model will say."""
-    return None if text == "auto" else integer(text)
+    return None if text == "auto" else integer(text, ", or auto")
 
 
 def batch_size(text: str) -> int | None:
     """A whole number from 1, or None for ``auto``."""
-    size = None if text == "auto" else integer(text)
+    size = None if text == "auto" else integer(text, ", or auto")
     if size is not None and size < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1, or auto")
     return size

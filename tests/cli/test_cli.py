@@ -206,6 +206,8 @@ def one_line_error(capsys):
         ),
         (["layers", "--per-label", "0"], "--per-label: 0 is not a whole number of at least 1"),
         (["train", "--per-label", "evil=3"], "evil"),
+        (["train", "--layer", "foo"], "'foo' is not a whole number, or auto"),
+        (["train", "--batch-size", "foo"], "'foo' is not a whole number, or auto"),
         (["train", "--by", "vibes"], "silhouette"),
         (["train", "--device", "abacus"], "abacus"),
         (["train", "--dtype", "int3"], "float32"),
