@@ -29,13 +29,21 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.cli.arguments import add_command, add_common, add_flags, add_training, settings_of
+from actor_lens.cli.arguments import (
+    PROGRAM,
+    add_command,
+    add_common,
+    add_flags,
+    add_training,
+    settings_of,
+)
 from actor_lens.cli.inputs import (
     load_anchors,
     load_model_and_prompts,
@@ -121,6 +129,17 @@ def train(arguments: argparse.Namespace) -> None:
             write_report(study, out / "report.html", command=arguments.command_line)
         page = "report.html" if arguments.report else "summary.json"
         give_results(arguments, out, record, tables, lambda: print_study(record), page)
+        if out is not None and not (arguments.report or arguments.json):
+            print(f"As a page: {_report_command(arguments)}")
+
+
+def _report_command(arguments: argparse.Namespace) -> str:
+    """The command that writes the page about what was trained, with the same prompts."""
+    words = [PROGRAM, "report", "--run", arguments.out]
+    for name in ("prompts", "split_by", "balance"):
+        if (given := getattr(arguments, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", given]
+    return shlex.join(words)
 
 
 def _train_and_evaluate(

@@ -523,13 +523,19 @@ def test_older_results_do_not_stay_beside_new_weights(trained, few_prompts, tmp_
 
 
 def test_no_evaluate_trains_and_saves_only(few_prompts, tmp_path, capsys):
-    out = tmp_path / "bare"
+    out = tmp_path / "a bare run"
     words = ["train", "--prompts", few_prompts, "--layer", 2, "--out", out, "--no-evaluate"]
     assert run_cli(*words, *QUICK) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert "before" not in summary
     assert TrainingRun.load(out).status == "completed"
-    assert "Trained" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Trained" in printed
+    # The command at the end works as it is printed.
+    program, *hinted = shlex.split(printed.splitlines()[-1].removeprefix("As a page: "))
+    assert program == "actor-lens"
+    assert run_cli(*hinted, "--new-tokens", "8", "--quiet") == 0
+    assert (out / "report.html").is_file()
 
 
 def test_the_same_seed_gives_the_same_run(trained, few_prompts, tmp_path):
