@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from numbers import Real
 from typing import Any
@@ -50,6 +51,12 @@ def require(package: str, extra: str, purpose: str, otherwise: str = "") -> Any:
             f"{purpose} needs {root}, which is not installed: pip install "
             f"'actor-lens[{extra}]'{otherwise and f', {otherwise}'}"
         ) from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What a message about an unknown name adds: ", did you mean toy?", or nothing."""
+    near = difflib.get_close_matches(name.casefold(), list(known), n=1)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import importlib
 from dataclasses import fields
 from typing import Any
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, did_you_mean
 from actor_lens.methods.support.base import FittedMethod, Method
 from actor_lens.methods.support.fitted import FittedIntervention
 
@@ -55,6 +55,17 @@ METHODS: dict[str, str] = {
 """Name of each method, in the order of the tables, and where its class is (``module:Class``)."""
 
 
+def check_method(name: str) -> None:
+    """Check that there is a method of that name.
+
+    Raises:
+        UserError: If there is none; the message names the nearest and lists all.
+    """
+    if name not in METHODS:
+        meant = did_you_mean(name, METHODS) or ";"
+        raise UserError(f"unknown method '{name}'{meant} use one of: {', '.join(METHODS)}")
+
+
 def make_method(name: str, **settings: Any) -> Method:
     """A method by its name.
 
@@ -65,8 +76,7 @@ def make_method(name: str, **settings: Any) -> Method:
     Raises:
         UserError: If there is no method of that name, or it has no such setting.
     """
-    if name not in METHODS:
-        raise UserError(f"unknown method '{name}'; use one of: {', '.join(METHODS)}")
+    check_method(name)
     module, class_name = METHODS[name].split(":")
     kind = getattr(importlib.import_module(f"actor_lens.methods.{module}"), class_name)
     allowed = [field.name for field in fields(kind)]

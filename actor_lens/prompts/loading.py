@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, did_you_mean
 from actor_lens.files.paths import user_path
 from actor_lens.prompts.files import prompts_of, read_bundled
 from actor_lens.prompts.mixtures import BUNDLED, is_mixture, load_mixture, read_own_file
 from actor_lens.prompts.own_rows import own_rows
+from actor_lens.prompts.public.catalogue import catalogue
 from actor_lens.prompts.rows import shown
 from actor_lens.prompts.sets import PromptSet
 
@@ -63,8 +64,9 @@ def load_prompts(
         return read_own_file(path, seed=seed)
     if named:
         return load_mixture(str(source), seed=seed)
+    meant = did_you_mean(str(source), [*BUNDLED, *catalogue().summary()["names"]]) or ";"
     raise UserError(
         f"{shown(str(source))}: no such prompt file, nor bundled prompts or public prompt set of "
-        "that name (actor-lens prompts list shows the latter); give a .jsonl or .csv file, or one "
+        f"that name (actor-lens prompts list shows them){meant} give a .jsonl or .csv file, or one "
         f"of: {', '.join(BUNDLED)}"
     )

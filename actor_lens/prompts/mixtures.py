@@ -172,7 +172,7 @@ def _parse_part(text: str, source: str) -> Part:
     if colon and not (number.isdecimal() and int(number) > 0):
         raise UserError(f"{shown(text)}: after the colon a number of prompts from 1 is expected")
     return Part(
-        known_benchmark(name).name,
+        known_benchmark(name, (*BUNDLED, "paper")).name,
         path=path.strip() or None,
         limit=int(number) if colon else None,
         include=tuple(include),

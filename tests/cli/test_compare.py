@@ -67,7 +67,8 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["--methods", "nothing"], "unknown method 'nothing'"),
+            (["--methods", "nothing"], "unknown method 'nothing'; use one of: default, "),
+            (["--methods", "defualt"], "'defualt', did you mean default? use one of: default, "),
             (["--report"], "--report needs a folder"),
             (["--judge", "oracle"], "judge 'oracle' is not known"),
             (["--dry-run"], "add --preset paper"),

@@ -27,7 +27,7 @@ from actor_lens.experiments.ledger import Ledger, other_work
 from actor_lens.experiments.older_files import comparison_outcomes
 from actor_lens.files.paths import user_path
 from actor_lens.judges.base import Judge
-from actor_lens.methods import METHODS, Method, make_method
+from actor_lens.methods import METHODS, Method, check_method, make_method
 from actor_lens.models.chat_model import ChatModel
 from actor_lens.progress import stage
 from actor_lens.prompts.sets import PromptSet, check_anchors
@@ -155,8 +155,8 @@ def _chosen(methods: str | Sequence[str | Method]) -> list[str | Method]:
     chosen = list(methods)
     names = [one if isinstance(one, str) else one.name for one in chosen]
     for one in chosen:
-        if isinstance(one, str) and one not in METHODS:
-            raise UserError(f"unknown method '{one}'; use one of: {', '.join(METHODS)}")
+        if isinstance(one, str):
+            check_method(one)
     if not chosen:
         raise UserError("no methods to compare; give at least one")
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -5,14 +5,13 @@ They are listed in `catalogue.yaml`; none of them is bundled.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, did_you_mean
 from actor_lens.prompts.public.rows import READERS, TWINS, Reader, Twins, all_are
 from actor_lens.prompts.rows import LABELS, Label, check_known, shown
 from actor_lens.results import Result
@@ -190,8 +189,12 @@ def plain_name(name: str) -> str:
     return name.strip().casefold().replace("_", "-").replace(" ", "-")
 
 
-def known_benchmark(name: str) -> BenchmarkSet:
+def known_benchmark(name: str, others: Sequence[str] = ()) -> BenchmarkSet:
     """The set of that name.
+
+    Args:
+        name: Name of a public prompt set.
+        others: Names of other prompts, one of which may be meant.
 
     Raises:
         UserError: If there is none; the message names the nearest and lists all.
@@ -199,7 +202,6 @@ def known_benchmark(name: str) -> BenchmarkSet:
     benchmark = find_benchmark(name)
     if benchmark is not None:
         return benchmark
-    near = difflib.get_close_matches(name.casefold(), list(_by_name()), n=1)
-    meant = f", did you mean {near[0]}?" if near else ";"
+    meant = did_you_mean(name, [*_by_name(), *others]) or ";"
     names = ", ".join(each.name for each in catalogue())
     raise UserError(f"no public prompt set {shown(name)}{meant} there are: {names}")
