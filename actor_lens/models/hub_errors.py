@@ -13,7 +13,7 @@ _OFFLINE_VARIABLE, _TIMEOUT_VARIABLE = "HF_HUB_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOU
 
 
 @contextmanager
-def one_line_errors(name: str, revision: str | None, bundled: Sequence[str]) -> Iterator[None]:
+def one_line_errors(name: str, revision: str | None, known: Sequence[str]) -> Iterator[None]:
     """Turn whatever the libraries raise or log while a model loads into one line.
 
     Libraries answer broken files with many kinds of error, some of them bare ``Exception``.
@@ -21,7 +21,7 @@ def one_line_errors(name: str, revision: str | None, bundled: Sequence[str]) -> 
     Args:
         name: Folder or hub name of the model.
         revision: Revision of the hub model.
-        bundled: Names of bundled models, for the message about an unknown name.
+        known: Names of models of this package, for the message about an unknown name.
     """
     from transformers.utils import logging
 
@@ -32,14 +32,12 @@ def one_line_errors(name: str, revision: str | None, bundled: Sequence[str]) -> 
     except UserError:
         raise
     except Exception as error:
-        raise UserError(loading_message(name, revision, bundled, error)) from error
+        raise UserError(loading_message(name, revision, known, error)) from error
     finally:
         logging.set_verbosity(verbosity)
 
 
-def loading_message(
-    name: str, revision: str | None, bundled: Sequence[str], error: Exception
-) -> str:
+def loading_message(name: str, revision: str | None, known: Sequence[str], error: Exception) -> str:
     """What went wrong, and what to do."""
     if "trust_remote_code" in str(error):
         return (
@@ -47,17 +45,17 @@ def loading_message(
             "its authors: load_model(..., trust_remote_code=True)"
         )
     reason = f"{type(error).__name__}: {one_line(error)}"
-    if os.path.exists(os.path.expanduser(name)) or name in bundled:
+    if os.path.exists(os.path.expanduser(name)) or name in known:
         kind = "file" if os.path.isfile(os.path.expanduser(name)) else "folder"
         return f"model {kind} '{name}' cannot be loaded; repair or replace its files ({reason})"
-    return _hub_message(name, revision, bundled, error) or (
+    return _hub_message(name, revision, known, error) or (
         f"model '{name}' was not found: it is neither a folder nor a readable hub model "
-        f"({reason}); bundled models: {', '.join(bundled)}"
+        f"({reason}); {_known(known)}"
     )
 
 
 def _hub_message(
-    name: str, revision: str | None, bundled: Sequence[str], error: Exception
+    name: str, revision: str | None, known: Sequence[str], error: Exception
 ) -> str | None:
     """What the hub's own errors mean; None for any other error."""
     from huggingface_hub import constants, errors
@@ -67,6 +65,8 @@ def _hub_message(
     def is_any(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in chain)
 
+    if is_any(errors.HFValidationError):  # a path, or else nothing that the hub could have
+        return f"model '{name}' was not found: there is no such folder or file; {_known(known)}"
     page = f"https://huggingface.co/{name}"
     if is_any(errors.GatedRepoError):
         return (
@@ -85,7 +85,7 @@ def _hub_message(
         return (
             f"model '{name}' was not found: it is neither a folder nor a readable hub model: it is "
             f"not complete in the hub's cache{at}, and {_OFFLINE_VARIABLE} is set; unset "
-            f"{_OFFLINE_VARIABLE}, or give a folder; bundled models: {', '.join(bundled)}"
+            f"{_OFFLINE_VARIABLE}, or give a folder; {_known(known)}"
         )
     if is_any(TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_no_answer, chain)):
         last = f"{type(chain[-1]).__name__}: {one_line(chain[-1], 120)}"
@@ -94,6 +94,10 @@ def _hub_message(
             f"again, give it more seconds with {_TIMEOUT_VARIABLE}, or give a folder"
         )
     return None
+
+
+def _known(known: Sequence[str]) -> str:
+    return f"models by name: {', '.join(known)}"
 
 
 def _is_no_answer(cause: BaseException) -> bool:

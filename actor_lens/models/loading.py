@@ -99,7 +99,7 @@ def read_checkpoint(
     }
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with (
-        one_line_errors(name, revision, tuple(BUNDLED_MODELS)),
+        one_line_errors(name, revision, (*BUNDLED_MODELS, SMOLLM2, CAUTIOUS)),
         nullcontext((source, None)) if file is None else own_folder(file) as (source, packed),
         nullcontext() if file is None else unpacking_stage(),
     ):

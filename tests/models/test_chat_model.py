@@ -331,13 +331,21 @@ def test_a_missing_shard_is_told_in_one_line(folder):
     assert "model-00002-of-0000" in refusal(lambda: load_model(folder))
 
 
-@pytest.mark.parametrize("name", ["nobody/none-such", "none such !!", "x" * 300])
+@pytest.mark.parametrize("name", ["/no/such/dir", "./no/such", "none such !!", "x" * 300])
+def test_a_name_that_no_hub_could_have(name):
+    assert refusal(lambda: load_model(name)) == (
+        f"model '{name}' was not found: there is no such folder or file; models by name: toy, "
+        "smollm2, smollm2-cautious"
+    )
+
+
+@pytest.mark.parametrize("name", ["nobody/none-such", "none-such"])
 def test_an_unknown_name(name):
     message = refusal(lambda: load_model(name))
     assert (
         f"model '{name}' was not found: it is neither a folder nor a readable hub model" in message
     )
-    assert message.endswith("bundled models: toy")
+    assert message.endswith("models by name: toy, smollm2, smollm2-cautious")
 
 
 def test_a_file_in_place_of_a_folder(folder):

@@ -89,7 +89,10 @@ def test_a_model_is_pinned_to_the_commit_that_was_read(asked, found, original):
     [
         ("no such revision", [f"model '{REPOSITORY}' has no revision 'v9'", "branch, tag or com"]),
         ("gated", ["is gated", "https://huggingface.co/maker/gated", "HF_TOKEN"]),
-        ("unknown", ["'maker/none' was not found", "bundled models: toy"]),
+        (
+            "unknown",
+            ["'maker/none' was not found", "models by name: toy, smollm2, smollm2-cautious"],
+        ),
         ("broken", ["'maker/broken'", "try again"]),
         (
             "stalling",
