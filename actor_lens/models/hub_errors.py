@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from actor_lens.errors import UserError, causes
+from actor_lens.errors import UserError, causes, did_you_mean
 from actor_lens.text import one_line
 
 _OFFLINE_VARIABLE, _TIMEOUT_VARIABLE = "HF_HUB_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT"
@@ -48,9 +48,10 @@ def loading_message(name: str, revision: str | None, known: Sequence[str], error
     if os.path.exists(os.path.expanduser(name)) or name in known:
         kind = "file" if os.path.isfile(os.path.expanduser(name)) else "folder"
         return f"model {kind} '{name}' cannot be loaded; repair or replace its files ({reason})"
+    meant = did_you_mean(name, known) or ";"
     return _hub_message(name, revision, known, error) or (
         f"model '{name}' was not found: it is neither a folder nor a readable hub model "
-        f"({reason}); {_known(known)}"
+        f"({reason}){meant} {_known(known)}"
     )
 
 
@@ -65,8 +66,11 @@ def _hub_message(
     def is_any(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in chain)
 
+    meant = did_you_mean(name, known) or ";"
     if is_any(errors.HFValidationError):  # a path, or else nothing that the hub could have
-        return f"model '{name}' was not found: there is no such folder or file; {_known(known)}"
+        return (
+            f"model '{name}' was not found: there is no such folder or file{meant} {_known(known)}"
+        )
     page = f"https://huggingface.co/{name}"
     if is_any(errors.GatedRepoError):
         return (
@@ -84,14 +88,14 @@ def _hub_message(
         at = "" if revision is None else f" at revision '{revision}'"
         return (
             f"model '{name}' was not found: it is neither a folder nor a readable hub model: it is "
-            f"not complete in the hub's cache{at}, and {_OFFLINE_VARIABLE} is set; unset "
+            f"not complete in the hub's cache{at}, and {_OFFLINE_VARIABLE} is set{meant} unset "
             f"{_OFFLINE_VARIABLE}, or give a folder; {_known(known)}"
         )
     if is_any(TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_no_answer, chain)):
         last = f"{type(chain[-1]).__name__}: {one_line(chain[-1], 120)}"
         return (
-            f"'{name}' is no folder here, and the model hub did not answer for it ({last}); try "
-            f"again, give it more seconds with {_TIMEOUT_VARIABLE}, or give a folder"
+            f"'{name}' is no folder here, and the model hub did not answer for it ({last}){meant} "
+            f"try again, give it more seconds with {_TIMEOUT_VARIABLE}, or give a folder"
         )
     return None
 

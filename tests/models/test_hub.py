@@ -38,6 +38,7 @@ ASKED = {
     "no such revision": {"name": REPOSITORY, "revision": "v9"},
     "gated": {"name": "maker/gated"},
     "unknown": {"name": "maker/none"},
+    "slip": {"name": "smolm2"},
     "broken": {"name": "maker/broken"},
     "stalling": {"name": STALLING},
 }
@@ -93,6 +94,7 @@ def test_a_model_is_pinned_to_the_commit_that_was_read(asked, found, original):
             "unknown",
             ["'maker/none' was not found", "models by name: toy, smollm2, smollm2-cautious"],
         ),
+        ("slip", ["'smolm2' ", ", did you mean smollm2? "]),
         ("broken", ["'maker/broken'", "try again"]),
         (
             "stalling",
@@ -113,6 +115,7 @@ def test_offline_a_model_is_found_in_the_cache_or_its_absence_told(found, cache,
         "cached": {"name": REPOSITORY},
         "pinned": {"name": REPOSITORY, "revision": COMMIT},
         "absent": {"name": "maker/other"},
+        "slip": {"name": "smolm2"},
         "other revision": {"name": REPOSITORY, "revision": "v9"},
     }
     offline = ask(asked, HF_HUB_OFFLINE="1", HF_HOME=str(cache))
@@ -123,6 +126,7 @@ def test_offline_a_model_is_found_in_the_cache_or_its_absence_told(found, cache,
         message = offline[name]["error"]
         assert "unset HF_HUB_OFFLINE, or give a folder" in message
         assert "\n" not in message
+    assert "is set, did you mean smollm2? unset HF_HUB_OFFLINE" in offline["slip"]["error"]
     assert "at revision 'v9'" in offline["other revision"]["error"]
 
 
