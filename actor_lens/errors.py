@@ -6,8 +6,9 @@ import difflib
 import importlib
 import math
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from numbers import Real
 from typing import Any
 
@@ -51,6 +52,25 @@ def require(package: str, extra: str, purpose: str, otherwise: str = "") -> Any:
             f"{purpose} needs {root}, which is not installed: pip install "
             f"'actor-lens[{extra}]'{otherwise and f', {otherwise}'}"
         ) from error
+
+
+def require_all(packages: Mapping[str, str], purpose: str) -> None:
+    """Check that packages are installed, without importing them; what is missing is told at once.
+
+    Args:
+        packages: Each package with the extra of ``actor-lens`` that it comes with.
+        purpose: What they are needed for, as the subject of a sentence.
+
+    Raises:
+        UserError: If one of them is not installed.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        extras = ",".join(packages[package] for package in missing)
+        raise UserError(
+            f"{purpose} needs {' and '.join(missing)}, not installed here: pip install "
+            f"'actor-lens[{extras}]'"
+        )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

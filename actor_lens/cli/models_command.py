@@ -104,7 +104,8 @@ def _get(arguments: argparse.Namespace) -> None:
         return
     say(f"'{arguments.get}' is in {file}")
     say("Its weights were packed in 4 bits: numbers do not compare with those of the hub's model.")
-    say(f"Look at it (extra gguf): actor-lens models --model {arguments.get}")
+    print(f"Look at it: actor-lens models --model {arguments.get}")
+    print("It needs pip install 'actor-lens[gguf]'; smollm2-cautious 'actor-lens[gguf,lora]'.")
 
 
 def _fault(description: ModelDescription) -> str:

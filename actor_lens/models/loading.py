@@ -47,7 +47,13 @@ from actor_lens.models.options import (
     Quantization,
 )
 from actor_lens.models.quantization import quantization_config, quantization_of
-from actor_lens.models.smollm2 import CAUTIOUS, SMOLLM2, cautious_adapter, find_smollm2
+from actor_lens.models.smollm2 import (
+    CAUTIOUS,
+    SMOLLM2,
+    cautious_adapter,
+    check_cautious_packages,
+    find_smollm2,
+)
 from actor_lens.models.torch_defaults import torch_defaults
 from actor_lens.text import one_line
 
@@ -84,8 +90,10 @@ def read_checkpoint(
     import transformers
 
     if name == CAUTIOUS:
-        name, adapter = SMOLLM2, cautious_adapter(adapter)
-    name = find_smollm2() if name == SMOLLM2 else name
+        adapter, name = cautious_adapter(adapter), find_smollm2()
+        check_cautious_packages(name)
+    elif name == SMOLLM2:
+        name = find_smollm2()
     source = _resolve(name)
     local = os.path.exists(source)
     _check_arguments(name, adapter, device, device_map, revision, quantization, local=local)

