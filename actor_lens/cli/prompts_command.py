@@ -1,10 +1,11 @@
 """The commands ``prompts list``, ``prompts show`` and ``prompts check``.
 
-``list`` names every public set that ``--prompts`` takes, with its licence. ``show`` says why the
-prompts of a set have their labels, and prints the first rows; ``show paper`` lists the parts of the
-mixture of the paper. ``check`` counts prompts and tokens, looks for near-duplicates across splits,
-which make a test too easy, warns of labels from one source, and says how well the form of prompts
-alone (length, last mark, first word, characters) tells their labels apart.
+``list`` names the bundled sets and every public one that ``--prompts`` takes, with its licence.
+``show`` says why the prompts of a set have their labels, and prints the first rows; ``show paper``
+lists the parts of the mixture of the paper. ``check`` counts prompts and tokens, looks for
+near-duplicates across splits, which make a test too easy, warns of labels from one source, and says
+how well the form of prompts alone (length, last mark, first word, characters) tells their labels
+apart.
 
 Nothing is written but the cache of the hub. A set that cannot be fetched, behind a licence click or
 offline, ends with exit code 2 and says where to click and how to name a file instead.
@@ -43,7 +44,7 @@ def add_commands(commands: Any) -> None:
     text = "public prompt sets, and a look at prompts before they are used"
     inner = add_group(commands, "prompts", text)
     list_parser = add_command(
-        inner, "list", list_sets, "every public prompt set: labels, rows, licence"
+        inner, "list", list_sets, "bundled and public prompt sets: labels, rows, licence"
     )
     show_parser = add_command(inner, "show", show, "a set: licence, labels and why, first rows")
     show_parser.add_argument("name", metavar="NAME", help="paper, or a set as --prompts takes it")
@@ -72,12 +73,21 @@ def add_commands(commands: Any) -> None:
 
 
 def list_sets(arguments: argparse.Namespace) -> None:
-    """Print one row a set."""
+    """Print one row a set, those that need no network first."""
+    from actor_lens.prompts.files import read_bundled
+    from actor_lens.prompts.mixtures import BUNDLED
     from actor_lens.prompts.public.catalogue import catalogue
+    from actor_lens.prompts.rows import LABELS
 
+    bundled = {name: read_bundled(name).counts() for name in BUNDLED}
     if arguments.json:
-        print_json({"sets": [each.summary() for each in catalogue()]})
+        print_json({"bundled": bundled, "sets": [each.summary() for each in catalogue()]})
         return
+    print_table(
+        "Bundled prompts",
+        ("name", *map(label_text, LABELS)),
+        ([name, *(f"{counts[label]:,}" for label in LABELS)] for name, counts in bundled.items()),
+    )
     print_table(
         "Public prompt sets",
         ("name", "labels", "licence", "gated", "rows"),

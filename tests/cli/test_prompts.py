@@ -9,7 +9,7 @@ import pytest
 import actor_lens as al
 from actor_lens import cli
 from actor_lens.prompts.checks import check_prompts, token_counter
-from actor_lens.prompts.mixtures import PAPER
+from actor_lens.prompts.mixtures import BUNDLED, PAPER
 from actor_lens.prompts.public.catalogue import catalogue
 from tests.support.labelled import words
 from tests.support.logs import transformers_log
@@ -34,6 +34,15 @@ def test_list_has_a_row_for_every_set(capsys):
     assert [each["name"] for each in sets] == [each.name for each in catalogue()]
     assert [each["name"] for each in sets if each["gated"]] == ["hex-phi", "sorry-bench"]
     assert all(each["licence"] and each["why"] and each["citation"] for each in sets)
+
+
+def test_list_has_a_row_for_what_is_bundled(capsys):
+    text = output(capsys, "prompts", "list")
+    bundled = record(capsys, "prompts", "list")["bundled"]
+    assert list(bundled) == list(BUNDLED)
+    for name, counts in bundled.items():
+        assert counts == al.load_prompts(name).counts()
+        assert re.search(rf"│ {name} +│ +{counts['harmful']:,} │", text)
 
 
 def test_show_tells_licence_reasons_and_first_rows(capsys):
