@@ -110,3 +110,15 @@ def test_helpers_end_when_they_are_given_back_and_are_had_again():
     )
     ran = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["2", "0", "2", "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+def test_a_fork_does_not_wait_for_helpers_that_it_has_not():
+    words = (
+        "import os, torch; from actor_lens.models.threads import give_back_threads\n"
+        "torch.set_num_threads(2); torch.ones(600, 600) @ torch.ones(600, 600)\n"
+        "if os.fork() == 0:\n"
+        "    give_back_threads(); os._exit(0)\n"
+        "os.wait()"
+    )
+    subprocess.run([sys.executable, "-c", words], check=True, timeout=60)
