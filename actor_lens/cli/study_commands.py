@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_lens.cli.arguments import (
+    NEW_TOKENS,
     PROGRAM,
     add_command,
     add_common,
@@ -101,6 +102,12 @@ def add_commands(commands: Any) -> None:
 
 # ---- demo and train ----
 
+# What ``report`` takes as ``train`` does and no run records, with the usual values.
+_OF_REPORTS = {
+    **dict.fromkeys(("prompts", "split_by", "balance", "quantization", "device_map")),
+    **{"device": "auto", "dtype": "auto", "judge": "keywords", "new_tokens": NEW_TOKENS},
+}
+
 
 def train(arguments: argparse.Namespace) -> None:
     """Fine-tune one layer, with the variants beside it, and show what changed.
@@ -129,17 +136,17 @@ def train(arguments: argparse.Namespace) -> None:
             write_report(study, out / "report.html", command=arguments.command_line)
         page = "report.html" if arguments.report else "summary.json"
         give_results(arguments, out, record, tables, lambda: print_study(record), page)
-        if out is not None and not (arguments.report or arguments.json):
+        if out is not None and not (arguments.report or arguments.json or arguments.test_per_label):
             print(f"As a page: {_report_command(arguments)}")
 
 
 def _report_command(arguments: argparse.Namespace) -> str:
-    """The command that writes the page about what was trained, with the same prompts."""
+    """The command that writes the page about what was trained, as this one evaluates it."""
     words = [PROGRAM, "report", "--run", arguments.out]
-    for name in ("prompts", "split_by", "balance"):
-        if (given := getattr(arguments, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", given]
-    return shlex.join(words)
+    for name, usual in _OF_REPORTS.items():
+        if (given := getattr(arguments, name)) != usual:
+            words += [f"--{name.replace('_', '-')}", str(given)]
+    return shlex.join(words + ["--trust-remote-code"] * arguments.trust_remote_code)
 
 
 def _train_and_evaluate(

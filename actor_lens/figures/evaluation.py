@@ -152,7 +152,7 @@ def _rates_in_words(rows: list[_Row]) -> dict[str, Any]:
     """Write each rate and its number of prompts to the right of the whisker."""
     return {
         "type": "scatter",
-        "x": np.maximum(_column(rows, "refused"), _column(rows, "high")) + 0.008,
+        "x": np.fmax(_column(rows, "refused"), _column(rows, "high")) + 0.008,
         "y": _column(rows, "place"),
         "mode": "text",
         "text": [f"<b>{_exact_percent(row['refused'])}</b> of {int(row['n'])}" for row in rows],

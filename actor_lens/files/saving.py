@@ -138,7 +138,7 @@ def _settle(staging: Path) -> None:
     """
     plain = staging.stat().st_mode & 0o666  # mkdir follows the umask, as open does
     for path in staging.rglob("*"):
-        if path.is_file():
+        if path.is_file() and not path.is_symlink():
             with suppress(OSError):  # not every file system has modes
                 path.chmod(path.stat().st_mode | plain)
             _flush_to_disk(path)

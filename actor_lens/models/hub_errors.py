@@ -69,7 +69,8 @@ def _hub_message(
     meant = did_you_mean(name, known) or ";"
     if is_any(errors.HFValidationError):  # a path, or else nothing that the hub could have
         return (
-            f"model '{name}' was not found: there is no such folder or file{meant} {_known(known)}"
+            f"model '{name}' was not found: there is no such folder or file, and a hub name is "
+            f"OWNER/NAME{meant} {_known(known)}"
         )
     page = f"https://huggingface.co/{name}"
     if is_any(errors.GatedRepoError):

@@ -27,7 +27,7 @@ _OPERATIONS, _BYTES = 1e11, 5e9
 # bundled model: training steps (0.2 ms) and generated tokens (0.05 ms) are slower with two threads
 # even on an idle machine, passes over whole batches (3 ms) take three quarters of the time.
 _WORTH = 3e-4
-_own, _process = torch.get_num_threads(), os.getpid()
+_own = torch.get_num_threads()
 # What torch takes by itself: a core each, of those that this process may use.
 _usual = {os.cpu_count(), psutil.cpu_count(logical=False)}
 if hasattr(os, "sched_getaffinity"):
@@ -90,17 +90,23 @@ def give_back_threads() -> None:
 
     libgomp keeps them for each thread that ever had some. Once there are more than cores in all,
     it puts a helper to sleep at each of the thousands of waits in a pass, in place of letting it
-    spin, and a pass in a thread takes 1.4 times as long after one in another.
+    spin, and a pass in one thread takes a third longer after one in another.
     """
-    if os.getpid() != _process:  # a fork has none of them, and would wait for them for ever
-        return
     for library in _libgomp():
         library.omp_pause_resource_all(1)  # soft: settings stay
 
 
+if hasattr(os, "register_at_fork"):
+    # A fork has none of its parent's helpers, and would wait for them for ever.
+    os.register_at_fork(before=give_back_threads)
+
+
 @cache
 def _libgomp() -> list[Any]:
-    found = ThreadpoolController().select(prefix="libgomp").lib_controllers
+    try:
+        found = ThreadpoolController().select(prefix="libgomp").lib_controllers
+    except (OSError, RuntimeError):  # it only makes things faster
+        return []
     libraries = [one.dynlib for one in found]
     return [one for one in libraries if hasattr(one, "omp_pause_resource_all")]  # since GCC 9
 

@@ -25,7 +25,6 @@ from IPython.display import HTML
 from actor_lens.experiments.look import Look, look_at_layers
 from actor_lens.figures import Composition, compose
 from actor_lens.models.chat_model import ChatModel
-from actor_lens.models.threads import give_back_threads
 from actor_lens.prompts.sets import PromptSet
 from actor_lens.report.pages import write_page
 from actor_lens.training.run import TrainingRun
@@ -228,7 +227,7 @@ class Dashboard(FigureBox):
             except Exception as error:
                 where = "".join(traceback.format_exception(error))
                 self._show_error(f"drawing failed: {type(error).__name__}: {error}", where)
-            give_back_threads()  # clicks come on a thread of their own
+            self.worker.leave_cores()  # clicks come on a thread of their own
 
     def start(self, job: str, work: Callable[[Control], None]) -> bool:
         """Run a job in a thread, and set ``status`` to its name; see ``Desk.start``."""

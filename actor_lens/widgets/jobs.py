@@ -162,7 +162,7 @@ class Worker:
                 daemon=True,
             )
         self._on_change()  # before the job, which may end at once
-        give_back_threads()
+        self.leave_cores()
         self._thread.start()
         return True
 
@@ -184,6 +184,11 @@ class Worker:
             claim.owner = ""
             claim.lock.release()
         return True
+
+    def leave_cores(self) -> None:
+        """Give back the threads that helped the calling one, unless that is the job's own."""
+        if threading.current_thread() is not self._thread:
+            give_back_threads()
 
     def pause(self) -> None:
         """Let the job hold still at its next step."""

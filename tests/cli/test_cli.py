@@ -531,10 +531,11 @@ def test_no_evaluate_trains_and_saves_only(few_prompts, tmp_path, capsys):
     assert TrainingRun.load(out).status == "completed"
     printed = capsys.readouterr().out
     assert "Trained" in printed
-    # The command at the end works as it is printed.
+    # The command at the end works as it is printed, and asks as this one would.
     program, *hinted = shlex.split(printed.splitlines()[-1].removeprefix("As a page: "))
     assert program == "actor-lens"
-    assert run_cli(*hinted, "--new-tokens", "8", "--quiet") == 0
+    assert hinted[hinted.index("--new-tokens") + 1] == QUICK[QUICK.index("--new-tokens") + 1]
+    assert run_cli(*hinted, "--quiet") == 0
     assert (out / "report.html").is_file()
 
 

@@ -334,7 +334,8 @@ def test_a_missing_shard_is_told_in_one_line(folder):
 @pytest.mark.parametrize("name", ["/no/such/dir", "./no/such", "none such !!", "x" * 300])
 def test_a_name_that_no_hub_could_have(name):
     assert refusal(lambda: load_model(name)) == (
-        f"model '{name}' was not found: there is no such folder or file; models by name: toy, "
+        f"model '{name}' was not found: there is no such folder or file, and a hub name is "
+        f"OWNER/NAME; models by name: toy, "
         "smollm2, smollm2-cautious"
     )
 

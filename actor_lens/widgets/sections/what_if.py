@@ -129,7 +129,7 @@ class WhatIfSection(Section):
             rates["predicted"] = prediction
         note = "First token." if prediction else "First token. Press “Predict refusals”."
         parts = rate_parts(**rates)
-        parts["layout"]["xaxis"]["range"] = ROOM_FOR_RATES
+        parts["layout"].setdefault("xaxis", {})["range"] = ROOM_FOR_RATES
         return Panel(
             "predicted",
             parts,
