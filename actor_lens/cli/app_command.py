@@ -70,7 +70,11 @@ def app(arguments: argparse.Namespace) -> None:
             address = server.io_loop.run_sync(lambda: _show_dashboard(server, vars(arguments)))
             print(f"Dashboard: {address}", "Ctrl-C ends it.", sep="\n", flush=True)
             server.open_browser = not arguments.no_browser
-            server.start()  # until Ctrl-C
+            # An exception would arrive in any task, and again in the cleanup if that awaits it.
+            wake = server.io_loop.asyncio_loop.call_soon_threadsafe
+            signal.signal(signal.SIGINT, lambda *_: wake(server.io_loop.stop))
+            server.start()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         finally:
             server.io_loop.run_sync(server._cleanup)
 
